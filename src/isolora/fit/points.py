@@ -1,0 +1,69 @@
+"""What a fit sees of a table: positive columns under their short names, the trajectory of each point, its price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isolora.errors import TableError
+from isolora.laws import Array
+from isolora.table import SHORT_NAMES, Table
+
+
+@dataclass(frozen=True)
+class Points:
+    """M measured points: short columns, loss in nats per token, run number and name, training FLOPs so far."""
+
+    columns: Mapping[str, Array]
+    loss: Array
+    run: NDArray[np.int64]
+    names: tuple[str, ...]
+    flops: Array
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def where(self, chosen_M: NDArray[np.bool_]) -> Points:
+        """Those points, their runs numbered anew without gaps."""
+        kept_R, run_M = np.unique(self.run[chosen_M], return_inverse=True)
+        return Points(
+            {name: column[chosen_M] for name, column in self.columns.items()},
+            self.loss[chosen_M],
+            run_M.astype(np.int64),
+            tuple(self.names[run] for run in kept_R),
+            self.flops[chosen_M],
+        )
+
+
+def from_table(table: Table) -> Points:
+    """The points after the start of their run (tokens > 0). Raises TableError when there are no tokens to go by."""
+    if "tokens" not in table:
+        raise TableError(f"the table has no tokens column; map one with --map d=COLUMN (columns: {', '.join(table.columns)})")
+    table = table.where((table["tokens"] > 0) & _studied(table))
+    if not len(table):
+        raise TableError("the table has no point with tokens above 0")
+    columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and np.isfinite(table[name]).all()}
+    columns.setdefault("u", columns["d"])
+    names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
+    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), _flops(table, columns))
+
+
+def _studied(table: Table) -> NDArray[np.bool_]:
+    """False for the proof of a recommendation: a law that had seen it would prove nothing."""
+    if "stage" not in table:
+        return np.ones(len(table), dtype=bool)
+    studied_M: NDArray[np.bool_] = table["stage"] != "verify"
+    return studied_M
+
+
+def _flops(table: Table, columns: Mapping[str, Array]) -> Array:
+    """Measured FLOPs, or about 4 n + 6 p a token for a table that has none; tokens alone where even n is unknown."""
+    if "flops" in table and np.isfinite(table["flops"]).all():
+        flops_M: Array = table["flops"]
+        return flops_M
+    nothing_M = np.zeros(len(table))
+    flops_per_token_M = 4 * columns.get("n", nothing_M) + 6 * columns.get("p", nothing_M)
+    return columns["d"] * np.where(flops_per_token_M > 0, flops_per_token_M, 1.0)

@@ -1,0 +1,62 @@
+"""Starts by variable projection (2603.22339): for each set of shapes the best non-negative coefficients, exactly.
+
+Non-negative least squares of at most five terms is solved by trying every subset of them, all candidates at once.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from scipy.stats import qmc
+
+from isolora.fit.descent import Problem
+from isolora.laws import Array
+
+_SEARCHED = 512
+
+
+def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int) -> Array:
+    """The `kept` best starts for each row of weights: (K, kept, Z), from one low-discrepancy sample of the shapes."""
+    count = len(problem.law.coefficients)
+    low_Q, high_Q = problem.low[count:], problem.high[count:]
+    sample_SQ = qmc.Sobol(len(low_Q), scramble=False).random(_SEARCHED) * (high_Q - low_Q) + low_Q
+    terms_SMC, _ = problem.centred_terms(sample_SQ)
+    relative_SMC = np.exp(terms_SMC - log_loss_M[:, None])
+    chosen = []
+    for weight_M in weight_KM:
+        coefficients_SC, error_S = nonnegative(relative_SMC, weight_M)
+        best = np.argsort(error_S, kind="stable")[:kept]
+        logs_SC = np.log(np.maximum(coefficients_SC[best], np.exp(problem.low[:count])))
+        chosen.append(np.concatenate([logs_SC, sample_SQ[best]], axis=1))
+    return np.stack(chosen)
+
+
+def nonnegative(terms_SMC: Array, weight_M: Array) -> tuple[Array, Array]:
+    """Coefficients >= 0 that bring `terms @ coefficients` closest to one at every point, (S, C), and their error (S,)."""
+    weighted_SMC = terms_SMC * weight_M[:, None]
+    gram_SCC = np.swapaxes(terms_SMC, 1, 2) @ weighted_SMC
+    moment_SC = weighted_SMC.sum(axis=1)
+    total = float(weight_M.sum())
+    best_SC = np.zeros_like(moment_SC)
+    error_S = np.full(len(moment_SC), total)
+    for subset in _subsets(moment_SC.shape[1]):
+        trial_SC = _solve_subset(gram_SCC, moment_SC, subset)
+        quadratic_S = np.einsum("sc,scd,sd->s", trial_SC, gram_SCC, trial_SC)
+        trial_S = total - 2 * (trial_SC * moment_SC).sum(axis=1) + quadratic_S
+        better_S = (trial_SC >= 0).all(axis=1) & (trial_S < error_S)
+        best_SC[better_S], error_S[better_S] = trial_SC[better_S], trial_S[better_S]
+    return best_SC, error_S
+
+
+def _subsets(count: int) -> list[list[int]]:
+    return [list(subset) for size in range(1, count + 1) for subset in combinations(range(count), size)]
+
+
+def _solve_subset(gram_SCC: Array, moment_SC: Array, subset: list[int]) -> Array:
+    inner_SDD = gram_SCC[:, subset][:, :, subset]
+    diagonal = np.arange(len(subset))
+    inner_SDD[:, diagonal, diagonal] *= 1 + 1e-12
+    trial_SC = np.zeros_like(moment_SC)
+    trial_SC[:, subset] = np.linalg.solve(inner_SDD, moment_SC[:, subset][:, :, None])[:, :, 0]
+    return trial_SC

@@ -1,0 +1,108 @@
+"""What a scaling law is: a sum of non-negative coefficients times terms whose shapes are set by a few exponents.
+
+Splitting the parameters so lets the coefficients be solved exactly inside any search over the shapes (variable
+projection, 2603.22339). Array suffixes: K parameter vectors, M points, C coefficients, Q shapes, T = C + Q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isolora.errors import TableError
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, Array]
+"""Short name -> values: n body parameters, d tokens, p trainable parameters, u unique tokens; all positive."""
+
+EXPONENT_BOUNDS = (0.01, 2.0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A non-linear parameter; `low` and `high` bound it, in its own units or, with `log`, in their natural logarithm.
+
+    With `column` the bounds are offsets from that column's smallest and largest logarithm, so that a pivot in tokens
+    is looked for where the data are.
+    """
+
+    name: str
+    low: float = EXPONENT_BOUNDS[0]
+    high: float = EXPONENT_BOUNDS[1]
+    log: bool = False
+    column: str = ""
+
+    def bounds(self, logs: Columns) -> tuple[float, float]:
+        if not self.column:
+            return self.low, self.high
+        return float(logs[self.column].min()) + self.low, float(logs[self.column].max()) + self.high
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law in the columns of `demands`; parameter order is coefficients, then shapes.
+
+    `log_terms(shapes_KQ, logs)` gives the logarithm of each term, (K, M, C), from natural logarithms of the columns,
+    each (M,) or (K, M). `demands` says how many distinct values of each column it takes to tell the parameters apart.
+    """
+
+    name: str
+    citation: str
+    formula: str
+    coefficients: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    demands: Mapping[str, int]
+    log_terms: Callable[[Array, Columns], Array]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return (*self.coefficients, *(shape.name for shape in self.shapes))
+
+    def predict(self, theta: Array, columns: Columns) -> Array:
+        """Loss in nats per token: (M,) for one parameter vector (T,), (K, M) for many (K, T)."""
+        theta_KT = np.atleast_2d(np.asarray(theta, dtype=float))
+        logs = {name: np.log(np.asarray(columns[name], dtype=float)) for name in self.demands}
+        count = len(self.coefficients)
+        terms_KMC = self.log_terms(self.searched(theta_KT[:, count:]), logs)
+        loss_KM = np.einsum("kc,kmc->km", theta_KT[:, :count], np.exp(terms_KMC))
+        loss: Array = loss_KM if np.ndim(theta) == 2 else loss_KM[0]
+        return loss
+
+    def searched(self, shapes_KQ: Array) -> Array:
+        """Shapes as a search sees them: the logarithm of those that declare it."""
+        return np.where(self._in_log, np.log(np.where(self._in_log, shapes_KQ, 1.0)), shapes_KQ)
+
+    def natural(self, searched_KQ: Array) -> Array:
+        """The inverse of `searched`."""
+        return np.where(self._in_log, np.exp(np.where(self._in_log, searched_KQ, 0.0)), searched_KQ)
+
+    @property
+    def _in_log(self) -> NDArray[np.bool_]:
+        return np.array([shape.log for shape in self.shapes], dtype=bool)
+
+    def demand(self, columns: Columns) -> None:
+        """Raises TableError, one line, when the points cannot tell this law's parameters apart."""
+        for name, needed in self.demands.items():
+            if name not in columns:
+                raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
+            distinct = np.unique(columns[name])
+            if distinct.size < needed:
+                shown = ", ".join(f"{value:g}" for value in distinct[:4])
+                raise TableError(
+                    f"law {self.name!r} needs {needed} or more distinct {name}; the table has {distinct.size} ({shown})"
+                )
+        if "p" in self.demands and "n" in self.demands and not _varies_within(columns["p"], columns["n"]):
+            raise TableError(f"law {self.name!r} needs two or more distinct p at one n; every size in the table has only one")
+
+
+def stack(*terms: Array | float) -> Array:
+    """Terms (K, M) or scalars, side by side as (K, M, C)."""
+    return np.stack(np.broadcast_arrays(*(np.asarray(term, dtype=float) for term in terms)), axis=-1)
+
+
+def _varies_within(values: Array, groups: Array) -> bool:
+    pairs = np.unique(np.stack([groups, values]), axis=1)
+    return bool(pairs.shape[1] > np.unique(groups).size)

@@ -1,0 +1,87 @@
+"""What an adapter can hold, added to any law: as a floor, as a slope, or as the most tokens that it can take in.
+
+`+capacity` adds a floor C p^-c. The other two leave the law as it is and change the tokens that reach it. With `+slope`
+only the share p / (p + P) of the tokens' exponent is left beyond a pivot of F tokens: a small adapter flattens early, as
+seen on small LLaMA bases, where a floor in p alone missed it. With `+saturation` the tokens level off at S p^s, as in
+Kaplan et al. (2001.08361, eq. 1.5).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from isolora.laws._base import Array, Columns, Law, Shape
+
+_DISTINCT_P = 3
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A way for trainable parameters p to enter a law: `apply(law)` gives the law with it."""
+
+    name: str
+    formula: str
+    apply: Callable[[Law, Capacity], Law]
+
+    def __call__(self, law: Law) -> Law:
+        return self.apply(law, self)
+
+
+def _floor(law: Law, capacity: Capacity) -> Law:
+    inner = len(law.shapes)
+
+    def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
+        terms_KMC = law.log_terms(shapes_KQ[:, :inner], logs)
+        floor_KM = np.broadcast_to(-shapes_KQ[:, inner:] * logs["p"], terms_KMC.shape[:2])
+        return np.concatenate([terms_KMC, floor_KM[:, :, None]], axis=2)
+
+    extended = _extended(law, capacity, (Shape("c"),), log_terms)
+    return dataclasses.replace(extended, coefficients=(*law.coefficients, "C"))
+
+
+def _slope(law: Law, capacity: Capacity) -> Law:
+    inner = len(law.shapes)
+
+    def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
+        half_K1, pivot_K1 = shapes_KQ[:, [inner]], shapes_KQ[:, [inner + 1]]
+        share_KM = 1.0 / (1.0 + np.exp(half_K1 - logs["p"]))
+        return law.log_terms(shapes_KQ[:, :inner], {**logs, "d": pivot_K1 + share_KM * (logs["d"] - pivot_K1)})
+
+    shapes = (Shape("P", -6.0, 2.0, log=True, column="p"), Shape("F", -4.0, 0.0, log=True, column="d"))
+    return _extended(law, capacity, shapes, log_terms)
+
+
+def _saturation(law: Law, capacity: Capacity) -> Law:
+    inner = len(law.shapes)
+
+    def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
+        most_KM = shapes_KQ[:, [inner]] + shapes_KQ[:, [inner + 1]] * logs["p"]
+        return law.log_terms(shapes_KQ[:, :inner], {**logs, "d": -np.logaddexp(-logs["d"], -most_KM)})
+
+    shapes = (Shape("S", -10.0, 20.0, log=True), Shape("s", 0.0, 2.0))
+    return _extended(law, capacity, shapes, log_terms)
+
+
+def _extended(law: Law, capacity: Capacity, shapes: tuple[Shape, ...], log_terms: Callable[[Array, Columns], Array]) -> Law:
+    return dataclasses.replace(
+        law,
+        name=f"{law.name}+{capacity.name}",
+        formula=f"{law.formula}; {capacity.formula}",
+        shapes=(*law.shapes, *shapes),
+        demands={**law.demands, "p": _DISTINCT_P},
+        log_terms=log_terms,
+    )
+
+
+CAPACITIES: Mapping[str, Capacity] = {
+    capacity.name: capacity
+    for capacity in (
+        Capacity("capacity", "+ C p^-c", _floor),
+        Capacity("slope", "d -> F (d/F)^(p/(p+P))", _slope),
+        Capacity("saturation", "1/d -> 1/d + 1/(S p^s)", _saturation),
+    )
+}

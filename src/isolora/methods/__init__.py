@@ -1,0 +1,1 @@
+"""Adapter methods, one file each; a file's name is the method's name."""

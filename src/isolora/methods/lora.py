@@ -1,0 +1,294 @@
+"""LoRA from scratch: y = W x + scaling · B A x with W frozen (Hu et al. 2106.09685; rsLoRA 2312.03732; LoRA+ 2402.12354).
+
+Saved in PEFT's format; PEFT's adapters load here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from isolora.errors import ConfigError, DataError
+from isolora.methods._base import Attached, Method, ParameterGroup, Span
+from isolora.methods._low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
+
+PREFIX = "base_model.model."
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+CHANGES_THE_SUM = (
+    *(
+        "rank_pattern",
+        "alpha_pattern",
+        "bias",
+        "lora_bias",
+        "use_dora",
+        "modules_to_save",
+        "layers_to_transform",
+        "exclude_modules",
+    ),
+    *("target_parameters", "trainable_token_indices", "layer_replication", "use_qalora", "use_bdlora", "alora_invocation_tokens"),
+    *("arrow_config", "kasa_config", "velora_config", "monteclora_config", "megatron_config"),
+)
+"""PEFT's settings under which an adapter is no longer W x + scaling · B A x on the named layers."""
+PLAIN_STARTS = ("gaussian", "orthogonal", "eva", "mica")
+"""Initialisations that leave the base's weights alone."""
+
+
+class LoraSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rank: int = Field(8, ge=1, description="inner dimension of the update")
+    alpha: float = Field(16.0, gt=0, description="numerator of the scaling")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    targets: str | list[str] = Field("all-linear", description="all-linear, module names, or a pattern over full module names")
+    rank_stabilised: bool = Field(False, description="scale by alpha/sqrt(rank) instead of alpha/rank")
+    b_learning_rate_ratio: float = Field(1.0, gt=0, description="LoRA+: learning rate of B over that of A")
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+class LoraAdapters(Attached):
+    """K LoRA adapters on one model; `layers` maps full module names to their adapted layers."""
+
+    def __init__(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int]) -> None:
+        self.model, self.settings, self.members = model, list(members), len(members)
+        self._dropout_generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._rows = Rows(self._dropout_generators)
+        names = self._targets()
+        self._was_trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        model.requires_grad_(False)
+        self.layers = {name: self._wrap(name, number) for number, name in enumerate(names)}
+        for member, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            for layer in self.layers.values():
+                layer.add_member(self.settings[member].rank, generator)
+
+    def _targets(self) -> list[str]:
+        """Full names of the adapted layers. Raises ConfigError before anything is changed."""
+        chosen = [target_modules(self.model, member.targets) for member in self.settings]
+        if any(names != chosen[0] for names in chosen):
+            raise ConfigError("method.targets: members of one stack must have the same targets")
+        for name in chosen[0]:
+            _check_rank(name, self.model.get_submodule(name), max(member.rank for member in self.settings))
+        return chosen[0]
+
+    def _wrap(self, name: str, number: int) -> Any:
+        base = self.model.get_submodule(name)
+        kind = AdaptedEmbedding if isinstance(base, nn.Embedding) else AdaptedLinear
+        scalings, dropouts = [member.scaling for member in self.settings], [member.dropout for member in self.settings]
+        layer = kind(base, self._rows, number, scalings, dropouts)
+        layer.train(base.training)
+        _replace(self.model, name, layer)
+        return layer
+
+    def train(self, on: bool) -> None:
+        """Adapters' dropout and recomputation; the base's own dropout stays off, since members would share its draws."""
+        for module in self.model.modules():
+            if isinstance(module, AdaptedLayer) or getattr(module, "gradient_checkpointing", False):
+                module.training = on
+
+    def groups(self, member: int) -> list[ParameterGroup]:
+        a = [layer.a[member] for layer in self.layers.values()]
+        b = [layer.b[member] for layer in self.layers.values()]
+        ratio = self.settings[member].b_learning_rate_ratio
+        return [ParameterGroup(a + b)] if ratio == 1 else [ParameterGroup(a), ParameterGroup(b, ratio)]
+
+    def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
+        return self._rows.assigned(spans)
+
+    def generators(self) -> dict[str, torch.Generator]:
+        return {f"dropout.{member}": generator for member, generator in enumerate(self._dropout_generators)}
+
+    def save(self, member: int, folder: Path) -> None:
+        from peft import LoraConfig
+
+        settings = self.settings[member]
+        folder.mkdir(parents=True, exist_ok=True)
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=int(settings.alpha) if settings.alpha.is_integer() else settings.alpha,  # some readers insist on an int
+            lora_dropout=settings.dropout,
+            target_modules=_short_names(self.model, list(self.layers)),
+            use_rslora=settings.rank_stabilised,
+            fan_in_fan_out=any(isinstance(layer.base, Conv1D) for layer in self.layers.values()),
+            base_model_name_or_path=self.model.name_or_path or None,
+            inference_mode=True,
+        )
+        config.save_pretrained(str(folder))
+        tensors = {key: value.detach().cpu().contiguous() for key, value in self._named(member)}
+        save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
+
+    def _named(self, member: int) -> Iterator[tuple[str, Tensor]]:
+        for name, layer in self.layers.items():
+            form = (
+                ("lora_embedding_A", "lora_embedding_B")
+                if isinstance(layer, AdaptedEmbedding)
+                else ("lora_A.weight", "lora_B.weight")
+            )
+            yield f"{PREFIX}{name}.{form[0]}", layer.a[member]
+            yield f"{PREFIX}{name}.{form[1]}", layer.b[member]
+
+    def fill(self, member: int, tensors: dict[str, Tensor]) -> None:
+        """Copy saved tensors (PEFT's names) into one member. Raises DataError when one is missing, foreign or misshapen."""
+        named = dict(self._named(member))
+        for key, parameter in named.items():
+            if key not in tensors:
+                raise DataError(f"adapter file: tensor {key} is missing")
+            if tensors[key].shape != parameter.shape:
+                raise DataError(f"adapter file: {key} is {tuple(tensors[key].shape)}, the base needs {tuple(parameter.shape)}")
+            parameter.data.copy_(tensors[key])
+        for key in tensors.keys() - named.keys():
+            if not self._is_of_base(key, tensors[key]):
+                raise DataError(f"adapter file: {key} is neither a tensor of this adapter nor equal to the base's own")
+
+    def _is_of_base(self, key: str, tensor: Tensor) -> bool:
+        """PEFT saves the base's embeddings beside an adapter of embeddings; equal ones may be passed over."""
+        name, _, kind = key.removeprefix(PREFIX).replace(".base_layer.", ".").rpartition(".")
+        try:
+            own = getattr(self.model.get_submodule(name), kind)
+        except AttributeError:
+            return False
+        return isinstance(own, Tensor) and torch.equal(own.cpu(), tensor.to(own.dtype))
+
+    def merge(self, member: int) -> Any:
+        for layer in self.layers.values():
+            self._untie(layer)
+            layer.merge(member)
+        self.detach()
+        return self.model
+
+    def _untie(self, layer: AdaptedLayer) -> None:
+        """Give an adapted embedding a weight of its own where the output head shares it, which has no update to receive."""
+        head = self.model.get_output_embeddings()
+        if head is not None and head is not layer and head.weight is layer.weight:
+            layer.base.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+            self.model.config.tie_word_embeddings = False
+
+    def detach(self) -> None:
+        for name, layer in self.layers.items():
+            _replace(self.model, name, layer.base)
+        for parameter in self._was_trained:
+            parameter.requires_grad_(True)
+
+
+class Lora(Method):
+    name = "lora"
+    Settings = LoraSettings
+    stackable = True
+    own_in_stack = frozenset({"rank", "alpha", "dropout", "rank_stabilised", "b_learning_rate_ratio"})
+    mergeable = True
+
+    def attach(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int]) -> LoraAdapters:
+        return LoraAdapters(model, members, seeds)
+
+    def load(self, model: Any, folder: Path) -> LoraAdapters:
+        settings, tensors = saved_settings(folder), saved_tensors(folder)
+        attached = self.attach(model, [settings], [0])
+        try:
+            attached.fill(0, tensors)
+        except DataError:
+            attached.detach()
+            raise
+        return attached
+
+
+def saved_settings(folder: Path) -> LoraSettings:
+    """A saved adapter's settings from PEFT's `adapter_config.json`."""
+    try:
+        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder") from None
+    if saved.get("peft_type") != "LORA":
+        raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected 'LORA'")
+    foreign = [key for key in CHANGES_THE_SUM if saved.get(key) not in (None, False, "none", [], {})]
+    if not isinstance(saved.get("init_lora_weights", True), bool) and saved["init_lora_weights"] not in PLAIN_STARTS:
+        foreign.append("init_lora_weights")
+    if foreign:
+        raise DataError(
+            f"{folder}: {', '.join(f'{key}={saved[key]!r}' for key in foreign)} is beyond plain LoRA; load it with PEFT"
+        )
+    return _plain_settings(folder, saved)
+
+
+def _plain_settings(folder: Path, saved: dict[str, Any]) -> LoraSettings:
+    targets = saved.get("target_modules")
+    try:
+        return LoraSettings(
+            rank=saved.get("r"),
+            alpha=saved.get("lora_alpha"),
+            dropout=saved.get("lora_dropout", 0.0),
+            targets=sorted(targets) if isinstance(targets, list) else targets,
+            rank_stabilised=saved.get("use_rslora", False),
+        )
+    except ValidationError as failure:
+        fields = ", ".join(sorted({str(error["loc"][0]) for error in failure.errors()}))
+        raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
+
+
+def saved_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError):
+        raise DataError(f"{folder}: no readable {WEIGHTS}") from None
+
+
+def target_modules(model: Any, targets: str | list[str]) -> list[str]:
+    """Full names of the chosen layers, in model order.
+
+    `all-linear` means every Linear and Conv1D but the output head; a list matches names or their endings, as in PEFT; any other
+    string is a regular expression over full names. Raises ConfigError, naming what exists, when nothing matches.
+    """
+    adaptable = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)}
+    if targets == "all-linear":
+        head = model.get_output_embeddings()
+        return [name for name, module in adaptable.items() if not isinstance(module, nn.Embedding) and module is not head]
+    if isinstance(targets, str):
+        pattern = _compiled(targets)
+        found = [name for name in adaptable if pattern.fullmatch(name)]
+    else:
+        found = [name for name in adaptable if any(name == target or name.endswith(f".{target}") for target in targets)]
+    if not found:
+        endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable})
+        raise ConfigError(f"method.targets: nothing matches {targets!r} (layers that exist: {', '.join(endings)})")
+    return found
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as failure:
+        raise ConfigError(f"method.targets: {pattern!r} is no valid pattern: {failure}") from None
+
+
+def _short_names(model: Any, names: list[str]) -> list[str]:
+    """Last parts of the names where these select the very same layers, full names otherwise."""
+    endings = sorted({name.rsplit(".", 1)[-1] for name in names})
+    matched = {name for name, _ in model.named_modules() if any(name == e or name.endswith(f".{e}") for e in endings)}
+    return endings if matched == set(names) else names
+
+
+def _check_rank(name: str, layer: nn.Module, rank: int) -> None:
+    smallest = min(layer.weight.shape) if isinstance(layer, nn.Embedding) else min(linear_shape(layer))
+    if rank > smallest:
+        raise ConfigError(f"method.rank: {rank} is larger than layer {name} allows (at most {smallest})")
+
+
+def _replace(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+method = Lora()

@@ -1,0 +1,111 @@
+"""Base models: packaged names, local folders and hub ids, loaded by transformers' ordinary `from_pretrained`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from isolora.config import RunConfig
+from isolora.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model with its tokenizer. Weight counts: `body_parameters` leaves embeddings and the output head out."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    body_parameters: int
+    model_parameters: int
+    max_length: int
+
+
+def packaged() -> dict[str, Path]:
+    """Models that come with isolora: name -> folder."""
+    root = Path(str(resources.files("isolora") / "assets" / "nano"))
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def locate(name: str) -> str:
+    """What `from_pretrained` is given: the packaged folder, a local folder, or the hub id itself."""
+    if name in packaged():
+        return str(packaged()[name])
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ConfigError(f"model: folder {name} has no config.json")
+        return name
+    return name
+
+
+def load(config: RunConfig, auto_class: str) -> Base:
+    """Load weights and tokenizer in float32. Raises ConfigError with one line when the name leads nowhere."""
+    import transformers
+
+    place = locate(config.model)
+    remote: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **remote)
+        model = getattr(transformers, auto_class).from_pretrained(place, dtype="float32", **remote)
+    except (OSError, ValueError) as failure:
+        raise ConfigError(_not_found(config.model, failure)) from None
+    model.eval()
+    model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
+    return measured(config.model, model, tokenizer)
+
+
+def skeleton(config: RunConfig, auto_class: str) -> Base:
+    """The same model without weights, on the `meta` device: enough for the ledger."""
+    import torch
+    import transformers
+
+    place = locate(config.model)
+    try:
+        model_config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as failure:
+        raise ConfigError(_not_found(config.model, failure)) from None
+    with torch.device("meta"):
+        model = getattr(transformers, auto_class).from_config(model_config, trust_remote_code=config.trust_remote_code)
+    return measured(config.model, model, None)
+
+
+def measured(name: str, model: Any, tokenizer: Any) -> Base:
+    """Count the weights, each shared one once."""
+    embeddings = {
+        id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None
+    }
+    sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    body = sum(size for key, size in sizes.items() if key not in embeddings)
+    max_length = int(getattr(model.config, "max_position_embeddings", None) or 1024)
+    return Base(name, model, tokenizer, body, sum(sizes.values()), max_length)
+
+
+@cache
+def fingerprint(name: str) -> str:
+    """Identity of the weights behind a name: file hashes for a folder, the id itself for a hub model."""
+    place = Path(locate(name))
+    if not place.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted([*place.glob("*.json"), *place.glob("*.safetensors")]):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _not_found(name: str, failure: Exception) -> str:
+    near = difflib.get_close_matches(name, packaged(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    reason = str(failure).strip().split("\n")[0][:160]
+    return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; else a local folder or a hub id in reach: {reason})"
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A packaged model's configuration."""
+    described: dict[str, Any] = json.loads((packaged()[name] / "config.json").read_text(encoding="utf-8"))
+    return described

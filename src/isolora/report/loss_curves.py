@@ -1,0 +1,234 @@
+"""Loss against tokens: every run measured, the law through them, and the recommendation where no run had been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from isolora.report import palette
+from isolora.report.palette import ACCENT, DASHES, FAINT, INK, PAPER, SOFT, SYMBOLS, Figure, faded, label, short
+from isolora.report.study import StudyReport
+from isolora.report.trajectories import Choice, Trajectory
+
+_SAMPLES = 60
+_HOVER = "%{fullData.name}<br>%{x:.3s} tokens, loss %{y:.3f}<extra></extra>"
+
+
+def figure(study: StudyReport) -> Figure:
+    traces = [*_keys(study), *_faint_runs(study), *_law_lines(study), *_measured(study), *_beyond(study)]
+    return {"data": traces, "layout": _layout(study, traces)}
+
+
+def _keys(study: StudyReport) -> list[dict[str, Any]]:
+    """Rows of the legend: models by colour (a click hides one), ranks by symbol."""
+    by_model = [
+        _key(label(model), legendgroup=model, marker={"color": study.colours[model], "size": 9}) for model in study.models
+    ]
+    by_rank = [
+        _key(
+            f"rank {rank}",
+            legend="legend2",
+            mode="lines+markers",
+            marker={"color": SOFT, "symbol": _symbol(study, rank), "size": 7},
+            line={"color": SOFT, "width": 1.5, "dash": _dash(study, rank)},
+        )
+        for rank in study.ranks
+        if rank is not None
+    ]
+    return by_model + by_rank
+
+
+def _key(name: str, **more: Any) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": name, **more}
+
+
+def _faint_runs(study: StudyReport) -> list[dict[str, Any]]:
+    """Tuning trials and worse learning rates, as thin lines: the law is not about them."""
+    chosen = {run.run for run in study.fitted}
+    return [
+        {
+            **_trace(study, run),
+            "mode": "lines",
+            "name": f"{label(run.name)}, learning rate {run.learning_rate:g}",
+            "line": {"color": faded(study.colours[run.model], 0.28), "width": 1},
+        }
+        for run in study.curves
+        if run.run not in chosen
+    ]
+
+
+def _measured(study: StudyReport) -> list[dict[str, Any]]:
+    """The points that stand for each choice; hollow below the law's lower cut."""
+    traces = []
+    for run in study.fitted:
+        colour = study.colours[run.model]
+        fills = [colour if tokens >= study.fit.cut else PAPER for tokens in run.tokens_M]
+        marker = {"symbol": _symbol(study, run.rank), "size": 6, "color": fills, "line": {"color": colour, "width": 1.2}}
+        traces.append({**_trace(study, run), "mode": "markers", "marker": marker})
+    return traces
+
+
+def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
+    traces = []
+    for choice in study.choices:
+        tokens_M = np.geomspace(*_fitted_range(study, choice), _SAMPLES)
+        line = {"color": study.colours[choice.model], "width": 1.6, "dash": _dash(study, choice.rank)}
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": tokens_M.tolist(),
+                "y": study.fit.predict(choice.columns(tokens_M)).tolist(),
+                "name": f"law: {label(choice.name)}",
+                "legendgroup": choice.model,
+                "showlegend": False,
+                "line": line,
+                "hovertemplate": _HOVER,
+            }
+        )
+    return traces
+
+
+def _beyond(study: StudyReport) -> list[dict[str, Any]]:
+    """The recommendation's curve from the last measurement on, its interval, its end, and the proof."""
+    traces: list[dict[str, Any]] = []
+    plan = study.recommendation
+    choice = recommended(study)
+    if plan is not None and choice is not None:
+        start = _fitted_range(study, choice)[1]
+        tokens_M = np.geomspace(min(start, plan.tokens * 0.99), plan.tokens, _SAMPLES)
+        columns = choice.columns(tokens_M)
+        low_M, high_M = study.fit.interval(columns)
+        traces.append(palette.band(tokens_M.tolist(), low_M.tolist(), high_M.tolist(), faded(ACCENT, 0.18), showlegend=False))
+        line = {"color": ACCENT, "width": 2, "dash": "6px,4px"}
+        predicted = study.fit.predict(columns).tolist()
+        quiet = {"showlegend": False, "hoverinfo": "skip"}
+        traces.append({"type": "scatter", "mode": "lines", "x": tokens_M.tolist(), "y": predicted, "line": line, **quiet})
+    traces += [{**proof_trace(run.tokens_M, run.loss_M), "name": "verification run"} for run in study.proof]
+    if plan is not None:
+        traces.append(prediction_trace(plan.tokens, plan.predicted_loss, plan.interval))
+    if study.verification is not None:
+        traces.append(measured_trace(study.verification.tokens, study.verification.measured))
+    return traces
+
+
+def recommended(study: StudyReport) -> Choice | None:
+    """The choice that the recommendation names, where the table knows it."""
+    plan = study.recommendation
+    if plan is None:
+        return None
+    return next((choice for choice in study.choices if choice.model == plan.model and choice.rank == plan.rank), None)
+
+
+def prediction_trace(x: float, loss: float, interval: tuple[float, float]) -> dict[str, Any]:
+    """The recommended point with its 95 % interval."""
+    above, below = [interval[1] - loss], [loss - interval[0]]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x],
+        "y": [loss],
+        "name": "predicted, 95 % interval",
+        "legend": "legend3",
+        "marker": {"color": ACCENT, "size": 13, "symbol": "star"},
+        "error_y": {"type": "data", "array": above, "arrayminus": below, "color": ACCENT, "thickness": 1.8, "width": 5},
+        "hovertemplate": f"predicted %{{y:.3f}} [{interval[0]:.3f}, {interval[1]:.3f}]<extra></extra>",
+    }
+
+
+def measured_trace(x: float, loss: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x],
+        "y": [loss],
+        "name": "measured afterwards",
+        "legend": "legend3",
+        "marker": {"color": "rgba(255,255,255,0)", "size": 15, "symbol": "circle", "line": {"color": INK, "width": 2}},
+        "hovertemplate": "measured %{y:.3f}<extra></extra>",
+    }
+
+
+def proof_trace(x: Any, loss_M: Any) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(x),
+        "y": list(loss_M),
+        "showlegend": False,
+        "marker": {"color": faded(INK, 0.75), "size": 4, "symbol": "circle"},
+        "hovertemplate": _HOVER,
+    }
+
+
+def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "x": run.tokens_M.tolist(),
+        "y": run.loss_M.tolist(),
+        "name": label(run.name),
+        "legendgroup": run.model,
+        "showlegend": False,
+        "hovertemplate": _HOVER,
+    }
+
+
+def _fitted_range(study: StudyReport, choice: Choice) -> tuple[float, float]:
+    """Tokens from the law's lower cut to the end of the choice's longest run."""
+    ends = [run.tokens_M[-1] for run in study.curves if (run.model, run.rank) == (choice.model, choice.rank)]
+    last = float(max(ends))
+    return min(max(study.fit.cut, 1.0), last * 0.99), last
+
+
+def _symbol(study: StudyReport, rank: int | None) -> str:
+    return SYMBOLS[study.ranks.index(rank) % len(SYMBOLS)]
+
+
+def _dash(study: StudyReport, rank: int | None) -> str:
+    """Solid for the largest rank."""
+    return DASHES[(len(study.ranks) - 1 - study.ranks.index(rank)) % len(DASHES)]
+
+
+def _layout(study: StudyReport, traces: list[dict[str, Any]]) -> dict[str, Any]:
+    tokens, losses = extent(traces, "x"), extent(traces, "y")
+    layout = palette.layout(
+        palette.log_axis("tokens processed", *tokens, palette.count_ticks(*tokens)),
+        palette.log_axis("held-out loss, nats per token", *losses, palette.loss_ticks(*losses), margin=0.05),
+        height=560,
+        legend2=palette.legend(1.07),
+        legend3=palette.legend(0.03, x=0.02, yanchor="bottom", orientation="v"),
+    )
+    layout["margin"]["t"] = 76
+    if study.fit.cut > tokens[0]:
+        layout["shapes"] = [_cut_line(study.fit.cut)]
+        layout["annotations"] = [_cut_note(study.fit.cut)]
+    return layout
+
+
+def _cut_line(cut: float) -> dict[str, Any]:
+    return {"type": "line", "x0": cut, "x1": cut, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": FAINT, "width": 1, "dash": "2px,3px"}}
+
+
+def _cut_note(cut: float) -> dict[str, Any]:
+    return {
+        "x": float(np.log10(cut)),
+        "yref": "paper",
+        "y": 1,
+        "xanchor": "left",
+        "yanchor": "top",
+        "xshift": 5,
+        "showarrow": False,
+        "text": f"fitted from {short(cut)} tokens on",
+        "font": {"size": 12, "color": SOFT},
+    }
+
+
+def extent(traces: list[dict[str, Any]], axis: str) -> tuple[float, float]:
+    """Smallest and largest positive value of all traces, error bars included."""
+    values = [value for trace in traces for value in trace[axis] if value is not None]
+    for trace in traces:
+        if axis == "y" and "error_y" in trace:
+            values += [trace["y"][0] + trace["error_y"]["array"][0], trace["y"][0] - trace["error_y"]["arrayminus"][0]]
+    finite = [value for value in values if np.isfinite(value) and value > 0]
+    return float(min(finite)), float(max(finite))

@@ -1,0 +1,55 @@
+"""Figures in words: how the page writes counts, FLOPs, losses and durations."""
+
+from __future__ import annotations
+
+import math
+
+from isolora.report.palette import power
+
+_LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+
+
+def count(value: float) -> str:
+    """12,400 or 3.21 million: three digits or so, and no more than a person reads."""
+    for size, word in _LARGE:
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:,.0f}"
+
+
+def flops(value: float) -> str:
+    """4.2 × 10¹³."""
+    exponent = math.floor(math.log10(value))
+    mantissa = round(value / 10.0**exponent, 1)
+    if mantissa >= 10:
+        mantissa, exponent = mantissa / 10, exponent + 1
+    return f"{mantissa:.1f} × {power(exponent)}"
+
+
+def duration(seconds: float) -> str:
+    """41 s, 3.5 min, 2.1 h, 4.0 days."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def passes(value: float) -> str:
+    """'one pass', '2.5 passes'."""
+    if abs(value - 1) < 0.005:
+        return "one pass"
+    return f"{value:.2g} of a pass" if value < 1 else f"{value:.3g} passes"
+
+
+def percent(share: float) -> str:
+    """0.53 % below one per cent, 12 % above ten."""
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %" if value >= 1 else f"{value:.2f} %"
+
+
+def parameter(value: float) -> str:
+    """Four digits, scientific notation only where it is shorter."""
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        exponent = math.floor(math.log10(abs(value)))
+        return f"{value / 10.0**exponent:.3f} × {power(exponent)}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

@@ -1,0 +1,134 @@
+"""The store, the door between the wings: runs, their states and their points in one SQLite file (WAL).
+
+A run's identity is the hash of its configuration, so that asking for the same run again finds its points. Points are
+written with INSERT OR REPLACE: a run that resumes from a checkpoint writes the same rows again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+FILE = "study.sqlite"
+PENDING, RUNNING, DONE, DIVERGED, FAILED = "PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED"
+ENDED = (DONE, DIVERGED)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trajectory and the knobs that laws and people look at."""
+
+    run: str
+    stage: str  # "tune" or "grid" within a study, "train" alone, "verify" for the proof of a recommendation
+    model: str
+    task: str
+    method: str
+    rank: int | None
+    learning_rate: float
+    seed: int
+    config: str  # JSON
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation of one trajectory. Losses in nats per token; memory in bytes; seconds of training, evaluation left out."""
+
+    run: str
+    step: int
+    tokens: int
+    padding_tokens: int
+    unique_tokens: int
+    unique_examples: int
+    passes: float
+    body_parameters: int
+    model_parameters: int
+    trainable_parameters: int
+    flops: float
+    seconds: float
+    loss: float
+    train_loss: float
+    peak_memory_bytes: int
+    metrics: str = "{}"  # JSON
+
+
+_SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "int | None": "INTEGER"}
+
+
+def _columns(record: type) -> str:
+    return ", ".join(f"{field.name} {_SQL_TYPES[str(field.type)]}" for field in fields(record))
+
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS runs ({_columns(Run)}, state TEXT NOT NULL, reason TEXT, environment TEXT, changed REAL, PRIMARY KEY (run));
+CREATE TABLE IF NOT EXISTS points ({_columns(Point)}, PRIMARY KEY (run, tokens));
+"""
+
+
+class Store:
+    """A study's folder with its database. Safe for several processes; each call is one transaction."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / FILE
+        with self._connection() as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_SCHEMA)
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path, timeout=60)
+        connection.row_factory = sqlite3.Row
+        try:
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    def add(self, runs: Iterable[Run], environment: Mapping[str, Any]) -> None:
+        """Enter runs as PENDING; those already known keep their state."""
+        with self._connection() as connection:
+            for run in runs:
+                row = {**asdict(run), "state": PENDING, "environment": json.dumps(environment), "changed": time.time()}
+                _insert(connection, "INSERT OR IGNORE", "runs", row)
+
+    def set_state(self, runs: Iterable[str], state: str, reason: str = "") -> None:
+        with self._connection() as connection:
+            rows = [(state, reason, time.time(), run) for run in runs]
+            connection.executemany("UPDATE runs SET state = ?, reason = ?, changed = ? WHERE run = ?", rows)
+
+    def write(self, points: Iterable[Point]) -> None:
+        with self._connection() as connection:
+            for point in points:
+                _insert(connection, "INSERT OR REPLACE", "points", asdict(point))
+
+    def states(self) -> dict[str, str]:
+        with self._connection() as connection:
+            return {row["run"]: row["state"] for row in connection.execute("SELECT run, state FROM runs")}
+
+    def runs(self) -> list[dict[str, Any]]:
+        return self._rows("SELECT * FROM runs ORDER BY rowid")
+
+    def points(self, run: str | None = None) -> list[dict[str, Any]]:
+        """Points joined with their runs, in order of run and tokens; of one run when given."""
+        where = "WHERE points.run = ?" if run else ""
+        query = (
+            f"SELECT runs.*, points.* FROM points JOIN runs ON runs.run = points.run {where} ORDER BY runs.rowid, points.tokens"
+        )
+        return self._rows(query, (run,) if run else ())
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        with self._connection() as connection:
+            return [dict(row) for row in connection.execute(query, values)]
+
+
+def _insert(connection: sqlite3.Connection, verb: str, table: str, row: Mapping[str, Any]) -> None:
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    connection.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", dict(row))

@@ -1,0 +1,78 @@
+"""The design of a study: which runs its grid means, which of them share a stack, and which learning rate each goes on with."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isolora import registry
+from isolora.config import RunConfig, StudyConfig, content_hash, parse, with_value
+
+Stack = tuple[RunConfig, ...]
+
+
+def grid_runs(study: StudyConfig) -> list[RunConfig]:
+    """Every combination of the grid's values over the base configuration, in the grid's order."""
+    return [run_of(study.base, dict(zip(study.grid, values, strict=True))) for values in itertools.product(*study.grid.values())]
+
+
+def run_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
+    given = dict(base)
+    for key, value in values.items():
+        given = with_value(given, key, value)
+    return parse(RunConfig, given)
+
+
+def trial_runs(study: StudyConfig) -> list[RunConfig]:
+    """The grid on the tuning budget, first seed only."""
+    assert study.tune is not None
+    grid = {**study.grid, "seed": study.grid.get("seed", [study.base.get("seed", 0)])[:1]}
+    trials = study.model_copy(update={"base": with_value(study.base, "training.tokens", study.tune.tokens), "grid": grid})
+    return grid_runs(trials)
+
+
+def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[list[RunConfig], list[str]]:
+    """The grid with the tuned key at its best value for each cell, and a sentence for each cell whose best lies at an edge.
+
+    losses: final held-out loss of each trial; a trial that diverged is absent and counts as infinitely bad.
+    """
+    assert study.tune is not None
+    over, values = study.tune.over, study.grid[study.tune.over]
+    others = {key: value for key, value in study.grid.items() if key not in (over, "seed")}
+    runs, remarks = [], []
+    for cell in itertools.product(*others.values()):
+        chosen = dict(zip(others, cell, strict=True))
+        trials = [run_of(with_value(study.base, "training.tokens", study.tune.tokens), {**chosen, over: value}) for value in values]
+        scores = [losses.get(_first_seed(trial, study), math.inf) for trial in trials]
+        best = scores.index(min(scores))
+        if len(values) > 1 and best in (0, len(values) - 1):
+            remarks.append(f"{over}: the best value {values[best]} lies at the edge of the grid for {chosen}")
+        seeds = study.grid.get("seed", [study.base.get("seed", 0)])
+        runs += [run_of(study.base, {**chosen, over: values[best], "seed": seed}) for seed in seeds]
+    return runs, remarks
+
+
+def _first_seed(trial: RunConfig, study: StudyConfig) -> RunConfig:
+    return trial.model_copy(update={"seed": study.grid.get("seed", [study.base.get("seed", 0)])[0]})
+
+
+def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:
+    """Runs grouped by what a stack shares (base, data, batches, budget), at most `size` together, in their order."""
+    groups: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        groups.setdefault(_shared(run), []).append(run)
+    cut = []
+    for group in groups.values():
+        width = size if registry.load("method", group[0].method.name).stackable else 1
+        cut += [tuple(group[start : start + width]) for start in range(0, len(group), width)]
+    return cut
+
+
+def _shared(run: RunConfig) -> str:
+    """Hash of all that members of a stack must have in common: not the seed, not the learning rate, and what the method says."""
+    shared = run.model_dump(exclude={"seed": True, "training": {"learning_rate"}})
+    own = registry.load("method", run.method.name).own_in_stack
+    shared["method"] = {key: value for key, value in shared["method"].items() if key not in own}
+    return content_hash(shared)

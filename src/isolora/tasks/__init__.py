@@ -1,0 +1,1 @@
+"""Tasks, one file each; a file's name is the task's name."""

@@ -1,0 +1,1 @@
+"""One training loop: a stack of K members on one frozen base."""

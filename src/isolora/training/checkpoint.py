@@ -1,0 +1,79 @@
+"""Checkpoints that are whole or absent: written aside, synced, renamed; verified by SHA-256 before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+ASIDE = ".writing-"
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write `folder/step-N`. The newest valid one before it stays too, should the new one rot; all others go."""
+    final = folder / f"step-{step:09d}"
+    if _valid(final):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(f"{ASIDE}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    aside = folder / f"{ASIDE}{os.getpid()}"
+    aside.mkdir()
+    save_file({key: value.contiguous() for key, value in tensors.items()}, str(aside / TENSORS))
+    (aside / STATE).write_text(json.dumps(state))
+    hashes = {name: _sha256(aside / name) for name in (TENSORS, STATE)}
+    (aside / MANIFEST).write_text(json.dumps(hashes))
+    for name in (TENSORS, STATE, MANIFEST):
+        _sync(aside / name)
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(aside, final)
+    _sync(folder)
+    earlier = [candidate for candidate in _found(folder) if candidate < final]
+    kept = [final, *islice(filter(_valid, earlier), 1)]
+    for other in _found(folder):
+        if other not in kept:
+            shutil.rmtree(other)
+
+
+def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and state of the newest checkpoint whose hashes hold; None when there is none."""
+    for candidate in _found(folder):
+        if _valid(candidate):
+            return load_file(str(candidate / TENSORS)), json.loads((candidate / STATE).read_text())
+    return None
+
+
+def clear(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _valid(candidate: Path) -> bool:
+    try:
+        hashes = json.loads((candidate / MANIFEST).read_text())
+        return all(_sha256(candidate / name) == hashes[name] for name in (TENSORS, STATE))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,229 @@
+"""The loop: K members on one frozen base, their rows side by side in each batch; K = 1 is the ordinary run.
+
+Losses are summed over members, so gradients do not mix; learning rate, clipping, average, budget and divergence are per member.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from isolora.methods._base import Attached, Span
+from isolora.store import DIVERGED, DONE, Point
+from isolora.tasks._base import Examples, Task
+from isolora.training import checkpoint
+from isolora.training.batches import collate
+from isolora.training.held_out import mean_losses, spans_of
+from isolora.training.member import Member
+
+Indices = NDArray[np.int64]
+
+
+class Stack:
+    """Trains members together. `names` are the runs' identities; points are handed to `write` at every evaluation."""
+
+    def __init__(
+        self,
+        task: Task,
+        attached: Attached,
+        members: Sequence[Member],
+        names: Sequence[str],
+        train: Examples,
+        held_out: Examples,
+        pad_id: int,
+        accelerator: Accelerator,
+        write: Callable[[list[Point]], None],
+    ) -> None:
+        self.task, self.attached, self.members, self.names = task, attached, list(members), list(names)
+        self.train_examples, self.held_out, self.pad_id = train, held_out, pad_id
+        self.accelerator, self.write = accelerator, write
+        self.label_counts = train.label_counts
+        self.steps = 0
+
+    def train(self, checkpoints: Path, checkpoint_seconds: float, on_step: Callable[[Stack], None] = lambda stack: None) -> None:
+        """Run every member to the end of its budget, from the newest valid checkpoint when there is one."""
+        self.resume(checkpoints)
+        self.attached.train(True)
+        saved = time.perf_counter()
+        while any(member.running for member in self.members):
+            self.step()
+            evaluated = self.evaluate_due()
+            if evaluated or time.perf_counter() - saved > checkpoint_seconds:
+                self.save(checkpoints)
+                saved = time.perf_counter()
+            on_step(self)
+        self.attached.train(False)
+
+    def step(self) -> None:
+        """One optimiser step of every running member."""
+        started = time.perf_counter()
+        running = [k for k, member in enumerate(self.members) if member.running]
+        taken = {k: self.members[k].stream.next() for k in running}
+        losses = dict.fromkeys(running, 0.0)
+        for part in range(max(self.members[k].training.accumulation for k in running)):
+            for k, loss in self._backward(taken, part).items():
+                losses[k] += loss
+        for k in running:
+            self._book(k, taken[k], losses[k])
+        self.steps += 1
+        self._share_seconds(taken, time.perf_counter() - started)
+
+    def _backward(self, taken: dict[int, Indices], part: int) -> dict[int, float]:
+        """Forward and backward of one micro-batch; returns each member's summed loss."""
+        parts = {k: np.array_split(indices, self.members[k].training.accumulation) for k, indices in taken.items()}
+        present = {k: split[part] for k, split in parts.items() if part < len(split) and len(split[part])}
+        if not present:
+            return {}
+        weights = [np.full(len(rows), 1 / self.label_counts[taken[k]].sum()) for k, rows in present.items()]
+        batch = collate(self.train_examples, np.concatenate(list(present.values())), np.concatenate(weights), self.pad_id)
+        spans = spans_of({k: len(rows) for k, rows in present.items()})
+        with self._rows(spans):
+            with self.accelerator.autocast():
+                loss = self.task.loss(self.attached.model, batch.to(self.accelerator.device))
+            self.accelerator.backward(loss.objective)
+        return {k: float(loss.row_losses[start:stop].sum()) for k, start, stop in spans}
+
+    def _rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
+        """A lone member owns every row, which suits layers that reshape the batch; a stack names its rows."""
+        return self.attached.rows([(0, 0, -1)] if self.attached.members == 1 else spans)
+
+    def _book(self, k: int, indices: Indices, loss: float) -> None:
+        """Account for one member's step and update its weights; a loss that is not finite ends the member."""
+        member, progress = self.members[k], self.members[k].progress
+        spent = member.spent()
+        lengths = self.train_examples.lengths[indices]
+        labels = int(self.label_counts[indices].sum())
+        progress.tokens += int(lengths.sum())
+        for rows in np.array_split(lengths, member.training.accumulation):
+            if len(rows):
+                progress.padding_tokens += int(len(rows) * rows.max() - rows.sum())
+        progress.flops += self._step_flops(member, indices)
+        if member.stream.epoch == 0:
+            progress.unique_tokens += int(lengths.sum())
+            progress.unique_examples += len(indices)
+        progress.loss_sum += loss
+        progress.loss_count += labels
+        if not math.isfinite(loss):
+            progress.state = DIVERGED
+            return
+        progress.epoch, progress.index = member.stream.epoch, member.stream.index
+        member.update(spent)
+
+    def _step_flops(self, member: Member, indices: Indices) -> float:
+        parts = [rows for rows in np.array_split(indices, member.training.accumulation) if len(rows)]
+        return sum(
+            member.price.flops(len(rows), self.train_examples.lengths[rows].max(), self.label_counts[rows].sum()).total
+            for rows in parts
+        )
+
+    def _share_seconds(self, taken: dict[int, Indices], seconds: float) -> None:
+        """Split a joint step's time by the members' tokens."""
+        tokens = {k: int(self.train_examples.lengths[indices].sum()) for k, indices in taken.items()}
+        for k, count in tokens.items():
+            self.members[k].progress.seconds += seconds * count / sum(tokens.values())
+
+    def evaluate_due(self) -> bool:
+        """Evaluate members that have reached their next mark or the end of their budget."""
+        due = []
+        for k, member in enumerate(self.members):
+            finished = member.spent() >= 1
+            if member.running and (finished or member.progress.tokens >= member.progress.next_evaluation):
+                due.append(k)
+        if not due:
+            return False
+        losses = self.evaluate(due)
+        points = [self._point(k, losses[k]) for k in due]
+        for k in due:
+            self._advance(self.members[k], losses[k])
+        self.write([point for point in points if math.isfinite(point.loss)])
+        return True
+
+    def _advance(self, member: Member, loss: float) -> None:
+        progress, ratio = member.progress, member.training.evaluate_ratio
+        progress.last_loss = loss
+        while progress.next_evaluation <= progress.tokens:
+            progress.next_evaluation *= ratio
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        if not math.isfinite(loss):
+            progress.state = DIVERGED
+        elif member.spent() >= 1:
+            progress.state = DONE
+
+    def evaluate(self, which: Sequence[int]) -> dict[int, float]:
+        """Held-out loss in nats per labelled token of each member, on its averaged weights."""
+        tokens = min(member.training.batch_tokens for member in self.members)
+        with self._averaged(which), self.accelerator.autocast():
+            return mean_losses(self.task, self.attached, self.held_out, which, tokens, self.pad_id)
+
+    @contextmanager
+    def _averaged(self, which: Sequence[int]) -> Iterator[None]:
+        self.attached.train(False)
+        for k in which:
+            self.members[k].exchange()
+        try:
+            yield
+        finally:
+            for k in which:
+                self.members[k].exchange()
+            self.attached.train(True)
+
+    def _point(self, k: int, loss: float) -> Point:
+        member, progress = self.members[k], self.members[k].progress
+        return Point(
+            run=self.names[k],
+            step=progress.step,
+            tokens=progress.tokens,
+            padding_tokens=progress.padding_tokens,
+            unique_tokens=progress.unique_tokens,
+            unique_examples=progress.unique_examples,
+            passes=progress.tokens / progress.unique_tokens,
+            body_parameters=member.price.body_parameters,
+            model_parameters=member.price.model_parameters,
+            trainable_parameters=member.price.trainable_parameters,
+            flops=progress.flops,
+            seconds=progress.seconds,
+            loss=loss,
+            train_loss=progress.loss_sum / max(1, progress.loss_count),
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+
+    def save(self, folder: Path) -> None:
+        """A checkpoint from which every member goes on exactly."""
+        tensors: dict[str, torch.Tensor] = {"random.torch": torch.get_rng_state()}
+        for name, generator in self.attached.generators().items():
+            tensors[f"random.{name}"] = generator.get_state()
+        progress = []
+        for k, member in enumerate(self.members):
+            own, counters = member.state()
+            tensors |= {f"{k}.{key}": value for key, value in own.items()}
+            progress.append(counters)
+        checkpoint.save(folder, self.steps, tensors, {"steps": self.steps, "names": self.names, "progress": progress})
+
+    def resume(self, folder: Path) -> None:
+        found = checkpoint.newest(folder)
+        if found is None or found[1]["names"] != self.names:
+            return
+        tensors, state = found
+        self.steps = state["steps"]
+        torch.set_rng_state(tensors["random.torch"])
+        for name, generator in self.attached.generators().items():
+            generator.set_state(tensors[f"random.{name}"])
+        for k, member in enumerate(self.members):
+            own = {key.removeprefix(f"{k}."): value for key, value in tensors.items() if key.startswith(f"{k}.")}
+            member.restore(own, state["progress"][k])
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory so far: of the accelerator where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

@@ -1,0 +1,142 @@
+"""One member of a stack: its weights in flat buffers, its optimiser, its average, its place in its data, its budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isolora.config import RunConfig, TrainingConfig
+from isolora.ledger import Ledger
+from isolora.methods._base import ParameterGroup
+from isolora.training.batches import Stream
+
+
+@dataclass
+class Progress:
+    """What a member has consumed so far; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    padding_tokens: int = 0
+    unique_tokens: int = 0
+    unique_examples: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    epoch: int = 0
+    index: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    next_evaluation: float = 0.0
+    last_loss: float = math.nan
+    state: str = "RUNNING"
+
+
+class FlatGroup:
+    """The tensors of one parameter group as views of one buffer, so that clipping, stepping and averaging are single operations."""
+
+    def __init__(self, group: ParameterGroup) -> None:
+        tensors = group.parameters
+        self.learning_rate_ratio = group.learning_rate_ratio
+        self.weights = nn.Parameter(torch.cat([p.detach().flatten() for p in tensors]))
+        self.weights.grad = torch.zeros_like(self.weights)
+        self.average = self.weights.detach().clone()
+        start = 0
+        for p in tensors:
+            span = slice(start, start + p.numel())
+            p.data = self.weights.data[span].view_as(p)
+            p.grad = self.weights.grad[span].view_as(p)
+            start = span.stop
+
+    def exchange(self) -> None:
+        """Swap raw and averaged weights in place."""
+        kept = self.weights.data.clone()
+        self.weights.data.copy_(self.average)
+        self.average.copy_(kept)
+
+
+class Member:
+    """A run inside a stack. `price` is the ledger of its method on its base."""
+
+    def __init__(self, config: RunConfig, groups: list[ParameterGroup], stream: Stream, price: Ledger) -> None:
+        self.config, self.stream, self.price = config, stream, price
+        self.training = config.training
+        self.progress = Progress(next_evaluation=self.training.evaluate_from)
+        self.groups = [FlatGroup(group) for group in groups]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": [group.weights]} for group in self.groups],
+            lr=self.training.learning_rate,
+            betas=(self.training.beta1, self.training.beta2),
+            weight_decay=self.training.weight_decay,
+            fused=True,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self.progress.state == "RUNNING"
+
+    def spent(self) -> float:
+        """Share of the budget that is used up."""
+        unit, amount = self.training.budget
+        if unit == "epochs":
+            return (self.progress.epoch + self.progress.index / max(1, self.stream.batches)) / amount
+        return {"tokens": self.progress.tokens, "steps": self.progress.step, "flops": self.progress.flops}[unit] / amount
+
+    def update(self, spent: float) -> None:
+        """Clip, step, and fold the new weights into the average. spent: share of the budget used up before this step."""
+        if self.training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_([group.weights for group in self.groups], self.training.clip_norm)
+        rate = self.training.learning_rate * rate_factor(self.training, self.progress.step, spent)
+        for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
+            settings["lr"] = rate * group.learning_rate_ratio
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        self.progress.step += 1
+        for group in self.groups:
+            group.average.lerp_(group.weights.data, averaging_weight(self.training.averaging, self.progress.step))
+
+    def exchange(self) -> None:
+        for group in self.groups:
+            group.exchange()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and counters that continue this member exactly."""
+        self.progress.epoch, self.progress.index = self.stream.epoch, self.stream.index
+        tensors: dict[str, Tensor] = {}
+        for number, group in enumerate(self.groups):
+            tensors[f"{number}.weights"], tensors[f"{number}.average"] = group.weights.data, group.average
+            for key, value in self.optimizer.state[group.weights].items():
+                tensors[f"{number}.optimizer.{key}"] = value
+        return tensors, asdict(self.progress)
+
+    def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        self.progress = Progress(**progress)
+        self.stream.seek(self.progress.epoch, self.progress.index)
+        for number, group in enumerate(self.groups):
+            group.weights.data.copy_(tensors[f"{number}.weights"])
+            group.average.copy_(tensors[f"{number}.average"])
+            prefix = f"{number}.optimizer."
+            self.optimizer.state[group.weights] = {
+                key.removeprefix(prefix): value.to(group.weights.device, copy=True)
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }
+
+
+def rate_factor(training: TrainingConfig, step: int, spent: float) -> float:
+    """Learning rate over its peak, before step number `step` (from 0), with a share `spent` of the budget used."""
+    if step < training.warmup_steps:
+        return (step + 1) / training.warmup_steps
+    if training.schedule == "linear":
+        return max(0.0, 1 - spent)
+    if training.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, spent)))
+    return 1.0
+
+
+def averaging_weight(exponent: float, step: int) -> float:
+    """Polynomial-decay averaging (Shamir and Zhang 1212.1824): a window that stays a fixed share of the run, whatever its length."""
+    return (exponent + 1) / (step + exponent)

@@ -1,0 +1,137 @@
+"""Train runs: enter them in the store, put them on one stack, keep the averaged adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from isolora import ledger, registry
+from isolora.config import RunConfig, content_hash
+from isolora.store import DIVERGED, DONE, RUNNING, Run, Store
+from isolora.training import checkpoint
+from isolora.training.batches import Stream
+from isolora.training.environment import environment
+from isolora.training.loop import Stack
+from isolora.training.member import Member
+from isolora.training.prepare import prepare, run_identity
+from isolora.training.progress import Reporter
+
+CHECKPOINTS = "checkpoints"
+RUN_FILE = "isolora.json"
+
+
+def describe(config: RunConfig, stage: str) -> Run:
+    """The store's row for a run."""
+    return Run(
+        run=run_identity(config),
+        stage=stage,
+        model=config.model,
+        task=config.task,
+        method=config.method.name,
+        rank=config.method.fields().get("rank"),
+        learning_rate=config.training.learning_rate,
+        seed=config.seed,
+        config=config.model_dump_json(),
+    )
+
+
+@lru_cache(maxsize=256)
+def price(config: RunConfig) -> ledger.Ledger:
+    """The ledger of a run, kept for the runs that share its base and method."""
+    return ledger.rehearse(config)
+
+
+def price_of(config: RunConfig) -> ledger.Ledger:
+    """As `price`, whatever the run's data, budget and seed."""
+    return price(
+        RunConfig(model=config.model, task=config.task, method=config.method, trust_remote_code=config.trust_remote_code)
+    )
+
+
+def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: bool = False) -> list[str]:
+    """Train runs that share a base, data and batch size together; returns their identities, also of those already done.
+
+    What was finished is not repeated; what was cut off goes on from its last valid checkpoint.
+    """
+    runs = [describe(config, stage) for config in configs]
+    names = [run.run for run in runs]
+    store.add(runs, environment())
+    states = store.states()
+    if all(states[name] in (DONE, DIVERGED) for name in names):
+        return names
+    store.set_state([name for name in names if states[name] != DIVERGED], RUNNING)
+    stack = _build(configs, names, store)
+    folder = store.folder / CHECKPOINTS / content_hash(names)
+    title = f"{configs[0].model} x {len(configs)}"
+    try:
+        with Reporter(title, quiet) as reporter:
+            stack.train(folder, configs[0].training.checkpoint_seconds, lambda stack: reporter.update(*_standing(stack)))
+        for k, config in enumerate(configs):
+            _conclude(stack, k, config, store, stage)
+    finally:
+        stack.attached.detach()  # the base is kept for the next stack
+    checkpoint.clear(folder)
+    return names
+
+
+def _conclude(stack: Stack, k: int, config: RunConfig, store: Store, stage: str) -> None:
+    """Keep a finished member's adapter and enter how it ended."""
+    progress = stack.members[k].progress
+    if progress.state == DONE:
+        _keep(stack, k, adapter_folder(store, stage, stack.names[k]), config)
+    reason = "" if progress.state == DONE else f"the loss was not finite at step {progress.step}"
+    store.set_state([stack.names[k]], progress.state, reason)
+
+
+def adapter_folder(store: Store, stage: str, name: str) -> Path:
+    """Where a run's adapter lies: `adapter` for a run trained alone, `adapters/RUN` in a study."""
+    return store.folder / "adapter" if stage == "train" else store.folder / "adapters" / name
+
+
+def _build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> Stack:
+    first = configs[0]
+    ready = prepare(first)
+    accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
+    ready.base.model.to(accelerator.device)
+    method = registry.load("method", first.method.name)
+    attached = method.attach(
+        ready.base.model, [method.settings(config.method.fields()) for config in configs], [config.seed for config in configs]
+    )
+    if first.training.gradient_checkpointing:
+        ready.base.model.gradient_checkpointing_enable()
+    elif ready.base.model.is_gradient_checkpointing:  # left by the stack before
+        ready.base.model.gradient_checkpointing_disable()
+    members = [
+        Member(
+            config, attached.groups(k), Stream(ready.train.lengths, config.training.batch_tokens, config.seed), price_of(config)
+        )
+        for k, config in enumerate(configs)
+    ]
+    pad_id = ready.base.tokenizer.pad_token_id or 0
+    return Stack(ready.task, attached, members, names, ready.train, ready.held_out, pad_id, accelerator, store.write)
+
+
+def _standing(stack: Stack) -> tuple[float, str]:
+    running = [member for member in stack.members if member.running] or stack.members
+    share = min(member.spent() for member in running)
+    loss = min(member.progress.loss_sum / max(1, member.progress.loss_count) for member in running)
+    return share, f"train loss {loss:.3f}" if loss else ""
+
+
+def _keep(stack: Stack, k: int, folder: Path, config: RunConfig) -> None:
+    """Save a member's averaged weights with the configuration that made them."""
+    member = stack.members[k]
+    member.exchange()
+    stack.attached.save(k, folder)
+    member.exchange()
+    record = {
+        "config": config.model_dump(),
+        "run": stack.names[k],
+        "loss": member.progress.last_loss,
+        "tokens": member.progress.tokens,
+    }
+    (folder / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,133 @@
+"""Imports only go down, the numpy wing stays free of torch, and every file is called by a name."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "isolora"
+
+# A file imports from floors strictly below its own; files of one package also from each other, without a circle.
+FLOORS = {
+    -1: ("errors",),  # the ground: everybody may raise
+    0: ("registry", "cross_entropy"),
+    1: ("config", "store", "table", "tasks", "methods", "laws"),
+    2: ("models", "data", "ledger", "fit"),
+    3: ("training", "evaluation", "adapters", "plan"),
+    4: ("study", "report"),
+    5: ("cli",),
+    6: ("__init__", "__main__"),  # the public surface: gathers names, nobody below looks up to it
+}
+FLOOR = {name: floor for floor, row in FLOORS.items() for name in row}
+NUMPY_WING = ("errors", "registry", "table", "laws", "fit", "plan", "report", "__init__")
+TORCH_WING_ONLY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers"}
+DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
+SCRIPTS = "assets"  # made the packaged data; run once and never imported
+
+
+def files() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path.relative_to(SOURCE).parts[0] != SCRIPTS)
+
+
+def module_of(path: Path) -> str:
+    """`src/isolora/laws/additive.py` is `laws.additive`; a package's `__init__` bears the package's own name."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in files()}
+
+
+def room(module: str) -> str:
+    """The part of a module's name that has a floor: `laws` of `laws.additive`."""
+    return module.split(".")[0]
+
+
+@cache
+def imported(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """(modules of isolora, top names of other packages) that the file's syntax tree imports anywhere, functions included."""
+    own: set[str] = set()
+    foreign: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            full = {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{MODULES[module]}:{node.lineno} relative import; write it from isolora on"
+            full = {resolve(f"{node.module}.{alias.name}", str(node.module)) for alias in node.names}
+        else:
+            continue
+        own |= {name.removeprefix("isolora.") if name != "isolora" else "__init__" for name in full if is_own(name)}
+        foreign |= {name.split(".")[0] for name in full if not is_own(name)}
+    return frozenset(own), frozenset(foreign)
+
+
+def is_own(name: str) -> bool:
+    return name.split(".")[0] == "isolora"
+
+
+def resolve(name: str, parent: str) -> str:
+    """`from isolora.laws import additive` means the module; `from isolora.fit import fit` means its parent."""
+    return name if name.removeprefix("isolora.") in MODULES else parent
+
+
+def reachable(module: str) -> dict[str, str]:
+    """Every isolora module that importing this one brings in, each with the module that asked for it."""
+    found = {module: module}
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        for name in imported(current)[0] & MODULES.keys():
+            if name not in found:
+                found[name] = current
+                waiting.append(name)
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_has_a_floor(module: str) -> None:
+    assert room(module) in FLOOR, f"{MODULES[module]} is on no floor; add {room(module)!r} to FLOORS in {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module: str) -> None:
+    own, _ = imported(module)
+    upward = sorted(
+        f"{name} (floor {FLOOR.get(room(name), '?')})"
+        for name in own
+        if room(name) != room(module) and FLOOR.get(room(name), 99) >= FLOOR[room(module)]
+    )
+    assert not upward, f"{module} (floor {FLOOR[room(module)]}) imports {', '.join(upward)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_has_no_circle(module: str) -> None:
+    own, _ = imported(module)
+    # A package's __init__ may gather names from its files, so a file's way back to it is not followed from there.
+    circle = sorted(
+        name for name in own & MODULES.keys() - {module, room(module)} if module in reachable(name) and module != room(module)
+    )
+    assert not circle, f"{module} and {', '.join(circle)} import each other"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) in NUMPY_WING])
+def test_numpy_wing_is_free_of_torch(module: str) -> None:
+    for name in reachable(module):
+        heavy = imported(name)[1] & TORCH_WING_ONLY
+        assert not heavy, f"{module} reaches {', '.join(heavy)} through {name}"
+
+
+def test_numpy_wing_runs_without_torch() -> None:
+    wing = [f"isolora.{name}" for name in MODULES if room(name) in NUMPY_WING and name != "__init__"]
+    code = f"import sys, {', '.join(['isolora', *wing])}; print(*sorted({TORCH_WING_ONLY!r} & sys.modules.keys()))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == ""
+
+
+def test_files_have_names() -> None:
+    drawers = [str(path) for path in files() if path.stem in DRAWERS]
+    assert not drawers, f"a drawer, not a name: {', '.join(drawers)}"
