@@ -17,11 +17,12 @@ FLOORS = {
     -1: ("errors",),  # the ground: everybody may raise
     0: ("registry", "cross_entropy"),
     1: ("config", "store", "table", "tasks", "methods", "laws"),
-    2: ("models", "data", "ledger", "fit"),
-    3: ("training", "evaluation", "adapters", "plan"),
-    4: ("study", "report"),
-    5: ("cli",),
-    6: ("__init__", "__main__"),  # the public surface: gathers names, nobody below looks up to it
+    2: ("models", "data", "fit"),
+    3: ("ledger", "adapters", "plan"),
+    4: ("training",),
+    5: ("cost", "evaluation", "study", "report"),
+    6: ("cli",),
+    7: ("__init__", "__main__"),  # the public surface: gathers names, nobody below looks up to it
 }
 FLOOR = {name: floor for floor, row in FLOORS.items() for name in row}
 NUMPY_WING = ("errors", "registry", "table", "laws", "fit", "plan", "report", "__init__")

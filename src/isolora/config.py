@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +21,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -33,7 +35,15 @@ BUDGETS = ("tokens", "steps", "epochs", "flops")
 class Settings(BaseModel):
     """A frozen group of fields that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: Any, info: ValidationInfo) -> Any:
+        """`steps: yes` is a slip, not one step."""
+        if isinstance(given, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"expected no yes or no (got {given})")
+        return given
 
 
 class DataConfig(Settings):
@@ -43,7 +53,7 @@ class DataConfig(Settings):
     eval_split: Literal["validation", "test"] = Field("validation", description="where the held-out examples come from")
     text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
     max_length: PositiveInt | None = Field(None, description="longest example in tokens; the model's positions when absent")
-    seed: int = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
+    seed: NonNegativeInt = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
 
 
 class MethodConfig(BaseModel):
@@ -114,7 +124,7 @@ class RunConfig(Settings):
     data: DataConfig = DataConfig()
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="lora"))
     training: TrainingConfig = TrainingConfig(tokens=1e6)
-    seed: int = Field(0, description="initial adapter weights, data order, dropout")
+    seed: NonNegativeInt = Field(0, description="initial adapter weights, data order, dropout")
     trust_remote_code: bool = Field(False, description="run code that a hub repository brings along")
 
     @model_validator(mode="after")
@@ -164,27 +174,46 @@ def parse(model: type[Parsed], given: Mapping[str, Any], where: str = "") -> Par
     try:
         return model.model_validate(dict(given))
     except ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
-        raise ConfigError(_one_line(model, error, where)) from None
+        raise ConfigError(_one_line(model, failure.errors(include_url=False), where)) from None
 
 
-def _one_line(model: type[BaseModel], error: Any, where: str) -> str:
-    path = [str(part) for part in error["loc"]]
+def _one_line(model: type[BaseModel], errors: Sequence[Any], where: str) -> str:
+    """The first error, but an unknown key before anything that its misspelling has left missing."""
+    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    path = [part for part in map(str, error["loc"]) if part != "str" and not part.startswith("list[")]  # branches of a union
+    known = list(_models_along(model, path))
     field = ".".join([where, *path] if where else path)
     if error["type"] == "extra_forbidden":
-        valid = _fields_at(model, path[:-1])
-        return f"{field}: {unknown('key', path[-1], valid)}"
-    message = error["msg"].removeprefix("Value error, ")
+        return f"{field}: {unknown('key', path[-1], known[-1].model_fields)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if field and message.startswith(f"{field}."):  # a method's own fields, already named in full
+        return message
     shown = "" if error["type"] in {"value_error", "missing"} else f" (got {error['input']!r})"
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
 
 
-def _fields_at(model: type[BaseModel], path: list[str]) -> Iterable[str]:
+def _models_along(model: type[BaseModel], path: list[str]) -> Iterator[type[BaseModel]]:
+    """The settings that each part of a path belongs to, as far as they are settings."""
     for part in path:
-        annotation = model.model_fields[part].annotation
+        yield model
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return model.model_fields
+        inner = next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+        if inner is None:
+            return
+        model = inner
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key may be given once; otherwise the last one would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in given:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            given.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -192,7 +221,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no such file: {path}")
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeys)
     except UnicodeDecodeError as failure:
         raise ConfigError(f"{path}: not UTF-8 at byte {failure.start}") from None
     except yaml.YAMLError as failure:
@@ -214,7 +243,7 @@ def with_word(given: dict[str, Any], word: str) -> dict[str, Any]:
     if not equals or not key:
         raise ConfigError(f"expected key=value, got {word!r} (for example training.tokens=1e6)")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=UniqueKeys)
     except yaml.YAMLError as failure:
         raise ConfigError(f"{key}: {_yaml_problem(failure)}") from None
     return with_value(given, key, value)

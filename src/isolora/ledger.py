@@ -42,15 +42,23 @@ class Flops:
     def total(self) -> float:
         return self.forward + self.backward_inputs + self.backward_weights
 
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(*(getattr(self, phase) + getattr(other, phase) for phase in PHASES))
+
     def to_json(self) -> dict[str, float]:
         return {**{phase: getattr(self, phase) for phase in PHASES}, "total": self.total}
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Prices of one method on one base. coefficients [phases, 5]: per row, row·length, row·length², label, step."""
+    """Prices of one method on one base.
+
+    coefficients [phases, 5]: FLOPs per row, row·length, row·length², label, step; saved_bytes [5]: activations kept for the
+    backward pass, in the same terms.
+    """
 
     coefficients: NDArray[np.float64]
+    saved_bytes: NDArray[np.float64]
     trainable_parameters: int
     body_parameters: int
     model_parameters: int
@@ -59,6 +67,14 @@ class Ledger:
         """One step of `rows` sequences padded to `length` with `labels` labelled positions in all."""
         terms = np.array([rows, rows * length, rows * length**2, labels, steps])
         return Flops(*(float(value) for value in self.coefficients @ terms))
+
+    def peak_memory_bytes(self, rows: float, length: float, labels: float) -> float:
+        """Float32 weights, adapter with gradient, two AdamW moments and average, and the activations of one such step.
+
+        A first form: no allocator's slack, no work space of kernels, full attention scores as the unfused kernel keeps them.
+        """
+        weights = 4 * (self.model_parameters + 5 * self.trainable_parameters)
+        return float(weights + self.saved_bytes @ np.array([rows, rows * length, rows * length**2, labels, 1]))
 
 
 class PhaseCounter(FlopCounterMode):
@@ -116,10 +132,10 @@ def rehearse(config: RunConfig) -> Ledger:
     with _one_line():
         attached = method.attach(base.model, [method.settings(config.method.fields())], [0])
     step = _rehearsal(task, attached)
-    booked = np.array([[flops[phase] for phase in PHASES] for flops in map(step, SHAPES)])
+    booked = np.array([step(shape) for shape in SHAPES])
     equations = np.array([[rows, rows * length, rows * length**2, labels, 1] for rows, length, labels in SHAPES], dtype=float)
     coefficients = np.linalg.solve(equations, booked).T
-    return Ledger(coefficients, attached.trainable_parameters(0), base.body_parameters, base.model_parameters)
+    return Ledger(coefficients[:-1], coefficients[-1], attached.trainable_parameters(0), base.body_parameters, base.model_parameters)
 
 
 @contextmanager
@@ -130,18 +146,33 @@ def _one_line() -> Iterator[None]:
         raise ConfigError(f"model: this architecture cannot be rehearsed without weights: {failure}") from None
 
 
-def _rehearsal(task: Task, attached: Attached) -> Callable[[tuple[int, int, int]], dict[str, int]]:
+def _rehearsal(task: Task, attached: Attached) -> Callable[[tuple[int, int, int]], list[int]]:
+    """A function that rehearses one step and returns its FLOPs by phase and the bytes it keeps for the backward pass."""
     storages = {storage(parameter) for parameter in attached.model.parameters()}
 
-    def step(shape: tuple[int, int, int]) -> dict[str, int]:
-        counter = PhaseCounter(storages)
+    def step(shape: tuple[int, int, int]) -> list[int]:
+        counter, kept = PhaseCounter(storages), Kept(storages)
         with Unpadded(), counter:
-            loss = task.loss(attached.model, _blank_batch(*shape))
+            with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+                loss = task.loss(attached.model, _blank_batch(*shape))
             counter.backward = True
-            loss.objective.backward()  # type: ignore[no-untyped-call]
-        return counter.booked
+            loss.objective.backward()
+        return [*(counter.booked[phase] for phase in PHASES), sum(kept.sizes.values())]
 
     return step
+
+
+class Kept:
+    """Sizes in bytes of the storages that autograd keeps, each once; parameters are counted elsewhere."""
+
+    def __init__(self, parameters: set[int]) -> None:
+        self.parameters = parameters
+        self.sizes: dict[int, int] = {}
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if storage(tensor) not in self.parameters:
+            self.sizes[storage(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
 
 
 def _blank_batch(rows: int, length: int, labels: int) -> Batch:

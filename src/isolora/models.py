@@ -48,11 +48,11 @@ def load(config: RunConfig, auto_class: str) -> Base:
     """Load weights and tokenizer in float32. Raises ConfigError with one line when the name leads nowhere."""
     import transformers
 
-    place = locate(config.model)
-    remote: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    tokenizer = load_tokenizer(config)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **remote)
-        model = getattr(transformers, auto_class).from_pretrained(place, dtype="float32", **remote)
+        model = getattr(transformers, auto_class).from_pretrained(
+            locate(config.model), dtype="float32", trust_remote_code=config.trust_remote_code
+        )
     except (OSError, ValueError) as failure:
         raise ConfigError(_not_found(config.model, failure)) from None
     model.eval()
@@ -60,16 +60,32 @@ def load(config: RunConfig, auto_class: str) -> Base:
     return measured(config.model, model, tokenizer)
 
 
+def load_tokenizer(config: RunConfig) -> Any:
+    """The tokenizer alone."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as failure:
+        raise ConfigError(_not_found(config.model, failure)) from None
+
+
+def load_architecture(config: RunConfig) -> Any:
+    """The transformers configuration alone."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as failure:
+        raise ConfigError(_not_found(config.model, failure)) from None
+
+
 def skeleton(config: RunConfig, auto_class: str) -> Base:
     """The same model without weights, on the `meta` device: enough for the ledger."""
     import torch
     import transformers
 
-    place = locate(config.model)
-    try:
-        model_config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as failure:
-        raise ConfigError(_not_found(config.model, failure)) from None
+    model_config = load_architecture(config)
     with torch.device("meta"):
         model = getattr(transformers, auto_class).from_config(model_config, trust_remote_code=config.trust_remote_code)
     return measured(config.model, model, None)
@@ -82,8 +98,12 @@ def measured(name: str, model: Any, tokenizer: Any) -> Base:
     }
     sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
     body = sum(size for key, size in sizes.items() if key not in embeddings)
-    max_length = int(getattr(model.config, "max_position_embeddings", None) or 1024)
-    return Base(name, model, tokenizer, body, sum(sizes.values()), max_length)
+    return Base(name, model, tokenizer, body, sum(sizes.values()), positions(model.config))
+
+
+def positions(architecture: Any) -> int:
+    """The longest sequence that a model takes, in tokens; 1,024 where its configuration sets no bound."""
+    return int(getattr(architecture, "max_position_embeddings", None) or 1024)
 
 
 @cache

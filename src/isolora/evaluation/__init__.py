@@ -1,1 +1,5 @@
 """Scores recomputed from what was saved."""
+
+from isolora.evaluation.held_out import evaluate
+
+__all__ = ["evaluate"]

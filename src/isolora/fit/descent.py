@@ -41,10 +41,10 @@ class Problem:
         return cls(law, logs, np.array(low), np.array(high))
 
     def centred_terms(self, shapes_KQ: Array) -> tuple[Array, Array]:
-        """Log terms (K, M, C) less their mean over the points, and that mean (K, C)."""
-        terms_KMC = self.law.log_terms(shapes_KQ, self.logs)
-        centre_KC = terms_KMC.mean(axis=1)
-        return terms_KMC - centre_KC[:, None, :], centre_KC
+        """Log terms (K, C, M) less their mean over the points, and that mean (K, C)."""
+        terms_KCM = self.law.log_terms(shapes_KQ, self.logs)
+        centre_KC = terms_KCM.mean(axis=2)
+        return terms_KCM - centre_KC[:, :, None], centre_KC
 
     def theta(self, z_KZ: Array) -> Array:
         """The law's own parameters (K, T) behind z."""
@@ -69,25 +69,25 @@ class Problem:
     def log_loss_and_slopes(self, z_KZ: Array) -> tuple[Array, Array]:
         """Predicted log loss (K, M) and its derivatives by z (K, Z, M); shapes by central differences of the terms."""
         count = len(self.law.coefficients)
-        log_loss_KM, share_KMC = self._mixture(z_KZ)
+        log_loss_KM, share_KCM = self._mixture(z_KZ)
         slopes_KZM = np.empty((len(z_KZ), z_KZ.shape[1], log_loss_KM.shape[1]))
-        slopes_KZM[:, :count] = np.moveaxis(share_KMC, 2, 1)
+        slopes_KZM[:, :count] = share_KCM
         for q in range(count, z_KZ.shape[1]):
             step_Q = np.zeros(len(self.law.shapes))
             step_Q[q - count] = _SHAPE_STEP
-            ahead_KMC, _ = self.centred_terms(z_KZ[:, count:] + step_Q)
-            behind_KMC, _ = self.centred_terms(z_KZ[:, count:] - step_Q)
-            slopes_KZM[:, q] = ((ahead_KMC - behind_KMC) * share_KMC).sum(axis=2) / (2 * _SHAPE_STEP)
+            ahead_KCM, _ = self.centred_terms(z_KZ[:, count:] + step_Q)
+            behind_KCM, _ = self.centred_terms(z_KZ[:, count:] - step_Q)
+            slopes_KZM[:, q] = ((ahead_KCM - behind_KCM) * share_KCM).sum(axis=1) / (2 * _SHAPE_STEP)
         return log_loss_KM, slopes_KZM
 
     def _mixture(self, z_KZ: Array) -> tuple[Array, Array]:
         count = len(self.law.coefficients)
-        terms_KMC, _ = self.centred_terms(z_KZ[:, count:])
-        exponent_KMC = terms_KMC + z_KZ[:, None, :count]
-        peak_KM1 = exponent_KMC.max(axis=2, keepdims=True)
-        parts_KMC = np.exp(exponent_KMC - peak_KM1)
-        total_KM1 = parts_KMC.sum(axis=2, keepdims=True)
-        return (peak_KM1 + np.log(total_KM1))[:, :, 0], parts_KMC / total_KM1
+        terms_KCM, _ = self.centred_terms(z_KZ[:, count:])
+        exponent_KCM = terms_KCM + z_KZ[:, :count, None]
+        peak_K1M = exponent_KCM.max(axis=1, keepdims=True)
+        parts_KCM = np.exp(exponent_KCM - peak_K1M)
+        total_K1M = parts_KCM.sum(axis=1, keepdims=True)
+        return (peak_K1M + np.log(total_K1M))[:, 0], parts_KCM / total_K1M
 
 
 def huber(residual: Array, delta: float = HUBER_DELTA) -> Array:

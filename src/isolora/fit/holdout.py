@@ -22,6 +22,8 @@ FARTHEST = 4.0
 """The largest budget over the largest one fitted, in the competition as in the demo's verification."""
 _CUT_SPACING = 1.3
 _SPARE_POINTS = 4
+_STARTS, _STEPS = 4, 60
+"""Enough to rank; the winner is fitted again, to convergence."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _candidates(law: Law, early: Points, late: Points) -> list[Candidate]:
     if not usable:
         return []
     weight_KM = (early.columns["d"] >= np.array(usable)[:, None]).astype(float)
-    predicted_KH = law.predict(search(law, early, weight_KM).theta, late.columns)
+    predicted_KH = law.predict(search(law, early, weight_KM, _STARTS, _STEPS).theta, late.columns)
     log_ratio_KH = np.log(predicted_KH / late.loss)
     return [
         Candidate(law.name, cut, len(law.parameters), float(np.abs(log_ratio_H).mean()), log_ratio_H)

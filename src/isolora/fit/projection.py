@@ -21,22 +21,22 @@ def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int) -> 
     count = len(problem.law.coefficients)
     low_Q, high_Q = problem.low[count:], problem.high[count:]
     sample_SQ = qmc.Sobol(len(low_Q), scramble=False).random(_SEARCHED) * (high_Q - low_Q) + low_Q
-    terms_SMC, _ = problem.centred_terms(sample_SQ)
-    relative_SMC = np.exp(terms_SMC - log_loss_M[:, None])
+    terms_SCM, _ = problem.centred_terms(sample_SQ)
+    relative_SCM = np.exp(terms_SCM - log_loss_M)
     chosen = []
     for weight_M in weight_KM:
-        coefficients_SC, error_S = nonnegative(relative_SMC, weight_M)
+        coefficients_SC, error_S = nonnegative(relative_SCM, weight_M)
         best = np.argsort(error_S, kind="stable")[:kept]
         logs_SC = np.log(np.maximum(coefficients_SC[best], np.exp(problem.low[:count])))
         chosen.append(np.concatenate([logs_SC, sample_SQ[best]], axis=1))
     return np.stack(chosen)
 
 
-def nonnegative(terms_SMC: Array, weight_M: Array) -> tuple[Array, Array]:
+def nonnegative(terms_SCM: Array, weight_M: Array) -> tuple[Array, Array]:
     """Coefficients >= 0 that bring `terms @ coefficients` closest to one at every point, (S, C), and their error (S,)."""
-    weighted_SMC = terms_SMC * weight_M[:, None]
-    gram_SCC = np.swapaxes(terms_SMC, 1, 2) @ weighted_SMC
-    moment_SC = weighted_SMC.sum(axis=1)
+    weighted_SCM = terms_SCM * weight_M
+    gram_SCC = terms_SCM @ np.swapaxes(weighted_SCM, 1, 2)
+    moment_SC = weighted_SCM.sum(axis=2)
     total = float(weight_M.sum())
     best_SC = np.zeros_like(moment_SC)
     error_S = np.full(len(moment_SC), total)

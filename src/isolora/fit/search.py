@@ -12,6 +12,7 @@ from isolora.fit.projection import starts
 from isolora.laws import Array, Law
 
 _STARTS = 8
+_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Found:
         return self.problem.theta(self.z)
 
 
-def search(law: Law, points: Points, weight_KM: Array, kept: int = _STARTS) -> Found:
+def search(law: Law, points: Points, weight_KM: Array, kept: int = _STARTS, steps: int = _STEPS) -> Found:
     """Fits `law` under every row of weights; a weight of zero leaves a point out."""
     problem = Problem.of(law, points.columns, points.loss)
     log_loss_M = np.log(points.loss)
     start_KSZ = starts(problem, log_loss_M, weight_KM, kept)
     count_K, count_S, count_Z = start_KSZ.shape
-    ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, np.repeat(weight_KM, count_S, axis=0))
+    ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, np.repeat(weight_KM, count_S, axis=0), steps)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
     return Found(problem, ended.z[index_K], ended.objective[index_K])

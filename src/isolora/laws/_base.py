@@ -45,7 +45,7 @@ class Shape:
 class Law:
     """A law in the columns of `demands`; parameter order is coefficients, then shapes.
 
-    `log_terms(shapes_KQ, logs)` gives the logarithm of each term, (K, M, C), from natural logarithms of the columns,
+    `log_terms(shapes_KQ, logs)` gives the logarithm of each term, (K, C, M), from natural logarithms of the columns,
     each (M,) or (K, M). `demands` says how many distinct values of each column it takes to tell the parameters apart.
     """
 
@@ -66,8 +66,8 @@ class Law:
         theta_KT = np.atleast_2d(np.asarray(theta, dtype=float))
         logs = {name: np.log(np.asarray(columns[name], dtype=float)) for name in self.demands}
         count = len(self.coefficients)
-        terms_KMC = self.log_terms(self.searched(theta_KT[:, count:]), logs)
-        loss_KM = np.einsum("kc,kmc->km", theta_KT[:, :count], np.exp(terms_KMC))
+        terms_KCM = self.log_terms(self.searched(theta_KT[:, count:]), logs)
+        loss_KM = np.einsum("kc,kcm->km", theta_KT[:, :count], np.exp(terms_KCM))
         loss: Array = loss_KM if np.ndim(theta) == 2 else loss_KM[0]
         return loss
 
@@ -96,11 +96,13 @@ class Law:
                 )
         if "p" in self.demands and "n" in self.demands and not _varies_within(columns["p"], columns["n"]):
             raise TableError(f"law {self.name!r} needs two or more distinct p at one n; every size in the table has only one")
+        if "u" in self.demands and not (columns["d"] > columns["u"]).any():
+            raise TableError(f"law {self.name!r} needs points beyond the first pass over their data; the table has none")
 
 
 def stack(*terms: Array | float) -> Array:
-    """Terms (K, M) or scalars, side by side as (K, M, C)."""
-    return np.stack(np.broadcast_arrays(*(np.asarray(term, dtype=float) for term in terms)), axis=-1)
+    """Terms (K, M) or scalars as one array (K, C, M): points last, so that sums over the few terms run along memory."""
+    return np.stack(np.broadcast_arrays(*(np.asarray(term, dtype=float) for term in terms)), axis=1)
 
 
 def _varies_within(values: Array, groups: Array) -> bool:

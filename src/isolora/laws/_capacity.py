@@ -35,9 +35,9 @@ def _floor(law: Law, capacity: Capacity) -> Law:
     inner = len(law.shapes)
 
     def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
-        terms_KMC = law.log_terms(shapes_KQ[:, :inner], logs)
-        floor_KM = np.broadcast_to(-shapes_KQ[:, inner:] * logs["p"], terms_KMC.shape[:2])
-        return np.concatenate([terms_KMC, floor_KM[:, :, None]], axis=2)
+        terms_KCM = law.log_terms(shapes_KQ[:, :inner], logs)
+        floor_KM = -shapes_KQ[:, inner:] * logs["p"]
+        return np.concatenate([terms_KCM, floor_KM[:, None, :]], axis=1)
 
     extended = _extended(law, capacity, (Shape("c"),), log_terms)
     return dataclasses.replace(extended, coefficients=(*law.coefficients, "C"))

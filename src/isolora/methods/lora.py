@@ -26,6 +26,13 @@ from isolora.methods._low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLin
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_NAMES = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
+    "rank_stabilised": "use_rslora",
+}
 CHANGES_THE_SUM = (
     *(
         "rank_pattern",
@@ -223,17 +230,10 @@ def saved_settings(folder: Path) -> LoraSettings:
 
 
 def _plain_settings(folder: Path, saved: dict[str, Any]) -> LoraSettings:
-    targets = saved.get("target_modules")
     try:
-        return LoraSettings(
-            rank=saved.get("r"),
-            alpha=saved.get("lora_alpha"),
-            dropout=saved.get("lora_dropout", 0.0),
-            targets=sorted(targets) if isinstance(targets, list) else targets,
-            rank_stabilised=saved.get("use_rslora", False),
-        )
+        return LoraSettings.model_validate({own: saved.get(theirs) for own, theirs in PEFT_NAMES.items()})
     except ValidationError as failure:
-        fields = ", ".join(sorted({str(error["loc"][0]) for error in failure.errors()}))
+        fields = ", ".join(sorted({PEFT_NAMES[str(error["loc"][0])] for error in failure.errors()}))
         raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
 
 
@@ -248,13 +248,14 @@ def saved_tensors(folder: Path) -> dict[str, Tensor]:
 def target_modules(model: Any, targets: str | list[str]) -> list[str]:
     """Full names of the chosen layers, in model order.
 
-    `all-linear` means every Linear and Conv1D but the output head; a list matches names or their endings, as in PEFT; any other
+    `all-linear` means every Linear and Conv1D but the output head or a classifier's; a list matches names or their endings, as in PEFT; any other
     string is a regular expression over full names. Raises ConfigError, naming what exists, when nothing matches.
     """
     adaptable = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)}
     if targets == "all-linear":
         head = model.get_output_embeddings()
-        return [name for name, module in adaptable.items() if not isinstance(module, nn.Embedding) and module is not head]
+        body = set(model.modules()) - {head} if head is not None else set(model.base_model.modules())
+        return [name for name, module in adaptable.items() if not isinstance(module, nn.Embedding) and module in body]
     if isinstance(targets, str):
         pattern = _compiled(targets)
         found = [name for name in adaptable if pattern.fullmatch(name)]

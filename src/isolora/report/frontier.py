@@ -9,7 +9,7 @@ import numpy as np
 from isolora.laws import Array
 from isolora.report import palette, words
 from isolora.report.loss_curves import extent, measured_trace, prediction_trace, proof_trace
-from isolora.report.palette import INK, SOFT, Figure, faded, label
+from isolora.report.palette import SOFT, Figure, faded, label
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice
 
@@ -111,7 +111,15 @@ def _marks(study: StudyReport) -> list[dict[str, Any]]:
 def _evidence_line(study: StudyReport) -> dict[str, Any]:
     """Where the evidence ends: the largest compute of a run that the law has seen."""
     largest = max(run.flops_M[-1] for run in study.curves)
-    line = {"type": "line", "x0": largest, "x1": largest, "yref": "paper", "y0": 0, "y1": 1}
-    note = {"x": float(np.log10(largest)), "yref": "paper", "y": 1, "xanchor": "right", "yanchor": "top", "xshift": -6}
-    words = {"text": f"evidence ends at {words.flops(largest)} FLOPs", "font": {"size": 12, "color": SOFT}, "showarrow": False}
-    return {"shapes": [{**line, "line": {"color": INK, "width": 1, "dash": "2px,3px"}}], "annotations": [{**note, **words}]}
+    note = {
+        "x": float(np.log10(largest)),
+        "yref": "paper",
+        "y": 1,
+        "xanchor": "right",
+        "yanchor": "top",
+        "xshift": -6,
+        "showarrow": False,
+        "text": f"evidence ends at {words.flops(largest)} FLOPs",
+        "font": {"size": 12, "color": SOFT},
+    }
+    return {"shapes": [palette.upright(largest)], "annotations": [note]}

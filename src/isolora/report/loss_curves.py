@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isolora.report import palette
-from isolora.report.palette import ACCENT, DASHES, FAINT, INK, PAPER, SOFT, SYMBOLS, Figure, faded, label, short
+from isolora.report.palette import ACCENT, DASHES, INK, PAPER, SOFT, SYMBOLS, Figure, faded, label, short
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
@@ -201,13 +201,9 @@ def _layout(study: StudyReport, traces: list[dict[str, Any]]) -> dict[str, Any]:
     )
     layout["margin"]["t"] = 76
     if study.fit.cut > tokens[0]:
-        layout["shapes"] = [_cut_line(study.fit.cut)]
+        layout["shapes"] = [palette.upright(study.fit.cut)]
         layout["annotations"] = [_cut_note(study.fit.cut)]
     return layout
-
-
-def _cut_line(cut: float) -> dict[str, Any]:
-    return {"type": "line", "x0": cut, "x1": cut, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": FAINT, "width": 1, "dash": "2px,3px"}}
 
 
 def _cut_note(cut: float) -> dict[str, Any]:

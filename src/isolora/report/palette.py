@@ -153,3 +153,9 @@ def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour
         "hoverinfo": "skip",
     }
     return {**outline, **more}
+
+
+def upright(x: float) -> dict[str, Any]:
+    """A dotted line over the whole height of a plot."""
+    line = {"color": FAINT, "width": 1.2, "dash": "2px,3px"}
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}

@@ -91,6 +91,14 @@ class StudyReport:
         return self.environment or next((place for place in noted if place), {})
 
     @cached_property
+    def seconds(self) -> Mapping[str, float]:
+        """Training seconds of each run at its last evaluation; empty for a table that has none."""
+        if "seconds" not in self.table:
+            return {}
+        rows = sorted(zip(self.table["seconds"], self.table["run"], strict=True))
+        return {run: float(seconds) for seconds, run in rows if np.isfinite(seconds)}
+
+    @cached_property
     def _trajectories(self) -> list[Trajectory]:
         return trajectories(self.table)
 

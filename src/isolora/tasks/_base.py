@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,11 +27,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
 
-    @property
+    @cached_property
     def label_counts(self) -> NDArray[np.int64]:
         """Labelled positions of each example."""
         labelled: NDArray[np.int64] = np.concatenate([[0], np.cumsum(self.labels != IGNORED)])

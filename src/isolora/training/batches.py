@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from isolora.tasks._base import IGNORED, Batch, Examples
 
+Indices = NDArray[np.int64]
+"""Which examples, by number."""
+
 POOL_BATCHES = 32
 """Batches sorted together: larger pools pad less, smaller ones mix lengths better."""
 

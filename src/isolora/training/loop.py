@@ -21,12 +21,9 @@ from isolora.methods._base import Attached, Span
 from isolora.store import DIVERGED, DONE, Point
 from isolora.tasks._base import Examples, Task
 from isolora.training import checkpoint
-from isolora.training.batches import collate
+from isolora.training.batches import Indices, collate
 from isolora.training.held_out import mean_losses, spans_of
 from isolora.training.member import Member
-
-Indices = NDArray[np.int64]
-
 
 class Stack:
     """Trains members together. `names` are the runs' identities; points are handed to `write` at every evaluation."""
@@ -46,7 +43,6 @@ class Stack:
         self.task, self.attached, self.members, self.names = task, attached, list(members), list(names)
         self.train_examples, self.held_out, self.pad_id = train, held_out, pad_id
         self.accelerator, self.write = accelerator, write
-        self.label_counts = train.label_counts
         self.steps = 0
 
     def train(self, checkpoints: Path, checkpoint_seconds: float, on_step: Callable[[Stack], None] = lambda stack: None) -> None:
@@ -83,7 +79,7 @@ class Stack:
         present = {k: split[part] for k, split in parts.items() if part < len(split) and len(split[part])}
         if not present:
             return {}
-        weights = [np.full(len(rows), 1 / self.label_counts[taken[k]].sum()) for k, rows in present.items()]
+        weights = [np.full(len(rows), 1 / self.train_examples.label_counts[taken[k]].sum()) for k, rows in present.items()]
         batch = collate(self.train_examples, np.concatenate(list(present.values())), np.concatenate(weights), self.pad_id)
         spans = spans_of({k: len(rows) for k, rows in present.items()})
         with self._rows(spans):
@@ -100,30 +96,13 @@ class Stack:
         """Account for one member's step and update its weights; a loss that is not finite ends the member."""
         member, progress = self.members[k], self.members[k].progress
         spent = member.spent()
-        lengths = self.train_examples.lengths[indices]
-        labels = int(self.label_counts[indices].sum())
-        progress.tokens += int(lengths.sum())
-        for rows in np.array_split(lengths, member.training.accumulation):
-            if len(rows):
-                progress.padding_tokens += int(len(rows) * rows.max() - rows.sum())
-        progress.flops += self._step_flops(member, indices)
-        if member.stream.epoch == 0:
-            progress.unique_tokens += int(lengths.sum())
-            progress.unique_examples += len(indices)
+        member.book(self.train_examples, indices)
         progress.loss_sum += loss
-        progress.loss_count += labels
-        if not math.isfinite(loss):
+        progress.loss_count += int(self.train_examples.label_counts[indices].sum())
+        if math.isfinite(loss):
+            member.update(spent)
+        else:
             progress.state = DIVERGED
-            return
-        progress.epoch, progress.index = member.stream.epoch, member.stream.index
-        member.update(spent)
-
-    def _step_flops(self, member: Member, indices: Indices) -> float:
-        parts = [rows for rows in np.array_split(indices, member.training.accumulation) if len(rows)]
-        return sum(
-            member.price.flops(len(rows), self.train_examples.lengths[rows].max(), self.label_counts[rows].sum()).total
-            for rows in parts
-        )
 
     def _share_seconds(self, taken: dict[int, Indices], seconds: float) -> None:
         """Split a joint step's time by the members' tokens."""

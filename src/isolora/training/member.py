@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,27 +12,8 @@ from torch import Tensor, nn
 from isolora.config import RunConfig, TrainingConfig
 from isolora.ledger import Ledger
 from isolora.methods._base import ParameterGroup
+from isolora.training.account import Account, Progress
 from isolora.training.batches import Stream
-
-
-@dataclass
-class Progress:
-    """What a member has consumed so far; saved with every checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    padding_tokens: int = 0
-    unique_tokens: int = 0
-    unique_examples: int = 0
-    flops: float = 0.0
-    seconds: float = 0.0
-    epoch: int = 0
-    index: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    next_evaluation: float = 0.0
-    last_loss: float = math.nan
-    state: str = "RUNNING"
 
 
 class FlatGroup:
@@ -58,13 +39,11 @@ class FlatGroup:
         self.average.copy_(kept)
 
 
-class Member:
-    """A run inside a stack. `price` is the ledger of its method on its base."""
+class Member(Account):
+    """A run inside a stack: its account, its weights and their optimiser."""
 
     def __init__(self, config: RunConfig, groups: list[ParameterGroup], stream: Stream, price: Ledger) -> None:
-        self.config, self.stream, self.price = config, stream, price
-        self.training = config.training
-        self.progress = Progress(next_evaluation=self.training.evaluate_from)
+        super().__init__(config, stream, price)
         self.groups = [FlatGroup(group) for group in groups]
         self.optimizer = torch.optim.AdamW(
             [{"params": [group.weights]} for group in self.groups],
@@ -77,13 +56,6 @@ class Member:
     @property
     def running(self) -> bool:
         return self.progress.state == "RUNNING"
-
-    def spent(self) -> float:
-        """Share of the budget that is used up."""
-        unit, amount = self.training.budget
-        if unit == "epochs":
-            return (self.progress.epoch + self.progress.index / max(1, self.stream.batches)) / amount
-        return {"tokens": self.progress.tokens, "steps": self.progress.step, "flops": self.progress.flops}[unit] / amount
 
     def update(self, spent: float) -> None:
         """Clip, step, and fold the new weights into the average. spent: share of the budget used up before this step."""
@@ -104,7 +76,6 @@ class Member:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and counters that continue this member exactly."""
-        self.progress.epoch, self.progress.index = self.stream.epoch, self.stream.index
         tensors: dict[str, Tensor] = {}
         for number, group in enumerate(self.groups):
             tensors[f"{number}.weights"], tensors[f"{number}.average"] = group.weights.data, group.average

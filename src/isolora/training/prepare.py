@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -36,20 +37,24 @@ def load_documents(config: DataConfig) -> data.Splits:
 
 def prepare(config: RunConfig) -> Prepared:
     """Load and tokenise what a run trains on and is measured on. Raises ConfigError or DataError in one line."""
-    task: Task = registry.load("task", config.task)
     base = load_base(config.model, config.task, config.trust_remote_code)
+    train, held_out = examples_of(config, base.tokenizer, base.max_length)
+    return Prepared(base, registry.load("task", config.task), train, held_out)
+
+
+def examples_of(config: RunConfig, tokenizer: Any, positions: int) -> tuple[Examples, Examples]:
+    """Training and held-out examples; `positions` is the longest sequence that the model takes."""
+    task: Task = registry.load("task", config.task)
+    max_length = config.data.max_length or positions
+    if max_length > positions:
+        raise ConfigError(f"data.max_length: {max_length} exceeds the model's {positions} positions")
     splits = load_documents(config.data)
-    max_length = config.data.max_length or base.max_length
-    if max_length > base.max_length:
-        raise ConfigError(f"data.max_length: {max_length} exceeds the model's {base.max_length} positions")
-    held_out = splits.validation if config.data.eval_split == "validation" else splits.test
-    train_tokens, held_out_tokens = (data.tokenise(part, base.tokenizer, max_length) for part in (splits.train, held_out))
-    train, measured = (task.examples(Examples(t.ids, t.ids, t.starts)) for t in (train_tokens, held_out_tokens))
-    if not train.label_counts.sum() or not measured.label_counts.sum():
-        raise DataError(
-            f"data.source: {config.data.source} leaves nothing to learn or to measure (every text is shorter than two tokens)"
-        )
-    return Prepared(base, task, _learnable(train), _learnable(measured))
+    parts = (splits.train, getattr(splits, config.data.eval_split))
+    tokens = [data.tokenise(part, tokenizer, max_length) for part in parts]
+    train, held_out = (_learnable(task.examples(Examples(t.ids, t.ids, t.starts))) for t in tokens)
+    if not len(train) or not len(held_out):
+        raise DataError(f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)")
+    return train, held_out
 
 
 def _learnable(examples: Examples) -> Examples:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from isolora import ledger, registry
 from isolora.config import RunConfig, content_hash
-from isolora.store import DIVERGED, DONE, RUNNING, Run, Store
+from isolora.errors import ConfigError
+from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
 from isolora.training import checkpoint
 from isolora.training.batches import Stream
 from isolora.training.environment import environment
@@ -78,6 +81,36 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
     return names
 
 
+def train(config: RunConfig, folder: Path, must_exist: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Train one run in a folder of its own, or go on with it there; returns how it ended.
+
+    must_exist: refuse a folder without a run. Raises ConfigError when the folder holds another run.
+    """
+    name = run_identity(config)
+    if must_exist and not (folder / FILE).is_file():
+        raise ConfigError(f"--resume: {folder} holds no run")
+    store = Store(folder)
+    if store.states() and name not in store.states():
+        raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
+    train_stack([config], store, "train", quiet)
+    return outcome(store, name)
+
+
+def outcome(store: Store, name: str) -> dict[str, Any]:
+    """State of a run and its last point, as a flat mapping."""
+    row = next(row for row in store.runs() if row["run"] == name)
+    result = {"run": name, "state": row["state"], "folder": str(store.folder)}
+    if row["reason"]:
+        result["reason"] = row["reason"]
+    points = store.points(name)
+    if points:
+        kept = ("loss", "tokens", "padding_tokens", "passes", "step", "flops", "seconds", "trainable_parameters", "peak_memory_bytes")
+        result |= {"perplexity": math.exp(points[-1]["loss"]), **{key: points[-1][key] for key in kept}}
+    if row["state"] == DONE:
+        result["adapter"] = str(adapter_folder(store, row["stage"], name))
+    return result
+
+
 def _conclude(stack: Stack, k: int, config: RunConfig, store: Store, stage: str) -> None:
     """Keep a finished member's adapter and enter how it ended."""
     progress = stack.members[k].progress
@@ -102,9 +135,9 @@ def _build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> 
         ready.base.model, [method.settings(config.method.fields()) for config in configs], [config.seed for config in configs]
     )
     if first.training.gradient_checkpointing:
-        ready.base.model.gradient_checkpointing_enable()
-    elif ready.base.model.is_gradient_checkpointing:  # left by the stack before
-        ready.base.model.gradient_checkpointing_disable()
+        ready.base.model.activation_checkpointing_enable()
+    elif ready.base.model.is_activation_checkpointing:  # left by the stack before
+        ready.base.model.activation_checkpointing_disable()
     members = [
         Member(
             config, attached.groups(k), Stream(ready.train.lengths, config.training.batch_tokens, config.seed), price_of(config)

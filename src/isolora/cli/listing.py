@@ -1,0 +1,36 @@
+"""The verb list: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isolora import registry
+from isolora.cli.answer import Json, answer
+from isolora.errors import ConfigError, unknown
+
+KINDS = ("tasks", "methods", "laws", "models", "data")
+
+
+def list_(kind: Annotated[str, typer.Argument(help="tasks, methods, laws, models or data")], as_json: Json = False) -> None:
+    """Names that a run or a fit can use."""
+    names = found(kind)
+    answer({kind: names}, "\n".join(names), as_json)
+
+
+def found(kind: str) -> list[str]:
+    if kind not in KINDS:
+        raise ConfigError(unknown("kind", kind, KINDS))
+    if kind == "models":
+        from isolora.models import packaged
+
+        return sorted(packaged())
+    if kind == "data":
+        from isolora.data import packaged as packaged_data
+
+        return sorted(packaged_data())
+    return registry.names(kind.removesuffix("s"))
+
+
+VERBS = (list_,)

@@ -1,0 +1,45 @@
+"""Verbs on single runs: train, eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isolora.cli.answer import Json, answer, lines
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY=VALUE ...]", help="a run's YAML file and keys that win over it")]
+
+
+def train(
+    words: Words = None,
+    out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/run"),
+    resume: Annotated[bool, typer.Option(help="go on with a run of other settings' folder only when they match; the default does so too")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train one adapter; a run that was cut off goes on where it stopped."""
+    from isolora.config import load_run
+    from isolora.training import train as train_run
+
+    result = train_run(load_run(*split_words(words)), out, must_exist=resume)
+    answer(result, lines(result), as_json)
+
+
+def eval_(folder: Annotated[Path, typer.Argument(help="a run's or an adapter's folder")], as_json: Json = False) -> None:
+    """Recompute a saved adapter's held-out loss from its folder alone."""
+    from isolora.evaluation import evaluate
+
+    result = evaluate(folder)
+    answer(result, lines(result), as_json)
+
+
+def split_words(words: list[str] | None) -> tuple[Path | None, list[str]]:
+    """The YAML file, if the first word is one, and the key=value words."""
+    given = list(words or [])
+    if given and "=" not in given[0]:
+        return Path(given[0]), given[1:]
+    return None, given
+
+
+VERBS = (train, eval_)

@@ -1,0 +1,124 @@
+"""The page's sentences: what to train, whether it held, and what each figure shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isolora.report import words
+from isolora.report.study import StudyReport, Verification
+
+Texts = dict[str, Any]
+
+
+def scope(study: StudyReport) -> str:
+    """What was measured, for a page without a recommendation."""
+    fit = study.fit
+    return (
+        f"{len(study.curves)} runs over {len(study.models)} base models and {len(study.ranks)} ranks; "
+        f"the law stands on {fit.points} points from {words.count(fit.cut)} tokens on."
+    )
+
+
+def advice(study: StudyReport) -> Texts | None:
+    """The recommendation in words."""
+    plan = study.recommendation
+    if plan is None:
+        return None
+    low, high = plan.interval
+    return {
+        "model": plan.model,
+        "adapter": _adapter(plan.method, plan.rank),
+        "tokens": words.count(plan.tokens),
+        "diet": f"That is {words.count(plan.examples)} examples, {words.passes(plan.epochs)} over them.",
+        "expectation": f"The law expects a held-out loss of {plan.predicted_loss:.3f} nats per token; "
+        f"with 95 % confidence a new run ends between {low:.3f} and {high:.3f}.",
+        "facts": _facts(study),
+        "warnings": list(plan.warnings),
+    }
+
+
+def _facts(study: StudyReport) -> list[Texts]:
+    plan = study.recommendation
+    assert plan is not None
+    low, high = plan.interval
+    facts = [
+        {"name": "Predicted loss", "value": f"{plan.predicted_loss:.3f}", "note": f"95 % interval {low:.3f} to {high:.3f}"},
+        {"name": "Compute", "value": f"{words.flops(plan.flops)} FLOPs", "note": _reach(study)},
+    ]
+    if plan.seconds is not None:
+        facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
+    return [*facts, {"name": "Nearest evidence", "value": plan.nearest_evidence, "note": ""}]
+
+
+def _adapter(method: str, rank: int | None) -> str:
+    name = "LoRA" if method == "lora" else method
+    return name if rank is None else f"{name} of rank {rank}"
+
+
+def _reach(study: StudyReport) -> str:
+    assert study.recommendation is not None
+    factor = study.recommendation.flops / max(run.flops_M[-1] for run in study.fitted)
+    return f"{factor:.1f} × the largest run of the study"
+
+
+def proof(study: StudyReport) -> Texts | None:
+    """Predicted beside measured, and where both lie on the gauge (per cent of its width)."""
+    found = study.verification
+    if found is None:
+        return None
+    low, high = min(found.interval[0], found.measured), max(found.interval[1], found.measured)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    return {
+        "held": found.held,
+        "verdict": "The prediction held." if found.held else "The prediction missed.",
+        "words": _verdict(found),
+        "predicted": f"{found.predicted:.3f}",
+        "measured": f"{found.measured:.3f}",
+        "predicted_percent": place(found.predicted),
+        "measured_percent": place(found.measured),
+        "low_percent": place(found.interval[0]),
+        "width_percent": round(place(found.interval[1]) - place(found.interval[0]), 2),
+    }
+
+
+def _verdict(found: Verification) -> str:
+    where = "inside" if found.held else "outside"
+    return (
+        f"The recommended adapter was then trained: predicted {found.predicted:.3f}, measured {found.measured:.3f}, "
+        f"{words.percent(found.relative_error)} off and {where} the 95 % interval, "
+        f"at {found.flops_over_largest_fitted:.1f} × the largest compute that the law had seen."
+    )
+
+
+def loss_curves(study: StudyReport) -> str:
+    ahead = " The star is the prediction far to the right of all of them, the ring what was measured there." if study.verification else ""
+    return (
+        "Points are measured on held-out text, lines are the fitted law, one for each base model and rank; "
+        f"hollow points lie before the law's range, and thin lines are trials at other learning rates.{ahead}"
+    )
+
+
+def isoflop(study: StudyReport) -> str:
+    return (
+        "Each line spends the same compute on smaller or larger base models: a larger one sees fewer tokens. "
+        "Where a line is lowest is the size to take; points are measured (between two evaluations of a run), lines are the law."
+    )
+
+
+def frontier(study: StudyReport) -> str:
+    ends = "the band is its 95 % interval, and everything right of the dotted line is extrapolation."
+    return f"The best loss that each budget can buy, coloured by the base model that buys it; {ends}"
+
+
+def agreement(study: StudyReport) -> str:
+    holdout = study.fit.holdout
+    if not holdout:
+        return "Points on the line are predicted exactly; the grey strip is 2 % to either side."
+    return (
+        f"Points on the line are predicted exactly; the grey strip is 2 % to either side. Squares were held out: the law foretold "
+        f"{holdout['count']} of them from smaller budgets, with a median error of {words.percent(holdout['median'])} "
+        f"and {words.percent(holdout['max'])} at worst."
+    )

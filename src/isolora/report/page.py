@@ -1,0 +1,93 @@
+"""The page itself: texts, tables and figures put into one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from isolora.report import agreement, captions, frontier, isoflop, loss_curves, tables
+from isolora.report.palette import Figure
+from isolora.report.study import StudyReport
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with its words."""
+
+    key: str
+    title: str
+    caption: str
+    plot: Figure
+    square: bool = False
+
+
+def render(study: StudyReport) -> str:
+    """The whole page. Text from outside is escaped by the template, and only our own two scripts may run."""
+    plotly, script = _trusted(get_plotlyjs()), _trusted(_own("page.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_own), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html.jinja").render(
+        study=study,
+        policy=_policy(plotly, script),
+        style=_trusted(_own("style.css")),
+        plotly=plotly,
+        script=script,
+        scope=captions.scope(study),
+        advice=captions.advice(study),
+        proof=captions.proof(study),
+        figures=[panel for panel in _panels(study) if panel is not None],
+        law=tables.law(study),
+        candidates=tables.candidates(study),
+        runs=tables.runs(study),
+        environment=tables.environment(study),
+    )
+
+
+def _panels(study: StudyReport) -> list[Panel | None]:
+    profile = isoflop.figure(study)
+    return [
+        Panel("curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
+        Panel("isoflop", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
+        Panel("frontier", "The compute-optimal frontier", captions.frontier(study), plain(frontier.figure(study))),
+        Panel("agreement", "Predicted against measured", captions.agreement(study), plain(agreement.figure(study)), square=True),
+    ]
+
+
+def plain(value: Any) -> Any:
+    """The same data as JSON can say it: a number that is not finite becomes null, which plotly leaves out."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+def _own(name: str) -> str:
+    """A file of this package."""
+    return resources.files("isolora.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _trusted(text: str) -> Markup:
+    """Text of ours (or plotly's) that goes into the page as it is."""
+    assert "</script" not in text
+    assert "</style" not in text
+    return Markup(text)
+
+
+def _policy(*scripts: str) -> str:
+    """What a browser lets the page do: run exactly these scripts, style itself, and fetch nothing."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"

@@ -1,0 +1,98 @@
+"""The whole story on packaged models and data: study, law, recommendation, verification, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from isolora.config import StudyConfig, load_study, with_value
+from isolora.fit import Fit, fit
+from isolora.plan import Recommendation, plan
+from isolora.report import report
+from isolora.study.run import run_study
+from isolora.study.verify import Verification, verify
+from isolora.table import read
+
+BUDGET_OVER_LARGEST = 4.2
+"""The recommendation's budget over the largest fitted one: far enough to be a prediction, near enough for a laptop."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the demo did and saw."""
+
+    seconds: float
+    points: int
+    fitted: Fit
+    recommendation: Recommendation
+    verification: Verification
+    report: Path
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds,
+            "points": self.points,
+            "law": self.fitted.to_json(),
+            "recommendation": self.recommendation.to_json(),
+            "verification": self.verification.to_json(),
+            "report": str(self.report),
+            "adapter": str(self.verification.adapter),
+        }
+
+    def __str__(self) -> str:
+        proof = self.verification
+        verdict = "inside" if proof.inside else "outside"
+        return "\n".join(
+            [
+                str(self.fitted),
+                "",
+                str(self.recommendation),
+                "",
+                f"predicted  {proof.predicted:.4f} nats a token, 95 % interval {proof.interval[0]:.4f} to {proof.interval[1]:.4f}",
+                f"measured   {proof.measured:.4f}, {verdict} the interval, {100 * proof.relative_error:.2f} % off, "
+                f"at {proof.flops_over_largest_fitted:.1f} x the largest fitted FLOPs",
+                f"report     {self.report}",
+                f"try it     isolora generate {proof.adapter} --prompt 'Python library for '",
+                f"took       {self.seconds:.0f} s",
+            ]
+        )
+
+
+def demo_study(seed: int) -> StudyConfig:
+    """The packaged study, with its adapters, data order and drawn texts decided by the seed."""
+    packaged = load_study(Path(str(resources.files("isolora") / "assets" / "demo.yaml")))
+    base = with_value(with_value(packaged.base, "seed", seed), "data.seed", seed)
+    return packaged.model_copy(update={"base": base})
+
+
+def demo(folder: Path, seed: int = 0, quiet: bool = False) -> Story:
+    """Run or finish the demo in `folder`; what an earlier call finished there is kept."""
+    started = time.perf_counter()
+    study = demo_study(seed)
+    say = _silent if quiet else _say
+    say(f"study      {len(study.grid)} axes over {', '.join(study.grid['model'])}; every finished run is kept in {folder}")
+    run_study(study, folder, quiet=quiet)
+    table = read(folder)
+    say(f"fit        {len(table)} points")
+    fitted = fit(table)
+    largest = float(table["flops"].max())
+    recommendation = plan(fitted, table, BUDGET_OVER_LARGEST * largest)
+    say(f"verify     training {recommendation.model} on {recommendation.tokens:,.0f} tokens")
+    proof = verify(folder, recommendation, largest, seed, quiet)
+    page = report(folder, table, fitted, folder / "report.html", recommendation, proof)
+    story = Story(time.perf_counter() - started, len(table), fitted, recommendation, proof, page)
+    (folder / "demo.json").write_text(json.dumps(story.to_json(), indent=1, default=str) + "\n", encoding="utf-8")
+    return story
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    """With --json nothing is said."""

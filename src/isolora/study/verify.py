@@ -1,0 +1,83 @@
+"""Train what was recommended and hold the prediction against the measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isolora.config import RunConfig, with_value
+from isolora.errors import ConfigError
+from isolora.plan import Recommendation
+from isolora.store import Store
+from isolora.study.design import run_of
+from isolora.study.run import STUDY_FILE
+from isolora.training.run import adapter_folder, outcome, train_stack
+
+VERIFY = "verify"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Losses in nats per token; interval: 95 % prediction interval for a new run; flops: of the run that was trained."""
+
+    run: str
+    predicted: float
+    interval: tuple[float, float]
+    measured: float
+    flops: float
+    flops_over_largest_fitted: float
+    adapter: Path
+
+    @property
+    def relative_error(self) -> float:
+        return abs(self.predicted - self.measured) / self.measured
+
+    @property
+    def inside(self) -> bool:
+        return self.interval[0] <= self.measured <= self.interval[1]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "predicted": self.predicted,
+            "interval": list(self.interval),
+            "measured": self.measured,
+            "relative_error": self.relative_error,
+            "inside_interval": self.inside,
+            "flops": self.flops,
+            "flops_over_largest_fitted": self.flops_over_largest_fitted,
+        }
+
+
+def recommended_run(base: Mapping[str, Any], recommendation: Recommendation, seed: int) -> RunConfig:
+    """The run that a recommendation describes, over a study's base configuration."""
+    values = {
+        "model": recommendation.model,
+        "method": {**base.get("method", {}), **recommendation.method},
+        "training.learning_rate": recommendation.learning_rate,
+        "training.tokens": recommendation.tokens,
+        "seed": seed,
+    }
+    return run_of(base, values)
+
+
+def verify(folder: Path, recommendation: Recommendation, largest_fitted_flops: float, seed: int = 0, quiet: bool = False) -> Verification:
+    """Train the recommendation into the study's store (stage "verify"). Raises ConfigError when the run did not end well."""
+    study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
+    base = with_value(study["base"], "training.tokens", recommendation.tokens)
+    store = Store(folder)
+    [name] = train_stack([recommended_run(base, recommendation, seed)], store, VERIFY, quiet)
+    ended = outcome(store, name)
+    if "loss" not in ended or "adapter" not in ended:
+        raise ConfigError(f"verification: run {name} ended {ended['state']} ({ended.get('reason', '')})")
+    return Verification(
+        run=name,
+        predicted=recommendation.predicted_loss,
+        interval=(recommendation.interval[0], recommendation.interval[1]),
+        measured=ended["loss"],
+        flops=ended["flops"],
+        flops_over_largest_fitted=ended["flops"] / largest_fitted_flops,
+        adapter=adapter_folder(store, VERIFY, name),
+    )

@@ -1,0 +1,66 @@
+"""What a run consumes, step by step: tokens, padding, passes, FLOPs. The loop books it as it trains, `cost` before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from isolora.config import RunConfig
+from isolora.ledger import Flops, Ledger
+from isolora.tasks._base import Examples
+from isolora.training.batches import Indices, Stream
+
+
+@dataclass
+class Progress:
+    """What a member has consumed so far; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    padding_tokens: int = 0
+    unique_tokens: int = 0
+    unique_examples: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    epoch: int = 0
+    index: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    next_evaluation: float = 0.0
+    last_loss: float = math.nan
+    state: str = "RUNNING"
+
+
+class Account:
+    """A run's budget and what is left of it. `price` is the ledger of its method on its base."""
+
+    def __init__(self, config: RunConfig, stream: Stream, price: Ledger) -> None:
+        self.config, self.training = config, config.training
+        self.stream, self.price = stream, price
+        self.progress = Progress(next_evaluation=self.training.evaluate_from)
+
+    def spent(self) -> float:
+        """Share of the budget that is used up."""
+        unit, amount = self.training.budget
+        if unit == "epochs":
+            return (self.progress.epoch + self.progress.index / self.stream.batches) / amount
+        return {"tokens": self.progress.tokens, "steps": self.progress.step, "flops": self.progress.flops}[unit] / amount
+
+    def book(self, examples: Examples, indices: Indices) -> Flops:
+        """Account for one optimiser step over the examples taken from the stream; returns its FLOPs."""
+        progress, lengths = self.progress, examples.lengths
+        parts = [rows for rows in np.array_split(indices, self.training.accumulation) if len(rows)]
+        tokens = int(lengths[indices].sum())
+        flops = Flops(0, 0, 0)
+        for rows in parts:
+            progress.padding_tokens += int(len(rows) * lengths[rows].max() - lengths[rows].sum())
+            flops += self.price.flops(len(rows), int(lengths[rows].max()), int(examples.label_counts[rows].sum()))
+        progress.tokens += tokens
+        progress.flops += flops.total
+        progress.epoch, progress.index = self.stream.epoch, self.stream.index
+        if self.stream.epoch == 0:
+            progress.unique_tokens += tokens
+            progress.unique_examples += len(indices)
+        return flops
