@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from isolora import fit as fitting
+from isolora import plan as planning
 from isolora import report
 from isolora.report import agreement, frontier, isoflop, loss_curves, palette, words
 from isolora.report.page import plain
@@ -19,24 +20,23 @@ from isolora.table import from_columns
 
 SIZES = {"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3, "nano-1m": 1.05e6}
 EVIL = "<script>alert(1)</script>"
+NAMES = ("run", "model", "method", "stage", "rank", "learning_rate", "body_parameters", "trainable_parameters")
+NAMES += ("tokens", "unique_tokens", "unique_examples", "flops", "seconds", "loss")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """As much of a recommendation as the page reads."""
+class Proof:
+    """As much of a verification as the page reads."""
 
-    model: str
-    method: str
-    rank: int
-    tokens: float
-    examples: int
-    epochs: float
-    flops: float
-    seconds: float
-    predicted_loss: float
+    predicted: float
     interval: tuple[float, float]
-    nearest_evidence: str
-    warnings: tuple[str, ...]
+    measured: float
+    flops: float
+    flops_over_largest_fitted: float
+
+    @property
+    def relative_error(self):
+        return abs(self.predicted - self.measured) / self.measured
 
 
 def true_loss(size, tokens, trained):
@@ -57,50 +57,43 @@ def columns(sizes=SIZES, ranks=(2, 8, 32), noise=0.004, evaluations=7):
                 tokens = 4096.0 * 2**step
                 loss = true_loss(size, tokens, trained) * np.exp(luck + rng.normal(0, noise / 2)) + penalty
                 flops = tokens * (4 * size + 6 * trained + 8e5)
-                rows.append((f"{model}/{rank}/{rate}", model, stage, rank, rate, size, trained, tokens, flops, flops / 4e10, loss))
-    names = ("run", "model", "stage", "rank", "learning_rate", "body_parameters", "trainable_parameters", "tokens", "flops", "seconds", "loss")
-    return {name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+                known = (f"{model}/{rank}/{rate}", model, "lora", stage, rank, rate, size, trained)
+                rows.append((*known, tokens, tokens, tokens / 88, flops, flops / 4e10, loss))
+    return {name: list(values) for name, values in zip(NAMES, zip(*rows, strict=True), strict=True)}
 
 
 def store_rows(rows):
     """What `Store.runs()` would say of them, with one run that diverged."""
-    keys = ("run", "model", "stage", "rank", "learning_rate")
+    keys = NAMES[:6]
     known = {row[0]: dict(zip(keys, row, strict=True)) for row in zip(*(rows[key] for key in keys), strict=True)}
     place = json.dumps({"versions": {"isolora": "0.1.0", "torch": "2.13.0"}, "commit": "0f3a91c", "device": "a CPU", "threads": 2})
-    runs = [{**run, "method": "lora", "seed": 0, "state": "DONE", "reason": "", "environment": place} for run in known.values()]
+    runs = [{**run, "seed": 0, "state": "DONE", "reason": "", "environment": place} for run in known.values()]
     lost = {"run": "nano-1m/32/0.3", "rank": 32, "learning_rate": 0.3, "state": "DIVERGED", "reason": "loss not finite at step 41"}
     return [*runs, {**runs[-1], **lost}]
 
 
-def proof_rows(rows, plan, size=1.05e6):
-    trained = plan.rank * 30 * size**0.5
-    for step in range(9):
-        tokens = plan.tokens / 2 ** (8 - step)
-        known = {"run": "proof", "model": plan.model, "stage": "verify", "rank": plan.rank, "learning_rate": 1e-2, "body_parameters": size}
+def with_proof(rows, plan, size=1.05e6):
+    """The same columns and the run that verified the plan."""
+    rank = plan.method["rank"]
+    trained = rank * 30 * size**0.5
+    known = {"run": "proof", "model": plan.model, "method": "lora", "stage": "verify", "rank": rank, "learning_rate": 1e-2}
+    known |= {"body_parameters": size, "trainable_parameters": trained}
+    points = []
+    for tokens in plan.tokens / 2.0 ** np.arange(8, -1, -1):
         flops = tokens * plan.flops / plan.tokens
-        known |= {"trainable_parameters": trained, "tokens": tokens, "flops": flops, "seconds": flops / 4e10}
-        for name, value in {**known, "loss": true_loss(size, tokens, trained)}.items():
-            rows[name].append(value)
-    return rows
+        spent = {"tokens": tokens, "unique_tokens": tokens, "unique_examples": tokens / 88, "flops": flops, "seconds": flops / 4e10}
+        points.append({**known, **spent, "loss": true_loss(size, tokens, trained)})
+    return {name: [*values, *(point[name] for point in points)] for name, values in rows.items()}
 
 
-def make_study(**more):
-    rows = columns()
-    fit = fitting.fit(from_columns(rows, {}), bootstrap=100)
-    choice = next(choice for choice in choices(from_columns(rows, {})) if (choice.model, choice.rank) == ("nano-1m", 32))
-    tokens = 4.2 * 4096 * 2**6
-    ahead = choice.columns(np.array([tokens]))
-    low, high = fit.interval(ahead)
-    plan = Plan(
-        model="nano-1m", method="lora", rank=32, tokens=tokens, examples=12_400, epochs=1.0, flops=tokens * choice.flops_per_token,
-        seconds=tokens * choice.flops_per_token / 4e10, predicted_loss=float(fit.predict(ahead)[0]), interval=(float(low[0]), float(high[0])),
-        nearest_evidence="nano-1m, rank 32, at 262,144 tokens", warnings=("the budget lies 4.2 × beyond the largest run of the study",),
-    )  # fmt: skip
-    measured = float(true_loss(1.05e6, tokens, 32 * 30 * 1.05e6**0.5))
-    proof = report.Verification(plan.predicted_loss, plan.interval, measured, tokens, plan.flops, 4.2)
-    runs = store_rows(rows)
-    table = from_columns(proof_rows(rows, plan), {})
-    return replace(report.StudyReport("demo", table, fit, plan, proof, runs), **more)
+def make_study(rows=None, **more):
+    rows = rows or columns()
+    table = from_columns(rows, {})
+    fit = fitting.fit(table, bootstrap=100)
+    advice = planning.plan(fit, table, planning.Budget(4.2 * float(table["flops"].max()), "flops"))
+    rows = with_proof(rows, advice)
+    proof = Proof(advice.predicted_loss, advice.interval, rows["loss"][-1], advice.flops, 4.2)
+    return replace(report.StudyReport("demo", from_columns(rows, {}), fit, advice, proof, store_rows(rows)), **more)
 
 
 @pytest.fixture(scope="module")

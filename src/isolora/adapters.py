@@ -72,11 +72,17 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise DataError(f"{folder / RECORD}: {failure}") from None
 
 
+def bare_base(place: Path) -> Base:
+    """The adapter's base model as it was before."""
+    config, _ = read_record(place)
+    return models.load(config, registry.load("task", config.task).auto_class)
+
+
 def load(folder: Path) -> Adapter:
     """Base model and adapter from the adapter's folder alone, ready for inference."""
     place = find(Path(folder))
     config, record = read_record(place)
-    base = models.load(config, registry.load("task", config.task).auto_class)
+    base = bare_base(place)
     attached = registry.load("method", config.method.name).load(base.model, place)
     base.model.eval()
     return Adapter(place, config, record, base, attached)

@@ -17,7 +17,8 @@ CHUNK_ROWS = 256
 class FrozenHeadCrossEntropy(torch.autograd.Function):
     """Per-row negative log-likelihood through a frozen head; the backward pass needs no logits.
 
-    Shapes: hidden [rows, width], weight [entries, width], targets [rows], row_weights [rows]. Returns (Σ row_weights · nll, nll [rows]).
+    Shapes: hidden [rows, width], weight [entries, width], targets [rows], row_weights [rows].
+    Returns (Σ row_weights · nll, nll [rows]).
     """
 
     @staticmethod
@@ -25,7 +26,7 @@ class FrozenHeadCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, row_weights: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        gradient = torch.empty_like(hidden) if need_gradient else None
+        gradient = torch.empty_like(hidden, dtype=weight.dtype) if need_gradient else None  # autograd casts it back
         for start in range(0, len(hidden), CHUNK_ROWS):
             chunk = slice(start, start + CHUNK_ROWS)
             wanted = targets[chunk, None]

@@ -1,10 +1,10 @@
 """The errors a person can cause.
 
-    UserError (ValueError)            one clear line, exit status 2
-    ├── ConfigError                   a field of a run or a study
-    ├── DataError                     a row, a file or a split of the data
-    ├── TableError                    a table of points that cannot be read or fitted
-    └── MissingExtra                  an optional package; its line names the pip command
+UserError (ValueError)            one clear line, exit status 2
+├── ConfigError                   a field of a run or a study
+├── DataError                     a row, a file or a split of the data
+├── TableError                    a table of points that cannot be read or fitted
+└── MissingExtra                  an optional package; its line names the pip command
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class PhaseCounter(FlopCounterMode):
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         if func_packet in self.flop_registry:
-            count = self.flop_registry[func_packet](*args, **kwargs, out_val=out)  # type: ignore[operator]
+            count = self.flop_registry[func_packet](*args, **kwargs, out_val=out)
             self.booked[self._phase(func_packet, args)] += count
         return out
 
@@ -107,7 +107,10 @@ class PhaseCounter(FlopCounterMode):
 
 
 class Unpadded(TorchDispatchMode):
-    """Answers a model's questions about values ("is the mask all ones?"), which `meta` tensors cannot: rehearsed batches are, so yes."""
+    """Answers a model's questions about values ("is the mask all ones?"), which `meta` tensors cannot: a rehearsed one is."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
@@ -135,7 +138,9 @@ def rehearse(config: RunConfig) -> Ledger:
     booked = np.array([step(shape) for shape in SHAPES])
     equations = np.array([[rows, rows * length, rows * length**2, labels, 1] for rows, length, labels in SHAPES], dtype=float)
     coefficients = np.linalg.solve(equations, booked).T
-    return Ledger(coefficients[:-1], coefficients[-1], attached.trainable_parameters(0), base.body_parameters, base.model_parameters)
+    return Ledger(
+        coefficients[:-1], coefficients[-1], attached.trainable_parameters(0), base.body_parameters, base.model_parameters
+    )
 
 
 @contextmanager

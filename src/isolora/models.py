@@ -88,6 +88,7 @@ def skeleton(config: RunConfig, auto_class: str) -> Base:
     model_config = load_architecture(config)
     with torch.device("meta"):
         model = getattr(transformers, auto_class).from_config(model_config, trust_remote_code=config.trust_remote_code)
+    model.eval()
     return measured(config.model, model, None)
 
 
@@ -122,7 +123,7 @@ def _not_found(name: str, failure: Exception) -> str:
     near = difflib.get_close_matches(name, packaged(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     reason = str(failure).strip().split("\n")[0][:160]
-    return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; else a local folder or a hub id in reach: {reason})"
+    return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; or a local folder, or a hub id: {reason})"
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def _columns(record: type) -> str:
 
 
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS runs ({_columns(Run)}, state TEXT NOT NULL, reason TEXT, environment TEXT, changed REAL, PRIMARY KEY (run));
+CREATE TABLE IF NOT EXISTS runs ({_columns(Run)}, state TEXT NOT NULL, reason TEXT, environment TEXT, changed REAL,
+    PRIMARY KEY (run));
 CREATE TABLE IF NOT EXISTS points ({_columns(Point)}, PRIMARY KEY (run, tokens));
 """
 

@@ -40,4 +40,15 @@ def export(
     answer({"folder": str(place), "format": to}, f"{to}: {place}", as_json)
 
 
-VERBS = (generate, export)
+def certify(folder: Folder, as_json: Json = False) -> None:
+    """Check a saved adapter's round trip: hashes, PEFT, merge, score; exit status 1 when any check fails."""
+    from isolora.certify import certify as run_checks
+
+    checks = run_checks(folder)
+    passed = all(check.passed for check in checks)
+    words = "\n".join(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:<7} {check.seen}" for check in checks)
+    answer({"passed": passed, "checks": [vars(check) for check in checks]}, words, as_json)
+    raise typer.Exit(0 if passed else 1)
+
+
+VERBS = (generate, export, certify)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from isolora.fit.estimate import HOLDOUTS, fit
+from isolora.fit.points import studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
 
-__all__ = ["HOLDOUTS", "Fit", "best_learning_rates", "fit"]
+__all__ = ["HOLDOUTS", "Fit", "best_learning_rates", "fit", "studied"]

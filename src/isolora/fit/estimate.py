@@ -12,7 +12,7 @@ from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit import bootstrap as bootstrapping
 from isolora.fit import holdout as competition
-from isolora.fit.points import Points, from_table
+from isolora.fit.points import Points, from_table, studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
 from isolora.fit.search import Found, search
@@ -47,7 +47,7 @@ def fit(
     """
     if holdout not in HOLDOUTS:
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
-    points = from_table(best_learning_rates(table))
+    points = from_table(best_learning_rates(studied(table)))
     contenders = _contenders(law, points)
     verdict = _judged(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
     return _fitted(points.where(points.columns["d"] >= verdict.cut), verdict, bootstrap, seed)

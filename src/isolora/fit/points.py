@@ -42,7 +42,7 @@ def from_table(table: Table) -> Points:
     """The points after the start of their run (tokens > 0). Raises TableError when there are no tokens to go by."""
     if "tokens" not in table:
         raise TableError(f"the table has no tokens column; map one with --map d=COLUMN (columns: {', '.join(table.columns)})")
-    table = table.where((table["tokens"] > 0) & _studied(table))
+    table = table.where(table["tokens"] > 0)
     if not len(table):
         raise TableError("the table has no point with tokens above 0")
     columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and np.isfinite(table[name]).all()}
@@ -51,12 +51,9 @@ def from_table(table: Table) -> Points:
     return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), _flops(table, columns))
 
 
-def _studied(table: Table) -> NDArray[np.bool_]:
-    """False for the proof of a recommendation: a law that had seen it would prove nothing."""
-    if "stage" not in table:
-        return np.ones(len(table), dtype=bool)
-    studied_M: NDArray[np.bool_] = table["stage"] != "verify"
-    return studied_M
+def studied(table: Table) -> Table:
+    """The points without the proof of a recommendation: a law that had seen it would prove nothing."""
+    return table.where(table["stage"] != "verify") if "stage" in table else table
 
 
 def _flops(table: Table, columns: Mapping[str, Array]) -> Array:

@@ -68,7 +68,7 @@ class LowRankUpdate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | list[Span] | list[float] | None, ...]:
         (gradient,) = gradients
         count = len(ctx.spans)
-        x, saved = ctx.saved_tensors[0], ctx.saved_tensors[1:]
+        x, *saved = ctx.saved_tensors  # asked for once: recomputed tensors are handed out a single time
         factors, inner = saved[: 2 * count], saved[2 * count :]
         x_gradient = None
         if ctx.needs_input_grad[1]:

@@ -53,7 +53,7 @@ PLAIN_STARTS = ("gaussian", "orthogonal", "eva", "mica")
 
 
 class LoraSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
     rank: int = Field(8, ge=1, description="inner dimension of the update")
     alpha: float = Field(16.0, gt=0, description="numerator of the scaling")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
@@ -248,8 +248,8 @@ def saved_tensors(folder: Path) -> dict[str, Tensor]:
 def target_modules(model: Any, targets: str | list[str]) -> list[str]:
     """Full names of the chosen layers, in model order.
 
-    `all-linear` means every Linear and Conv1D but the output head or a classifier's; a list matches names or their endings, as in PEFT; any other
-    string is a regular expression over full names. Raises ConfigError, naming what exists, when nothing matches.
+    `all-linear` means every Linear and Conv1D but the output head or a classifier's; a list matches names or their endings, as in
+    PEFT; any other string is a regular expression over full names. Raises ConfigError, naming what exists, when nothing matches.
     """
     adaptable = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)}
     if targets == "all-linear":

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from isolora.report.page import render
-from isolora.report.study import StudyReport, Verification
+from isolora.fit import Fit
+from isolora.plan import Recommendation
+from isolora.report.page import write
+from isolora.report.source import runs_of, title_of
+from isolora.report.study import StudyReport, Verified
+from isolora.table import Table
 
-__all__ = ["StudyReport", "Verification", "write"]
+__all__ = ["StudyReport", "Verified", "report", "write"]
 
 
-def write(path: Path, study: StudyReport) -> Path:
-    """Write the page, whole or not at all; folders on the way are made. Returns its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(render(study), encoding="utf-8")
-    return draft.replace(path)
+def report(
+    source: Path,
+    table: Table,
+    fit: Fit,
+    out: Path,
+    recommendation: Recommendation | None = None,
+    verification: Verified | None = None,
+) -> Path:
+    """Write the page about `source`, a study's folder or a table's file, and return its path.
+
+    `table` holds the points of the source; with those of the verification's run in it, its curve is drawn too.
+    """
+    study = StudyReport(title_of(source), table, fit, recommendation, verification, runs_of(source))
+    return write(out, study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isolora.report import palette
-from isolora.report.loss_curves import extent, measured_trace
+from isolora.report.marks import extent, measured_trace
 from isolora.report.palette import FAINT, INK, PAPER, Figure, faded, label
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
@@ -22,11 +22,11 @@ def figure(study: StudyReport) -> Figure:
         spread = {"type": "data", "array": interval[0], "arrayminus": interval[1], "color": INK, "thickness": 1.2, "width": 4}
         traces.append({**mark, "error_x": spread, "hovertemplate": "verification: predicted %{x:.3f}, measured %{y:.3f}<extra></extra>"})
     ends = [*extent(traces, "x"), *extent(traces, "y")]
-    low, high = min(ends) * 0.99, max(ends) * 1.01
+    low, high = min(ends) * 0.98, max(ends) * 1.01
     x = palette.log_axis("predicted loss, nats per token", low, high, palette.loss_ticks(low, high), margin=0.0)
     y = palette.log_axis("measured loss, nats per token", low, high, palette.loss_ticks(low, high), margin=0.0)
     layout = palette.layout(x, y, height=520)
-    layout["margin"]["t"] = 48
+    layout["margin"]["t"] = 56
     return {"data": [*_diagonal(low, high), *traces], "layout": layout}
 
 
@@ -34,7 +34,7 @@ def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
     """Perfect agreement, and 2 % to either side of it."""
     line = {"type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "showlegend": False, "hoverinfo": "skip"}
     strip = palette.band(
-        [low, high], [low * (1 - _BAND), high * (1 - _BAND)], [low * (1 + _BAND), high * (1 + _BAND)], faded(FAINT, 0.2), name="within 2 %"
+        [low, high], [low * (1 - _BAND), high * (1 - _BAND)], [low * (1 + _BAND), high * (1 + _BAND)], faded(FAINT, 0.2), name="within 2 %", legendrank=2000
     )
     return [strip, {**line, "line": {"color": FAINT, "width": 1}}]
 
@@ -65,8 +65,8 @@ def held_out(study: StudyReport) -> list[tuple[float, float]]:
 
 def measured_choices(study: StudyReport) -> list[tuple[Trajectory, Choice]]:
     """The run that stands for each choice, with the choice."""
-    known = {(choice.model, choice.rank): choice for choice in study.choices}
-    return [(run, known[run.model, run.rank]) for run in study.fitted]
+    known = {choice.key: choice for choice in study.choices}
+    return [(run, known[run.key]) for run in study.fitted]
 
 
 def _points(points: list[tuple[float, float]], name: str, marker: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from isolora.report import words
-from isolora.report.study import StudyReport, Verification
+from isolora.report.study import StudyReport, Verified
+from isolora.report.trajectories import named
 
 Texts = dict[str, Any]
 
@@ -27,14 +29,23 @@ def advice(study: StudyReport) -> Texts | None:
     low, high = plan.interval
     return {
         "model": plan.model,
-        "adapter": _adapter(plan.method, plan.rank),
+        "adapter": _adapter(plan.method["name"], plan.method.get("rank")),
         "tokens": words.count(plan.tokens),
-        "diet": f"That is {words.count(plan.examples)} examples, {words.passes(plan.epochs)} over them.",
+        "diet": _diet(study),
         "expectation": f"The law expects a held-out loss of {plan.predicted_loss:.3f} nats per token; "
         f"with 95 % confidence a new run ends between {low:.3f} and {high:.3f}.",
         "facts": _facts(study),
         "warnings": list(plan.warnings),
     }
+
+
+def _diet(study: StudyReport) -> str:
+    plan = study.recommendation
+    assert plan is not None
+    rate = "" if plan.learning_rate != plan.learning_rate else f" Take a learning rate of {plan.learning_rate:g}."
+    if plan.examples is None:
+        return rate.strip()
+    return f"That is {words.count(plan.examples)} examples, {words.passes(plan.epochs)} over them.{rate}"
 
 
 def _facts(study: StudyReport) -> list[Texts]:
@@ -47,17 +58,24 @@ def _facts(study: StudyReport) -> list[Texts]:
     ]
     if plan.seconds is not None:
         facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
-    return [*facts, {"name": "Nearest evidence", "value": plan.nearest_evidence, "note": ""}]
+    return [*facts, _nearest(plan.nearest_evidence)]
+
+
+def _nearest(point: Mapping[str, Any]) -> Texts:
+    """The measured point that lies closest to the recommendation."""
+    rank = point.get("rank")
+    name = named(point["model"], "", None if rank is None or rank != rank else int(rank)) if "model" in point else point["run"]
+    return {"name": "Nearest evidence", "value": name, "note": f"{words.count(point['tokens'])} tokens, loss {point['loss']:.3f}"}
 
 
 def _adapter(method: str, rank: int | None) -> str:
     name = "LoRA" if method == "lora" else method
-    return name if rank is None else f"{name} of rank {rank}"
+    return f"{name} of rank {rank}" if rank else name
 
 
 def _reach(study: StudyReport) -> str:
     assert study.recommendation is not None
-    factor = study.recommendation.flops / max(run.flops_M[-1] for run in study.fitted)
+    factor = study.recommendation.flops / study.largest_flops
     return f"{factor:.1f} × the largest run of the study"
 
 
@@ -72,8 +90,8 @@ def proof(study: StudyReport) -> Texts | None:
         return round(100 * (value - low) / (high - low), 2)
 
     return {
-        "held": found.held,
-        "verdict": "The prediction held." if found.held else "The prediction missed.",
+        "held": held(found),
+        "verdict": "The prediction held." if held(found) else "The prediction missed.",
         "words": _verdict(found),
         "predicted": f"{found.predicted:.3f}",
         "measured": f"{found.measured:.3f}",
@@ -84,8 +102,12 @@ def proof(study: StudyReport) -> Texts | None:
     }
 
 
-def _verdict(found: Verification) -> str:
-    where = "inside" if found.held else "outside"
+def held(found: Verified) -> bool:
+    return found.interval[0] <= found.measured <= found.interval[1]
+
+
+def _verdict(found: Verified) -> str:
+    where = "inside" if held(found) else "outside"
     return (
         f"The recommended adapter was then trained: predicted {found.predicted:.3f}, measured {found.measured:.3f}, "
         f"{words.percent(found.relative_error)} off and {where} the 95 % interval, "
@@ -94,31 +116,34 @@ def _verdict(found: Verification) -> str:
 
 
 def loss_curves(study: StudyReport) -> str:
-    ahead = " The star is the prediction far to the right of all of them, the ring what was measured there." if study.verification else ""
+    ahead = " The star is the prediction, far to the right of every run; the ring is what was measured there." if study.verification else ""
     return (
-        "Points are measured on held-out text, lines are the fitted law, one for each base model and rank; "
-        f"hollow points lie before the law's range, and thin lines are trials at other learning rates.{ahead}"
+        "Points are measured on held-out text, lines are the fitted law, one for each base model and rank. "
+        f"Hollow points lie before the law's range; thin lines are trials at other learning rates.{ahead}"
     )
 
 
 def isoflop(study: StudyReport) -> str:
+    ahead = " The dashed line is the recommended budget." if study.recommended else ""
     return (
-        "Each line spends the same compute on smaller or larger base models: a larger one sees fewer tokens. "
-        "Where a line is lowest is the size to take; points are measured (between two evaluations of a run), lines are the law."
+        "Each line spends the same compute on smaller or larger base models, and the larger see fewer tokens for it: "
+        f"take the size where the line is lowest. Points are measured, lines are the law.{ahead}"
     )
 
 
 def frontier(study: StudyReport) -> str:
-    ends = "the band is its 95 % interval, and everything right of the dotted line is extrapolation."
-    return f"The best loss that each budget can buy, coloured by the base model that buys it; {ends}"
+    return (
+        "The best loss that each budget can buy, in the colour of the base model that buys it, with the measured runs behind. "
+        "The band is the 95 % interval; everything right of the dotted line is extrapolation."
+    )
 
 
 def agreement(study: StudyReport) -> str:
+    strip = "Points on the line are predicted exactly; the grey strip is 2 % to either side."
     holdout = study.fit.holdout
     if not holdout:
-        return "Points on the line are predicted exactly; the grey strip is 2 % to either side."
+        return strip
     return (
-        f"Points on the line are predicted exactly; the grey strip is 2 % to either side. Squares were held out: the law foretold "
-        f"{holdout['count']} of them from smaller budgets, with a median error of {words.percent(holdout['median'])} "
-        f"and {words.percent(holdout['max'])} at worst."
+        f"{strip} Squares were held out: the law foretold {holdout['count']} of them from smaller budgets, "
+        f"with a median error of {words.percent(holdout['median'])} and {words.percent(holdout['max'])} at worst."
     )

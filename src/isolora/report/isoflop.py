@@ -6,132 +6,96 @@ from typing import Any
 
 import numpy as np
 
-from isolora.laws import Array
+from isolora import plan as planning
 from isolora.report import palette, words
-from isolora.report.loss_curves import extent
-from isolora.report.palette import BUDGET_RAMP, PAPER, Figure, label
+from isolora.report.marks import extent, measured_trace, prediction_trace
+from isolora.report.palette import ACCENT, BUDGET_RAMP, PAPER, SOFT, Figure, label
 from isolora.report.study import StudyReport
-from isolora.report.trajectories import Choice, Trajectory
 
 _BUDGETS = 5
-_SAMPLES = 61
 
 
 def figure(study: StudyReport) -> Figure | None:
     """None for a study of fewer than two sizes: there is nothing to trade then."""
-    best = best_by_model(study)
-    if len(best) < 2:
+    if len({option.body_parameters for option in study.options}) < 2:
         return None
-    budgets = shared_budgets(best)
-    colours = palette.ramp(BUDGET_RAMP, len(budgets))
+    budgets = _budgets(study)
     traces = []
-    for budget, colour in zip(budgets, colours, strict=True):
-        traces += [_profile(study, budget, colour), _measured(best, study, budget, colour)]
-    lowest = [_lowest(study, budget, colour) for budget, colour in zip(budgets, colours, strict=True)]
-    traces += [trace for trace in lowest if trace is not None]
+    for budget, colour in zip(budgets, palette.ramp(BUDGET_RAMP, len(budgets)), strict=True):
+        traces += [_profile(study, budget, colour), _measured(study, budget, colour)]
+    traces += _ahead(study)
     sizes, losses = extent(traces, "x"), extent(traces, "y")
-    ticks = [(choice.body_parameters, f"{label(choice.model)}") for choice in _one_each(study)]
+    ticks = [(size, label(model)) for model, size in _sizes(study).items()]
     x = palette.log_axis("base model, by non-embedding weights", *sizes, ticks, margin=0.08)
     y = palette.log_axis("held-out loss, nats per token", *losses, palette.loss_ticks(*losses), margin=0.06)
-    return {"data": traces, "layout": palette.layout(x, y, height=440)}
+    title = palette.legend(1.0, title={"text": "FLOPs ", "side": "left", "font": {"size": 12, "color": SOFT}})
+    return {"data": traces, "layout": palette.layout(x, y, height=480, legend=title, legend3=palette.corner())}
 
 
-def best_by_model(study: StudyReport) -> dict[str, Trajectory]:
-    """For each base model the run that ended lowest."""
-    best: dict[str, Trajectory] = {}
-    for run in study.fitted:
-        if run.model not in best or run.loss_M[-1] < best[run.model].loss_M[-1]:
-            best[run.model] = run
-    return best
+def _sizes(study: StudyReport) -> dict[str, float]:
+    """Non-embedding weights of each base model, smallest first."""
+    sizes = {option.model: option.body_parameters for option in study.options}
+    return {model: sizes[model] for model in study.models if model in sizes}
 
 
-def shared_budgets(best: dict[str, Trajectory]) -> list[float]:
-    """FLOPs, evenly spaced by their logarithm, such that each budget was reached by two or more models."""
-    starts = sorted(run.flops_M[0] for run in best.values())
-    ends = sorted(run.flops_M[-1] for run in best.values())
-    low, high = float(starts[-1]), float(ends[-2])
-    if low >= high:
-        low = float(starts[1])
-    return [float(budget) for budget in np.geomspace(low, high, _BUDGETS)]
+def _budgets(study: StudyReport) -> list[float]:
+    """FLOPs, evenly spaced by their logarithm: from where the law holds for two models to where two were measured."""
+    prices, ends = {}, {}
+    for option in study.options:
+        prices[option.model] = min(option.flops_per_token, prices.get(option.model, np.inf))
+        ends[option.model] = max(option.largest_flops, ends.get(option.model, 0.0))
+    low, high = study.fit.cut * sorted(prices.values())[1], sorted(ends.values())[-2]
+    return [float(budget) for budget in np.geomspace(min(low, high / 4), high, _BUDGETS)]
 
 
-def _profile(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
-    """The law between the smallest and the largest model, prices interpolated between theirs."""
-    size_M = _size_grid(study)
+def _profile(study: StudyReport, budget: float, colour: str, **more: Any) -> dict[str, Any]:
+    """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut)."""
+    found = planning.isoflop(study.fit, study.options, budget)
+    best: dict[float, float] = {}
+    for size, tokens, loss in zip(found["body_parameters"], found["tokens"], found["loss"], strict=True):
+        if tokens >= study.fit.cut:
+            best[float(size)] = min(float(loss), best.get(float(size), np.inf))
+    sizes = sorted(best)
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": size_M.tolist(),
-        "y": _law_at(study, budget, size_M).tolist(),
-        "name": f"{words.flops(budget)} FLOPs",
-        "line": {"color": colour, "width": 2},
-        "hovertemplate": "%{x:.3s} weights, law %{y:.3f}<extra>%{fullData.name}</extra>",
+        "x": sizes,
+        "y": [best[size] for size in sizes],
+        "name": words.flops(budget),
+        "line": {"color": colour, "width": 2, "shape": "spline", "smoothing": 0.8},
+        "hovertemplate": "law %{y:.3f}<extra>%{fullData.name} FLOPs</extra>",
+        **more,
     }
 
 
-def _measured(best: dict[str, Trajectory], study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
-    sizes = {choice.model: choice.body_parameters for choice in study.choices}
-    points = [(sizes[model], run.loss_at_flops(budget), label(run.name)) for model, run in best.items()]
-    known = [point for point in points if np.isfinite(point[1])]
+def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
+    """The best measured loss of each base model at this budget, above the law's lower cut."""
+    sizes = _sizes(study)
+    best: dict[str, float] = {}
+    for run in study.fitted:
+        loss, tokens = run.loss_at_flops(budget), budget * run.tokens_M[-1] / run.flops_M[-1]
+        if np.isfinite(loss) and tokens >= study.fit.cut:
+            best[run.model] = min(loss, best.get(run.model, np.inf))
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [size for size, _, _ in known],
-        "y": [loss for _, loss, _ in known],
-        "text": [name for _, _, name in known],
+        "x": [sizes[model] for model in best],
+        "y": list(best.values()),
+        "text": [label(model) for model in best],
         "showlegend": False,
         "marker": {"color": colour, "size": 9, "line": {"color": PAPER, "width": 1.5}},
         "hovertemplate": f"%{{text}}, measured %{{y:.3f}}<extra>{words.flops(budget)} FLOPs</extra>",
     }
 
 
-def _lowest(study: StudyReport, budget: float, colour: str) -> dict[str, Any] | None:
-    """A ring where the law's profile is lowest, if that is inside the range of sizes."""
-    size_M = _size_grid(study)
-    loss_M = _law_at(study, budget, size_M)
-    index = int(loss_M.argmin())
-    if index in (0, len(size_M) - 1):
-        return None
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [float(size_M[index])],
-        "y": [float(loss_M[index])],
-        "showlegend": False,
-        "marker": {"symbol": "line-ns-open", "size": 14, "color": colour, "line": {"width": 2}},
-        "hovertemplate": f"lowest at %{{x:.3s}} weights<extra>{words.flops(budget)} FLOPs</extra>",
-    }
-
-
-def _law_at(study: StudyReport, budget: float, size_M: Array) -> Array:
-    """Loss at one budget over sizes: the best of the ranks, each with its own price and trained weights."""
-    ranks = {choice.rank for choice in study.choices}
-    by_rank = [[choice for choice in study.choices if choice.rank == rank] for rank in ranks]
-    losses = [_loss_along(study, row, budget, size_M) for row in by_rank if len(row) > 1]
-    return np.asarray(np.min(losses or [_loss_along(study, _one_each(study), budget, size_M)], axis=0))
-
-
-def _loss_along(study: StudyReport, row: list[Choice], budget: float, size_M: Array) -> Array:
-    known = np.log([choice.body_parameters for choice in row])
-
-    def between(values: list[float]) -> Array:
-        return np.exp(np.interp(np.log(size_M), known, np.log(values)))
-
-    tokens_M = budget / between([choice.flops_per_token for choice in row])
-    available = min(choice.available_tokens for choice in row)
-    columns = {
-        "n": size_M,
-        "d": tokens_M,
-        "p": between([choice.trainable_parameters for choice in row]),
-        "u": np.minimum(tokens_M, available),
-    }
-    return study.fit.predict(columns)
-
-
-def _size_grid(study: StudyReport) -> Array:
-    sizes = [choice.body_parameters for choice in study.choices]
-    return np.geomspace(min(sizes), max(sizes), _SAMPLES)
-
-
-def _one_each(study: StudyReport) -> list[Choice]:
-    return list({choice.model: choice for choice in study.choices}.values())
+def _ahead(study: StudyReport) -> list[dict[str, Any]]:
+    """The recommendation's own budget, with the model that it chose and what was measured there."""
+    plan, choice = study.recommendation, study.recommended
+    if plan is None or choice is None:
+        return []
+    line = {"color": ACCENT, "width": 2, "dash": "6px,4px", "shape": "spline", "smoothing": 0.8}
+    traces = [_profile(study, plan.flops, ACCENT, line=line, name=f"{words.flops(plan.flops)}, extrapolated")]
+    traces.append(prediction_trace(choice.body_parameters, plan.predicted_loss, plan.interval))
+    if study.verification is not None:
+        traces.append(measured_trace(choice.body_parameters, study.verification.measured))
+    return traces

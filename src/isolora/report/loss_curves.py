@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from isolora.report import palette
-from isolora.report.palette import ACCENT, DASHES, INK, PAPER, SOFT, SYMBOLS, Figure, faded, label, short
+from isolora.laws import Columns
+from isolora.report import palette, words
+from isolora.report.marks import extent, measured_trace, prediction_trace, proof_trace
+from isolora.report.palette import ACCENT, DASHES, PAPER, SOFT, SYMBOLS, Figure, faded, label
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
@@ -91,75 +93,26 @@ def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
 
 
 def _beyond(study: StudyReport) -> list[dict[str, Any]]:
-    """The recommendation's curve from the last measurement on, its interval, its end, and the proof."""
-    traces: list[dict[str, Any]] = []
-    plan = study.recommendation
-    choice = recommended(study)
-    if plan is not None and choice is not None:
-        start = _fitted_range(study, choice)[1]
-        tokens_M = np.geomspace(min(start, plan.tokens * 0.99), plan.tokens, _SAMPLES)
-        columns = choice.columns(tokens_M)
-        low_M, high_M = study.fit.interval(columns)
-        traces.append(palette.band(tokens_M.tolist(), low_M.tolist(), high_M.tolist(), faded(ACCENT, 0.18), showlegend=False))
-        line = {"color": ACCENT, "width": 2, "dash": "6px,4px"}
-        predicted = study.fit.predict(columns).tolist()
-        quiet = {"showlegend": False, "hoverinfo": "skip"}
-        traces.append({"type": "scatter", "mode": "lines", "x": tokens_M.tolist(), "y": predicted, "line": line, **quiet})
-    traces += [{**proof_trace(run.tokens_M, run.loss_M), "name": "verification run"} for run in study.proof]
-    if plan is not None:
-        traces.append(prediction_trace(plan.tokens, plan.predicted_loss, plan.interval))
+    """The recommendation's curve from the last measurement on, its end, and the proof."""
+    traces = [proof_trace(run.tokens_M, run.loss_M) for run in study.proof]
+    plan, choice = study.recommendation, study.recommended
+    if plan is None:
+        return traces
+    if choice is not None:
+        start = min(_fitted_range(study, choice)[1], 0.99 * plan.tokens)
+        traces = [*_extrapolation(study, choice.columns(np.geomspace(start, plan.tokens, _SAMPLES))), *traces]
+    traces.append(prediction_trace(plan.tokens, plan.predicted_loss, plan.interval))
     if study.verification is not None:
-        traces.append(measured_trace(study.verification.tokens, study.verification.measured))
+        traces.append(measured_trace(plan.tokens, study.verification.measured))
     return traces
 
 
-def recommended(study: StudyReport) -> Choice | None:
-    """The choice that the recommendation names, where the table knows it."""
-    plan = study.recommendation
-    if plan is None:
-        return None
-    return next((choice for choice in study.choices if choice.model == plan.model and choice.rank == plan.rank), None)
-
-
-def prediction_trace(x: float, loss: float, interval: tuple[float, float]) -> dict[str, Any]:
-    """The recommended point with its 95 % interval."""
-    above, below = [interval[1] - loss], [loss - interval[0]]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [x],
-        "y": [loss],
-        "name": "predicted, 95 % interval",
-        "legend": "legend3",
-        "marker": {"color": ACCENT, "size": 13, "symbol": "star"},
-        "error_y": {"type": "data", "array": above, "arrayminus": below, "color": ACCENT, "thickness": 1.8, "width": 5},
-        "hovertemplate": f"predicted %{{y:.3f}} [{interval[0]:.3f}, {interval[1]:.3f}]<extra></extra>",
-    }
-
-
-def measured_trace(x: float, loss: float) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [x],
-        "y": [loss],
-        "name": "measured afterwards",
-        "legend": "legend3",
-        "marker": {"color": "rgba(255,255,255,0)", "size": 15, "symbol": "circle", "line": {"color": INK, "width": 2}},
-        "hovertemplate": "measured %{y:.3f}<extra></extra>",
-    }
-
-
-def proof_trace(x: Any, loss_M: Any) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": list(x),
-        "y": list(loss_M),
-        "showlegend": False,
-        "marker": {"color": faded(INK, 0.75), "size": 4, "symbol": "circle"},
-        "hovertemplate": _HOVER,
-    }
+def _extrapolation(study: StudyReport, columns: Columns) -> list[dict[str, Any]]:
+    """The law with its 95 % interval where nothing was measured yet."""
+    tokens, (low_M, high_M) = columns["d"].tolist(), study.fit.interval(columns)
+    line = {"type": "scatter", "mode": "lines", "x": tokens, "y": study.fit.predict(columns).tolist()}
+    dashed = {"line": {"color": ACCENT, "width": 2, "dash": "6px,4px"}, "showlegend": False, "hoverinfo": "skip"}
+    return [palette.band(tokens, low_M.tolist(), high_M.tolist(), faded(ACCENT, 0.18), showlegend=False), {**line, **dashed}]
 
 
 def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
@@ -176,7 +129,7 @@ def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
 
 def _fitted_range(study: StudyReport, choice: Choice) -> tuple[float, float]:
     """Tokens from the law's lower cut to the end of the choice's longest run."""
-    ends = [run.tokens_M[-1] for run in study.curves if (run.model, run.rank) == (choice.model, choice.rank)]
+    ends = [run.tokens_M[-1] for run in study.curves if run.key == choice.key]
     last = float(max(ends))
     return min(max(study.fit.cut, 1.0), last * 0.99), last
 
@@ -196,35 +149,12 @@ def _layout(study: StudyReport, traces: list[dict[str, Any]]) -> dict[str, Any]:
         palette.log_axis("tokens processed", *tokens, palette.count_ticks(*tokens)),
         palette.log_axis("held-out loss, nats per token", *losses, palette.loss_ticks(*losses), margin=0.05),
         height=560,
-        legend2=palette.legend(1.07),
-        legend3=palette.legend(0.03, x=0.02, yanchor="bottom", orientation="v"),
+        legend=palette.legend(1.06),
+        legend2=palette.legend(1.0, itemclick=False, itemdoubleclick=False),
+        legend3=palette.corner(),
     )
     layout["margin"]["t"] = 76
     if study.fit.cut > tokens[0]:
         layout["shapes"] = [palette.upright(study.fit.cut)]
-        layout["annotations"] = [_cut_note(study.fit.cut)]
+        layout["annotations"] = [palette.note(study.fit.cut, f"fitted from {words.count(study.fit.cut)} tokens on", side="right")]
     return layout
-
-
-def _cut_note(cut: float) -> dict[str, Any]:
-    return {
-        "x": float(np.log10(cut)),
-        "yref": "paper",
-        "y": 1,
-        "xanchor": "left",
-        "yanchor": "top",
-        "xshift": 5,
-        "showarrow": False,
-        "text": f"fitted from {short(cut)} tokens on",
-        "font": {"size": 12, "color": SOFT},
-    }
-
-
-def extent(traces: list[dict[str, Any]], axis: str) -> tuple[float, float]:
-    """Smallest and largest positive value of all traces, error bars included."""
-    values = [value for trace in traces for value in trace[axis] if value is not None]
-    for trace in traces:
-        if axis == "y" and "error_y" in trace:
-            values += [trace["y"][0] + trace["error_y"]["array"][0], trace["y"][0] - trace["error_y"]["arrayminus"][0]]
-    finite = [value for value in values if np.isfinite(value) and value > 0]
-    return float(min(finite)), float(max(finite))

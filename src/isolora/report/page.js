@@ -8,6 +8,10 @@ for (const holder of document.querySelectorAll("[data-figure]")) {
     layout.margin = { ...layout.margin, l: 46, r: 8 };
     layout.font.size = 11;
     layout.height = Math.min(layout.height, 440);
+    if (layout.legend2) {
+      layout.legend2.visible = false;
+      layout.legend.y = 1;
+    }
     for (const name of ["legend", "legend2", "legend3"]) if (layout[name]) layout[name].font.size = 11;
   }
   if (window.matchMedia("(pointer: coarse)").matches) layout.dragmode = false;

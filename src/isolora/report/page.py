@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -24,6 +26,7 @@ class Panel:
     """A figure with its words."""
 
     key: str
+    short: str
     title: str
     caption: str
     plot: Figure
@@ -47,6 +50,7 @@ def render(study: StudyReport) -> str:
         proof=captions.proof(study),
         figures=[panel for panel in _panels(study) if panel is not None],
         law=tables.law(study),
+        alternatives=tables.alternatives(study),
         candidates=tables.candidates(study),
         runs=tables.runs(study),
         environment=tables.environment(study),
@@ -54,12 +58,12 @@ def render(study: StudyReport) -> str:
 
 
 def _panels(study: StudyReport) -> list[Panel | None]:
-    profile = isoflop.figure(study)
+    profile, best = isoflop.figure(study), frontier.figure(study)
     return [
-        Panel("curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
-        Panel("isoflop", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
-        Panel("frontier", "The compute-optimal frontier", captions.frontier(study), plain(frontier.figure(study))),
-        Panel("agreement", "Predicted against measured", captions.agreement(study), plain(agreement.figure(study)), square=True),
+        Panel("curves", "Curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
+        Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
+        Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier(study), plain(best)) if best else None,
+        Panel("agreement", "Agreement", "Predicted against measured", captions.agreement(study), plain(agreement.figure(study)), square=True),
     ]
 
 
@@ -91,3 +95,12 @@ def _policy(*scripts: str) -> str:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"
+
+
+def write(path: Path, study: StudyReport) -> Path:
+    """Write the page, whole or not at all; folders on the way are made. Returns its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(render(study), encoding="utf-8")
+    return draft.replace(path)

@@ -109,8 +109,8 @@ def count_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def loss_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Five or so round values in linear steps: a loss rarely spans a power of ten."""
-    raw = (high - low) / 5
+    """Eight or so round values in linear steps: a loss rarely spans a power of ten."""
+    raw = (high - low) / 9
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw)
     first = math.ceil(low / step)
@@ -159,3 +159,15 @@ def upright(x: float) -> dict[str, Any]:
     """A dotted line over the whole height of a plot."""
     line = {"color": FAINT, "width": 1.2, "dash": "2px,3px"}
     return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def note(x: float, text: str, side: str) -> dict[str, Any]:
+    """Words at the top of an `upright`, to its left or right; `x` on a logarithmic axis."""
+    place = {"x": math.log10(x), "yref": "paper", "y": 1, "yanchor": "top", "showarrow": False}
+    beside = {"xanchor": "right", "xshift": -6} if side == "left" else {"xanchor": "left", "xshift": 6}
+    return {**place, **beside, "text": text, "font": {"size": 12, "color": SOFT}}
+
+
+def corner() -> dict[str, Any]:
+    """A legend inside the plot, in its lower left corner, where a falling curve leaves room."""
+    return legend(0.03, x=0.02, orientation="v")

@@ -6,37 +6,33 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from isolora.fit import Fit, best_learning_rates
+from isolora.errors import TableError
+from isolora.fit import Fit, best_learning_rates, studied
+from isolora.plan import Option, Recommendation, options
 from isolora.report.palette import SIZE_RAMP, ramp
-from isolora.report.trajectories import VERIFY_STAGE, Choice, Trajectory, choices, models, ranks, trajectories
+from isolora.report.trajectories import Choice, Key, Trajectory, choices, models, ranks, trajectories
 from isolora.table import Table
 
-if TYPE_CHECKING:
-    from isolora.plan import Recommendation
 
-
-@dataclass(frozen=True)
-class Verification:
-    """The recommendation, trained: predicted and measured loss in nats per token, the 95 % interval, and how far out it lay."""
-
-    predicted: float
-    interval: tuple[float, float]
-    measured: float
-    tokens: float
-    flops: float
-    flops_over_largest_fitted: float
+class Verified(Protocol):
+    """The recommendation, trained: losses in nats per token, the 95 % interval, and how far out the run lay."""
 
     @property
-    def relative_error(self) -> float:
-        return abs(self.predicted - self.measured) / self.measured
-
+    def predicted(self) -> float: ...
     @property
-    def held(self) -> bool:
-        return self.interval[0] <= self.measured <= self.interval[1]
+    def interval(self) -> tuple[float, float]: ...
+    @property
+    def measured(self) -> float: ...
+    @property
+    def flops(self) -> float: ...
+    @property
+    def flops_over_largest_fitted(self) -> float: ...
+    @property
+    def relative_error(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -47,29 +43,38 @@ class StudyReport:
     table: Table
     fit: Fit
     recommendation: Recommendation | None = None
-    verification: Verification | None = None
+    verification: Verified | None = None
     runs: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def curves(self) -> list[Trajectory]:
         """The study's own runs; a verification's run stays out."""
-        return [run for run in self._trajectories if run.stage != VERIFY_STAGE]
+        return trajectories(self._studied)
 
     @cached_property
     def fitted(self) -> list[Trajectory]:
-        """The runs that the law is about: of each (model, rank) those of the best learning rate."""
+        """The runs that the law is about: of each choice those of the best learning rate."""
         names = set(best_learning_rates(self._studied)["run"])
         return [run for run in self.curves if run.run in names]
 
     @cached_property
     def proof(self) -> list[Trajectory]:
         """The runs that verified the recommendation."""
-        return [run for run in self._trajectories if run.stage == VERIFY_STAGE]
+        own = {run.run for run in self.curves}
+        return [run for run in trajectories(self.table) if run.run not in own]
 
     @cached_property
     def choices(self) -> list[Choice]:
         return choices(self._studied)
+
+    @cached_property
+    def options(self) -> list[Option]:
+        """What a plan can choose from; empty for a table without names, sizes or FLOPs."""
+        try:
+            return options(self.table)
+        except TableError:
+            return []
 
     @cached_property
     def models(self) -> list[str]:
@@ -83,6 +88,19 @@ class StudyReport:
     @cached_property
     def colours(self) -> Mapping[str, str]:
         return dict(zip(self.models, ramp(SIZE_RAMP, len(self.models)), strict=True))
+
+    @cached_property
+    def recommended(self) -> Choice | None:
+        """The choice that the recommendation names."""
+        if self.recommendation is None:
+            return None
+        key = key_of(self.recommendation)
+        return next((choice for choice in self.choices if choice.key == key), None)
+
+    @cached_property
+    def largest_flops(self) -> float:
+        """Training FLOPs of the largest run that the law has seen."""
+        return float(max(run.flops_M[-1] for run in self.curves))
 
     @cached_property
     def places(self) -> Mapping[str, Any]:
@@ -99,11 +117,9 @@ class StudyReport:
         return {run: float(seconds) for seconds, run in rows if np.isfinite(seconds)}
 
     @cached_property
-    def _trajectories(self) -> list[Trajectory]:
-        return trajectories(self.table)
-
-    @cached_property
     def _studied(self) -> Table:
-        if "stage" not in self.table:
-            return self.table
-        return self.table.where(np.asarray(self.table["stage"] != VERIFY_STAGE))
+        return studied(self.table)
+
+
+def key_of(plan: Recommendation) -> Key:
+    return plan.model, str(plan.method["name"]), plan.method.get("rank") or None

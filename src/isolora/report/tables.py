@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from isolora.report import words
-from isolora.report.study import StudyReport
-from isolora.report.trajectories import Trajectory
+from isolora.report.study import StudyReport, key_of
+from isolora.report.trajectories import Key, Trajectory
 
 Row = dict[str, Any]
 
 _RIGHT = ("rank", "learning rate", "seed", "tokens", "FLOPs", "time", "loss")
-_COLUMNS = ("state", "stage", "model", "method", *_RIGHT, "run", "why")
+_COLUMNS = ("state", "stage", "model", "method", *_RIGHT, "run")
 
 
 def law(study: StudyReport) -> Row:
@@ -27,7 +27,7 @@ def law(study: StudyReport) -> Row:
         "with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
         "the intervals come from refits to reweighed runs, since points of one run are not independent."
     )
-    return {"caption": caption, "formula": fit.shape.formula, "rows": rows}
+    return {"caption": caption, "formula": words.formula(fit.shape.formula), "rows": rows}
 
 
 def candidates(study: StudyReport) -> Row:
@@ -63,6 +63,37 @@ def _candidate(row: Mapping[str, Any], score: str, chosen: str) -> Row:
     }
 
 
+def alternatives(study: StudyReport) -> Row | None:
+    """What else the recommended budget buys, best first; None where nothing is recommended."""
+    plan = study.recommendation
+    if plan is None or not plan.alternatives:
+        return None
+    caption = (
+        f"What {words.flops(plan.flops)} FLOPs buy with each choice. The recommendation is the one that does best even with some bad luck, "
+        "and of ranks that the law cannot tell apart the smallest: it costs less memory and forgets less."
+    )
+    return {"caption": caption, "rows": [_alternative(row, key_of(plan)) for row in plan.alternatives]}
+
+
+def _alternative(row: Mapping[str, Any], chosen: Key) -> Row:
+    low, high = row["interval"]
+    rank = row["rank"] or None
+    return {
+        "model": row["model"],
+        "method": row["method"],
+        "rank": rank,
+        "tokens": row["tokens"],
+        "tokens_words": words.count(row["tokens"]),
+        "seconds": row["seconds"],
+        "seconds_words": None if row["seconds"] is None else words.duration(row["seconds"]),
+        "loss": row["predicted_loss"],
+        "loss_words": f"{row['predicted_loss']:.3f}",
+        "width": high - low,
+        "interval_words": f"{low:.3f} to {high:.3f}",
+        "chosen": (row["model"], row["method"], rank) == chosen,
+    }
+
+
 def runs(study: StudyReport) -> Row:
     """A row for each run of the store; for a table that is no store, a row for each trajectory."""
     curves = {curve.run: curve for curve in [*study.curves, *study.proof]}
@@ -76,7 +107,7 @@ def runs(study: StudyReport) -> Row:
 
 
 def _told(curve: Trajectory) -> Row:
-    known = {"run": curve.run, "model": curve.model, "rank": curve.rank, "stage": curve.stage or None, "state": "DONE"}
+    known = {"run": curve.run, "model": curve.model, "method": curve.method or None, "rank": curve.rank, "stage": curve.stage or None, "state": "DONE"}
     return {**known, "learning_rate": None if math.isnan(curve.learning_rate) else curve.learning_rate}
 
 

@@ -1,4 +1,4 @@
-"""What the figures draw: measured curves, one for each run, and the choices (base model, rank) that a law can be asked about."""
+"""What the figures draw: measured curves, one for each run, and the choices (base model, adapter) that a law is asked about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from isolora.laws import Array, Columns
 from isolora.report.palette import short
 from isolora.table import SHORT_NAMES, Table
 
-VERIFY_STAGE = "verify"
+Key = tuple[str, str, int | None]
+"""Base model, method, rank."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Trajectory:
 
     run: str
     model: str
+    method: str
     rank: int | None
     learning_rate: float
     stage: str
@@ -29,8 +31,12 @@ class Trajectory:
     loss_M: Array
 
     @property
+    def key(self) -> Key:
+        return self.model, self.method, self.rank
+
+    @property
     def name(self) -> str:
-        return _named(self.model, self.rank)
+        return named(*self.key)
 
     def loss_at_flops(self, flops: float) -> float:
         """Between two measured points by the logarithm of FLOPs; NaN outside the measured range."""
@@ -40,18 +46,22 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Choice:
-    """A base model with a rank: its weights, its price in FLOPs per token, and the distinct tokens that there are."""
+    """A base model with an adapter: its weights, and the distinct tokens that there are (infinite where none was repeated)."""
 
     model: str
+    method: str
     rank: int | None
     body_parameters: float
     trainable_parameters: float
-    flops_per_token: float
     available_tokens: float
 
     @property
+    def key(self) -> Key:
+        return self.model, self.method, self.rank
+
+    @property
     def name(self) -> str:
-        return _named(self.model, self.rank)
+        return named(*self.key)
 
     def columns(self, tokens_M: Array) -> Columns:
         """What a law takes, for this choice at so many tokens."""
@@ -64,8 +74,14 @@ class Choice:
         }
 
 
+def named(model: str, method: str, rank: int | None) -> str:
+    """'nano-1m, rank 8'; another method than LoRA is named too."""
+    adapter = "" if method in ("lora", "") else f", {method}"
+    return f"{model}{adapter}" if rank is None else f"{model}{adapter}, rank {rank}"
+
+
 def trajectories(table: Table) -> list[Trajectory]:
-    """Every run of the table that has tokens to plot by, in order of size, rank and learning rate."""
+    """Every run of the table, its points with tokens, in order of size, rank and learning rate."""
     table = table.where(table["tokens"] > 0)
     runs = [_trajectory(table.where(table["run"] == run)) for run in dict.fromkeys(table["run"])]
     sizes = {model: index for index, model in enumerate(models(table))}
@@ -75,7 +91,7 @@ def trajectories(table: Table) -> list[Trajectory]:
 def models(table: Table) -> list[str]:
     """Names of the base models, smallest first."""
     names_M, size_M = _models(table), _numbers(table, "body_parameters", 0.0)
-    sizes = {name: float(size) for name, size in zip(names_M, size_M, strict=True)}
+    sizes = {str(name): float(size) for name, size in zip(names_M, size_M, strict=True)}
     return sorted(sizes, key=lambda name: (sizes[name], name))
 
 
@@ -84,15 +100,14 @@ def ranks(runs: Sequence[Trajectory]) -> list[int | None]:
 
 
 def choices(table: Table) -> list[Choice]:
-    """Each (model, rank) of the table, in order of size and rank."""
+    """Each (model, method, rank) of the table, in order of size and rank."""
     table = table.where(table["tokens"] > 0)
-    rank_M, model_M = _numbers(table, "rank", np.nan), _models(table)
-    found = []
-    for model in models(table):
-        for rank in np.unique(rank_M[model_M == model]):
-            same_M = (model_M == model) & ((rank_M == rank) | np.isnan(rank_M) & np.isnan(rank))
-            found.append(_choice(model, rank, table.where(same_M)))
-    return found
+    rows: dict[Key, list[int]] = {}
+    for row, key in enumerate(_keys(table)):
+        rows.setdefault(key, []).append(row)
+    order = {model: index for index, model in enumerate(models(table))}
+    keys = sorted(rows, key=lambda key: (order[key[0]], key[1], key[2] or 0))
+    return [_choice(key, table.where(np.array(rows[key]))) for key in keys]
 
 
 def flops(table: Table) -> Array:
@@ -103,17 +118,14 @@ def flops(table: Table) -> Array:
     return np.where(np.isfinite(measured_M), measured_M, guess_M)
 
 
-def _named(model: str, rank: int | None) -> str:
-    return model if rank is None else f"{model}, rank {rank}"
-
-
 def _trajectory(rows: Table) -> Trajectory:
     rows = rows.where(np.argsort(rows["tokens"], kind="stable"))
-    rank = _numbers(rows, "rank", np.nan)[0]
+    model, method, rank = _keys(rows)[0]
     return Trajectory(
         run=str(rows["run"][0]),
-        model=str(_models(rows)[0]),
-        rank=None if np.isnan(rank) else int(rank),
+        model=model,
+        method=method,
+        rank=rank,
         learning_rate=float(_numbers(rows, "learning_rate", np.nan)[0]),
         stage=str(rows["stage"][0]) if "stage" in rows else "",
         tokens_M=rows["tokens"],
@@ -122,18 +134,21 @@ def _trajectory(rows: Table) -> Trajectory:
     )
 
 
-def _choice(model: str, rank: float, rows: Table) -> Choice:
-    last = int(np.argmax(rows["tokens"]))
-    unique = _numbers(rows, SHORT_NAMES["u"], np.nan)
-    repeated = np.isfinite(unique) & (unique < 0.99 * rows["tokens"])
+def _choice(key: Key, rows: Table) -> Choice:
+    unique_M = _numbers(rows, SHORT_NAMES["u"], np.nan)
+    repeated = bool((unique_M < 0.99 * rows["tokens"]).any())
     return Choice(
-        model=model,
-        rank=None if np.isnan(rank) else int(rank),
-        body_parameters=float(_numbers(rows, "body_parameters", 1.0)[0]),
-        trainable_parameters=float(_numbers(rows, "trainable_parameters", 1.0)[0]),
-        flops_per_token=float(flops(rows)[last] / rows["tokens"][last]),
-        available_tokens=float(unique.max()) if repeated.any() else np.inf,
+        *key,
+        body_parameters=float(_numbers(rows, SHORT_NAMES["n"], 1.0)[0]),
+        trainable_parameters=float(_numbers(rows, SHORT_NAMES["p"], 1.0)[0]),
+        available_tokens=float(np.nanmax(unique_M)) if repeated else float("inf"),
     )
+
+
+def _keys(table: Table) -> list[Key]:
+    methods = [str(method) for method in table["method"]] if "method" in table else [""] * len(table)
+    rank_M = [None if np.isnan(rank) else int(rank) for rank in _numbers(table, "rank", np.nan)]
+    return list(zip(map(str, _models(table)), methods, rank_M, strict=True))
 
 
 def _numbers(table: Table, name: str, otherwise: float) -> Array:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+
+from markupsafe import Markup, escape
 
 from isolora.report.palette import power
 
+_EXPONENT = re.compile(r"\^(-?\w+|\((?:[^()]|\([^()]*\))*\))")
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -53,3 +57,9 @@ def parameter(value: float) -> str:
         exponent = math.floor(math.log10(abs(value)))
         return f"{value / 10.0**exponent:.3f} × {power(exponent)}"
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def formula(text: str) -> Markup:
+    """A law's formula with its exponents raised: 'A n^-a' becomes A n<sup>−a</sup>."""
+    raised = _EXPONENT.sub(lambda found: f"<sup>{found[1].replace('-', '−')}</sup>", str(escape(text)))
+    return Markup(raised.replace(" -> ", " → "))

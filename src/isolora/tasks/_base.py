@@ -39,17 +39,17 @@ class Examples:
 
     def subset(self, chosen: NDArray[np.int64]) -> Examples:
         """The chosen examples, in the order given."""
-        spans = [slice(self.starts[i], self.starts[i + 1]) for i in chosen]
-        starts = np.concatenate([[0], np.cumsum(self.lengths[chosen])])
-        return Examples(np.concatenate([self.ids[s] for s in spans]), np.concatenate([self.labels[s] for s in spans]), starts)
+        places = [np.arange(self.starts[i], self.starts[i + 1]) for i in chosen]
+        source: NDArray[np.int64] = np.concatenate([np.arange(0), *places])
+        return Examples(self.ids[source], self.labels[source], np.concatenate([[0], np.cumsum(self.lengths[chosen])]))
 
 
 @dataclass(frozen=True)
 class Batch:
     """Padded rows and the positions at which a loss is asked.
 
-    input_ids [rows, length]; positions [labels]: indices into the flattened rows; targets [labels]; target_rows [labels]: the row of
-    each; row_weights [rows]: what each row's summed loss counts in the objective.
+    input_ids [rows, length]; positions [labels]: indices into the flattened rows; targets [labels]; target_rows [labels]: the
+    row of each; row_weights [rows]: what each row's summed loss counts in the objective.
     """
 
     input_ids: Tensor

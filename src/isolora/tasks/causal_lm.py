@@ -22,7 +22,7 @@ class CausalLM(Task):
         return Examples(tokens.ids, labels, tokens.starts)
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        """Logits at labelled positions only. Padding is on the right, where causal attention never looks, so no mask is needed."""
+        """Logits at labelled positions only. Padding is on the right, where causal attention never looks: no mask is needed."""
         weights = batch.row_weights[batch.target_rows]
         if plain_head(model):
             hidden = model.base_model(input_ids=batch.input_ids, use_cache=False)[0]
@@ -35,7 +35,7 @@ class CausalLM(Task):
 
 
 def plain_head(model: Any) -> bool:
-    """Whether logits are exactly hidden · Wᵀ with W frozen: no bias, no adapter, and no scaling or capping set in the configuration."""
+    """Whether logits are exactly hidden · Wᵀ with W frozen: no bias, no adapter, no scaling or capping in the configuration."""
     head = model.get_output_embeddings()
     scaled = any(getattr(model.config, key, None) for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"))
     return isinstance(head, nn.Linear) and head.bias is None and not head.weight.requires_grad and not scaled

@@ -1,4 +1,4 @@
-"""What a run consumes, step by step: tokens, padding, passes, FLOPs. The loop books it as it trains, `cost` before anything is trained."""
+"""What a run consumes, step by step: tokens, padding, passes, FLOPs; the loop books it as it trains, `cost` beforehand."""
 
 from __future__ import annotations
 

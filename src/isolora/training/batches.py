@@ -1,4 +1,4 @@
-"""Batches by token budget out of length-sorted pools: little padding, random order, and a position that a resume can return to."""
+"""Batches by token budget out of length-sorted pools: little padding, random order, and a place that a resume can return to."""
 
 from __future__ import annotations
 

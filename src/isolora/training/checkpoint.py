@@ -34,7 +34,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     for name in (TENSORS, STATE, MANIFEST):
         _sync(aside / name)
     shutil.rmtree(final, ignore_errors=True)
-    os.rename(aside, final)
+    aside.rename(final)
     _sync(folder)
     earlier = [candidate for candidate in _found(folder) if candidate < final]
     kept = [final, *islice(filter(_valid, earlier), 1)]

@@ -28,7 +28,7 @@ def row_losses(
     device = next(attached.model.parameters()).device
     for indices in cut_by_tokens(np.argsort(examples.lengths, kind="stable"), examples.lengths, batch_tokens):
         rows = np.tile(indices, len(which))
-        batch = collate(examples, rows, np.ones(len(rows)), pad_id)
+        batch = collate(examples, rows, np.ones(len(rows), np.float32), pad_id)
         spans = spans_of({k: len(indices) for k in which})
         with attached.rows(spans if attached.members > 1 else [(0, 0, -1)]):
             loss = task.loss(attached.model, batch.to(device))

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
 from isolora.methods._base import Attached, Span
 from isolora.store import DIVERGED, DONE, Point
@@ -24,6 +23,7 @@ from isolora.training import checkpoint
 from isolora.training.batches import Indices, collate
 from isolora.training.held_out import mean_losses, spans_of
 from isolora.training.member import Member
+
 
 class Stack:
     """Trains members together. `names` are the runs' identities; points are handed to `write` at every evaluation."""

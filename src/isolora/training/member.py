@@ -17,7 +17,7 @@ from isolora.training.batches import Stream
 
 
 class FlatGroup:
-    """The tensors of one parameter group as views of one buffer, so that clipping, stepping and averaging are single operations."""
+    """The tensors of one parameter group as views of one buffer, so that clipping, stepping, averaging are one operation each."""
 
     def __init__(self, group: ParameterGroup) -> None:
         tensors = group.parameters
@@ -109,5 +109,5 @@ def rate_factor(training: TrainingConfig, step: int, spent: float) -> float:
 
 
 def averaging_weight(exponent: float, step: int) -> float:
-    """Polynomial-decay averaging (Shamir and Zhang 1212.1824): a window that stays a fixed share of the run, whatever its length."""
+    """Polynomial-decay averaging (Shamir and Zhang 1212.1824): a window that stays a fixed share of the run, however long."""
     return (exponent + 1) / (step + exponent)

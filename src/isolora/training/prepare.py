@@ -53,7 +53,9 @@ def examples_of(config: RunConfig, tokenizer: Any, positions: int) -> tuple[Exam
     tokens = [data.tokenise(part, tokenizer, max_length) for part in parts]
     train, held_out = (_learnable(task.examples(Examples(t.ids, t.ids, t.starts))) for t in tokens)
     if not len(train) or not len(held_out):
-        raise DataError(f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)")
+        raise DataError(
+            f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)"
+        )
     return train, held_out
 
 

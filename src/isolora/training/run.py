@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from isolora import ledger, registry
+from isolora import ledger, models, registry
 from isolora.config import RunConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
@@ -104,7 +105,17 @@ def outcome(store: Store, name: str) -> dict[str, Any]:
         result["reason"] = row["reason"]
     points = store.points(name)
     if points:
-        kept = ("loss", "tokens", "padding_tokens", "passes", "step", "flops", "seconds", "trainable_parameters", "peak_memory_bytes")
+        kept = (
+            "loss",
+            "tokens",
+            "padding_tokens",
+            "passes",
+            "step",
+            "flops",
+            "seconds",
+            "trainable_parameters",
+            "peak_memory_bytes",
+        )
         result |= {"perplexity": math.exp(points[-1]["loss"]), **{key: points[-1][key] for key in kept}}
     if row["state"] == DONE:
         result["adapter"] = str(adapter_folder(store, row["stage"], name))
@@ -166,5 +177,7 @@ def _keep(stack: Stack, k: int, folder: Path, config: RunConfig) -> None:
         "run": stack.names[k],
         "loss": member.progress.last_loss,
         "tokens": member.progress.tokens,
+        "base": models.fingerprint(config.model),
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("adapter_*"))},
     }
     (folder / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

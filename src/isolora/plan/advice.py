@@ -1,0 +1,70 @@
+"""The sentences that go with a recommendation: what it rests on too thinly to be taken for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from isolora.fit import Fit
+from isolora.plan.options import Option
+
+_BEYOND = 1.05
+_WIDE_INTERVAL = 0.05
+_NARROW_MARGIN = 1.1
+_FEW_RUNS = 6
+
+
+def warnings(fit: Fit, options: Sequence[Option], option: Option, row: dict[str, Any]) -> Iterator[str]:
+    """What to mind about choosing `option`, whose planned `row` is one of the plan's alternatives."""
+    yield from _about_budget(options, option, row)
+    yield from _about_law(fit, row)
+    yield from _about_size(options, option)
+    if row["epochs"] > 1.0 and "u" not in fit.shape.demands:
+        yield (
+            f"the data is passed over {row['epochs']:.1f} times, which law {fit.law!r} takes for new data:"
+            " beyond about 4 passes the loss will be higher than predicted"
+        )
+
+
+def _about_budget(options: Sequence[Option], option: Option, row: dict[str, Any]) -> Iterator[str]:
+    largest_flops = max(each.largest_flops for each in options)
+    if row["flops"] > _BEYOND * largest_flops:
+        factor = row["flops"] / largest_flops
+        yield f"the budget is {factor:.1f} x the largest measured ({largest_flops:.3g} FLOPs): an extrapolation"
+    if row["tokens"] > _BEYOND * option.largest_tokens:
+        factor = row["tokens"] / option.largest_tokens
+        followed = f"{option.model} at rank {option.rank} was followed for {option.largest_tokens:,.0f} tokens"
+        yield f"{followed}; the plan is {factor:.1f} x that"
+
+
+def _about_law(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
+    low, high = row["interval"]
+    width = (high - low) / row["predicted_loss"]
+    if width > _WIDE_INTERVAL:
+        yield f"the interval is wide: {width:.1%} of the predicted loss"
+    if not fit.holdout:
+        yield "nothing was held out, so how well the law foretells larger budgets was not tested"
+    if fit.runs < _FEW_RUNS:
+        yield f"the law rests on {fit.runs} runs only; its intervals are rough"
+    yield from _about_rivals(fit)
+
+
+def _about_rivals(fit: Fit) -> Iterator[str]:
+    own = [float(each["error"]) for each in fit.candidates if each["law"] == fit.law and "error" in each]
+    others = [each for each in fit.candidates if each["law"] != fit.law and "error" in each]
+    if not (own and others):
+        return
+    rival = min(others, key=lambda each: float(each["error"]))
+    if float(rival["error"]) < _NARROW_MARGIN * min(own):
+        yield (
+            f"law {fit.law!r} was chosen narrowly: it foretold the held-out budgets to {min(own):.2%},"
+            f" {rival['law']!r} to {float(rival['error']):.2%}"
+        )
+
+
+def _about_size(options: Sequence[Option], option: Option) -> Iterator[str]:
+    sizes = {each.body_parameters for each in options}
+    if len(sizes) > 1 and option.body_parameters == max(sizes):
+        yield f"{option.model} is the largest base measured: a larger one may be better still"
+    if len(sizes) > 1 and option.body_parameters == min(sizes):
+        yield f"{option.model} is the smallest base measured: a smaller one may be better still"

@@ -1,0 +1,107 @@
+"""Every law and every capacity term: positive, falling, invertible, and told apart only by points that can."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isolora import laws
+from isolora.errors import ConfigError, TableError
+from isolora.fit.descent import Problem
+from isolora.laws.data_constrained import log_effective_tokens
+
+EVERY = laws.names()
+
+
+def columns(sizes=(6e4, 2.5e5, 1e6), tokens=(8e3, 1.6e4, 3.2e4, 6.4e4, 1.28e5), ranks=(1, 4, 16), unique=3e4):
+    n, d, r = (grid.ravel().astype(float) for grid in np.meshgrid(sizes, tokens, ranks, indexing="ij"))
+    return {"n": n, "d": d, "p": r * np.sqrt(n), "u": np.minimum(d, unique)}
+
+
+def middle(law, points):
+    """A parameter vector in the middle of the law's box."""
+    problem = Problem.of(law, points, np.full(len(points["d"]), 4.0))
+    z = (problem.low + problem.high)[None, :] / 2
+    z[:, : len(law.coefficients)] = 0.0
+    return problem, z
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_more_tokens_never_hurt_and_more_of_anything_lowers_the_loss(name):
+    law, points = laws.resolve(name), columns(unique=1e9)
+    _, theta = (lambda problem, z: (z, problem.theta(z)))(*middle(law, points))
+    at = {key: np.full(3, np.median(values)) for key, values in points.items()} | {"d": np.array([1e4, 1e5, 1e6])}
+    loss = law.predict(theta[0], {**at, "u": at["d"]})
+    assert (loss > 0).all()
+    assert (np.diff(loss) < 0).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_search_vector_and_the_laws_own_parameters_are_the_same_thing(name):
+    law, points = laws.resolve(name), columns()
+    problem, z = middle(law, points)
+    theta = problem.theta(z)
+    assert theta.shape == (1, len(law.parameters))
+    np.testing.assert_allclose(problem.z(theta), z, atol=1e-9)
+    np.testing.assert_allclose(np.log(law.predict(theta, points)), problem.log_loss(z), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_slopes_are_those_of_finite_differences(name):
+    problem, z = middle(laws.resolve(name), columns())
+    _, slopes = problem.log_loss_and_slopes(z)
+    for index in range(z.shape[1]):
+        step = np.zeros_like(z)
+        step[0, index] = 1e-5
+        numeric = (problem.log_loss(z + step) - problem.log_loss(z - step)) / 2e-5
+        np.testing.assert_allclose(slopes[:, index], numeric, atol=2e-6)
+
+
+def test_formulas_by_hand():
+    point = {"n": np.array([100.0]), "d": np.array([16.0]), "p": np.array([9.0]), "u": np.array([4.0])}
+
+    def loss(name, *theta):
+        return laws.resolve(name).predict(np.array(theta), point)[0]
+
+    assert loss("power", 2, 8, 0.5) == pytest.approx(2 + 8 / 4)
+    assert loss("additive", 2, 10, 8, 0.5, 0.5) == pytest.approx(2 + 10 / 10 + 8 / 4)
+    assert loss("multiplicative", 2, 80, 0.5, 0.5) == pytest.approx(2 + 80 / 10 / 4)
+    assert loss("rectified", 2, 10, 8, 0.5, 0.5, 4.0) == pytest.approx(2 + 1 + 8 / (1 + 2))
+    assert loss("additive+capacity", 2, 10, 8, 6, 0.5, 0.5, 0.5) == pytest.approx(2 + 1 + 2 + 6 / 3)
+    assert loss("power+slope", 2, 8, 0.5, 3.0, 1.0) == pytest.approx(2 + 8 * 16 ** (-0.5 * 9 / 12))
+    assert loss("power+saturation", 2, 8, 0.5, 16 / 3, 0.5) == pytest.approx(2 + 8 * 8**-0.5)
+    effective = 4 * (1 + 2 * (1 - np.exp(-3 / 2)))
+    assert loss("data-constrained", 2, 10, 8, 0.5, 0.5, 2.0) == pytest.approx(2 + 1 + 8 * effective**-0.5)
+
+
+@given(st.floats(1, 1e9), st.floats(1, 1e9), st.floats(0.5, 100))
+@settings(max_examples=60, deadline=None)
+def test_repeated_tokens_are_worth_no_more_than_new_ones(tokens, unique, worth):
+    logs = {"d": np.log([tokens]), "u": np.log([min(tokens, unique)])}
+    effective = np.exp(log_effective_tokens(np.array([[np.log(worth)]]), logs))[0, 0]
+    assert effective <= tokens * (1 + 1e-9)
+    assert effective <= unique * (1 + worth) * (1 + 1e-9) or tokens <= unique
+    if tokens <= unique:
+        assert effective == pytest.approx(tokens)
+
+
+def test_what_the_points_cannot_tell_apart_is_said_in_one_line():
+    one_size = columns(sizes=(1e6,))
+    with pytest.raises(TableError, match=r"law 'additive' needs 3 or more distinct n; the table has 1 \(1e\+06\)"):
+        laws.resolve("additive").demand(one_size)
+    with pytest.raises(TableError, match="two or more distinct p at one n"):
+        laws.resolve("additive+slope").demand(columns(ranks=(4,)))
+    with pytest.raises(TableError, match="beyond the first pass"):
+        laws.resolve("data-constrained").demand(columns(unique=1e9))
+    with pytest.raises(TableError, match="needs a column n"):
+        laws.resolve("additive").demand({"d": one_size["d"]})
+    laws.resolve("power").demand(one_size)
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'additive'"):
+        laws.resolve("aditive")
+    with pytest.raises(ConfigError, match="did you mean 'slope'"):
+        laws.resolve("additive+slop")

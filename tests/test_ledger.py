@@ -1,0 +1,124 @@
+"""The ledger against torch's FLOP counter over real steps, and against sums worked by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from isolora import registry
+from isolora.config import RunConfig
+from isolora.errors import ConfigError
+from isolora.ledger import PHASES, Flops, Ledger, _addmm_flops, rehearse
+from isolora.tasks._base import Batch
+
+torch.set_num_threads(1)
+SHAPES = ((3, 11, 20), (2, 29, 57), (5, 7, 35))
+"""(rows, length, labels); none is rehearsed."""
+LAST_LAYER = {"llama": r"model\.layers\.1\..*_proj", "gpt2": r"transformer\.h\.1\..*"}
+ADAPTERS: dict[str, Any] = {
+    "all-linear": {"targets": "all-linear"},
+    "dropout": {"targets": "all-linear", "dropout": 0.2},
+    "embedding": {"targets": ["embed_tokens", "wte", "q_proj", "c_attn"]},
+    "head": {"targets": ["lm_head", "down_proj", "c_proj"]},
+}
+
+
+def a_run(folder: Path, kind: str, **method: Any) -> RunConfig:
+    model = tiny.MODELS[kind]()
+    model.config.save_pretrained(folder)
+    return tiny.run(method={"rank": 3, **method}).model_copy(update={"model": str(folder)})
+
+
+def a_batch(rows: int, length: int, labels: int) -> Batch:
+    positions = torch.arange(labels)
+    return Batch(tiny.ids(rows, length), positions, positions % tiny.VOCABULARY, positions // length, torch.ones(rows))
+
+
+def counted(config: RunConfig, kind: str, shape: tuple[int, int, int]) -> int:
+    """FLOPs of a real forward and backward pass on the CPU, attention done in plain products."""
+    method = registry.load("method", "lora")
+    attached = method.attach(tiny.MODELS[kind](), [method.settings(config.method.fields())], [0])
+    attached.train(True)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flops})
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        registry.load("task", "causal-lm").loss(attached.model, a_batch(*shape)).objective.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", LAST_LAYER)
+@pytest.mark.parametrize("adapters", [*ADAPTERS, "last layer"])
+def test_equals_torchs_counter_over_real_steps(kind: str, adapters: str, tmp_path: Path) -> None:
+    config = a_run(tmp_path, kind, **ADAPTERS.get(adapters, {"targets": LAST_LAYER[kind]}))
+    ledger = rehearse(config)
+    for shape in SHAPES:
+        assert ledger.flops(*shape).total == pytest.approx(counted(config, kind, shape), rel=1e-9), shape
+
+
+def test_nothing_is_spent_below_the_first_trained_module(tmp_path: Path) -> None:
+    whole = rehearse(a_run(tmp_path, "llama", targets="all-linear")).flops(2, 10, 20)
+    last = rehearse(a_run(tmp_path, "llama", targets=LAST_LAYER["llama"])).flops(2, 10, 20)
+    assert last.backward_weights == pytest.approx(whole.backward_weights / 2)
+    assert last.backward_inputs < 0.6 * whole.backward_inputs
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_gradients_to_weights_are_two_thin_products_per_module(kind: str, tmp_path: Path) -> None:
+    rank, rows, length = 3, 4, 13
+    ledger = rehearse(a_run(tmp_path, kind, targets="all-linear"))
+    linears = {
+        "llama": [(16, 16), (16, 8), (16, 8), (16, 16), (16, 40), (16, 40), (40, 16)],
+        "gpt2": [(16, 48), (16, 16), (16, 64), (64, 16)],
+    }
+    expected = sum(2 * rows * length * rank * (inputs + outputs) for inputs, outputs in 2 * linears[kind])
+    assert ledger.flops(rows, length, rows * length).backward_weights == pytest.approx(expected, rel=1e-12)
+
+
+def test_phases_by_hand(tmp_path: Path) -> None:
+    """A tiny LLaMA: 2 layers, width 16, 4 heads of 4 (2 of keys and values), inner width 40, rank 3 on every linear layer."""
+    rows, length, labels, rank = 3, 11, 20, 3
+    tokens = rows * length
+    layer = [(16, 16), (16, 8), (16, 8), (16, 16), (16, 40), (16, 40), (40, 16)]
+    linear = sum(2 * tokens * inputs * outputs for inputs, outputs in 2 * layer)
+    thin = sum(2 * tokens * rank * (inputs + outputs) for inputs, outputs in 2 * layer)
+    attention = 2 * 2 * (2 * rows * length**2 * 16)  # scores and their use as weights, in 2 layers
+    head = 2 * labels * 16 * tiny.VOCABULARY
+    first = sum(2 * tokens * (inputs * outputs + rank * inputs) for inputs, outputs in layer[:3])  # nothing flows below
+    flops = rehearse(a_run(tmp_path, "llama", targets="all-linear")).flops(rows, length, labels)
+    assert flops.forward == pytest.approx(linear + thin + attention + head, rel=1e-12)
+    assert flops.backward_inputs == pytest.approx(linear + thin + 2 * attention + head - first, rel=1e-12)
+    assert flops.backward_weights == pytest.approx(thin, rel=1e-12)
+
+
+def test_about_four_per_frozen_and_six_per_trained_weight(tmp_path: Path) -> None:
+    """Per token, for a body that outweighs attention: the rule of thumb that the exact count replaces."""
+    model = tiny.llama(hidden_size=256, intermediate_size=700, num_hidden_layers=4)
+    model.config.save_pretrained(tmp_path)
+    ledger = rehearse(tiny.run(method={"rank": 8}).model_copy(update={"model": str(tmp_path)}))
+    per_token = ledger.flops(1, 8, 0).total / 8
+    assert per_token == pytest.approx(4 * ledger.body_parameters + 6 * ledger.trainable_parameters, rel=0.05)
+
+
+def test_what_a_step_is_priced_by() -> None:
+    """Per row, row·length, row·length², label and step."""
+    ledger = Ledger(np.array([[1.0, 10, 100, 1000, 10000]] * 3), np.zeros(5), 1, 1, 1)
+    assert ledger.flops(2, 3, 4).forward == 2 + 2 * 3 * 10 + 2 * 9 * 100 + 4 * 1000 + 10000
+    assert ledger.flops(2, 3, 4, steps=0).forward == 2 + 60 + 1800 + 4000
+
+
+def test_flops_add_up() -> None:
+    total = Flops(1, 2, 3) + Flops(10, 20, 30)
+    assert total.to_json() == {"forward": 11, "backward_inputs": 22, "backward_weights": 33, "total": 66}
+    assert tuple(total.to_json())[:3] == PHASES
+
+
+def test_what_cannot_be_found_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="model: cannot load 'nano-1q'; did you mean") as caught:
+        rehearse(RunConfig(model="nano-1q"))
+    assert "\n" not in str(caught.value)

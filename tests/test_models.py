@@ -1,0 +1,81 @@
+"""Base models: where a name leads, what is counted, what a wrong name says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from isolora import models
+from isolora.config import RunConfig
+from isolora.errors import ConfigError
+
+torch.set_num_threads(1)
+CLASS = "AutoModelForCausalLM"
+
+
+def a_run(model: object) -> RunConfig:
+    return RunConfig(model=str(model))
+
+
+def test_a_local_folder_loads_in_float32(tmp_path: Path) -> None:
+    tiny.save(tmp_path, tiny.llama().half())
+    base = models.load(a_run(tmp_path), CLASS)
+    assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
+    assert not base.model.training
+    assert base.tokenizer("w5 w6 nonsense")["input_ids"] == [5, 6, 1]
+    assert base.max_length == 64
+
+
+def test_bodies_are_counted_without_embeddings_and_head() -> None:
+    width, inner, layers = 16, 40, 2
+    attention = 2 * width * width + 2 * width * 8
+    body = layers * (attention + 3 * width * inner + 2 * width) + width
+    for tied, tables in ((False, 2), (True, 1)):
+        base = models.measured("tiny", tiny.llama(tie_word_embeddings=tied), None)
+        assert base.body_parameters == body
+        assert base.model_parameters == body + tables * tiny.VOCABULARY * width
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_skeleton_counts_as_the_loaded_model_does(kind: str, tmp_path: Path) -> None:
+    tiny.save(tmp_path, tiny.MODELS[kind]())
+    bones, loaded = models.skeleton(a_run(tmp_path), CLASS), models.load(a_run(tmp_path), CLASS)
+    assert all(parameter.is_meta for parameter in bones.model.parameters())
+    assert bones.body_parameters == loaded.body_parameters
+    assert bones.model_parameters == loaded.model_parameters
+    assert bones.max_length == loaded.max_length
+
+
+def test_names_that_lead_nowhere_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    cases = {
+        "no/such-model": "cannot load 'no/such-model'",
+        str(tmp_path / "empty"): "has no config.json",
+        "nano-1q": "did you mean 'nano-",
+    }
+    for name, line in (cases | {str(tmp_path / "broken"): "cannot load"}).items():
+        for open_it in (models.load, models.skeleton):
+            with pytest.raises(ConfigError, match=line) as caught:
+                open_it(a_run(name), CLASS)
+            assert str(caught.value).startswith("model: ")
+            assert "\n" not in str(caught.value)
+
+
+def test_fingerprints_follow_the_weights(tmp_path: Path) -> None:
+    one, other = tiny.llama(), tiny.llama()
+    other.lm_head.weight.data[0, 0] += 1
+    folders = [tiny.save(tmp_path / name, model) for name, model in (("one", one), ("same", tiny.llama()), ("other", other))]
+    first, same, changed = map(models.fingerprint, folders)
+    assert first == same != changed
+    assert models.fingerprint("some/hub-model") == "some/hub-model"
+
+
+def test_packaged_models_are_folders_of_their_name() -> None:
+    for name, folder in models.packaged().items():
+        assert folder.name == name
+        assert models.locate(name) == str(folder)
