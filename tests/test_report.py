@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -10,12 +12,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from isolora import fit as fitting
-from isolora import plan as planning
 from isolora import report
-from isolora.report import agreement, frontier, isoflop, loss_curves, palette, words
-from isolora.report.page import plain
-from isolora.report.trajectories import choices, models, trajectories
+from isolora.fit import fit
+from isolora.plan import Budget, plan
+from isolora.report import frontier, palette, words
+from isolora.report.page import plain, render
+from isolora.store import Run, Store
 from isolora.table import from_columns
 
 SIZES = {"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3, "nano-1m": 1.05e6}
@@ -66,22 +68,36 @@ def store_rows(rows):
     """What `Store.runs()` would say of them, with one run that diverged."""
     keys = NAMES[:6]
     known = {row[0]: dict(zip(keys, row, strict=True)) for row in zip(*(rows[key] for key in keys), strict=True)}
-    place = json.dumps({"versions": {"isolora": "0.1.0", "torch": "2.13.0"}, "commit": "0f3a91c", "device": "a CPU", "threads": 2})
+    place = json.dumps(
+        {"versions": {"isolora": "0.1.0", "torch": "2.13.0"}, "commit": "0f3a91c", "device": "a CPU", "threads": 2}
+    )
     runs = [{**run, "seed": 0, "state": "DONE", "reason": "", "environment": place} for run in known.values()]
-    lost = {"run": "nano-1m/32/0.3", "rank": 32, "learning_rate": 0.3, "state": "DIVERGED", "reason": "loss not finite at step 41"}
+    lost = {
+        "run": "nano-1m/32/0.3",
+        "rank": 32,
+        "learning_rate": 0.3,
+        "state": "DIVERGED",
+        "reason": "loss not finite at step 41",
+    }
     return [*runs, {**runs[-1], **lost}]
 
 
-def with_proof(rows, plan, size=1.05e6):
-    """The same columns and the run that verified the plan."""
-    rank = plan.method["rank"]
+def with_proof(rows, advice, size=1.05e6):
+    """The same columns and the run that verified the advice."""
+    rank = advice.method["rank"]
     trained = rank * 30 * size**0.5
-    known = {"run": "proof", "model": plan.model, "method": "lora", "stage": "verify", "rank": rank, "learning_rate": 1e-2}
+    known = {"run": "proof", "model": advice.model, "method": "lora", "stage": "verify", "rank": rank, "learning_rate": 1e-2}
     known |= {"body_parameters": size, "trainable_parameters": trained}
     points = []
-    for tokens in plan.tokens / 2.0 ** np.arange(8, -1, -1):
-        flops = tokens * plan.flops / plan.tokens
-        spent = {"tokens": tokens, "unique_tokens": tokens, "unique_examples": tokens / 88, "flops": flops, "seconds": flops / 4e10}
+    for tokens in advice.tokens / 2.0 ** np.arange(8, -1, -1):
+        flops = tokens * advice.flops / advice.tokens
+        spent = {
+            "tokens": tokens,
+            "unique_tokens": tokens,
+            "unique_examples": tokens / 88,
+            "flops": flops,
+            "seconds": flops / 4e10,
+        }
         points.append({**known, **spent, "loss": true_loss(size, tokens, trained)})
     return {name: [*values, *(point[name] for point in points)] for name, values in rows.items()}
 
@@ -89,13 +105,236 @@ def with_proof(rows, plan, size=1.05e6):
 def make_study(rows=None, **more):
     rows = rows or columns()
     table = from_columns(rows, {})
-    fit = fitting.fit(table, bootstrap=100)
-    advice = planning.plan(fit, table, planning.Budget(4.2 * float(table["flops"].max()), "flops"))
+    fitted = fit(table, bootstrap=100)
+    advice = plan(fitted, table, Budget(4.2 * float(table["flops"].max()), "flops"))
     rows = with_proof(rows, advice)
     proof = Proof(advice.predicted_loss, advice.interval, rows["loss"][-1], advice.flops, 4.2)
-    return replace(report.StudyReport("demo", from_columns(rows, {}), fit, advice, proof, store_rows(rows)), **more)
+    return replace(report.StudyReport("demo", from_columns(rows, {}), fitted, advice, proof, store_rows(rows)), **more)
 
 
 @pytest.fixture(scope="module")
 def study():
     return make_study()
+
+
+class Page(HTMLParser):
+    """Scripts, attributes and visible text of a page, as a browser would read them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.scripts, self.attributes, self.texts, self.inside = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, name, value) for name, value in attributes]
+        if tag in ("script", "style"):
+            self.inside.append(tag)
+        if tag == "script":
+            self.scripts.append((dict(attributes), ""))
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self.inside.pop()
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.texts.append(data)
+        elif self.inside[-1] == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+    def figure(self, key):
+        return next(json.loads(body) for attributes, body in self.scripts if attributes.get("id") == f"figure-{key}")
+
+
+@pytest.fixture(scope="module")
+def html(study):
+    return render(study)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_one_file_with_plotly_once_and_no_network(html, page):
+    assert html.count("* plotly.js v") == 1
+    assert not [entry for entry in page.attributes if entry[1] in ("src", "srcset", "data", "action")]
+    assert not [value for _, name, value in page.attributes if name == "href" and not value.startswith("#")]
+    assert "@import" not in html.split("<body>")[0]
+    assert "url(" not in html.split("<body>")[0]
+
+
+def test_only_our_scripts_may_run(html, page):
+    """The policy lists the digests of exactly the scripts that are there, so that an injected one would be refused."""
+    policy = next(value for _, name, value in page.attributes if name == "content" and "default-src" in value)
+    bodies = [body for attributes, body in page.scripts if attributes.get("type") != "application/json"]
+    digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in bodies]
+    assert len(digests) == 2
+    assert policy.startswith("default-src 'none'")
+    assert policy.endswith("script-src " + " ".join(f"'sha256-{digest}'" for digest in digests))
+
+
+def test_says_what_to_train_and_whether_it_held(study, page):
+    advice, proof = study.recommendation, study.verification
+    assert f"Train {advice.model} with LoRA of rank {advice.method['rank']}" in page.text
+    assert f"{advice.predicted_loss:.3f} nats per token" in page.text
+    assert f"95 % interval {advice.interval[0]:.3f} to {advice.interval[1]:.3f}" in page.text
+    assert all(warning in page.text for warning in advice.warnings)
+    assert f"measured {proof.measured:.3f}" in page.text
+    assert f"{100 * proof.relative_error:.1f} % off and inside the 95 % interval, at 4.2 ×" in page.text
+
+
+def test_a_miss_is_called_a_miss(study):
+    missed = replace(study.verification, measured=study.recommendation.interval[1] * 1.02)
+    text = Page(render(replace(study, verification=missed))).text
+    assert "The prediction missed." in text
+    assert "off and outside the 95 % interval" in text
+
+
+def test_text_from_outside_is_escaped(study):
+    """A model, a run, a reason and a title that are markup stay text, in tables and in figures."""
+    rows = columns()
+    for name in ("model", "run"):
+        rows[name] = [f"{EVIL}{value}" for value in rows[name]]
+    runs = [{**run, "model": EVIL, "run": f"{EVIL}{run['run']}", "reason": EVIL} for run in store_rows(columns())]
+    evil = replace(study, table=from_columns(rows, {}), title=EVIL, runs=runs, recommendation=None, verification=None)
+    html = render(evil)
+    assert EVIL not in html
+    page = Page(html)
+    assert EVIL in page.text
+    assert len([attributes for attributes, _ in page.scripts if attributes.get("type") != "application/json"]) == 2
+    shown = json.dumps([page.figure(key) for key in ("curves", "isoflop", "frontier", "agreement")])
+    names = re.findall(r'"(?:name|text|hovertemplate)": "((?:[^"\\]|\\.)*)"', shown)
+    assert not [name for name in names if "<script" in name]
+    assert any("&lt;script&gt;" in name for name in names)
+
+
+def test_every_run_is_listed_with_its_state(study, page):
+    states = [value for _, name, value in page.attributes if name == "class" and value.startswith("state ")]
+    assert states.count("state diverged") == 1
+    assert len(states) == len(study.runs) == 38
+    assert "loss not finite at step 41" in page.text
+    assert "38 in all, one diverged and was stopped" in page.text
+
+
+def test_environment_is_shown(page):
+    for words_ in ("torch 2.13.0", "0f3a91c", "a CPU", "threads"):
+        assert words_ in page.text
+
+
+def test_law_lines_are_the_law(study, page):
+    """A line of the page, asked at one of its points, is the fit's own prediction."""
+    [line] = [trace for trace in page.figure("curves")["data"] if trace.get("name") == "law: nano-440k, rank 8"]
+    choice = next(choice for choice in study.choices if choice.name == "nano-440k, rank 8")
+    expected = study.fit.predict(choice.columns(np.array(line["x"])))
+    np.testing.assert_allclose(line["y"], expected, rtol=1e-6)
+    assert line["x"][0] == pytest.approx(study.fit.cut)
+    assert line["x"][-1] == 4096 * 2**6
+
+
+def test_recommendation_and_proof_are_marked_in_every_figure(study, page):
+    advice, proof = study.recommendation, study.verification
+    places = {"curves": advice.tokens, "isoflop": 1.05e6, "frontier": advice.flops}
+    for key, x in places.items():
+        marks = {trace["name"]: trace for trace in page.figure(key)["data"] if trace.get("legend") == "legend3"}
+        star, ring = marks["predicted, 95 % interval"], marks["measured afterwards"]
+        assert (star["x"][0], star["y"][0]) == pytest.approx((x, advice.predicted_loss))
+        assert star["y"][0] + star["error_y"]["array"][0] == pytest.approx(advice.interval[1])
+        assert (ring["x"][0], ring["y"][0]) == pytest.approx((x, proof.measured))
+
+
+def test_measured_isoflop_points_lie_between_their_neighbours(study):
+    """At the FLOPs of an evaluation the interpolation returns the evaluation, halfway its geometric middle's."""
+    run = study.fitted[0]
+    assert run.loss_at_flops(run.flops[2]) == pytest.approx(run.loss[2])
+    middle = run.loss_at_flops(float(np.sqrt(run.flops[2] * run.flops[3])))
+    assert middle == pytest.approx((run.loss[2] + run.loss[3]) / 2)
+    assert np.isnan(run.loss_at_flops(run.flops[-1] * 1.01))
+
+
+def test_frontier_is_never_above_a_choice(study):
+    """The frontier's model at a budget beats each of the others there, bad luck included."""
+    traces = [trace for trace in frontier.figure(study)["data"] if str(trace.get("name", "")).startswith("best: ")]
+    budgets = [x for trace in traces for x in trace["x"]]
+    assert budgets == sorted(budgets)
+    assert budgets[-1] == pytest.approx(study.recommendation.flops)
+    assert traces[-1]["name"] == f"best: {study.recommendation.model}"
+
+
+def test_held_out_points_are_the_fits_own(study, page):
+    [trace] = [trace for trace in page.figure("agreement")["data"] if trace.get("name") == "held out of the fit"]
+    points = study.fit.holdout["points"]
+    np.testing.assert_allclose(trace["x"], [point["predicted"] for point in points], rtol=1e-6)
+    np.testing.assert_allclose(trace["y"], [point["measured"] for point in points], rtol=1e-6)
+
+
+def test_a_foreign_table_needs_only_tokens_and_loss():
+    """No names, sizes, FLOPs or store: curves, agreement and the law remain."""
+    tokens = np.geomspace(1e4, 1e6, 12)
+    table = from_columns({"tokens": tokens.tolist(), "loss": (2 + 40 * tokens**-0.3).tolist(), "run": ["only"] * 12}, {})
+    study = report.StudyReport("table.csv", table, fit(table, bootstrap=0))
+    page = Page(render(study))
+    assert "The law of 1 base model: power" in page.text
+    assert [attributes["id"] for attributes, _ in page.scripts if "id" in attributes] == ["figure-curves", "figure-agreement"]
+
+
+def test_report_of_a_folder(study, tmp_path):
+    """States come from the store, the title from the study's own description, and nothing but the page is left behind."""
+    folder = tmp_path / "kept"
+    store = Store(folder)
+    store.add([Run("r1", "grid", "nano-1m", "causal-lm", "lora", 8, 0.01, 0, "{}")], {"device": "a CPU"})
+    store.set_state(["r1"], "DIVERGED", "loss not finite at step 7")
+    (folder / "study.json").write_text(json.dumps({"study": {"name": "mine"}}))
+    path = report.report(folder, study.table, study.fit, tmp_path / "deep" / "report.html")
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert "isolora · mine" in text
+    assert "loss not finite at step 7" in text
+
+
+def test_what_is_not_finite_becomes_null():
+    assert json.dumps(plain({"y": [1.0, float("nan"), float("inf")], "n": 3})) == '{"y": [1.0, null, null], "n": 3}'
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.count(12_400), "12,400"),
+        (words.count(3_214_000), "3.21 million"),
+        (words.count(999_800), "1 million"),
+        (words.flops(4.19e13), "4.2 × 10¹³"),
+        (words.flops(9.97e12), "1.0 × 10¹³"),
+        (words.duration(41.2), "41 s"),
+        (words.duration(210), "3.5 min"),
+        (words.passes(1.001), "one pass"),
+        (words.passes(2.5), "2.5 passes"),
+        (words.percent(0.0053), "0.53 %"),
+        (words.parameter(803.94), "803.9"),
+        (words.parameter(3.705e6), "3.705 × 10⁶"),
+        (words.formula("F (d/F)^(p/(p+P)) + B d^-b"), "F (d/F)<sup>(p/(p+P))</sup> + B d<sup>−b</sup>"),
+        (palette.short(12_400), "12.4k"),
+        (palette.short(999_900), "1M"),
+    ],
+)
+def test_words(shown, expected):
+    assert shown == expected
+
+
+@pytest.mark.parametrize(("low", "high"), [(4.2, 8.3), (1.01, 1.04), (0.2, 9.0), (3.9991, 4.0009)])
+def test_loss_ticks_are_few_and_told_apart(low, high):
+    ticks = palette.loss_ticks(low, high)
+    assert 3 <= len(ticks) <= 11
+    assert len({text for _, text in ticks}) == len(ticks)
+    assert all(float(text) == pytest.approx(value) for value, text in ticks)
+
+
+def test_size_colours_grow_darker():
+    """Order survives without hue: luminance falls along the ramp."""
+    weights = (0.2126, 0.7152, 0.0722)
+    shades = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in palette.ramp(palette.SIZE_RAMP, 6)]
+    luminance = [sum(w * channel for w, channel in zip(weights, shade, strict=True)) for shade in shades]
+    assert luminance == sorted(luminance, reverse=True)

@@ -54,8 +54,8 @@ class Adapter:
 
 
 def find(folder: Path) -> Path:
-    """The adapter's own folder: the one given, or `adapter` inside a run's folder."""
-    for place in (folder, folder / "adapter"):
+    """The adapter's own folder: the one given, `adapter` inside a run's folder, or `recommended` inside a study's."""
+    for place in (folder, folder / "adapter", folder / "recommended"):
         if (place / RECORD).is_file():
             return place
     several = sorted(path.parent for path in folder.glob(f"adapters/*/{RECORD}"))

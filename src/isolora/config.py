@@ -134,8 +134,8 @@ class RunConfig(Settings):
         return self
 
     def identity(self) -> str:
-        """Content hash of the configuration: 16 hexadecimal digits, equal for equal runs."""
-        return content_hash(self.model_dump())
+        """Content hash of all that decides the result: 16 hexadecimal digits, equal for equal runs."""
+        return content_hash(self.model_dump(exclude={"training": {"checkpoint_seconds"}}))
 
 
 class TuneConfig(Settings):

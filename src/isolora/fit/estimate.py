@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit import bootstrap as bootstrapping
-from isolora.fit import holdout as competition
 from isolora.fit.points import Points, from_table, studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
 from isolora.fit.search import Found, search
-from isolora.laws import Array, Law
+from isolora.fit.verdict import Verdict, judged, unjudged
+from isolora.laws import Law
 from isolora.table import Table
 
 HOLDOUTS = ("largest", "none")
-_UNJUDGED_DRIFT = 0.02
-"""Error per unit of log distance where nothing was held out: twice what was seen on nano bases."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the competition decided, and what it saw."""
-
-    law: Law
-    cut: float
-    drift: float = _UNJUDGED_DRIFT
-    holdout: dict[str, Any] = field(default_factory=dict)
-    candidates: tuple[dict[str, object], ...] = ()
 
 
 def fit(
@@ -49,8 +34,8 @@ def fit(
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
     points = from_table(best_learning_rates(studied(table)))
     contenders = _contenders(law, points)
-    verdict = _judged(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
-    return _fitted(points.where(points.columns["d"] >= verdict.cut), verdict, bootstrap, seed)
+    verdict = judged(points, contenders) if holdout == "largest" else unjudged(points, contenders)
+    return _fitted(points, verdict, bootstrap, seed)
 
 
 def _contenders(name: str, points: Points) -> list[Law]:
@@ -81,59 +66,8 @@ def _demand(law: Law, points: Points) -> None:
         raise TableError(f"law {law.name!r} needs {len(law.parameters) + 2} or more points; the table has {len(points)}")
 
 
-def _judged(points: Points, contenders: Sequence[Law]) -> Verdict:
-    held_M = competition.split(points)
-    early, late = points.where(~held_M), points.where(held_M)
-    candidates = competition.compete(points, [law.name for law in contenders], held_M)
-    chosen = competition.chosen(candidates, late.run)
-    distance_H = np.log(late.columns["d"] / early.columns["d"].max())
-    return Verdict(
-        laws.resolve(chosen.law),
-        chosen.cut,
-        _drift(chosen.log_ratio, distance_H),
-        _told(chosen, early, late),
-        tuple(candidate.row() for candidate in candidates),
-    )
-
-
-def _drift(log_ratio_H: Array, distance_H: Array) -> float:
-    """Standard deviation of the log error per unit of log distance beyond the fitted points."""
-    beyond_H = np.maximum(distance_H, 0.0)
-    return float(np.sqrt((log_ratio_H**2).mean() / max((beyond_H**2).mean(), 0.1)))
-
-
-def _told(chosen: competition.Candidate, early: Points, late: Points) -> dict[str, Any]:
-    error_H = np.abs(np.expm1(chosen.log_ratio))
-    predicted_H = late.loss * np.exp(chosen.log_ratio)
-    rows = zip(late.run, late.columns["d"], late.flops, late.loss, predicted_H, error_H, strict=True)
-    names = ("run", "tokens", "flops", "measured", "predicted", "relative_error")
-    return {
-        "mean": float(error_H.mean()),
-        "median": float(np.median(error_H)),
-        "max": float(error_H.max()),
-        "count": len(error_H),
-        "factor": float(late.flops.max() / early.flops.max()),
-        "points": [dict(zip(names, (late.names[run], *map(float, values)), strict=True)) for run, *values in rows],
-    }
-
-
-def _unjudged(points: Points, contenders: Sequence[Law]) -> Verdict:
-    """Without a holdout: Akaike's criterion on the summed objective (a Laplace-like likelihood in units of its scale)."""
-    everything_1M = np.ones((1, len(points)))
-    objectives = [search(law, points, everything_1M).objective[0] for law in contenders]
-    scores = [
-        len(points) * np.log(max(value, 1e-12)) + len(law.parameters) for law, value in zip(contenders, objectives, strict=True)
-    ]
-    cut = float(points.columns["d"].min())
-    rows = tuple(
-        {"law": law.name, "cut": cut, "parameters": len(law.parameters), "objective": float(value)}
-        for law, value in zip(contenders, objectives, strict=True)
-    )
-    return Verdict(contenders[int(np.argmin(scores))], cut, candidates=rows)
-
-
-def _fitted(points: Points, verdict: Verdict, count: int, seed: int) -> Fit:
-    found = search(verdict.law, points, np.ones((1, len(points))))
+def _fitted(everything: Points, verdict: Verdict, count: int, seed: int) -> Fit:
+    points, found = _above(everything, verdict.law, verdict.cut)
     draws_KT = bootstrapping.replicates(found.problem, found.z[0], points, count, seed)
     theta_T = found.theta[0]
     names = verdict.law.parameters
@@ -152,7 +86,19 @@ def _fitted(points: Points, verdict: Verdict, count: int, seed: int) -> Fit:
         drift=verdict.drift,
         ranges={name: (float(points.columns[name].min()), float(points.columns[name].max())) for name in verdict.law.demands},
         draws=draws_KT,
+        rivals=tuple(_rival(everything, name, cut) for name, cut in verdict.rivals),
     )
+
+
+def _above(points: Points, law: Law, cut: float) -> tuple[Points, Found]:
+    """The points above a lower cut, all of weight one, and the law's fit to them."""
+    kept = points.where(points.columns["d"] >= cut)
+    return kept, search(law, kept, np.ones((1, len(kept))))
+
+
+def _rival(points: Points, name: str, cut: float) -> tuple[str, tuple[float, ...]]:
+    _, found = _above(points, laws.resolve(name), cut)
+    return name, tuple(map(float, found.theta[0]))
 
 
 def _noise(found: Found, points: Points) -> float:

@@ -26,6 +26,7 @@ class Fit:
     points of `runs` trajectories above `cut` tokens. `holdout` tells how well the law foretold the largest budgets before
     it saw them, `candidates` all that competed. `draws` (K, T) are bootstrap parameters, `noise` the standard deviation of
     a point about the law, `drift` that of the error per unit of log distance beyond `ranges`, the fitted columns' ends.
+    `rivals` are other laws (name, parameters) that foretold about as well, fitted to the same points.
     """
 
     law: str
@@ -41,6 +42,7 @@ class Fit:
     drift: float
     ranges: Mapping[str, tuple[float, float]]
     draws: Array
+    rivals: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     @cached_property
     def shape(self) -> Law:
@@ -54,14 +56,18 @@ class Fit:
     def interval(self, columns: Mapping[str, Any], level: float = 0.95) -> tuple[Array, Array]:
         """Where the measured loss of a new trajectory will lie: lower and upper ends, (M,) each.
 
-        Three independent shares: the parameters (bootstrap), the noise of one more run, and the drift of reality from the
-        law beyond the fitted range, as seen on the held-out budgets.
+        Four shares, taken as independent: the parameters (bootstrap), the noise of one more run, the drift of reality from
+        the law beyond the fitted range, as seen on the held-out budgets, and the disagreement of rival laws.
         """
         complete = self._complete(columns)
         log_loss_M = np.log(self.predict(complete))
         below_M, above_M = self._parameter_spread(complete, log_loss_M, level)
-        degrees = max(self.runs - 1, 2)
-        own_M = stats.t.ppf(0.5 + level / 2, degrees) * np.hypot(self.noise, self.drift * self.distance(complete))
+        shares = [
+            np.full_like(log_loss_M, self.noise),
+            self.drift * self.distance(complete),
+            self._disagreement(complete, log_loss_M),
+        ]
+        own_M = stats.t.ppf(0.5 + level / 2, max(self.runs - 1, 2)) * np.sqrt(np.square(shares).sum(axis=0))
         return np.exp(log_loss_M - np.hypot(below_M, own_M)), np.exp(log_loss_M + np.hypot(above_M, own_M))
 
     def distance(self, columns: Mapping[str, Any]) -> Array:
@@ -96,8 +102,9 @@ class Fit:
         if state.pop("version", None) != _STATE_VERSION or set(state) != {field.name for field in fields(cls)}:
             raise TableError(f"not a fit written by this version of isolora (format {_STATE_VERSION})")
         pairs = {name: {key: tuple(ends) for key, ends in state[name].items()} for name in ("intervals", "ranges")}
+        rivals = tuple((name, tuple(theta)) for name, theta in state["rivals"])
         draws = np.array(state["draws"], dtype=float).reshape(-1, len(state["parameters"]))
-        return cls(**{**state, **pairs, "candidates": tuple(state["candidates"]), "draws": draws})
+        return cls(**{**state, **pairs, "candidates": tuple(state["candidates"]), "draws": draws, "rivals": rivals})
 
     def __str__(self) -> str:
         lines = [
@@ -117,9 +124,16 @@ class Fit:
 
     def _complete(self, columns: Mapping[str, Any]) -> dict[str, Array]:
         complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in columns.items()}
-        if "u" in self.shape.demands:
-            complete.setdefault("u", complete["d"])
+        complete.setdefault("u", complete["d"])
         return complete
+
+    def _disagreement(self, columns: Mapping[str, Array], log_loss_M: Array) -> Array:
+        """Root mean square distance of the rivals' log losses from this law's, (M,), this law among them at zero."""
+        squares = [
+            (np.log(laws.resolve(name).predict(np.array(theta), columns)) - log_loss_M) ** 2 for name, theta in self.rivals
+        ]
+        distance_M: Array = np.sqrt(np.sum([np.zeros_like(log_loss_M), *squares], axis=0) / (1 + len(squares)))
+        return distance_M
 
     def _parameter_spread(self, columns: Mapping[str, Array], log_loss_M: Array, level: float) -> tuple[Array, Array]:
         if not len(self.draws):

@@ -20,7 +20,9 @@ def figure(study: StudyReport) -> Figure:
         mark = {**measured_trace(proof.predicted, proof.measured), "name": "verification", "legend": "legend"}
         interval = [proof.interval[1] - proof.predicted], [proof.predicted - proof.interval[0]]
         spread = {"type": "data", "array": interval[0], "arrayminus": interval[1], "color": INK, "thickness": 1.2, "width": 4}
-        traces.append({**mark, "error_x": spread, "hovertemplate": "verification: predicted %{x:.3f}, measured %{y:.3f}<extra></extra>"})
+        traces.append(
+            {**mark, "error_x": spread, "hovertemplate": "verification: predicted %{x:.3f}, measured %{y:.3f}<extra></extra>"}
+        )
     ends = [*extent(traces, "x"), *extent(traces, "y")]
     low, high = min(ends) * 0.98, max(ends) * 1.01
     x = palette.log_axis("predicted loss, nats per token", low, high, palette.loss_ticks(low, high), margin=0.0)
@@ -34,7 +36,12 @@ def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
     """Perfect agreement, and 2 % to either side of it."""
     line = {"type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "showlegend": False, "hoverinfo": "skip"}
     strip = palette.band(
-        [low, high], [low * (1 - _BAND), high * (1 - _BAND)], [low * (1 + _BAND), high * (1 + _BAND)], faded(FAINT, 0.2), name="within 2 %", legendrank=2000
+        [low, high],
+        [low * (1 - _BAND), high * (1 - _BAND)],
+        [low * (1 + _BAND), high * (1 + _BAND)],
+        faded(FAINT, 0.2),
+        name="within 2 %",
+        legendrank=2000,
     )
     return [strip, {**line, "line": {"color": FAINT, "width": 1}}]
 
@@ -42,9 +49,9 @@ def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
 def _fitted(study: StudyReport) -> list[dict[str, Any]]:
     by_model: dict[str, list[tuple[float, float]]] = {model: [] for model in study.models}
     for run, choice in measured_choices(study):
-        chosen_M = run.tokens_M >= study.fit.cut
-        predicted_M = study.fit.predict(choice.columns(run.tokens_M[chosen_M]))
-        by_model[run.model] += zip(predicted_M.tolist(), run.loss_M[chosen_M].tolist(), strict=True)
+        chosen_M = run.tokens >= study.fit.cut
+        predicted_M = study.fit.predict(choice.columns(run.tokens[chosen_M]))
+        by_model[run.model] += zip(predicted_M.tolist(), run.loss[chosen_M].tolist(), strict=True)
     return [
         _points(points, label(model), {"color": faded(study.colours[model], 0.75), "size": 6})
         for model, points in by_model.items()

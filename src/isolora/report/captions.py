@@ -116,7 +116,11 @@ def _verdict(found: Verified) -> str:
 
 
 def loss_curves(study: StudyReport) -> str:
-    ahead = " The star is the prediction, far to the right of every run; the ring is what was measured there." if study.verification else ""
+    ahead = (
+        " The star is the prediction, far to the right of every run; the ring is what was measured there."
+        if study.verification
+        else ""
+    )
     return (
         "Points are measured on held-out text, lines are the fitted law, one for each base model and rank. "
         f"Hollow points lie before the law's range; thin lines are trials at other learning rates.{ahead}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from isolora import plan as planning
 from isolora.laws import Array
+from isolora.plan import frontier
 from isolora.report import palette, words
 from isolora.report.marks import extent, measured_trace, prediction_trace, proof_trace
 from isolora.report.palette import SOFT, Figure, faded, label
@@ -21,7 +21,7 @@ def figure(study: StudyReport) -> Figure | None:
     """None for a table that has no options to choose from."""
     if not study.options:
         return None
-    best = planning.frontier(study.fit, study.options, _budgets(study))
+    best = frontier(study.fit, study.options, _budgets(study))
     traces = [_interval(best), *_measured(study), *_segments(study, best), *_marks(study)]
     budgets, losses = extent(traces, "x"), extent(traces, "y")
     x = palette.log_axis("training compute, FLOPs", *budgets, palette.decade_ticks(*budgets))
@@ -71,8 +71,8 @@ def _measured(study: StudyReport) -> list[dict[str, Any]]:
         {
             "type": "scatter",
             "mode": "lines+markers",
-            "x": run.flops_M.tolist(),
-            "y": run.loss_M.tolist(),
+            "x": run.flops.tolist(),
+            "y": run.loss.tolist(),
             "showlegend": False,
             "line": {"color": faded(study.colours[run.model], 0.25), "width": 1},
             "marker": {"color": faded(study.colours[run.model], 0.45), "size": 4},
@@ -83,7 +83,7 @@ def _measured(study: StudyReport) -> list[dict[str, Any]]:
 
 
 def _marks(study: StudyReport) -> list[dict[str, Any]]:
-    traces = [proof_trace(run.flops_M, run.loss_M) for run in study.proof]
+    traces = [proof_trace(run.flops, run.loss) for run in study.proof]
     if study.recommendation is not None:
         plan = study.recommendation
         traces.append(prediction_trace(plan.flops, plan.predicted_loss, plan.interval))

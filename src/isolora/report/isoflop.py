@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from isolora import plan as planning
+from isolora.plan import isoflop
 from isolora.report import palette, words
 from isolora.report.marks import extent, measured_trace, prediction_trace
 from isolora.report.palette import ACCENT, BUDGET_RAMP, PAPER, SOFT, Figure, label
@@ -40,7 +40,8 @@ def _sizes(study: StudyReport) -> dict[str, float]:
 
 def _budgets(study: StudyReport) -> list[float]:
     """FLOPs, evenly spaced by their logarithm: from where the law holds for two models to where two were measured."""
-    prices, ends = {}, {}
+    prices: dict[str, float] = {}
+    ends: dict[str, float] = {}
     for option in study.options:
         prices[option.model] = min(option.flops_per_token, prices.get(option.model, np.inf))
         ends[option.model] = max(option.largest_flops, ends.get(option.model, 0.0))
@@ -50,7 +51,7 @@ def _budgets(study: StudyReport) -> list[float]:
 
 def _profile(study: StudyReport, budget: float, colour: str, **more: Any) -> dict[str, Any]:
     """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut)."""
-    found = planning.isoflop(study.fit, study.options, budget)
+    found = isoflop(study.fit, study.options, budget)
     best: dict[float, float] = {}
     for size, tokens, loss in zip(found["body_parameters"], found["tokens"], found["loss"], strict=True):
         if tokens >= study.fit.cut:
@@ -73,7 +74,7 @@ def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
     sizes = _sizes(study)
     best: dict[str, float] = {}
     for run in study.fitted:
-        loss, tokens = run.loss_at_flops(budget), budget * run.tokens_M[-1] / run.flops_M[-1]
+        loss, tokens = run.loss_at_flops(budget), budget * run.tokens[-1] / run.flops[-1]
         if np.isfinite(loss) and tokens >= study.fit.cut:
             best[run.model] = min(loss, best.get(run.model, np.inf))
     return {

@@ -65,7 +65,7 @@ def _measured(study: StudyReport) -> list[dict[str, Any]]:
     traces = []
     for run in study.fitted:
         colour = study.colours[run.model]
-        fills = [colour if tokens >= study.fit.cut else PAPER for tokens in run.tokens_M]
+        fills = [colour if tokens >= study.fit.cut else PAPER for tokens in run.tokens]
         marker = {"symbol": _symbol(study, run.rank), "size": 6, "color": fills, "line": {"color": colour, "width": 1.2}}
         traces.append({**_trace(study, run), "mode": "markers", "marker": marker})
     return traces
@@ -94,7 +94,7 @@ def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
 
 def _beyond(study: StudyReport) -> list[dict[str, Any]]:
     """The recommendation's curve from the last measurement on, its end, and the proof."""
-    traces = [proof_trace(run.tokens_M, run.loss_M) for run in study.proof]
+    traces = [proof_trace(run.tokens, run.loss) for run in study.proof]
     plan, choice = study.recommendation, study.recommended
     if plan is None:
         return traces
@@ -118,8 +118,8 @@ def _extrapolation(study: StudyReport, columns: Columns) -> list[dict[str, Any]]
 def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
     return {
         "type": "scatter",
-        "x": run.tokens_M.tolist(),
-        "y": run.loss_M.tolist(),
+        "x": run.tokens.tolist(),
+        "y": run.loss.tolist(),
         "name": label(run.name),
         "legendgroup": run.model,
         "showlegend": False,
@@ -129,7 +129,7 @@ def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
 
 def _fitted_range(study: StudyReport, choice: Choice) -> tuple[float, float]:
     """Tokens from the law's lower cut to the end of the choice's longest run."""
-    ends = [run.tokens_M[-1] for run in study.curves if run.key == choice.key]
+    ends = [run.tokens[-1] for run in study.curves if run.key == choice.key]
     last = float(max(ends))
     return min(max(study.fit.cut, 1.0), last * 0.99), last
 

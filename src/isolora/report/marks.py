@@ -20,7 +20,14 @@ def prediction_trace(x: float, loss: float, interval: tuple[float, float]) -> di
         "name": "predicted, 95 % interval",
         "legend": "legend3",
         "marker": {"color": ACCENT, "size": 13, "symbol": "star"},
-        "error_y": {"type": "data", "array": [high - loss], "arrayminus": [loss - low], "color": ACCENT, "thickness": 1.8, "width": 5},
+        "error_y": {
+            "type": "data",
+            "array": [high - loss],
+            "arrayminus": [loss - low],
+            "color": ACCENT,
+            "thickness": 1.8,
+            "width": 5,
+        },
         "hovertemplate": f"predicted %{{y:.3f}} [{low:.3f}, {high:.3f}]<extra></extra>",
     }
 

@@ -63,7 +63,14 @@ def _panels(study: StudyReport) -> list[Panel | None]:
         Panel("curves", "Curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
         Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
         Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier(study), plain(best)) if best else None,
-        Panel("agreement", "Agreement", "Predicted against measured", captions.agreement(study), plain(agreement.figure(study)), square=True),
+        Panel(
+            "agreement",
+            "Agreement",
+            "Predicted against measured",
+            captions.agreement(study),
+            plain(agreement.figure(study)),
+            square=True,
+        ),
     ]
 
 

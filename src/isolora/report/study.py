@@ -100,7 +100,7 @@ class StudyReport:
     @cached_property
     def largest_flops(self) -> float:
         """Training FLOPs of the largest run that the law has seen."""
-        return float(max(run.flops_M[-1] for run in self.curves))
+        return float(max(run.flops[-1] for run in self.curves))
 
     @cached_property
     def places(self) -> Mapping[str, Any]:

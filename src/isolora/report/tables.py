@@ -23,8 +23,8 @@ def law(study: StudyReport) -> Row:
         for (name, value), (low, high) in zip(fit.parameters.items(), fit.intervals.values(), strict=True)
     ]
     caption = (
-        f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} tokens on, "
-        "with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
+        f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} tokens "
+        "on, with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
         "the intervals come from refits to reweighed runs, since points of one run are not independent."
     )
     return {"caption": caption, "formula": words.formula(fit.shape.formula), "rows": rows}
@@ -36,13 +36,15 @@ def candidates(study: StudyReport) -> Row:
     judged = any("error" in row for row in fit.candidates)
     score = "error" if judged else "objective"
     shown = {str(row["law"]): row for row in sorted(fit.candidates, key=lambda row: -float(row[score]))}
-    shown |= {fit.law: row for row in fit.candidates if row["law"] == fit.law and row["cut"] == fit.cut}
+    shown[fit.law] = next(row for row in fit.candidates if row["law"] == fit.law and row["cut"] == fit.cut)
     rows = sorted(shown.values(), key=lambda row: float(row[score]))
     foretold = (
         f"Each law was fitted without the largest budgets and judged by how well it foretold them (its best lower cut is shown, "
         f"{len(fit.candidates)} pairs were tried); the simplest of those that the best does not clearly beat is chosen."
     )
-    caption = foretold if judged else "Nothing was held out; the laws are compared by their own objective and number of parameters."
+    caption = (
+        foretold if judged else "Nothing was held out; the laws are compared by their own objective and number of parameters."
+    )
     return {
         "caption": caption,
         "measure": "error on held-out budgets" if judged else "objective",
@@ -69,8 +71,8 @@ def alternatives(study: StudyReport) -> Row | None:
     if plan is None or not plan.alternatives:
         return None
     caption = (
-        f"What {words.flops(plan.flops)} FLOPs buy with each choice. The recommendation is the one that does best even with some bad luck, "
-        "and of ranks that the law cannot tell apart the smallest: it costs less memory and forgets less."
+        f"What {words.flops(plan.flops)} FLOPs buy with each choice. The recommendation does best even with some bad luck; "
+        "of ranks that the law cannot tell apart it takes the smallest, which costs less memory and forgets less."
     )
     return {"caption": caption, "rows": [_alternative(row, key_of(plan)) for row in plan.alternatives]}
 
@@ -107,7 +109,14 @@ def runs(study: StudyReport) -> Row:
 
 
 def _told(curve: Trajectory) -> Row:
-    known = {"run": curve.run, "model": curve.model, "method": curve.method or None, "rank": curve.rank, "stage": curve.stage or None, "state": "DONE"}
+    known = {
+        "run": curve.run,
+        "model": curve.model,
+        "method": curve.method or None,
+        "rank": curve.rank,
+        "stage": curve.stage or None,
+        "state": "DONE",
+    }
     return {**known, "learning_rate": None if math.isnan(curve.learning_rate) else curve.learning_rate}
 
 
@@ -115,7 +124,7 @@ def _run(row: Mapping[str, Any], curve: Trajectory | None, study: StudyReport) -
     rate = row.get("learning_rate")
     tokens, flops, loss, seconds = (None,) * 4
     if curve is not None:
-        tokens, flops, loss = float(curve.tokens_M[-1]), float(curve.flops_M[-1]), float(curve.loss_M[-1])
+        tokens, flops, loss = float(curve.tokens[-1]), float(curve.flops[-1]), float(curve.loss[-1])
         seconds = study.seconds.get(curve.run)
     names = ("run", "stage", "model", "method", "rank", "seed", "state")
     return {

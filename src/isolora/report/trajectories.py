@@ -26,9 +26,9 @@ class Trajectory:
     rank: int | None
     learning_rate: float
     stage: str
-    tokens_M: Array
-    flops_M: Array
-    loss_M: Array
+    tokens: Array
+    flops: Array
+    loss: Array
 
     @property
     def key(self) -> Key:
@@ -40,8 +40,8 @@ class Trajectory:
 
     def loss_at_flops(self, flops: float) -> float:
         """Between two measured points by the logarithm of FLOPs; NaN outside the measured range."""
-        inside = self.flops_M[0] <= flops <= self.flops_M[-1]
-        return float(np.interp(np.log(flops), np.log(self.flops_M), self.loss_M)) if inside else float("nan")
+        inside = self.flops[0] <= flops <= self.flops[-1]
+        return float(np.interp(np.log(flops), np.log(self.flops), self.loss)) if inside else float("nan")
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def _trajectory(rows: Table) -> Trajectory:
         rank=rank,
         learning_rate=float(_numbers(rows, "learning_rate", np.nan)[0]),
         stage=str(rows["stage"][0]) if "stage" in rows else "",
-        tokens_M=rows["tokens"],
-        flops_M=flops(rows),
-        loss_M=rows["loss"],
+        tokens=rows["tokens"],
+        flops=flops(rows),
+        loss=rows["loss"],
     )
 
 

@@ -57,7 +57,7 @@ class Story:
                 f"measured   {proof.measured:.4f}, {verdict} the interval, {100 * proof.relative_error:.2f} % off, "
                 f"at {proof.flops_over_largest_fitted:.1f} x the largest fitted FLOPs",
                 f"report     {self.report}",
-                f"try it     isolora generate {proof.adapter} --prompt 'Python library for '",
+                f"try it     isolora generate {self.report.parent} --prompt 'Python library for'",
                 f"took       {self.seconds:.0f} s",
             ]
         )

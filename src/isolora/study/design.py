@@ -27,10 +27,18 @@ def run_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
 
 def trial_runs(study: StudyConfig) -> list[RunConfig]:
     """The grid on the tuning budget, first seed only."""
+    grid = {**study.grid, "seed": _seeds(study)[:1]}
+    return grid_runs(study.model_copy(update={"base": _trial_base(study), "grid": grid}))
+
+
+def _trial_base(study: StudyConfig) -> dict[str, Any]:
+    """The base of a trial: the small budget, measured at its end alone."""
     assert study.tune is not None
-    grid = {**study.grid, "seed": study.grid.get("seed", [study.base.get("seed", 0)])[:1]}
-    trials = study.model_copy(update={"base": with_value(study.base, "training.tokens", study.tune.tokens), "grid": grid})
-    return grid_runs(trials)
+    return with_value(with_value(study.base, "training.tokens", study.tune.tokens), "training.evaluate_from", study.tune.tokens)
+
+
+def _seeds(study: StudyConfig) -> list[Any]:
+    return study.grid.get("seed", [study.base.get("seed", 0)])
 
 
 def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[list[RunConfig], list[str]]:
@@ -44,18 +52,13 @@ def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[l
     runs, remarks = [], []
     for cell in itertools.product(*others.values()):
         chosen = dict(zip(others, cell, strict=True))
-        trials = [run_of(with_value(study.base, "training.tokens", study.tune.tokens), {**chosen, over: value}) for value in values]
-        scores = [losses.get(_first_seed(trial, study), math.inf) for trial in trials]
+        trials = [run_of(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
+        scores = [losses.get(trial, math.inf) for trial in trials]
         best = scores.index(min(scores))
         if len(values) > 1 and best in (0, len(values) - 1):
             remarks.append(f"{over}: the best value {values[best]} lies at the edge of the grid for {chosen}")
-        seeds = study.grid.get("seed", [study.base.get("seed", 0)])
-        runs += [run_of(study.base, {**chosen, over: values[best], "seed": seed}) for seed in seeds]
+        runs += [run_of(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
     return runs, remarks
-
-
-def _first_seed(trial: RunConfig, study: StudyConfig) -> RunConfig:
-    return trial.model_copy(update={"seed": study.grid.get("seed", [study.base.get("seed", 0)])[0]})
 
 
 def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:

@@ -68,4 +68,4 @@ def run_identity(config: RunConfig) -> str:
     """Content hash of a run: its configuration, the base's weights and the documents."""
     splits = load_documents(config.data)
     parts = (splits.train.fingerprint, splits.validation.fingerprint, splits.test.fingerprint)
-    return content_hash([config.model_dump(), models.fingerprint(config.model), parts])
+    return content_hash([config.identity(), models.fingerprint(config.model), parts])

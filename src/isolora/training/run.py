@@ -62,14 +62,17 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
     What was finished is not repeated; what was cut off goes on from its last valid checkpoint.
     """
     runs = [describe(config, stage) for config in configs]
-    names = [run.run for run in runs]
     store.add(runs, environment())
-    states = store.states()
-    if all(states[name] in (DONE, DIVERGED) for name in names):
-        return names
-    store.set_state([name for name in names if states[name] != DIVERGED], RUNNING)
-    stack = _build(configs, names, store)
+    ended = {name for name, state in store.states().items() if state in (DONE, DIVERGED)}
+    names = [run.run for run in runs]
     folder = store.folder / CHECKPOINTS / content_hash(names)
+    if ended & set(names) and checkpoint.newest(folder) is None:  # the stack has grown since: only its new members are trained
+        missing = [config for config, name in zip(configs, names, strict=True) if name not in ended]
+        if missing:
+            train_stack(missing, store, stage, quiet)
+        return names
+    store.set_state([name for name in names if name not in ended], RUNNING)
+    stack = _build(configs, names, store)
     title = f"{configs[0].model} x {len(configs)}"
     try:
         with Reporter(title, quiet) as reporter:
@@ -132,8 +135,9 @@ def _conclude(stack: Stack, k: int, config: RunConfig, store: Store, stage: str)
 
 
 def adapter_folder(store: Store, stage: str, name: str) -> Path:
-    """Where a run's adapter lies: `adapter` for a run trained alone, `adapters/RUN` in a study."""
-    return store.folder / "adapter" if stage == "train" else store.folder / "adapters" / name
+    """Where a run's adapter lies: `adapter` for a run trained alone, `recommended` for a verified one, else `adapters/RUN`."""
+    alone = {"train": "adapter", "verify": "recommended"}
+    return store.folder / alone[stage] if stage in alone else store.folder / "adapters" / name
 
 
 def _build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> Stack:
