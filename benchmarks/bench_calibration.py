@@ -1,4 +1,4 @@
-"""How honest are the intervals? The demo's study ten times, with other seeds and other held-out texts: how often is the measured loss inside?"""
+"""How honest are the intervals? The demo ten times, with other seeds and other held-out texts: how often is the loss inside?"""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from record import record
 
-from isolora.config import StudyConfig, parse
+from isolora.config import RunConfig, StudyConfig, parse
 from isolora.models import packaged
 from isolora.registry import load
 from isolora.study import run_study
+from isolora.study.design import grid_runs
 from isolora.training.held_out import mean_losses
 from isolora.training.prepare import prepare
-from isolora.study.design import grid_runs
 
 STUDY = {
     "name": "family",
@@ -45,7 +45,7 @@ def main() -> None:
     record("family", {"tokens": STUDY["base"]["training"]["tokens"], "rank": 8, "seeds": 2, "models": rows})
 
 
-def bare_loss(config) -> float:
+def bare_loss(config: RunConfig) -> float:
     """Held-out loss of the base alone: a fresh LoRA adapter changes nothing."""
     ready = prepare(config)
     method = load("method", "lora")

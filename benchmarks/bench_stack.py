@@ -1,4 +1,4 @@
-"""A stack of four adapters against the four runs alone: the same loss curves, in what share of the time? (alternating, medians)"""
+"""A stack of four adapters against the four runs alone: the same curves, in what share of the time? (alternating, medians)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what a benchmark measured under benchmarks/results/, with the machine, versions, date and commit that it was measured on."""
+"""Writes what a benchmark measured under benchmarks/results/, with the machine, versions, date and commit."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ def seeded() -> None:
         torch.manual_seed(SEED)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tokens cached by a test lie in one temporary folder of the session."""
-    monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path_factory.getbasetemp() / "isolora-cache"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ISOLORA_CACHE", str(tmp_path_factory.getbasetemp() / "isolora-cache"))
+        yield

@@ -41,7 +41,7 @@ def files(tmp_path: Path) -> Path:
     [
         (["cost", "{}/unknown-key.yaml"], ["training.learnin_rate", "did you mean 'learning_rate'"]),
         (["cost", "training.batch_tokens=many"], ["training.batch_tokens", "integer", "'many'"]),
-        (["cost", '{}/unknown-key.yaml', "training={tokens: 5, steps: 5}"], ["training", "exactly one of", "tokens and steps"]),
+        (["cost", "{}/unknown-key.yaml", "training={tokens: 5, steps: 5}"], ["training", "exactly one of", "tokens and steps"]),
         (["cost", "{}/absent.yaml"], ["no such file", "absent.yaml"]),
         (["cost", "data.source={}/absent.txt"], ["absent.txt"]),
         (["cost", "data.source={}/empty.jsonl"], ["empty.jsonl"]),
@@ -72,7 +72,9 @@ def test_cost_json_has_the_promised_keys(monkeypatch, capsys):
     answer = json.loads(out)
     assert status == 0
     assert {"trainable_parameters", "all_parameters", "flops", "peak_memory_bytes"} <= answer.keys()
-    assert answer["flops"]["total"] == pytest.approx(sum(answer["flops"][phase] for phase in ("forward", "backward_inputs", "backward_weights")))
+    assert answer["flops"]["total"] == pytest.approx(
+        sum(answer["flops"][phase] for phase in ("forward", "backward_inputs", "backward_weights"))
+    )
 
 
 def test_help_is_quick_and_needs_no_torch():

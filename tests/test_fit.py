@@ -122,8 +122,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 
 
 def test_fewer_runs_stretch_the_intervals_more():
-    assert few_runs_stretch(12) == pytest.approx(1.173, abs=0.01)
-    assert few_runs_stretch(4) > few_runs_stretch(12) > few_runs_stretch(1000) > 1
+    assert few_runs_stretch(12, 5) == pytest.approx(np.sqrt(12 / 11) * 2.365 / 1.96, abs=0.01)
+    assert few_runs_stretch(4, 5) > few_runs_stretch(12, 5) > few_runs_stretch(1000, 5) > 1
 
 
 def test_auto_foretells_a_noisy_additive_study_four_times_beyond_it():

@@ -19,8 +19,8 @@ FLOORS = {
     1: ("config", "store", "table", "tasks", "methods", "laws"),
     2: ("models", "data", "fit"),
     3: ("ledger", "adapters", "plan"),
-    4: ("training",),
-    5: ("cost", "evaluation", "study", "report"),
+    4: ("training", "report"),
+    5: ("cost", "evaluation", "study"),
     6: ("certify",),
     7: ("cli",),
     8: ("__init__", "__main__"),  # the public surface: gathers names, nobody below looks up to it
@@ -55,7 +55,7 @@ def imported(module: str) -> tuple[frozenset[str], frozenset[str]]:
     """(modules of isolora, top names of other packages) that the file's syntax tree imports anywhere, functions included."""
     own: set[str] = set()
     foreign: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(without_type_checking(ast.parse(MODULES[module].read_text(encoding="utf-8")))):
         if isinstance(node, ast.Import):
             full = {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -66,6 +66,12 @@ def imported(module: str) -> tuple[frozenset[str], frozenset[str]]:
         own |= {name.removeprefix("isolora.") if name != "isolora" else "__init__" for name in full if is_own(name)}
         foreign |= {name.split(".")[0] for name in full if not is_own(name)}
     return frozenset(own), frozenset(foreign)
+
+
+def without_type_checking(tree: ast.Module) -> ast.Module:
+    """The tree that runs: `if TYPE_CHECKING:` blocks at its top are for readers of types alone."""
+    kept = [node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
+    return ast.Module(kept, tree.type_ignores)
 
 
 def is_own(name: str) -> bool:

@@ -70,8 +70,8 @@ def test_formulas_by_hand():
     assert loss("multiplicative", 2, 80, 0.5, 0.5) == pytest.approx(2 + 80 / 10 / 4)
     assert loss("rectified", 2, 10, 8, 0.5, 0.5, 4.0) == pytest.approx(2 + 1 + 8 / (1 + 2))
     assert loss("additive+capacity", 2, 10, 8, 6, 0.5, 0.5, 0.5) == pytest.approx(2 + 1 + 2 + 6 / 3)
-    assert loss("power+slope", 2, 8, 0.5, 3.0, 1.0) == pytest.approx(2 + 8 * 16 ** (-0.5 * 9 / 12))
-    assert loss("power+saturation", 2, 8, 0.5, 16 / 3, 0.5) == pytest.approx(2 + 8 * 8**-0.5)
+    assert loss("power+slope", 2, 8, 0.5, 36.0, 1.0) == pytest.approx(2 + 8 * 16 ** (-0.5 / 3))
+    assert loss("power+slope", 2, 8, 0.5, 36.0, 4.0) == pytest.approx(2 + 8 * 4**-0.5 * 4 ** (-0.5 / 3))
     effective = 4 * (1 + 2 * (1 - np.exp(-3 / 2)))
     assert loss("data-constrained", 2, 10, 8, 0.5, 0.5, 2.0) == pytest.approx(2 + 1 + 8 * effective**-0.5)
 

@@ -30,7 +30,9 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def start(file: Path, out: Path) -> subprocess.Popen[bytes]:
     words = ["study", str(file), "--out", str(out), "--json"]
-    return subprocess.Popen([sys.executable, "-c", "from isolora.cli import main; main()", *words], env=ONE_THREAD, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from isolora.cli import main; main()", *words], env=ONE_THREAD, stdout=subprocess.DEVNULL
+    )
 
 
 def points(out: Path) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from isolora import registry
-from isolora.config import RunConfig, parse
+from isolora.config import DataConfig, RunConfig, parse
 from isolora.ledger import Ledger
 from isolora.store import Point
 from isolora.tasks._base import Examples
@@ -107,6 +107,20 @@ def run(seed: int = 0, method: dict[str, Any] | None = None, **training: Any) ->
     budget = {} if {"tokens", "steps", "epochs", "flops"} & training.keys() else {"steps": 6}
     given = {"batch_tokens": 48, "learning_rate": 1e-2, "warmup_steps": 2, "evaluate_from": 100, **budget, **training}
     return parse(RunConfig, {"seed": seed, "method": {"rank": 4, **(method or {})}, "training": given})
+
+
+def texts(path: Path, count: int = 60) -> Path:
+    """A text file whose paragraphs are learnable documents of 5 to 12 words."""
+    rows = [examples([5 + seed % 8], seed=seed).ids for seed in range(count)]
+    path.write_text("\n\n".join(" ".join(f"w{entry}" for entry in row) for row in rows) + "\n")
+    return path
+
+
+def from_files(folder: Path, **changes: Any) -> RunConfig:
+    """A run whose base model and texts lie in `folder`; `changes` are those of `run`."""
+    model = save(folder / "model", llama())
+    data = DataConfig(source=str(texts(folder / "texts.txt")), eval_examples=5)
+    return run(**changes).model_copy(update={"model": model, "data": data})
 
 
 def stack(

@@ -1,4 +1,7 @@
-"""isolora: compute-optimal LoRA adapters. The public surface; names load when they are first used, so that the import is instant."""
+"""isolora: compute-optimal LoRA adapters.
+
+The public surface; names load when they are first used, so that the import is instant.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +11,81 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isolora.adapters import Adapter, export, load
+    from isolora.certify import certify as certify_adapter
     from isolora.config import RunConfig, StudyConfig, load_run, load_study
-    from isolora.cost import cost
+    from isolora.cost import cost as estimate_cost
     from isolora.errors import UserError
     from isolora.evaluation import evaluate
-    from isolora.fit import Fit, fit
-    from isolora.plan import Recommendation, plan
+    from isolora.fit import Fit
+    from isolora.fit import fit as fit_law
+    from isolora.plan import Recommendation
+    from isolora.plan import plan as recommend
+    from isolora.report import report as write_report
     from isolora.store import Store
-    from isolora.study import demo, run_study, verify
+    from isolora.study.demo import demo
+    from isolora.study.run import run_study
+    from isolora.study.verify import verify
     from isolora.table import Table, read
     from isolora.training import train
 
 __version__ = version("isolora")
 
-_HOMES = {
-    "Adapter": "adapters",
-    "Fit": "fit",
-    "Recommendation": "plan",
-    "RunConfig": "config",
-    "Store": "store",
-    "StudyConfig": "config",
-    "Table": "table",
-    "UserError": "errors",
-    "cost": "cost",
-    "demo": "study",
-    "evaluate": "evaluation",
-    "export": "adapters",
-    "fit": "fit",
-    "load": "adapters",
-    "load_run": "config",
-    "load_study": "config",
-    "plan": "plan",
-    "read": "table",
-    "run_study": "study",
-    "train": "training",
-    "verify": "study",
-}
+__all__ = [
+    "Adapter",
+    "Fit",
+    "Recommendation",
+    "RunConfig",
+    "Store",
+    "StudyConfig",
+    "Table",
+    "UserError",
+    "certify_adapter",
+    "demo",
+    "estimate_cost",
+    "evaluate",
+    "export",
+    "fit_law",
+    "load",
+    "load_run",
+    "load_study",
+    "read",
+    "recommend",
+    "run_study",
+    "train",
+    "verify",
+    "write_report",
+]
 
-__all__ = [*sorted(_HOMES)]
+# Public name -> module and name there. A function never bears a module's name: importing the module would hide it.
+_HOMES = {
+    "Adapter": ("adapters", "Adapter"),
+    "Fit": ("fit", "Fit"),
+    "Recommendation": ("plan", "Recommendation"),
+    "RunConfig": ("config", "RunConfig"),
+    "Store": ("store", "Store"),
+    "StudyConfig": ("config", "StudyConfig"),
+    "Table": ("table", "Table"),
+    "UserError": ("errors", "UserError"),
+    "certify_adapter": ("certify", "certify"),
+    "demo": ("study", "demo"),
+    "estimate_cost": ("cost", "cost"),
+    "evaluate": ("evaluation", "evaluate"),
+    "export": ("adapters", "export"),
+    "fit_law": ("fit", "fit"),
+    "load": ("adapters", "load"),
+    "load_run": ("config", "load_run"),
+    "load_study": ("config", "load_study"),
+    "read": ("table", "read"),
+    "recommend": ("plan", "plan"),
+    "run_study": ("study", "run_study"),
+    "train": ("training", "train"),
+    "verify": ("study", "verify"),
+    "write_report": ("report", "report"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'isolora' has no attribute {name!r}")
-    return getattr(import_module(f"isolora.{_HOMES[name]}"), name)
+    module, inner = _HOMES[name]
+    return getattr(import_module(f"isolora.{module}"), inner)

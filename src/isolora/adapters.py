@@ -36,7 +36,7 @@ class Adapter:
         device = next(model.parameters()).device
         ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
         if ids.shape[1] == 0:
-            ids = torch.tensor([[tokenizer.bos_token_id]])
+            ids = torch.tensor([[_start(tokenizer)]])
         room = self.base.max_length - ids.shape[1]
         if room < 1:
             raise ConfigError(f"prompt: {ids.shape[1]} tokens leave no room in the model's {self.base.max_length} positions")
@@ -51,6 +51,14 @@ class Adapter:
         )
         text: str = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
         return text
+
+
+def _start(tokenizer: Any) -> int:
+    """What stands in front of a text when there is no prompt."""
+    for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if start is not None:
+            return int(start)
+    raise ConfigError("prompt: empty, and this model's tokenizer has no token that starts a text")
 
 
 def find(folder: Path) -> Path:
@@ -68,7 +76,9 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return parse(RunConfig, record["config"]), record
-    except (OSError, ValueError, KeyError) as failure:
+    except KeyError as failure:
+        raise DataError(f"{folder / RECORD}: {failure} is missing") from None
+    except (OSError, TypeError, ValueError) as failure:
         raise DataError(f"{folder / RECORD}: {failure}") from None
 
 
@@ -92,15 +102,14 @@ def export(folder: Path, to: str, out: Path) -> Path:
     """Write the adapter as PEFT's two files, or merged into a plain Hugging Face folder with its tokenizer."""
     if to not in EXPORTS:
         raise ConfigError(unknown("export", to, EXPORTS))
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"--out: {out} exists and is not empty")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"--out: {out} exists and is not an empty folder")
+    adapter = load(folder)  # also where files are only copied: what does not load is not handed over
     if to == "peft":
-        place = find(Path(folder))
         out.mkdir(parents=True, exist_ok=True)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy2(place / name, out / name)
+            shutil.copy2(adapter.folder / name, out / name)
         return out
-    adapter = load(folder)
     adapter.attached.merge(0).save_pretrained(out)
     adapter.base.tokenizer.save_pretrained(out)
     return out

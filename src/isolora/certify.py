@@ -47,10 +47,12 @@ def _run(name: str, check: Callable[[Path], tuple[bool, str]], place: Path) -> C
 
 
 def _hashes(place: Path) -> tuple[bool, str]:
-    """The adapter's files are those that training wrote."""
+    """The adapter's files are those that training wrote, and no others."""
     _, record = adapters.read_record(place)
-    changed = [name for name, digest in record["files"].items() if sha256(place / name) != digest]
-    return not changed, f"changed: {', '.join(changed)}" if changed else f"{len(record['files'])} files as written"
+    found = {path.name: sha256(path) for path in place.glob("adapter_*")}
+    written: dict[str, str] = record["files"]  # its names are compared, never opened
+    changed = sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name))
+    return bool(found) and not changed, f"changed: {', '.join(changed)}" if changed else f"{len(found)} files as written"
 
 
 def _finite(place: Path) -> tuple[bool, str]:
@@ -64,7 +66,8 @@ def _base(place: Path) -> tuple[bool, str]:
     """The base model's weights are those that the adapter was trained on."""
     config, record = adapters.read_record(place)
     found = models.fingerprint(config.model)
-    return found == record["base"], f"{config.model}: {found}" + ("" if found == record["base"] else f", trained on {record['base']}")
+    same = found == record["base"]
+    return same, f"{config.model}: {found}" + ("" if same else f", trained on {record['base']}")
 
 
 def _peft(place: Path) -> tuple[bool, str]:

@@ -152,6 +152,9 @@ class StudyConfig(Settings):
     base: dict[str, Any] = Field(description="a run's configuration that all runs share")
     grid: dict[str, list[Any]] = Field(description="dotted key of a run -> values to try; all combinations are run")
     tune: TuneConfig | None = Field(None, description="tune one key of the grid on small budgets first")
+    own_seeds: bool = Field(
+        True, description="where the grid names no seeds, give each run its own, so that no two share their data order"
+    )
     stack: PositiveInt = Field(8, description="how many adapters may ride on one frozen base at a time")
 
     @model_validator(mode="after")

@@ -41,11 +41,12 @@ class Cost:
 
     def __str__(self) -> str:
         share = 100 * self.trainable_parameters / self.all_parameters
-        parts = (("forward", self.flops.forward), ("to inputs", self.flops.backward_inputs), ("to weights", self.flops.backward_weights))
+        flops = self.flops
+        parts = (("forward", flops.forward), ("to inputs", flops.backward_inputs), ("to weights", flops.backward_weights))
         return "\n".join(
             [
                 f"trainable parameters  {self.trainable_parameters:,} of {self.all_parameters:,}, {share:.4f} %",
-                f"FLOPs                 {self.flops.total:.4g} ({', '.join(f'{name} {value:.3g}' for name, value in parts)})",
+                f"FLOPs                 {flops.total:.4g} ({', '.join(f'{name} {value:.3g}' for name, value in parts)})",
                 f"tokens                {self.tokens:,} and {self.padding_tokens:,} of padding in {self.steps:,} steps",
                 f"peak memory           {self.peak_memory_bytes / 2**20:,.0f} MiB",
             ]
@@ -74,8 +75,9 @@ def _run_cost(config: RunConfig, price: Ledger) -> Cost:
         indices = account.stream.next()
         flops += account.book(train, indices)
         account.progress.step += 1
-        labels = int(train.label_counts[indices].sum()) / config.training.accumulation
-        memory = max(memory, price.peak_memory_bytes(len(indices) / config.training.accumulation, train.lengths[indices].max(), labels))
+        parts = config.training.accumulation
+        rows, labels = len(indices) / parts, int(train.label_counts[indices].sum()) / parts
+        memory = max(memory, price.peak_memory_bytes(rows, train.lengths[indices].max(), labels))
     progress = account.progress
     return _cost(price, flops, memory, progress.tokens, progress.padding_tokens, progress.step)
 
@@ -92,6 +94,6 @@ def shape_of(words: Sequence[str]) -> tuple[tuple[int, int] | None, list[str]]:
     if not given:
         return None, rest
     for name in ("batch", "length"):
-        if not given.get(name, "").isdigit() or int(given[name]) < 1:
+        if not given.get(name, "").isdecimal() or int(given[name]) < 1:
             raise ConfigError(f"{name}: one step needs batch=B and length=L, both whole numbers of 1 or more")
     return (int(given["batch"]), int(given["length"])), rest

@@ -34,6 +34,11 @@ class MissingExtra(UserError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; get it with: pip install 'isolora[{extra}]'")
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """Made again from what it was made of, in the process that waits for a worker's answer."""
+        return type(self), (self.package, self.extra)
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:

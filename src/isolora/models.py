@@ -107,14 +107,20 @@ def positions(architecture: Any) -> int:
     return int(getattr(architecture, "max_position_embeddings", None) or 1024)
 
 
-@cache
 def fingerprint(name: str) -> str:
     """Identity of the weights behind a name: file hashes for a folder, the id itself for a hub model."""
     place = Path(locate(name))
     if not place.is_dir():
         return name
+    files = sorted([*place.glob("*.json"), *place.glob("*.safetensors")])
+    return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash over names and contents of (path, time of change, size); read again only when one of them has changed."""
     digest = hashlib.sha256()
-    for path in sorted([*place.glob("*.json"), *place.glob("*.safetensors")]):
+    for path, _, _ in files:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 

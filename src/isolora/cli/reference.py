@@ -1,6 +1,6 @@
 """Writes docs/reference.md from the settings' own descriptions and the verbs' help; `--check` says whether it is fresh.
 
-    python -m isolora.cli.reference [--check]
+python -m isolora.cli.reference [--check]
 """
 
 from __future__ import annotations

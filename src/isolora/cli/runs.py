@@ -9,13 +9,17 @@ import typer
 
 from isolora.cli.answer import Json, answer, lines
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY=VALUE ...]", help="a run's YAML file and keys that win over it")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY=VALUE ...]", help="a run's YAML file and keys that win over it")
+]
 
 
 def train(
     words: Words = None,
     out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/run"),
-    resume: Annotated[bool, typer.Option(help="go on with a run of other settings' folder only when they match; the default does so too")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="go on with a run of other settings' folder only when they match; the default does so too")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train one adapter; a run that was cut off goes on where it stopped."""

@@ -39,7 +39,9 @@ def study(
     states = list(store.states().values())
     counts = {state: states.count(state) for state in sorted(set(states))}
     result = {"folder": str(folder), "runs": len(states), "states": counts, "points": len(store.points())}
-    words = f"{folder}: {len(states)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())}), {result['points']} points"
+    words = (
+        f"{folder}: {len(states)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())}), {result['points']} points"
+    )
     answer(result, words, as_json)
 
 

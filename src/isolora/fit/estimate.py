@@ -12,7 +12,7 @@ from isolora.fit import bootstrap as bootstrapping
 from isolora.fit.points import Points, from_table, studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
-from isolora.fit.search import Found, search
+from isolora.fit.search import fit_above
 from isolora.fit.verdict import Verdict, judged, unjudged
 from isolora.laws import Law
 from isolora.table import Table
@@ -47,7 +47,7 @@ def _contenders(name: str, points: Points) -> list[Law]:
     able = [law for law in map(laws.resolve, laws.names()) if _able(law, points)]
     if not able:
         raise TableError(
-            f"the table's {len(points)} points carry no law; the simplest needs 4 distinct token counts and 5 points"
+            f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"
         )
     return able
 
@@ -67,7 +67,8 @@ def _demand(law: Law, points: Points) -> None:
 
 
 def _fitted(everything: Points, verdict: Verdict, count: int, seed: int) -> Fit:
-    points, found = _above(everything, verdict.law, verdict.cut)
+    found = fit_above(verdict.law, everything, verdict.cut)
+    points = found.points
     draws_KT = bootstrapping.replicates(found.problem, found.z[0], points, count, seed)
     theta_T = found.theta[0]
     names = verdict.law.parameters
@@ -82,7 +83,7 @@ def _fitted(everything: Points, verdict: Verdict, count: int, seed: int) -> Fit:
         candidates=verdict.candidates,
         cut=verdict.cut,
         runs=len(points.names),
-        noise=_noise(found, points),
+        noise=found.noise,
         drift=verdict.drift,
         ranges={name: (float(points.columns[name].min()), float(points.columns[name].max())) for name in verdict.law.demands},
         draws=draws_KT,
@@ -90,18 +91,5 @@ def _fitted(everything: Points, verdict: Verdict, count: int, seed: int) -> Fit:
     )
 
 
-def _above(points: Points, law: Law, cut: float) -> tuple[Points, Found]:
-    """The points above a lower cut, all of weight one, and the law's fit to them."""
-    kept = points.where(points.columns["d"] >= cut)
-    return kept, search(law, kept, np.ones((1, len(kept))))
-
-
 def _rival(points: Points, name: str, cut: float) -> tuple[str, tuple[float, ...]]:
-    _, found = _above(points, laws.resolve(name), cut)
-    return name, tuple(map(float, found.theta[0]))
-
-
-def _noise(found: Found, points: Points) -> float:
-    """Standard deviation of a point about the law, for the parameters spent."""
-    residual_M = found.problem.log_loss(found.z)[0] - np.log(points.loss)
-    return float(np.sqrt((residual_M**2).sum() / max(len(points) - len(found.problem.law.parameters), 1)))
+    return name, tuple(map(float, fit_above(laws.resolve(name), points, cut).theta[0]))

@@ -51,9 +51,13 @@ def from_table(table: Table) -> Points:
     return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), _flops(table, columns))
 
 
+_NOT_STUDIED = ("tune", "verify")
+
+
 def studied(table: Table) -> Table:
-    """The points without the proof of a recommendation: a law that had seen it would prove nothing."""
-    return table.where(table["stage"] != "verify") if "stage" in table else table
+    """The points without the trials of learning rates, which are short, and without the proof of a recommendation: a law that
+    had seen it would prove nothing."""
+    return table.where(~np.isin(table["stage"], _NOT_STUDIED)) if "stage" in table else table
 
 
 def _flops(table: Table, columns: Mapping[str, Array]) -> Array:

@@ -62,12 +62,8 @@ class Fit:
         complete = self._complete(columns)
         log_loss_M = np.log(self.predict(complete))
         below_M, above_M = self._parameter_spread(complete, log_loss_M, level)
-        shares = [
-            np.full_like(log_loss_M, self.noise),
-            self.drift * self.distance(complete),
-            self._disagreement(complete, log_loss_M),
-        ]
-        own_M = stats.t.ppf(0.5 + level / 2, max(self.runs - 1, 2)) * np.sqrt(np.square(shares).sum(axis=0))
+        drift_M, rivals_M = self.drift * self.distance(complete), self._disagreement(complete, log_loss_M)
+        own_M = stats.t.ppf(0.5 + level / 2, max(self.runs - 1, 2)) * np.sqrt(self.noise**2 + drift_M**2 + rivals_M**2)
         return np.exp(log_loss_M - np.hypot(below_M, own_M)), np.exp(log_loss_M + np.hypot(above_M, own_M))
 
     def distance(self, columns: Mapping[str, Any]) -> Array:

@@ -17,15 +17,22 @@ _STEPS = 300
 
 @dataclass(frozen=True)
 class Found:
-    """For each of K sets of weights the best z (K, Z) and its summed objective (K,)."""
+    """For each of K sets of weights on `points` the best z (K, Z) and its summed objective (K,)."""
 
     problem: Problem
+    points: Points
     z: Array
     objective: Array
 
     @property
     def theta(self) -> Array:
         return self.problem.theta(self.z)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a point about the first of the fits, for the parameters spent."""
+        residual_M = self.problem.log_loss(self.z[:1])[0] - np.log(self.points.loss)
+        return float(np.sqrt((residual_M**2).sum() / max(len(self.points) - self.z.shape[1], 1)))
 
 
 def search(law: Law, points: Points, weight_KM: Array, kept: int = _STARTS, steps: int = _STEPS) -> Found:
@@ -37,4 +44,10 @@ def search(law: Law, points: Points, weight_KM: Array, kept: int = _STARTS, step
     ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, np.repeat(weight_KM, count_S, axis=0), steps)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
-    return Found(problem, ended.z[index_K], ended.objective[index_K])
+    return Found(problem, points, ended.z[index_K], ended.objective[index_K])
+
+
+def fit_above(law: Law, points: Points, cut: float) -> Found:
+    """One fit to the points from a lower cut on, all of weight one."""
+    kept = points.where(points.columns["d"] >= cut)
+    return search(law, kept, np.ones((1, len(kept))))

@@ -11,10 +11,10 @@ import numpy as np
 from isolora import laws
 from isolora.fit import holdout as competition
 from isolora.fit.points import Points
-from isolora.fit.search import search
+from isolora.fit.search import fit_above, search
 from isolora.laws import Array, Law
 
-_LEAST_DRIFT = 0.005
+_LEAST_DRIFT = 0.006
 """Error per unit of log distance that a law is trusted with at best, however well it did on the held-out points: on nano
 bases the best laws missed by 1.0 to 1.7 % at four times the fitted tokens (0.7 to 1.2 % per unit)."""
 _UNJUDGED_DRIFT = 0.02
@@ -38,22 +38,23 @@ def judged(points: Points, contenders: Sequence[Law]) -> Verdict:
     early, late = points.where(~held_M), points.where(held_M)
     candidates = competition.compete(points, [law.name for law in contenders], held_M)
     chosen = competition.chosen(candidates)
+    law = laws.resolve(chosen.law)
     distance_H = np.log(late.columns["d"] / early.columns["d"].max())
     return Verdict(
-        laws.resolve(chosen.law),
-        chosen.cut,
-        _drift(chosen.log_ratio, distance_H),
+        law,
+        competition.raised(chosen.cut, early, points),
+        _drift(chosen.log_ratio, distance_H, fit_above(law, early, chosen.cut).noise),
         _told(chosen, early, late),
         tuple(candidate.row() for candidate in candidates),
-        tuple((rival.law, rival.cut) for rival in competition.rivals(candidates, chosen)),
+        tuple((rival.law, competition.raised(rival.cut, early, points)) for rival in competition.rivals(candidates, chosen)),
     )
 
 
-def _drift(log_ratio_H: Array, distance_H: Array) -> float:
-    """Standard deviation of the log error per unit of log distance beyond the fitted points."""
+def _drift(log_ratio_H: Array, distance_H: Array, noise: float) -> float:
+    """Standard deviation of the log error, beyond the noise, per unit of log distance from the fitted points."""
     beyond_H = np.maximum(distance_H, 0.0)
-    seen = np.sqrt((log_ratio_H**2).mean() / max((beyond_H**2).mean(), 0.1))
-    return max(float(seen), _LEAST_DRIFT)
+    squared = max(float((log_ratio_H**2).mean()) - noise**2, 0.0) / max(float((beyond_H**2).mean()), 0.1)
+    return max(float(np.sqrt(squared)), _LEAST_DRIFT)
 
 
 def _told(chosen: competition.Candidate, early: Points, late: Points) -> dict[str, Any]:

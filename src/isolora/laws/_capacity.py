@@ -1,9 +1,10 @@
-"""What an adapter can hold, added to any law: as a floor, as a slope, or as the most tokens that it can take in.
+"""What an adapter can hold, added to any law: as a floor or as a slope.
 
-`+capacity` adds a floor C p^-c. The other two leave the law as it is and change the tokens that reach it. With `+slope`
-only the share p / (p + P) of the tokens' exponent is left beyond a pivot of F tokens: a small adapter flattens early, as
-seen on small LLaMA bases, where a floor in p alone missed it. With `+saturation` the tokens level off at S p^s, as in
-Kaplan et al. (2001.08361, eq. 1.5).
+`+capacity` adds a floor C p^-c. `+slope` leaves the law as it is and changes the tokens that reach it: beyond a pivot of F
+tokens only the share 1 / (1 + sqrt(P/p)) of their exponent is left, so that small adapters flatten early. On three nano bases
+(ranks 2, 8, 32; fitted up to 35,000 to 95,000 tokens, judged at four times that) the additive and multiplicative laws
+missed by 0.4 and 0.3 % with a slope, by 0.9 and 0.7 % with a floor. Tokens that level off at S p^s, as in Kaplan et al.
+(2001.08361, eq. 1.5), were as good at twice the range and missed by 1.0 and 0.8 % at four times: left out.
 """
 
 from __future__ import annotations
@@ -48,21 +49,10 @@ def _slope(law: Law, capacity: Capacity) -> Law:
 
     def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
         half_K1, pivot_K1 = shapes_KQ[:, [inner]], shapes_KQ[:, [inner + 1]]
-        share_KM = 1.0 / (1.0 + np.exp(half_K1 - logs["p"]))
+        share_KM = 1.0 / (1.0 + np.exp(0.5 * (half_K1 - logs["p"])))
         return law.log_terms(shapes_KQ[:, :inner], {**logs, "d": pivot_K1 + share_KM * (logs["d"] - pivot_K1)})
 
     shapes = (Shape("P", -6.0, 2.0, log=True, column="p"), Shape("F", -4.0, 0.0, log=True, column="d"))
-    return _extended(law, capacity, shapes, log_terms)
-
-
-def _saturation(law: Law, capacity: Capacity) -> Law:
-    inner = len(law.shapes)
-
-    def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
-        most_KM = shapes_KQ[:, [inner]] + shapes_KQ[:, [inner + 1]] * logs["p"]
-        return law.log_terms(shapes_KQ[:, :inner], {**logs, "d": -np.logaddexp(-logs["d"], -most_KM)})
-
-    shapes = (Shape("S", -10.0, 20.0, log=True), Shape("s", 0.0, 2.0))
     return _extended(law, capacity, shapes, log_terms)
 
 
@@ -81,7 +71,6 @@ CAPACITIES: Mapping[str, Capacity] = {
     capacity.name: capacity
     for capacity in (
         Capacity("capacity", "+ C p^-c", _floor),
-        Capacity("slope", "d -> F (d/F)^(p/(p+P))", _slope),
-        Capacity("saturation", "1/d -> 1/d + 1/(S p^s)", _saturation),
+        Capacity("slope", "d -> F (d/F)^(1/(1+(P/p)^0.5))", _slope),
     )
 }

@@ -17,6 +17,6 @@ law = Law(
     formula="E + A n^-a + B d^-b",
     coefficients=("E", "A", "B"),
     shapes=(Shape("a"), Shape("b")),
-    demands={"n": 3, "d": 4},
+    demands={"n": 3, "d": 3},
     log_terms=_log_terms,
 )

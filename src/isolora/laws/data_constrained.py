@@ -32,6 +32,6 @@ law = Law(
     formula="E + A n^-a + B d'^-b, d' = u (1 + R (1 - exp((1 - d/u)/R)))",
     coefficients=("E", "A", "B"),
     shapes=(Shape("a"), Shape("b"), Shape("R", low=-1.0, high=5.0, log=True)),
-    demands={"n": 3, "d": 4, "u": 1},
+    demands={"n": 3, "d": 3, "u": 1},
     log_terms=_log_terms,
 )

@@ -16,6 +16,6 @@ law = Law(
     formula="E + A n^-a d^-b",
     coefficients=("E", "A"),
     shapes=(Shape("a"), Shape("b")),
-    demands={"n": 2, "d": 4},
+    demands={"n": 2, "d": 3},
     log_terms=_log_terms,
 )

@@ -16,6 +16,6 @@ law = Law(
     formula="E + B d^-b",
     coefficients=("E", "B"),
     shapes=(Shape("b"),),
-    demands={"d": 4},
+    demands={"d": 3},
     log_terms=_log_terms,
 )

@@ -22,6 +22,6 @@ law = Law(
     formula="E + A n^-a + B / (1 + (d/T)^b)",
     coefficients=("E", "A", "B"),
     shapes=(Shape("a"), Shape("b"), Shape("T", low=-3.0, high=2.0, log=True, column="d")),
-    demands={"n": 3, "d": 5},
+    demands={"n": 3, "d": 4},
     log_terms=_log_terms,
 )

@@ -79,6 +79,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
         "ticks": "outside",
         "ticklen": 4,
         "zeroline": False,
+        "automargin": True,
     }
     return {**style, **more}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from isolora.config import StudyConfig, load_study, with_value
 from isolora.fit import Fit, fit
-from isolora.plan import Recommendation, plan
+from isolora.plan import Budget, Recommendation, plan
 from isolora.report import report
 from isolora.study.run import run_study
 from isolora.study.verify import Verification, verify
@@ -45,7 +45,7 @@ class Story:
         }
 
     def __str__(self) -> str:
-        proof = self.verification
+        proof, (low, high) = self.verification, self.verification.interval
         verdict = "inside" if proof.inside else "outside"
         return "\n".join(
             [
@@ -53,7 +53,7 @@ class Story:
                 "",
                 str(self.recommendation),
                 "",
-                f"predicted  {proof.predicted:.4f} nats a token, 95 % interval {proof.interval[0]:.4f} to {proof.interval[1]:.4f}",
+                f"predicted  {proof.predicted:.4f} nats a token, 95 % interval {low:.4f} to {high:.4f}",
                 f"measured   {proof.measured:.4f}, {verdict} the interval, {100 * proof.relative_error:.2f} % off, "
                 f"at {proof.flops_over_largest_fitted:.1f} x the largest fitted FLOPs",
                 f"report     {self.report}",
@@ -81,10 +81,10 @@ def demo(folder: Path, seed: int = 0, quiet: bool = False) -> Story:
     say(f"fit        {len(table)} points")
     fitted = fit(table)
     largest = float(table["flops"].max())
-    recommendation = plan(fitted, table, BUDGET_OVER_LARGEST * largest)
+    recommendation = plan(fitted, table, Budget(BUDGET_OVER_LARGEST * largest, "flops"))
     say(f"verify     training {recommendation.model} on {recommendation.tokens:,.0f} tokens")
     proof = verify(folder, recommendation, largest, seed, quiet)
-    page = report(folder, table, fitted, folder / "report.html", recommendation, proof)
+    page = report(folder, read(folder), fitted, folder / "report.html", recommendation, proof)
     story = Story(time.perf_counter() - started, len(table), fitted, recommendation, proof, page)
     (folder / "demo.json").write_text(json.dumps(story.to_json(), indent=1, default=str) + "\n", encoding="utf-8")
     return story

@@ -15,7 +15,16 @@ Stack = tuple[RunConfig, ...]
 
 def grid_runs(study: StudyConfig) -> list[RunConfig]:
     """Every combination of the grid's values over the base configuration, in the grid's order."""
-    return [run_of(study.base, dict(zip(study.grid, values, strict=True))) for values in itertools.product(*study.grid.values())]
+    cells = (dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values()))
+    return [_seeded(run_of(study.base, cell), study) for cell in cells]
+
+
+def _seeded(run: RunConfig, study: StudyConfig) -> RunConfig:
+    """With `own_seeds`, a seed that follows from the rest of the run. Runs in the same data order go up and down together, which
+    looks like a feature of the law and is none; and a bootstrap over runs would not see it."""
+    if not study.own_seeds or "seed" in study.grid:
+        return run
+    return run.model_copy(update={"seed": int(run.identity()[:8], 16) >> 1})
 
 
 def run_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
@@ -26,7 +35,7 @@ def run_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
 
 
 def trial_runs(study: StudyConfig) -> list[RunConfig]:
-    """The grid on the tuning budget, first seed only."""
+    """The grid on the tuning budget, all on the first seed: what is compared differs in nothing else."""
     grid = {**study.grid, "seed": _seeds(study)[:1]}
     return grid_runs(study.model_copy(update={"base": _trial_base(study), "grid": grid}))
 
@@ -42,7 +51,7 @@ def _seeds(study: StudyConfig) -> list[Any]:
 
 
 def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[list[RunConfig], list[str]]:
-    """The grid with the tuned key at its best value for each cell, and a sentence for each cell whose best lies at an edge.
+    """The grid with the tuned key at its best value for each cell, and a sentence for each cell whose best is at an edge or none.
 
     losses: final held-out loss of each trial; a trial that diverged is absent and counts as infinitely bad.
     """
@@ -55,9 +64,12 @@ def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[l
         trials = [run_of(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
         scores = [losses.get(trial, math.inf) for trial in trials]
         best = scores.index(min(scores))
-        if len(values) > 1 and best in (0, len(values) - 1):
+        if math.isinf(scores[best]):
+            remarks.append(f"{over}: every trial diverged for {chosen}; going on with {values[best]}")
+        elif len(values) > 1 and best in (0, len(values) - 1):
             remarks.append(f"{over}: the best value {values[best]} lies at the edge of the grid for {chosen}")
-        runs += [run_of(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
+        winners = [run_of(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
+        runs += [_seeded(winner, study) for winner in winners]
     return runs, remarks
 
 

@@ -32,7 +32,9 @@ def execute(jobs: Sequence[Stack], folder: Path, stage: str, executor: str, work
 
 def _in_processes(jobs: Sequence[Stack], folder: Path, stage: str, workers: int, quiet: bool) -> None:
     threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
         for finished in [pool.submit(_train, job, folder, stage, quiet) for job in jobs]:
             finished.result()
 

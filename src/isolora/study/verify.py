@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isolora.config import RunConfig, with_value
+from isolora.config import DataConfig, RunConfig, with_value
 from isolora.errors import ConfigError
 from isolora.plan import Recommendation
 from isolora.store import Store
 from isolora.study.design import run_of
 from isolora.study.run import STUDY_FILE
+from isolora.training.prepare import load_documents
 from isolora.training.run import adapter_folder, outcome, train_stack
 
 VERIFY = "verify"
@@ -60,10 +61,23 @@ def recommended_run(base: Mapping[str, Any], recommendation: Recommendation, see
         "training.tokens": recommendation.tokens,
         "seed": seed,
     }
-    return run_of(base, values)
+    run = run_of(base, values)
+    return run.model_copy(update={"data": _with_examples(run.data, recommendation)})
 
 
-def verify(folder: Path, recommendation: Recommendation, largest_fitted_flops: float, seed: int = 0, quiet: bool = False) -> Verification:
+def _with_examples(data: DataConfig, recommendation: Recommendation) -> DataConfig:
+    """As many distinct examples as were recommended, or all there are; a single pass may draw on more, if the study does."""
+    wanted, given = recommendation.examples, data.train_examples
+    enough = recommendation.epochs == 1 and wanted is not None and (given is None or given >= wanted)
+    if wanted is None or enough:
+        return data
+    available = len(load_documents(data.model_copy(update={"train_examples": None})).train)
+    return data.model_copy(update={"train_examples": min(wanted, available)})
+
+
+def verify(
+    folder: Path, recommendation: Recommendation, largest_fitted_flops: float, seed: int = 0, quiet: bool = False
+) -> Verification:
     """Train the recommendation into the study's store (stage "verify"). Raises ConfigError when the run did not end well."""
     study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
     base = with_value(study["base"], "training.tokens", recommendation.tokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from isolora.methods._base import Attached, Span
 from isolora.tasks._base import Examples, Task
 from isolora.training.batches import collate, cut_by_tokens
+
+MAX_EXPONENT = math.log(sys.float_info.max)
 
 
 def spans_of(counts: dict[int, int]) -> list[Span]:
@@ -42,3 +46,8 @@ def mean_losses(
     """Held-out loss in nats per labelled token of each chosen member."""
     sums = row_losses(task, attached, examples, which, batch_tokens, pad_id).sum(1)
     return {k: float(total / examples.label_counts.sum()) for k, total in zip(which, sums, strict=True)}
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token; infinite where a float cannot hold it."""
+    return math.inf if loss > MAX_EXPONENT else math.exp(loss)

@@ -24,8 +24,11 @@ class Prepared:
 
 
 @lru_cache(maxsize=2)
-def load_base(model: str, task: str, trust_remote_code: bool) -> Base:
-    """A base with its weights; the last two are kept, since a study goes through its models one after the other."""
+def load_base(model: str, task: str, trust_remote_code: bool, fingerprint: str) -> Base:
+    """A base with its weights; the last two are kept, since a study goes through its models one after the other.
+
+    fingerprint: of the weights, so that those that have changed on the disk are read again.
+    """
     config = RunConfig(model=model, task=task, trust_remote_code=trust_remote_code)
     return models.load(config, registry.load("task", task).auto_class)
 
@@ -37,7 +40,7 @@ def load_documents(config: DataConfig) -> data.Splits:
 
 def prepare(config: RunConfig) -> Prepared:
     """Load and tokenise what a run trains on and is measured on. Raises ConfigError or DataError in one line."""
-    base = load_base(config.model, config.task, config.trust_remote_code)
+    base = load_base(config.model, config.task, config.trust_remote_code, models.fingerprint(config.model))
     train, held_out = examples_of(config, base.tokenizer, base.max_length)
     return Prepared(base, registry.load("task", config.task), train, held_out)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
 from isolora.training import checkpoint
 from isolora.training.batches import Stream
 from isolora.training.environment import environment
+from isolora.training.held_out import perplexity
 from isolora.training.loop import Stack
 from isolora.training.member import Member
 from isolora.training.prepare import prepare, run_identity
@@ -119,7 +119,7 @@ def outcome(store: Store, name: str) -> dict[str, Any]:
             "trainable_parameters",
             "peak_memory_bytes",
         )
-        result |= {"perplexity": math.exp(points[-1]["loss"]), **{key: points[-1][key] for key in kept}}
+        result |= {"perplexity": perplexity(points[-1]["loss"]), **{key: points[-1][key] for key in kept}}
     if row["state"] == DONE:
         result["adapter"] = str(adapter_folder(store, row["stage"], name))
     return result

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -42,7 +41,8 @@ SHAPES = {  # hidden size, layers, feed-forward size; heads are 16 wide
 
 def train_tokenizer(build: Path) -> None:
     """Byte-level BPE on the pretraining text, and that text as one array of token ids."""
-    texts = [json.loads(line)["text"] for line in open(build / "text.jsonl", encoding="utf-8")]
+    lines = (build / "text.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=2, special_tokens=["<|endoftext|>", "<|pad|>"])
     bpe.save(str(build / "tokenizer.json"))
@@ -55,7 +55,7 @@ def train_tokenizer(build: Path) -> None:
     )
     for name in SHAPES:
         tokenizer.save_pretrained(HERE / name)
-    rows = [encoding.ids + [0] for encoding in bpe._tokenizer.encode_batch(texts)]
+    rows = [[*encoding.ids, 0] for encoding in bpe._tokenizer.encode_batch(texts)]
     ids = np.concatenate([np.asarray(row, dtype=np.uint16) for row in rows])
     ids = ids[: len(ids) // LENGTH * LENGTH].reshape(-1, LENGTH)
     np.save(build / "tokens.npy", ids[np.random.default_rng(SEED).permutation(len(ids))])
@@ -163,7 +163,7 @@ def pretrain(name: str, build: Path) -> None:
             print(f"{name} {done}/{steps} {row['train_loss']:.3f} {row['held_out_loss']:.4f} {rate:,.0f} tokens/s", flush=True)
             partial = state_file.with_suffix(".partial")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve, "step": done}, partial)
-            os.replace(partial, state_file)
+            partial.replace(state_file)
     model.half().save_pretrained(HERE / name)
     (HERE / name / "curve.json").write_text(json.dumps(curve, indent=1) + "\n")
 
@@ -175,7 +175,10 @@ def body_weights(model: LlamaForCausalLM) -> int:
 def write_card() -> None:
     """README.md with the family's table and curve, and SHA256SUMS over every file that ships."""
     curves = {name: json.loads((HERE / name / "curve.json").read_text()) for name in SHAPES}
-    lines = ["| model | non-embedding weights | all weights | pretraining tokens | held-out loss (nats a token) |", "|---|--:|--:|--:|--:|"]
+    lines = [
+        "| model | non-embedding weights | all weights | pretraining tokens | held-out loss (nats a token) |",
+        "|---|--:|--:|--:|--:|",
+    ]
     for name in SHAPES:
         model = LlamaForCausalLM.from_pretrained(HERE / name)
         last = curves[name][-1]

@@ -1,0 +1,111 @@
+"""Cost: what is said before a run is what the run then records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from isolora.config import RunConfig
+from isolora.cost import cost, shape_of
+from isolora.errors import ConfigError
+from isolora.ledger import PHASES, rehearse
+from isolora.training import train
+
+torch.set_num_threads(1)
+RUNS: dict[str, dict[str, Any]] = {
+    "steps": {"steps": 7},
+    "tokens": {"tokens": 333},
+    "passes": {"epochs": 2.5},
+    "flops": {"flops": 5e6},
+    "accumulation": {"epochs": 1, "accumulation": 3},
+    "embedding": {"steps": 3, "method": {"targets": ["embed_tokens", "v_proj"], "rank": 2}},
+}
+
+
+def shapes_only(folder: Path, **changes: Any) -> RunConfig:
+    """A run whose base is a folder that holds nothing but config.json."""
+    tiny.llama().config.save_pretrained(folder)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    return tiny.run(**changes).model_copy(update={"model": str(folder)})
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_whole_run_costs_what_was_said(kind: str, tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, **RUNS[kind])
+    said = cost(config)
+    ended = train(config, tmp_path / "out", quiet=True)
+    for name in ("tokens", "padding_tokens", "trainable_parameters"):
+        assert getattr(said, name) == ended[name] > 0, name
+    assert said.steps == ended["step"]
+    assert said.flops.total == pytest.approx(ended["flops"], rel=1e-13)  # the same summands, added in another order
+
+
+def test_a_step_is_priced_by_the_ledger(tmp_path: Path) -> None:
+    config = shapes_only(tmp_path, method={"rank": 3})
+    step = cost(config, (5, 12))
+    assert step.flops == rehearse(config).flops(5, 12, 5 * 11)
+    assert (step.tokens, step.padding_tokens, step.steps) == (60, 0, 1)
+    assert cost(config, (10, 12)).flops.total == pytest.approx(2 * step.flops.total)
+    assert cost(config, (5, 24)).flops.total > 2 * step.flops.total, "attention is quadratic"
+
+
+def test_parameters_by_hand(tmp_path: Path) -> None:
+    """7 linear layers in each of 2 blocks, rank 3; LLaMA without tied embeddings."""
+    layers = [(16, 16), (16, 8), (16, 8), (16, 16), (16, 40), (16, 40), (40, 16)]
+    answer = cost(shapes_only(tmp_path, method={"rank": 3}), (1, 2)).to_json()
+    trained = 2 * sum(3 * (inputs + outputs) for inputs, outputs in layers)
+    frozen = 2 * (sum(inputs * outputs for inputs, outputs in layers) + 2 * 16) + 16 + 2 * tiny.VOCABULARY * 16
+    assert (answer["trainable_parameters"], answer["all_parameters"]) == (trained, frozen + trained)
+    assert answer["trainable_share"] == trained / (frozen + trained)
+    assert answer["flops"]["total"] == sum(answer["flops"][phase] for phase in PHASES)
+
+
+def test_memory_grows_with_the_batch_and_holds_the_weights(tmp_path: Path) -> None:
+    config = shapes_only(tmp_path)
+    small, large = cost(config, (1, 8)), cost(config, (8, 8))
+    assert 4 * small.all_parameters < small.peak_memory_bytes < large.peak_memory_bytes
+
+
+def test_words_for_a_person(tmp_path: Path) -> None:
+    lines = str(cost(shapes_only(tmp_path), (2, 8))).splitlines()
+    assert [line[:20].strip() for line in lines] == ["trainable parameters", "FLOPs", "tokens", "peak memory"]
+    assert "16 and 0 of padding in 1 steps" in lines[2]
+
+
+def test_a_step_within_the_models_positions(tmp_path: Path) -> None:
+    config = shapes_only(tmp_path)
+    assert cost(config, (1, 64)).tokens == 64
+    with pytest.raises(ConfigError, match="length: 65 exceeds the model's 64 positions"):
+        cost(config, (1, 65))
+
+
+def test_a_whole_run_needs_a_tokenizer(tmp_path: Path) -> None:
+    config = shapes_only(tmp_path / "model")
+    data = config.data.model_copy(update={"source": str(tiny.texts(tmp_path / "texts.txt"))})
+    with pytest.raises(ConfigError, match="model: cannot load") as caught:
+        cost(config.model_copy(update={"data": data}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "shape", "rest"),
+    [
+        ([], None, []),
+        (["model=tiny"], None, ["model=tiny"]),
+        (["length=64", "model=tiny", "batch=2"], (2, 64), ["model=tiny"]),
+        (["training.batch_tokens=64"], None, ["training.batch_tokens=64"]),
+    ],
+)
+def test_shapes_are_taken_out_of_the_words(words: list[str], shape: tuple[int, int] | None, rest: list[str]) -> None:
+    assert shape_of(words) == (shape, rest)
+
+
+@pytest.mark.parametrize("words", ["batch=2", "length=64", "batch=0 length=64", "batch=2 length=", "batch=-1 length=8",
+                                   "batch=2.5 length=8", "batch=² length=8", "batch=two length=8"])  # fmt: skip
+def test_a_shape_is_two_whole_numbers(words: str) -> None:
+    with pytest.raises(ConfigError, match=r"(batch|length): one step needs batch=B and length=L"):
+        shape_of(words.split())
