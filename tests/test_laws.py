@@ -98,6 +98,8 @@ def test_what_the_points_cannot_tell_apart_is_said_in_one_line():
     with pytest.raises(TableError, match="needs a column n"):
         laws.resolve("additive").demand({"d": one_size["d"]})
     laws.resolve("power").demand(one_size)
+    with pytest.raises(TableError, match="needs 3 or more distinct d; the table has 2"):
+        laws.resolve("power").demand({"d": np.array([1000.0, 1010.0, 1020.0, 2000.0, 2020.0])})
 
 
 def test_unknown_names_are_answered_with_the_nearest():

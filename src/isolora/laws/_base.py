@@ -19,6 +19,8 @@ Columns = Mapping[str, Array]
 """Short name -> values: n body parameters, d tokens, p trainable parameters, u unique tokens; all positive."""
 
 EXPONENT_BOUNDS = (0.01, 2.0)
+_SAME = 0.05
+"""Natural logarithm: members of a stack pass a token count by up to a batch, a few per cent of the first counts."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Law:
         for name, needed in self.demands.items():
             if name not in columns:
                 raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
-            distinct = np.unique(columns[name])
+            distinct = _distinct(columns[name])
             if distinct.size < needed:
                 shown = ", ".join(f"{value:g}" for value in distinct[:4])
                 raise TableError(
@@ -103,6 +105,13 @@ class Law:
 def stack(*terms: Array | float) -> Array:
     """Terms (K, M) or scalars as one array (K, C, M): points last, so that sums over the few terms run along memory."""
     return np.stack(np.broadcast_arrays(*(np.asarray(term, dtype=float) for term in terms)), axis=1)
+
+
+def _distinct(values: Array) -> Array:
+    """Values further apart than a batch's jitter in tokens."""
+    ordered = np.unique(values)
+    apart: NDArray[np.bool_] = np.diff(np.log(ordered), prepend=-np.inf) > _SAME
+    return ordered[apart]
 
 
 def _varies_within(values: Array, groups: Array) -> bool:

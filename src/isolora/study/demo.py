@@ -18,6 +18,9 @@ from isolora.study.run import run_study
 from isolora.study.verify import Verification, verify
 from isolora.table import read
 
+WORKERS = 2
+"""Processes for the study: on two cores, two of one thread train more tokens a second than one of two."""
+
 BUDGET_OVER_LARGEST = 4.2
 """The recommendation's budget over the largest fitted one: far enough to be a prediction, near enough for a laptop."""
 
@@ -76,7 +79,7 @@ def demo(folder: Path, seed: int = 0, quiet: bool = False) -> Story:
     study = demo_study(seed)
     say = _silent if quiet else _say
     say(f"study      {len(study.grid)} axes over {', '.join(study.grid['model'])}; every finished run is kept in {folder}")
-    run_study(study, folder, quiet=quiet)
+    run_study(study, folder, workers=WORKERS, quiet=quiet)
     table = read(folder)
     say(f"fit        {len(table)} points")
     fitted = fit(table)
