@@ -93,7 +93,7 @@ class TrainingConfig(Settings):
     beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
     clip_norm: PositiveFloat | None = Field(1.0, description="largest gradient norm of one member; null switches clipping off")
     averaging: NonNegativeFloat = Field(
-        8.0, description="polynomial-decay averaging: newest weights get (a+1)/(step+a); 0 averages all"
+        3.0, description="polynomial-decay averaging: newest weights get (a+1)/(step+a); 0 averages all"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora.config import StudyConfig, load_study, with_value
-from isolora.fit import Fit, fit
+from isolora.fit import Fit, fit, studied
 from isolora.plan import Budget, Recommendation, plan
 from isolora.report import report
 from isolora.study.run import run_study
@@ -77,25 +77,30 @@ def demo(folder: Path, seed: int = 0, quiet: bool = False) -> Story:
     """Run or finish the demo in `folder`; what an earlier call finished there is kept."""
     started = time.perf_counter()
     study = demo_study(seed)
-    say = _silent if quiet else _say
-    say(f"study      {len(study.grid)} axes over {', '.join(study.grid['model'])}; every finished run is kept in {folder}")
+    say = Narrator(started, quiet)
+    say(f"study   {' x '.join(study.grid)}, each finished run is kept in {folder}")
     run_study(study, folder, workers=WORKERS, quiet=quiet)
-    table = read(folder)
-    say(f"fit        {len(table)} points")
+    table = studied(read(folder))
+    say(f"fit     {len(table)} points of {len(set(table['run']))} runs")
     fitted = fit(table)
     largest = float(table["flops"].max())
     recommendation = plan(fitted, table, Budget(BUDGET_OVER_LARGEST * largest, "flops"))
-    say(f"verify     training {recommendation.model} on {recommendation.tokens:,.0f} tokens")
+    say(f"verify  {recommendation.model}, rank {recommendation.method['rank']}, on {recommendation.tokens:,.0f} tokens")
     proof = verify(folder, recommendation, largest, seed, quiet)
+    say("report")
     page = report(folder, read(folder), fitted, folder / "report.html", recommendation, proof)
     story = Story(time.perf_counter() - started, len(table), fitted, recommendation, proof, page)
     (folder / "demo.json").write_text(json.dumps(story.to_json(), indent=1, default=str) + "\n", encoding="utf-8")
     return story
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class Narrator:
+    """Says on standard error which chapter begins, and when."""
 
+    started: float
+    quiet: bool
 
-def _silent(line: str) -> None:
-    """With --json nothing is said."""
+    def __call__(self, line: str) -> None:
+        if not self.quiet:
+            print(f"{time.perf_counter() - self.started:4.0f} s  {line}", file=sys.stderr, flush=True)
