@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -17,9 +18,6 @@ from isolora.report import report
 from isolora.study.run import run_study
 from isolora.study.verify import Verification, verify
 from isolora.table import read
-
-WORKERS = 2
-"""Processes for the study: on two cores, two of one thread train more tokens a second than one of two."""
 
 BUDGET_OVER_LARGEST = 4.2
 """The recommendation's budget over the largest fitted one: far enough to be a prediction, near enough for a laptop."""
@@ -73,13 +71,17 @@ def demo_study(seed: int) -> StudyConfig:
     return packaged.model_copy(update={"base": base})
 
 
-def demo(folder: Path, seed: int = 0, quiet: bool = False) -> Story:
-    """Run or finish the demo in `folder`; what an earlier call finished there is kept."""
+def demo(folder: Path, seed: int = 0, quiet: bool = False, workers: int | None = None) -> Story:
+    """Run or finish the demo in `folder`; what an earlier call finished there is kept.
+
+    workers: processes for the study; by default one a core, since on small models two processes of one thread train a third
+    more tokens a second than one of two.
+    """
     started = time.perf_counter()
     study = demo_study(seed)
     say = Narrator(started, quiet)
     say(f"study   {' x '.join(study.grid)}, each finished run is kept in {folder}")
-    run_study(study, folder, workers=WORKERS, quiet=quiet)
+    run_study(study, folder, workers=workers or min(4, os.cpu_count() or 1), quiet=quiet)
     table = studied(read(folder))
     say(f"fit     {len(table)} points of {len(set(table['run']))} runs")
     fitted = fit(table)
