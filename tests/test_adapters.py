@@ -166,3 +166,9 @@ def test_names_in_the_record_lead_nowhere_else(copied: Path, tmp_path: Path) -> 
     place = adapters.export(copied, "peft", tmp_path / "deep" / "peft")
     assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "deep", "secret"]
+
+
+def test_a_record_cannot_ask_for_remote_code(tmp_path):
+    config = {"model": "nano-55k", "training": {"tokens": 1000}, "trust_remote_code": True}
+    (tmp_path / "isolora.json").write_text(json.dumps({"config": config}))
+    assert adapters.read_record(tmp_path)[0].trust_remote_code is False

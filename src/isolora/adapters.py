@@ -73,9 +73,13 @@ def find(folder: Path) -> Path:
 
 
 def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """The run's configuration and all that its training wrote down.
+
+    `trust_remote_code` is not taken from a file that may be a stranger's; a base that needs it can only be trained, not loaded.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return parse(RunConfig, record["config"]), record
+        return parse(RunConfig, {**record["config"], "trust_remote_code": False}), record
     except KeyError as failure:
         raise DataError(f"{folder / RECORD}: {failure} is missing") from None
     except (OSError, TypeError, ValueError) as failure:

@@ -36,7 +36,6 @@ def candidates(study: StudyReport) -> Row:
     judged = any("error" in row for row in fit.candidates)
     score = "error" if judged else "objective"
     shown = {str(row["law"]): row for row in sorted(fit.candidates, key=lambda row: -float(row[score]))}
-    shown[fit.law] = next(row for row in fit.candidates if row["law"] == fit.law and row["cut"] == fit.cut)
     rows = sorted(shown.values(), key=lambda row: float(row[score]))
     foretold = (
         f"Each law was fitted without the largest budgets and judged by how well it foretold them (its best lower cut is shown, "

@@ -1,0 +1,43 @@
+"""The demo on a study of seconds: the whole story, with every key that other tools may rely on."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from isolora import cli
+from isolora.adapters import load
+from isolora.config import StudyConfig, parse
+from isolora.study import demo as demo_package  # noqa: F401  # the function; its module is patched below
+
+SMALL = {
+    "name": "demo",
+    "base": {
+        "data": {"train_examples": 600, "eval_examples": 10},
+        "training": {"tokens": 4000, "learning_rate": 5e-3, "batch_tokens": 256, "evaluate_from": 300, "evaluate_ratio": 1.4142},
+    },
+    "grid": {"model": ["nano-55k", "nano-150k", "nano-440k"], "method.rank": [2, 8, 32]},
+}
+PROMISED = {"seconds", "points", "law", "recommendation", "verification", "report"}
+PROVEN = {"predicted", "interval", "measured", "relative_error", "flops_over_largest_fitted"}
+
+
+def test_the_story_is_whole(tmp_path, monkeypatch, capsys):
+    module = sys.modules["isolora.study.demo"]
+    monkeypatch.setattr(module, "demo_study", lambda seed: parse(StudyConfig, SMALL))
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(sys, "argv", ["isolora", "demo", "--json", "--out", str(tmp_path)])
+    try:
+        cli.main()
+    except SystemExit as ended:
+        assert not ended.code
+    story = json.loads(capsys.readouterr().out)
+    assert story.keys() >= PROMISED
+    proof = story["verification"]
+    assert proof.keys() >= PROVEN
+    assert proof["flops_over_largest_fitted"] >= 4
+    assert story["recommendation"]["model"] in SMALL["grid"]["model"]
+    assert proof["relative_error"] == abs(proof["predicted"] - proof["measured"]) / proof["measured"]
+    page = (tmp_path / "report.html").read_text()
+    assert "https://" not in page.split("<script")[0]
+    assert load(tmp_path).generate("Python library for", max_new_tokens=8)
