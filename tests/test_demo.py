@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+
+import pytest
 
 from isolora import cli
 from isolora.adapters import load
 from isolora.config import StudyConfig, parse
-from isolora.study import demo as demo_package  # noqa: F401  # the function; its module is patched below
 
 SMALL = {
     "name": "demo",
@@ -23,14 +25,13 @@ PROVEN = {"predicted", "interval", "measured", "relative_error", "flops_over_lar
 
 
 def test_the_story_is_whole(tmp_path, monkeypatch, capsys):
-    module = sys.modules["isolora.study.demo"]
+    module = importlib.import_module("isolora.study.demo")
     monkeypatch.setattr(module, "demo_study", lambda seed: parse(StudyConfig, SMALL))
     monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(sys, "argv", ["isolora", "demo", "--json", "--out", str(tmp_path)])
-    try:
+    with pytest.raises(SystemExit) as ended:
         cli.main()
-    except SystemExit as ended:
-        assert not ended.code
+    assert not ended.value.code
     story = json.loads(capsys.readouterr().out)
     assert story.keys() >= PROMISED
     proof = story["verification"]
