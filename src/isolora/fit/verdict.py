@@ -37,17 +37,31 @@ def judged(points: Points, contenders: Sequence[Law]) -> Verdict:
     held_M = competition.split(points)
     early, late = points.where(~held_M), points.where(held_M)
     candidates = competition.compete(points, [law.name for law in contenders], held_M)
-    chosen = competition.chosen(candidates)
+    chosen = _best_supported(competition.hardly_worse(candidates), points)
     law = laws.resolve(chosen.law)
     distance_H = np.log(late.columns["d"] / early.columns["d"].max())
     return Verdict(
         law,
-        competition.raised(chosen.cut, early, points),
+        chosen.cut,
         _drift(chosen.log_ratio, distance_H, fit_above(law, early, chosen.cut).noise),
         _told(chosen, early, late),
         tuple(candidate.row() for candidate in candidates),
-        tuple((rival.law, competition.raised(rival.cut, early, points)) for rival in competition.rivals(candidates, chosen)),
+        tuple((rival.law, rival.cut) for rival in competition.rivals(candidates, chosen)),
     )
+
+
+def _best_supported(candidates: Sequence[competition.Candidate], points: Points) -> competition.Candidate:
+    """Of laws that foretold about equally well the one that all points, the held-out ones included, support best for its
+    number of parameters: Akaike's criterion on the points that none of them leaves out."""
+    cut = max(candidate.cut for candidate in candidates)
+
+    def criterion(candidate: competition.Candidate) -> float:
+        found = fit_above(laws.resolve(candidate.law), points, cut)
+        count = len(found.points)
+        squares = found.noise**2 * max(count - candidate.parameters, 1)
+        return count * float(np.log(squares / count)) + 2 * candidate.parameters
+
+    return min(candidates, key=criterion)
 
 
 def _drift(log_ratio_H: Array, distance_H: Array, noise: float) -> float:
