@@ -45,6 +45,8 @@ def counted(config: RunConfig, kind: str, shape: tuple[int, int, int]) -> int:
     """FLOPs of a real forward and backward pass on the CPU, attention done in plain products."""
     method = registry.load("method", "lora")
     attached = method.attach(tiny.MODELS[kind](), [method.settings(config.method.fields())], [0])
+    if config.training.gradient_checkpointing:
+        attached.model.activation_checkpointing_enable()
     attached.train(True)
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flops})
     with sdpa_kernel(SDPBackend.MATH), counter:
@@ -113,12 +115,22 @@ def test_what_a_step_is_priced_by() -> None:
 
 
 def test_flops_add_up() -> None:
-    total = Flops(1, 2, 3) + Flops(10, 20, 30)
-    assert total.to_json() == {"forward": 11, "backward_inputs": 22, "backward_weights": 33, "total": 66}
-    assert tuple(total.to_json())[:3] == PHASES
+    total = Flops(1, 2, 3, 4) + Flops(10, 20, 30, 40)
+    assert total.to_json() == {"forward": 11, "backward_inputs": 22, "backward_weights": 33, "recomputation": 44, "total": 110}
+    assert tuple(total.to_json())[:4] == PHASES
 
 
 def test_what_cannot_be_found_is_one_line() -> None:
     with pytest.raises(ConfigError, match="model: cannot load 'nano-1q'; did you mean") as caught:
         rehearse(RunConfig(model="nano-1q"))
     assert "\n" not in str(caught.value)
+
+
+def test_gradient_checkpointing_is_booked_apart(tmp_path):
+    run = a_run(tmp_path, "llama", targets="all-linear")
+    checkpointed = run.model_copy(update={"training": run.training.model_copy(update={"gradient_checkpointing": True})})
+    plain, again = rehearse(run).flops(2, 24, 46), rehearse(checkpointed).flops(2, 24, 46)
+    assert again.total == pytest.approx(counted(checkpointed, "llama", (2, 24, 46)), rel=1e-9)
+    assert (again.forward, again.backward_weights) == pytest.approx((plain.forward, plain.backward_weights))
+    assert plain.recomputation == 0
+    assert 0.3 * plain.forward < again.recomputation < plain.forward

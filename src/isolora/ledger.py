@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,22 +26,23 @@ from isolora.errors import ConfigError
 from isolora.methods._base import Attached
 from isolora.tasks._base import Batch, Task
 
-PHASES = ("forward", "backward_inputs", "backward_weights")
+PHASES = ("forward", "backward_inputs", "backward_weights", "recomputation")
 SHAPES = ((1, 8, 7), (1, 16, 15), (1, 32, 31), (1, 32, 16), (2, 16, 30))
 """(rows, length, labels) of the rehearsed steps: five independent equations for five coefficients."""
 
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs of a step or a run; a multiply and an add count as two."""
+    """FLOPs of a step or a run; a multiply and an add count as two. recomputation: what gradient checkpointing does again."""
 
     forward: float
     backward_inputs: float
     backward_weights: float
+    recomputation: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.forward + self.backward_inputs + self.backward_weights
+        return sum(getattr(self, phase) for phase in PHASES)
 
     def __add__(self, other: Flops) -> Flops:
         return Flops(*(getattr(self, phase) + getattr(other, phase) for phase in PHASES))
@@ -90,6 +92,7 @@ class PhaseCounter(FlopCounterMode):
         super().__init__(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flops})
         self.storages = parameters
         self.backward = False
+        self.modules_running = 0
         self.booked = dict.fromkeys(PHASES, 0)
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
@@ -101,9 +104,30 @@ class PhaseCounter(FlopCounterMode):
     def _phase(self, func_packet: Any, args: tuple[Any, ...]) -> str:
         if not self.backward:
             return "forward"
+        if self.modules_running:  # a module's forward within the backward pass: activations made again
+            return "recomputation"
         factors = args[-2:] if func_packet in self.PLAIN else ()
         touches = any(storage(factor) in self.storages for factor in factors)
         return "backward_inputs" if touches or not factors else "backward_weights"
+
+
+@contextmanager
+def watching_modules(counter: PhaseCounter) -> Iterator[None]:
+    """Tell the counter while a module's forward runs within the backward pass."""
+
+    def enter(*_: Any) -> None:
+        counter.modules_running += counter.backward
+
+    def leave(*_: Any) -> None:
+        counter.modules_running -= counter.backward
+
+    # always_call: checkpointing leaves a recomputed forward by an exception as soon as it has what it needs
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Unpadded(TorchDispatchMode):
@@ -134,6 +158,9 @@ def rehearse(config: RunConfig) -> Ledger:
     method = registry.load("method", config.method.name)
     with _one_line():
         attached = method.attach(base.model, [method.settings(config.method.fields())], [0])
+    if config.training.gradient_checkpointing:
+        base.model.activation_checkpointing_enable()
+    attached.train(True)
     step = _rehearsal(task, attached)
     booked = np.array([step(shape) for shape in SHAPES])
     equations = np.array([[rows, rows * length, rows * length**2, labels, 1] for rows, length, labels in SHAPES], dtype=float)
@@ -157,7 +184,7 @@ def _rehearsal(task: Task, attached: Attached) -> Callable[[tuple[int, int, int]
 
     def step(shape: tuple[int, int, int]) -> list[int]:
         counter, kept = PhaseCounter(storages), Kept(storages)
-        with Unpadded(), counter:
+        with Unpadded(), watching_modules(counter), counter:
             with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
                 loss = task.loss(attached.model, _blank_batch(*shape))
             counter.backward = True

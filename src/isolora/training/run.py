@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from isolora import ledger, models, registry
-from isolora.config import RunConfig, content_hash
+from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
 from isolora.training import checkpoint
@@ -51,9 +51,9 @@ def price(config: RunConfig) -> ledger.Ledger:
 
 def price_of(config: RunConfig) -> ledger.Ledger:
     """As `price`, whatever the run's data, budget and seed."""
-    return price(
-        RunConfig(model=config.model, task=config.task, method=config.method, trust_remote_code=config.trust_remote_code)
-    )
+    own = {"model", "task", "method", "trust_remote_code"}
+    training = TrainingConfig(tokens=1, gradient_checkpointing=config.training.gradient_checkpointing)
+    return price(RunConfig(**{key: getattr(config, key) for key in own}, training=training))
 
 
 def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: bool = False) -> list[str]:
