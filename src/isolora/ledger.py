@@ -42,7 +42,7 @@ class Flops:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, phase) for phase in PHASES)
+        return float(sum(getattr(self, phase) for phase in PHASES))
 
     def __add__(self, other: Flops) -> Flops:
         return Flops(*(getattr(self, phase) + getattr(other, phase) for phase in PHASES))
