@@ -24,6 +24,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # Everything that the demo and the tests need lies in the package; a look at the hub would only be a delay.
 demo test test-slow: export HF_HUB_OFFLINE = 1
+# Tests use models of a few thousand weights: a second thread only waits for the first, and for whatever else the machine does.
+test test-slow: export OMP_NUM_THREADS = 1
 
 demo: $(INSTALLED) ## the whole story on packaged models and data: study, law, recommendation, proof
 	@$(BIN)/isolora demo
