@@ -13,7 +13,7 @@ from isolora.config import RunConfig, parse
 from isolora.store import Store
 from isolora.training import train_stack
 
-ROUNDS = 5
+ROUNDS = 3
 MEMBERS = ((2, 3e-3), (4, 1e-2), (8, 5e-3), (16, 2e-2))
 MODELS = ("nano-55k", "nano-1m")
 
