@@ -13,12 +13,18 @@ from isolora.tasks._base import IGNORED, Batch, Examples
 Indices = NDArray[np.int64]
 """Which examples, by number."""
 
+GOLDEN_RATIO = (1 + 5**0.5) / 2
+
 POOL_BATCHES = 32
 """Batches sorted together: larger pools pad less, smaller ones mix lengths better."""
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """One pass over all examples as index arrays, each of at most `batch_tokens` padded tokens (or one longer example)."""
+    """One pass over all examples as index arrays, each of at most `batch_tokens` padded tokens (or one longer example).
+
+    Which examples meet is the seed's; the order in which short and long batches come is the same for every seed. So the
+    members of a stack draw batches of like length at the same step and hardly pad one another.
+    """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     pool_examples = max(1, int(POOL_BATCHES * batch_tokens / lengths.mean()))
@@ -26,8 +32,16 @@ def epoch_batches(lengths: NDArray[np.int64], batch_tokens: int, seed: int, epoc
     for start in range(0, len(order), pool_examples):
         pool = order[start : start + pool_examples]
         cut = list(cut_by_tokens(pool[np.argsort(lengths[pool], kind="stable")], lengths, batch_tokens))
-        batches += [cut[i] for i in rng.permutation(len(cut))]
+        batches += [cut[i] for i in visiting_order(len(batches), len(cut))]
     return batches
+
+
+def visiting_order(first: int, count: int) -> NDArray[np.int64]:
+    """In which order batches `first` to `first + count` of a pass take the ranks of their pool, shortest 0: ranks of the golden
+    ratio's multiples, which mix lengths evenly and hardly depend on where a pool happens to begin or end."""
+    quantiles = (np.arange(first, first + count) * GOLDEN_RATIO) % 1
+    ranks: NDArray[np.int64] = np.argsort(np.argsort(quantiles))
+    return ranks
 
 
 def cut_by_tokens(
