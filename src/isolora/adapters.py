@@ -92,7 +92,7 @@ def bare_base(place: Path) -> Base:
     return models.load(config, registry.load("task", config.task).auto_class)
 
 
-def load(folder: Path) -> Adapter:
+def load(folder: Path | str) -> Adapter:
     """Base model and adapter from the adapter's folder alone, ready for inference."""
     place = find(Path(folder))
     config, record = read_record(place)
@@ -102,8 +102,9 @@ def load(folder: Path) -> Adapter:
     return Adapter(place, config, record, base, attached)
 
 
-def export(folder: Path, to: str, out: Path) -> Path:
+def export(folder: Path | str, to: str, out: Path | str) -> Path:
     """Write the adapter as PEFT's two files, or merged into a plain Hugging Face folder with its tokenizer."""
+    out = Path(out)
     if to not in EXPORTS:
         raise ConfigError(unknown("export", to, EXPORTS))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

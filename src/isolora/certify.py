@@ -30,7 +30,7 @@ class Check:
     seen: str
 
 
-def certify(folder: Path) -> list[Check]:
+def certify(folder: Path | str) -> list[Check]:
     """Run every check on an adapter's folder and write `certificate.json` there. A check that cannot run has failed."""
     place = adapters.find(Path(folder))
     checks = [_run(name, check, place) for name, check in CHECKS.items()]

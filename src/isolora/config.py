@@ -83,7 +83,7 @@ class TrainingConfig(Settings):
     steps: PositiveInt | None = Field(None, description="budget in optimiser steps")
     epochs: PositiveFloat | None = Field(None, description="budget in passes over the training examples")
     flops: PositiveFloat | None = Field(None, description="budget in training FLOPs")
-    learning_rate: PositiveFloat = Field(1e-2, description="peak learning rate (AdamW)")
+    learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate (AdamW)")
     batch_tokens: PositiveInt = Field(4096, description="padded tokens in one optimiser step, at most")
     accumulation: PositiveInt = Field(1, description="micro-batches that one optimiser step is split into")
     warmup_steps: NonNegativeInt = Field(10, description="steps of linear warm-up")
@@ -268,16 +268,16 @@ def with_value(given: Mapping[str, Any], dotted: str, value: Any) -> dict[str, A
     return copy
 
 
-def load_run(path: Path | None, words: Iterable[str] = ()) -> RunConfig:
+def load_run(path: Path | str | None, words: Iterable[str] = ()) -> RunConfig:
     """A run's configuration from an optional YAML file and `key=value` words (which win)."""
-    given = read_yaml(path) if path else {}
+    given = read_yaml(Path(path)) if path else {}
     for word in words:
         given = with_word(given, word)
     return parse(RunConfig, given)
 
 
-def load_study(path: Path, words: Iterable[str] = ()) -> StudyConfig:
-    given = read_yaml(path)
+def load_study(path: Path | str, words: Iterable[str] = ()) -> StudyConfig:
+    given = read_yaml(Path(path))
     for word in words:
         given = with_word(given, word)
     return parse(StudyConfig, given)

@@ -10,7 +10,7 @@ from isolora.training.held_out import mean_losses, perplexity
 from isolora.training.prepare import examples_of
 
 
-def evaluate(folder: Path) -> dict[str, Any]:
+def evaluate(folder: Path | str) -> dict[str, Any]:
     """loss (nats per token), perplexity, the loss recorded at the end of training, and the relative difference of the two."""
     adapter = adapters.load(folder)
     task, tokenizer = registry.load("task", adapter.config.task), adapter.base.tokenizer

@@ -15,10 +15,10 @@ __all__ = ["StudyReport", "Verified", "report", "write"]
 
 
 def report(
-    source: Path,
+    source: Path | str,
     table: Table,
     fit: Fit,
-    out: Path,
+    out: Path | str,
     recommendation: Recommendation | None = None,
     verification: Verified | None = None,
 ) -> Path:
@@ -26,5 +26,5 @@ def report(
 
     `table` holds the points of the source; with those of the verification's run in it, its curve is drawn too.
     """
-    study = StudyReport(title_of(source), table, fit, recommendation, verification, runs_of(source))
-    return write(out, study)
+    study = StudyReport(title_of(Path(source)), table, fit, recommendation, verification, runs_of(Path(source)))
+    return write(Path(out), study)

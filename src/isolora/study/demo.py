@@ -71,13 +71,13 @@ def demo_study(seed: int) -> StudyConfig:
     return packaged.model_copy(update={"base": base})
 
 
-def demo(folder: Path, seed: int = 0, quiet: bool = False, workers: int | None = None) -> Story:
+def demo(folder: Path | str, seed: int = 0, quiet: bool = False, workers: int | None = None) -> Story:
     """Run or finish the demo in `folder`; what an earlier call finished there is kept.
 
     workers: processes for the study; by default one a core, since on small models two processes of one thread train a third
     more tokens a second than one of two.
     """
-    started = time.perf_counter()
+    folder, started = Path(folder), time.perf_counter()
     study = demo_study(seed)
     say = Narrator(started, quiet)
     say(f"study   {' x '.join(study.grid)}, each finished run is kept in {folder}")

@@ -17,11 +17,12 @@ from isolora.training.prepare import run_identity
 STUDY_FILE = "study.json"
 
 
-def run_study(study: StudyConfig, folder: Path, executor: str = "local", workers: int = 1, quiet: bool = False) -> Store:
+def run_study(study: StudyConfig, folder: Path | str, executor: str = "local", workers: int = 1, quiet: bool = False) -> Store:
     """Train what is missing of the study; a second call on the same folder finds nothing to do."""
     if executor not in EXECUTORS:
         raise ConfigError(unknown("executor", executor, EXECUTORS))
     runs = design.trial_runs(study) if study.tune else design.grid_runs(study)  # a wrong field shows before anything is written
+    folder = Path(folder)
     store = Store(folder)
     remarks: list[str] = []
     if study.tune:

@@ -76,9 +76,10 @@ def _with_examples(data: DataConfig, recommendation: Recommendation) -> DataConf
 
 
 def verify(
-    folder: Path, recommendation: Recommendation, largest_fitted_flops: float, seed: int = 0, quiet: bool = False
+    folder: Path | str, recommendation: Recommendation, largest_fitted_flops: float, seed: int = 0, quiet: bool = False
 ) -> Verification:
     """Train the recommendation into the study's store (stage "verify"). Raises ConfigError when the run did not end well."""
+    folder = Path(folder)
     study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
     base = with_value(study["base"], "training.tokens", recommendation.tokens)
     store = Store(folder)

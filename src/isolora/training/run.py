@@ -85,12 +85,12 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
     return names
 
 
-def train(config: RunConfig, folder: Path, must_exist: bool = False, quiet: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Train one run in a folder of its own, or go on with it there; returns how it ended.
 
     must_exist: refuse a folder without a run. Raises ConfigError when the folder holds another run.
     """
-    name = run_identity(config)
+    folder, name = Path(folder), run_identity(config)
     if must_exist and not (folder / FILE).is_file():
         raise ConfigError(f"--resume: {folder} holds no run")
     store = Store(folder)
