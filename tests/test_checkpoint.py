@@ -57,7 +57,7 @@ def test_a_damaged_one_is_passed_over(name: str, damage: str, tmp_path: Path) ->
     assert steps(tmp_path) == ["step-000000005", "step-000000007"]
 
 
-@pytest.mark.parametrize("at", ["save_file", "_sha256", "_sync"])
+@pytest.mark.parametrize("at", ["save_file", "sha256", "_sync"])
 def test_interrupted_while_writing_leaves_the_older_one(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, 5, tensors(5), {"step": 5})
     with monkeypatch.context() as patched:

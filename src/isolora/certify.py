@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 from isolora import adapters, models
 from isolora.evaluation import evaluate
+from isolora.training.checkpoint import sha256
 
 CERTIFICATE = "certificate.json"
 LOGITS_TOLERANCE = 1e-4
@@ -115,7 +115,3 @@ def _logits(model: Any) -> torch.Tensor:
 def _close(a: torch.Tensor, b: torch.Tensor) -> tuple[bool, str]:
     difference = float((a - b).abs().max())
     return difference <= LOGITS_TOLERANCE, f"largest difference of logits {difference:.1e}"
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,7 +18,7 @@ def train(
     words: Words = None,
     out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/run"),
     resume: Annotated[
-        bool, typer.Option(help="go on with a run of other settings' folder only when they match; the default does so too")
+        bool, typer.Option(help="the folder must hold this run already; without the flag a missing one is begun")
     ] = False,
     as_json: Json = False,
 ) -> None:

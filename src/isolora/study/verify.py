@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isolora.config import DataConfig, RunConfig, with_value
+from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
 from isolora.plan import Recommendation
 from isolora.store import Store
@@ -81,9 +81,8 @@ def verify(
     """Train the recommendation into the study's store (stage "verify"). Raises ConfigError when the run did not end well."""
     folder = Path(folder)
     study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
-    base = with_value(study["base"], "training.tokens", recommendation.tokens)
     store = Store(folder)
-    [name] = train_stack([recommended_run(base, recommendation, seed)], store, VERIFY, quiet)
+    [name] = train_stack([recommended_run(study["base"], recommendation, seed)], store, VERIFY, quiet)
     ended = outcome(store, name)
     if "loss" not in ended or "adapter" not in ended:
         raise ConfigError(f"verification: run {name} ended {ended['state']} ({ended.get('reason', '')})")

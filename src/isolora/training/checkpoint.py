@@ -29,7 +29,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     aside.mkdir()
     save_file({key: value.contiguous() for key, value in tensors.items()}, str(aside / TENSORS))
     (aside / STATE).write_text(json.dumps(state))
-    hashes = {name: _sha256(aside / name) for name in (TENSORS, STATE)}
+    hashes = {name: sha256(aside / name) for name in (TENSORS, STATE)}
     (aside / MANIFEST).write_text(json.dumps(hashes))
     for name in (TENSORS, STATE, MANIFEST):
         _sync(aside / name)
@@ -62,12 +62,12 @@ def _found(folder: Path) -> list[Path]:
 def _valid(candidate: Path) -> bool:
     try:
         hashes = json.loads((candidate / MANIFEST).read_text())
-        return all(_sha256(candidate / name) == hashes[name] for name in (TENSORS, STATE))
+        return all(sha256(candidate / name) == hashes[name] for name in (TENSORS, STATE))
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from isolora import ledger, models, registry
+from isolora.adapters import RECORD
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
@@ -25,7 +25,6 @@ from isolora.training.prepare import prepare, run_identity
 from isolora.training.progress import Reporter
 
 CHECKPOINTS = "checkpoints"
-RUN_FILE = "isolora.json"
 
 
 def describe(config: RunConfig, stage: str) -> Run:
@@ -182,6 +181,6 @@ def _keep(stack: Stack, k: int, folder: Path, config: RunConfig) -> None:
         "loss": member.progress.last_loss,
         "tokens": member.progress.tokens,
         "base": models.fingerprint(config.model),
-        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("adapter_*"))},
+        "files": {path.name: checkpoint.sha256(path) for path in sorted(folder.glob("adapter_*"))},
     }
-    (folder / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
