@@ -24,7 +24,7 @@ BAD_RUNS: list[tuple[dict[str, Any], str]] = [
     ({"method": {"dropout": 1.0}}, "method.dropout: Input should be less than 1"),
     ({"method": {"name": "lorra"}}, "method: unknown method 'lorra'; did you mean 'lora'?"),
     ({"method": 3}, "method: Input should be a valid dictionary"),
-    ({"task": "causl-lm"}, "unknown task 'causl-lm'; did you mean 'causal-lm'?"),
+    ({"task": "causl-lm"}, "task: unknown task 'causl-lm'; did you mean 'causal-lm'?"),
     ({"data": {"max_length": "x"}}, "data.max_length: Input should be a valid integer"),
     ({"data": {"eval_split": "dev"}}, "data.eval_split: Input should be 'validation' or 'test' (got 'dev')"),
     ({"training": None}, "training: Input should be a valid dictionary"),

@@ -12,7 +12,8 @@ import torch
 from isolora.config import RunConfig
 from isolora.cost import cost, shape_of
 from isolora.errors import ConfigError
-from isolora.ledger import PHASES, rehearse
+from isolora.ledger import PHASES, Shape
+from isolora.rehearsal import rehearse
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -47,7 +48,7 @@ def test_a_whole_run_costs_what_was_said(kind: str, tmp_path: Path) -> None:
 def test_a_step_is_priced_by_the_ledger(tmp_path: Path) -> None:
     config = shapes_only(tmp_path, method={"rank": 3})
     step = cost(config, (5, 12))
-    assert step.flops == rehearse(config).flops(5, 12, 5 * 11)
+    assert step.flops == rehearse(config).flops(Shape(5, 12, 5 * 11))
     assert (step.tokens, step.padding_tokens, step.steps) == (60, 0, 1)
     assert cost(config, (10, 12)).flops.total == pytest.approx(2 * step.flops.total)
     assert cost(config, (5, 24)).flops.total > 2 * step.flops.total, "attention is quadratic"

@@ -16,9 +16,9 @@ from isolora.adapters import RECORD
 from isolora.config import RunConfig
 from isolora.errors import DataError
 from isolora.evaluation import evaluate
+from isolora.metrics.perplexity import perplexity
 from isolora.store import Store
 from isolora.training import train, train_stack
-from isolora.training.held_out import perplexity
 
 torch.set_num_threads(1)
 KINDS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ import torch
 
 from isolora import registry
 from isolora.config import DataConfig, RunConfig
-from isolora.ledger import Ledger
+from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
 from isolora.store import DIVERGED, DONE, Point, Store
 from isolora.training import train, train_stack
 from isolora.training.held_out import spans_of
@@ -265,7 +265,7 @@ def test_seconds_are_shared_by_tokens(tmp_path: Path) -> None:
 
 def test_the_ledger_prices_the_loop(tmp_path: Path) -> None:
     points: list[Point] = []
-    price = Ledger(np.array([[0, 0, 0, 1.0, 0]] + 2 * [[0.0] * 5]), np.zeros(5), 1, 1, 1)
+    price = Ledger(np.eye(TERMS)[3] * np.eye(len(GROUPS))[5][:, None] * np.eye(len(PHASES))[0][:, None, None], 1, 1, 1)
     tiny.stack([tiny.run(epochs=1)], points, train=tiny.examples(LENGTHS), price=price).train(tmp_path, NEVER)
     assert points[-1].flops == 28 - 6  # one label less than tokens in each example
 

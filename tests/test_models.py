@@ -8,12 +8,12 @@ import pytest
 import tiny
 import torch
 
-from isolora import models
+from isolora import models, registry
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
 
 torch.set_num_threads(1)
-CLASS = "AutoModelForCausalLM"
+TASK = registry.load("task", "causal-lm")
 
 
 def a_run(model: object) -> RunConfig:
@@ -22,7 +22,7 @@ def a_run(model: object) -> RunConfig:
 
 def test_a_local_folder_loads_in_float32(tmp_path: Path) -> None:
     tiny.save(tmp_path, tiny.llama().half())
-    base = models.load(a_run(tmp_path), CLASS)
+    base = models.load(a_run(tmp_path), TASK)
     assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
     assert not base.model.training
     assert base.tokenizer("w5 w6 nonsense")["input_ids"] == [5, 6, 1]
@@ -42,7 +42,7 @@ def test_bodies_are_counted_without_embeddings_and_head() -> None:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_skeleton_counts_as_the_loaded_model_does(kind: str, tmp_path: Path) -> None:
     tiny.save(tmp_path, tiny.MODELS[kind]())
-    bones, loaded = models.skeleton(a_run(tmp_path), CLASS), models.load(a_run(tmp_path), CLASS)
+    bones, loaded = models.skeleton(a_run(tmp_path), TASK), models.load(a_run(tmp_path), TASK)
     assert all(parameter.is_meta for parameter in bones.model.parameters())
     assert bones.body_parameters == loaded.body_parameters
     assert bones.model_parameters == loaded.model_parameters
@@ -61,7 +61,7 @@ def test_names_that_lead_nowhere_are_one_line(tmp_path: Path) -> None:
     for name, line in (cases | {str(tmp_path / "broken"): "cannot load"}).items():
         for open_it in (models.load, models.skeleton):
             with pytest.raises(ConfigError, match=line) as caught:
-                open_it(a_run(name), CLASS)
+                open_it(a_run(name), TASK)
             assert str(caught.value).startswith("model: ")
             assert "\n" not in str(caught.value)
 
@@ -79,3 +79,11 @@ def test_packaged_models_are_folders_of_their_name() -> None:
     for name, folder in models.packaged().items():
         assert folder.name == name
         assert models.locate(name) == str(folder)
+
+
+def test_fetched_models_are_found_and_missed_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOLORA_MODELS", str(tmp_path))
+    with pytest.raises(ConfigError, match="fetch it with: make models"):
+        models.locate("minilm-l6")
+    tiny.save(tmp_path / "minilm-l6", tiny.llama())
+    assert models.locate("minilm-l6") == str(tmp_path / "minilm-l6")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import (
     BertConfig,
@@ -21,9 +22,10 @@ from transformers import (
 
 from isolora import registry
 from isolora.config import DataConfig, RunConfig, parse
-from isolora.ledger import Ledger
+from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
 from isolora.store import Point
 from isolora.tasks._base import Examples
+from isolora.tasks.causal_lm import next_tokens
 
 if TYPE_CHECKING:
     from isolora.training.loop import Stack
@@ -38,9 +40,10 @@ BERT = {
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
 }
+COEFFICIENTS = np.zeros((len(PHASES), len(GROUPS), TERMS))
+COEFFICIENTS[:3, -1, :5] = [0.0, 10.0, 1.0, 5.0, 0.0]
 PRICE = Ledger(
-    coefficients=np.tile([0.0, 10.0, 1.0, 5.0, 0.0], (3, 1)),
-    saved_bytes=np.zeros(5),
+    coefficients=COEFFICIENTS,
     trainable_parameters=7,
     body_parameters=11,
     model_parameters=13,
@@ -100,7 +103,7 @@ def examples(lengths: Sequence[int], seed: int = 0) -> Examples:
         parts.append(part)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     flat = np.concatenate(parts).astype(np.int32)
-    return registry.load("task", "causal-lm").examples(Examples(flat, flat, starts))
+    return next_tokens(Examples(flat, flat, starts))
 
 
 def run(seed: int = 0, method: dict[str, Any] | None = None, **training: Any) -> RunConfig:
@@ -134,9 +137,12 @@ def stack(
     """A stack on a tiny LLaMA; its points are added to `points`."""
     from accelerate import Accelerator
 
+    from isolora.data import Documents
+    from isolora.models import Base
     from isolora.training.batches import Stream
     from isolora.training.loop import Stack
     from isolora.training.member import Member
+    from isolora.training.prepare import Prepared
 
     rng = np.random.default_rng(1)
     train = train or examples(rng.integers(4, 17, 40).tolist())
@@ -152,4 +158,6 @@ def stack(
     accelerator = Accelerator(cpu=True)
     task = registry.load("task", "causal-lm")
     written = points if points is not None else []
-    return Stack(task, attached, members, names, train, held_out, 0, accelerator, written.extend)
+    base = Base("tiny", attached.model, None, 0, 0, 64)
+    ready = Prepared(base, task, train, held_out, Documents(pa.table({"text": []}), "{text}"))
+    return Stack(ready, attached, members, names, 0, accelerator, written.extend)

@@ -15,6 +15,7 @@ from isolora.config import RunConfig, parse
 from isolora.errors import ConfigError, DataError, unknown
 from isolora.methods._base import Attached
 from isolora.models import Base
+from isolora.tasks._base import Task
 
 RECORD = "isolora.json"
 EXPORTS = ("merged", "peft")
@@ -29,6 +30,7 @@ class Adapter:
     record: dict[str, Any]
     base: Base
     attached: Attached
+    task: Task
 
     def generate(self, prompt: str, max_new_tokens: int = 80, temperature: float = 0.0, seed: int = 0) -> str:
         """Continue `prompt`; greedy at temperature 0, else sampled with the seed. Returns the new text only."""
@@ -86,20 +88,26 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise DataError(f"{folder / RECORD}: {failure}") from None
 
 
+def bound_task(place: Path) -> Task:
+    """The task that the adapter was trained for, with its classes."""
+    config, record = read_record(place)
+    return models.bound_task(config, record.get("labels", ()))
+
+
 def bare_base(place: Path) -> Base:
     """The adapter's base model as it was before."""
     config, _ = read_record(place)
-    return models.load(config, registry.load("task", config.task).auto_class)
+    return models.load(config, bound_task(place))
 
 
 def load(folder: Path | str) -> Adapter:
     """Base model and adapter from the adapter's folder alone, ready for inference."""
     place = find(Path(folder))
     config, record = read_record(place)
-    base = bare_base(place)
-    attached = registry.load("method", config.method.name).load(base.model, place)
+    base, task = bare_base(place), bound_task(place)
+    attached = registry.load("method", config.method.name).load(base.model, place, task.new_head)
     base.model.eval()
-    return Adapter(place, config, record, base, attached)
+    return Adapter(place, config, record, base, attached, task)
 
 
 def export(folder: Path | str, to: str, out: Path | str) -> Path:

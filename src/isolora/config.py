@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -30,6 +30,7 @@ from isolora import registry
 from isolora.errors import ConfigError, unknown
 
 BUDGETS = ("tokens", "steps", "epochs", "flops")
+PLUG_INS = ("task", "method")
 
 
 class Settings(BaseModel):
@@ -51,31 +52,48 @@ class DataConfig(Settings):
     train_examples: PositiveInt | None = Field(None, description="unique training examples; all when absent")
     eval_examples: PositiveInt = Field(500, description="held-out examples that the loss is measured on")
     eval_split: Literal["validation", "test"] = Field("validation", description="where the held-out examples come from")
+    columns: dict[str, str] = Field({}, description="column the task asks for -> column of this source, where they differ")
     text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
     max_length: PositiveInt | None = Field(None, description="longest example in tokens; the model's positions when absent")
     seed: NonNegativeInt = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
 
-class MethodConfig(BaseModel):
-    """`name` picks the method; the other fields are its own and are checked by it."""
+
+class PlugInConfig(BaseModel):
+    """`name` picks a plug-in; the other fields are its own and are checked by it. A name alone may stand for the whole."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field("lora", description="adapter method; see `isolora list methods`")
+    kind: ClassVar[str]
+    name: str
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
-        """Own fields validated and completed by the method, so that defaults are part of a run's identity."""
+        """Own fields validated and completed by the plug-in, so that defaults are part of a run's identity."""
+        if isinstance(given, str):
+            given = {"name": given}
         if not isinstance(given, Mapping):
             return given
         own = {key: value for key, value in given.items() if key != "name"}
-        name = given.get("name", "lora")
-        settings = parse(registry.load("method", str(name)).Settings, own, where="method")
+        name = given.get("name", cls.model_fields["name"].default)
+        settings = parse(registry.load(cls.kind, str(name)).Settings, own, where=cls.kind)
         return {"name": name, **settings.model_dump()}
 
     def fields(self) -> dict[str, Any]:
-        """The method's own fields."""
+        """The plug-in's own fields."""
         return dict(self.model_extra or {})
+
+
+class MethodConfig(PlugInConfig):
+    kind: ClassVar[str] = "method"
+    name: str = Field("lora", description="adapter method; see `isolora list methods`")
+
+
+class TaskConfig(PlugInConfig):
+    kind: ClassVar[str] = "task"
+    name: str = Field("causal-lm", description="what is learnt; see `isolora list tasks`")
 
 
 class TrainingConfig(Settings):
@@ -120,18 +138,12 @@ class RunConfig(Settings):
     """One training run: everything that its result depends on."""
 
     model: str = Field("nano-1m", description="packaged name, local folder, or hub id")
-    task: str = Field("causal-lm", description="what is learnt; see `isolora list tasks`")
+    task: TaskConfig = Field(default_factory=lambda: TaskConfig(name="causal-lm"))
     data: DataConfig = DataConfig()
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="lora"))
     training: TrainingConfig = TrainingConfig(tokens=1e6)
     seed: NonNegativeInt = Field(0, description="initial adapter weights, data order, dropout")
     trust_remote_code: bool = Field(False, description="run code that a hub repository brings along")
-
-    @model_validator(mode="after")
-    def _known_task(self) -> RunConfig:
-        if self.task not in registry.names("task"):
-            raise ValueError(unknown("task", self.task, registry.names("task")))
-        return self
 
     def identity(self) -> str:
         """Content hash of all that decides the result: 16 hexadecimal digits, equal for equal runs."""
@@ -262,6 +274,8 @@ def with_value(given: Mapping[str, Any], dotted: str, value: Any) -> dict[str, A
         copy[head] = value
         return copy
     inner = copy.get(head, {})
+    if head in PLUG_INS and isinstance(inner, str):
+        inner = {"name": inner}
     if not isinstance(inner, Mapping):
         raise ConfigError(f"{dotted}: {head} is not a group of keys")
     copy[head] = with_value(inner, rest, value)

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from isolora import models
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
-from isolora.ledger import Flops, Ledger, rehearse
+from isolora.ledger import Flops, Ledger, Shape
+from isolora.memory import peak_bytes
+from isolora.rehearsal import rehearse
+from isolora.tasks._base import Task
 from isolora.training.account import Account
 from isolora.training.batches import Stream
-from isolora.training.prepare import examples_of
+from isolora.training.prepare import examples_of, task_of
 
 
 @dataclass(frozen=True)
@@ -62,23 +67,31 @@ def cost(config: RunConfig, shape: tuple[int, int] | None = None) -> Cost:
     positions = models.positions(models.load_architecture(config))
     if length > positions:
         raise ConfigError(f"length: {length} exceeds the model's {positions} positions")
-    labels = rows * (length - 1)
-    return _cost(price, price.flops(rows, length, labels), price.peak_memory_bytes(rows, length, labels), rows * length, 0, 1)
+    step = typical(models.bound_task(config), rows, length)
+    return _cost(price, price.flops(step), peak_bytes(config, price, step), step.tokens, 0, 1)
+
+
+def typical(task: Task, rows: int, length: int) -> Shape:
+    """A step of `rows` full sequences: every next token predicted, or as many labels as the task gives a row; a second sequence
+    is as long as the first."""
+    second = length if task.second else 0
+    every = length if task.second == "source" else (length - 1) * (2 if task.second == "rejected" else 1)
+    return Shape(rows, length, rows * (every if task.labels_per_row is None else task.labels_per_row), second)
 
 
 def _run_cost(config: RunConfig, price: Ledger) -> Cost:
     """Draw the very batches that the run will draw."""
-    train, _ = examples_of(config, models.load_tokenizer(config), models.positions(models.load_architecture(config)))
-    account = Account(config, Stream(train.lengths, config.training.batch_tokens, config.seed), price)
-    flops, memory = Flops(0, 0, 0), 0.0
+    task, positions = task_of(config), models.positions(models.load_architecture(config))
+    train, _ = examples_of(config, task, models.load_tokenizer(config), positions)
+    account = Account(config, Stream(train.sizes, config.training.batch_tokens, config.seed), price)
+    flops, largest = Flops(), Shape(0, 0, 0)
     while account.spent() < 1:
         indices = account.stream.next()
         flops += account.book(train, indices)
         account.progress.step += 1
-        parts = config.training.accumulation
-        rows, labels = len(indices) / parts, int(train.label_counts[indices].sum()) / parts
-        memory = max(memory, price.peak_memory_bytes(rows, train.lengths[indices].max(), labels))
-    progress = account.progress
+        parts = np.array_split(indices, config.training.accumulation)
+        largest = max([largest, *(Shape.of(train, rows) for rows in parts if len(rows))], key=lambda shape: shape.tokens)
+    progress, memory = account.progress, peak_bytes(config, price, largest)
     return _cost(price, flops, memory, progress.tokens, progress.padding_tokens, progress.step)
 
 

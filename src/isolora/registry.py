@@ -21,7 +21,11 @@ def names(kind: str) -> list[str]:
 
 @cache
 def load(kind: str, name: str) -> Any:
-    """The plug-in object. Raises ConfigError, naming the valid choices, when there is none of that name."""
+    """The plug-in object; `peft:vera` is the variant `vera` of the plug-in `peft`. Raises ConfigError, naming the valid choices,
+    when there is none of that name."""
+    name, _, variant = name.partition(":")
+    if variant:
+        return load(kind, name).variant(variant)
     if name in _own(kind):
         module = importlib.import_module(f"isolora.{kind}s.{name.replace('-', '_')}")
         return getattr(module, kind)

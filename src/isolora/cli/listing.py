@@ -10,10 +10,13 @@ from isolora import registry
 from isolora.cli.answer import Json, answer
 from isolora.errors import ConfigError, unknown
 
-KINDS = ("tasks", "methods", "laws", "models", "data")
+KINDS = ("tasks", "methods", "laws", "models", "architectures", "data")
 
 
-def list_(kind: Annotated[str, typer.Argument(help="tasks, methods, laws, models or data")], as_json: Json = False) -> None:
+def list_(
+    kind: Annotated[str, typer.Argument(help="tasks, methods, laws, data, models (with weights), architectures (shape alone)")],
+    as_json: Json = False,
+) -> None:
     """Names that a run or a fit can use."""
     names = found(kind)
     answer({kind: names}, "\n".join(names), as_json)
@@ -23,9 +26,13 @@ def found(kind: str) -> list[str]:
     if kind not in KINDS:
         raise ConfigError(unknown("kind", kind, KINDS))
     if kind == "models":
-        from isolora.models import packaged
+        from isolora.models import fetched, packaged
 
-        return sorted(packaged())
+        return sorted(packaged() | fetched())
+    if kind == "architectures":
+        from isolora.architectures import known
+
+        return sorted(known())
     if kind == "data":
         from isolora.data import packaged as packaged_data
 

@@ -1,9 +1,9 @@
-"""Data: where documents come from, how they are split and drawn, and how they become tokens."""
+"""Data: where documents come from, how they are split and drawn, and where the examples made of them are kept."""
 
 from __future__ import annotations
 
+from isolora.data.cache import cache_folder, cached
 from isolora.data.documents import Documents, Splits, load
 from isolora.data.folders import packaged
-from isolora.data.tokens import Tokens, tokenise
 
-__all__ = ["Documents", "Splits", "Tokens", "load", "packaged", "tokenise"]
+__all__ = ["Documents", "Splits", "cache_folder", "cached", "load", "packaged"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 from isolora.config import DataConfig
 from isolora.data import sources
 from isolora.data.splits import complete, draw
-from isolora.data.tables import columns_of, text_template, without_empty
+from isolora.data.tables import columns_of, text_template, with_columns, without_empty
 from isolora.errors import DataError
 
 
@@ -42,9 +43,9 @@ class Documents:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the texts in their order: equal for equal texts, wherever they came from."""
+        """SHA-256 over the texts, or over all fields, in their order: equal for equal documents, wherever they came from."""
         digest = hashlib.sha256()
-        for text in self.texts:
+        for text in self.texts if self.template is not None else map(repr, self.table.to_pylist()):
             data = text.encode(errors="surrogatepass")
             digest.update(f"{len(data)}:".encode() + data)
         return digest.hexdigest()
@@ -59,14 +60,19 @@ class Splits:
     test: Documents
 
 
-def load(config: DataConfig) -> Splits:
+def load(config: DataConfig, task: str = "causal-lm", wanted: Mapping[str, bool] | None = None) -> Splits:
     """Read `config.source`, divide it where it has no splits, and draw the examples asked for.
+
+    wanted: the columns that the task asks for, and whether each must be there; without any, rows are texts.
 
     Held-out splits hold `eval_examples` documents, or all where there are fewer. Raises DataError, one line, for what a person
     can mend: no such source, a broken file, no such column, nothing in it, more training examples asked for than there are.
     """
     found = sources.read(config.source)
-    template = text_template(found.parts["train"], config.text_field, found.template)
+    template = None if wanted else text_template(found.parts["train"], config.text_field, found.template)
+    if wanted:
+        known = found.columns.get(task, {})
+        found.parts.update({split: with_columns(part, wanted, known, config.columns) for split, part in found.parts.items()})
     parts = complete({split: _filled(config.source, part, split, template) for split, part in found.parts.items()}, template)
     available = parts["train"].num_rows
     if config.train_examples is not None and config.train_examples > available:

@@ -1,6 +1,7 @@
 """Folders with one file a split (`train.parquet`, `validation.parquet` ...), the packaged data sets among them.
 
-A file `data.json` beside them may say how a row's text is put together: `{"text": "{synopsis}\\n\\n{description}"}`.
+A file `data.json` beside them may say how a row's text is put together, `{"text": "{synopsis}\\n\\n{description}"}`, and which
+columns a task finds its own in, `"columns": {"summarization": {"document": "description"}}`.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ def read_folder(folder: Path) -> Tables:
         raise DataError(
             f"{folder}: no file called train (.parquet, .csv, .jsonl); for single files give a glob such as {folder}/*.md"
         )
-    return Tables({split: read_table(path) for split, path in paths.items()}, _template(folder))
+    return Tables({split: read_table(path) for split, path in paths.items()}, *_card(folder))
 
 
-def _template(folder: Path) -> str | None:
+def _card(folder: Path) -> tuple[str | None, dict[str, dict[str, str]]]:
+    """(template of a row's text, columns of each task)."""
     card = folder / "data.json"
     if not card.is_file():
-        return None
+        return None, {}
     try:
-        return str(json.loads(decoded(card))["text"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise DataError(f'{card}: expected {{"text": "{{column}} ..."}}') from None
+        described = json.loads(decoded(card))
+        return described.get("text"), described.get("columns", {})
+    except (json.JSONDecodeError, AttributeError):
+        raise DataError(f'{card}: expected {{"text": "{{column}} ...", "columns": {{task: {{column: column here}}}}}}') from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from string import Formatter
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ class Tables:
 
     parts: dict[str, pa.Table]
     template: str | None = None  # such as "{synopsis}\n\n{description}"; None where the column has to be found
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task -> column it asks for -> column here
 
 
 def canonical(split: str) -> str:
@@ -48,6 +50,24 @@ def text_template(table: pa.Table, asked: str | None, given: str | None) -> str 
     strings = [field.name for field in table.schema if is_text(field.type)]
     found = "text" if "text" in strings else strings[0] if len(strings) == 1 else None
     return given or (f"{{{found}}}" if found else None)
+
+
+def with_columns(table: pa.Table, wanted: Mapping[str, bool], known: Mapping[str, str], asked: Mapping[str, str]) -> pa.Table:
+    """The table with the columns a task asks for, under the task's names; wanted: column -> whether it must be there."""
+    for name in asked:
+        if name not in wanted:
+            raise DataError(f"data.columns: the task knows no column {name!r} (valid: {', '.join(wanted) or 'none'})")
+    for name, needed in wanted.items():
+        source = asked.get(name, known.get(name, name))
+        if source in table.column_names:
+            values = table[source]
+            table = table.drop_columns(name) if name in table.column_names else table
+            table = table.append_column(name, values)
+        elif needed or name in asked:
+            raise DataError(
+                f"data.columns: no column {source!r} for the task's {name!r} (columns: {', '.join(table.column_names)})"
+            )
+    return table
 
 
 def is_text(kind: pa.DataType) -> bool:

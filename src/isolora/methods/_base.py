@@ -37,7 +37,8 @@ class Attached(ABC):
     def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
         """Within the context, these rows of the batch belong to these members; rows between spans see the bare base.
 
-        The last span ends with the batch. The backward pass belongs inside too: recomputed layers ask for their rows again.
+        No spans: the bare base everywhere. The last span ends with the batch. The backward pass belongs inside too: recomputed
+        layers ask for their rows again.
         """
 
     @abstractmethod
@@ -51,6 +52,24 @@ class Attached(ABC):
     @abstractmethod
     def detach(self) -> None:
         """Give the base model back as it was."""
+
+    def extra_loss(self) -> Tensor | None:
+        """What the method adds to the loss of the batch just seen, such as a regulariser; called inside `rows`."""
+        return None
+
+    def after_step(self, member: int, spent: float) -> None:
+        """Called after every optimiser step while gradients are still there; spent: share of the budget used up."""
+
+    def facts(self, member: int) -> dict[str, Any]:
+        """What training decided about the adapter itself, such as final ranks; kept in its record. JSON values."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors beside the weights that an exact resume has to restore."""
+        return {}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `state` gave."""
 
     def train(self, on: bool) -> None:
         """Switch what only training does, such as dropout, on or off."""
@@ -78,12 +97,24 @@ class Method(ABC):
     mergeable: ClassVar[bool] = False
 
     @abstractmethod
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int]) -> Attached:
-        """Freeze the model and attach one adapter per member; its initial weights depend on its seed alone."""
+    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> Attached:
+        """Freeze the model and attach one adapter per member; its initial weights depend on its seed alone.
+
+        heads: the modules on top of the body are new: trained and saved with the adapter. Raises ConfigError, one line, where
+        the method is not defined for this model.
+        """
 
     @abstractmethod
-    def load(self, model: Any, folder: Path) -> Attached:
-        """Attach the saved adapter in `folder` as a single member."""
+    def load(self, model: Any, folder: Path, heads: bool = False) -> Attached:
+        """Attach the saved adapter in `folder` as a single member. Raises DataError where it does not fit."""
+
+    def model_options(self, settings: Any) -> dict[str, Any]:
+        """What `from_pretrained` is given besides, such as a quantisation."""
+        return {}
+
+    def stored_bytes(self, settings: Any, layer: Any) -> float | None:
+        """Bytes in which the method keeps a frozen layer's own weights, where that is not their plain size."""
+        return None
 
     def settings(self, fields: Mapping[str, Any]) -> Any:
         return self.Settings(**fields)

@@ -39,6 +39,8 @@ class Rows:
 
     def token_spans(self, rows: int, tokens: int) -> list[Span]:
         """Spans over the flattened tokens of an input with `rows` batch rows and `tokens` tokens in all."""
+        if not self.spans:  # the bare base
+            return []
         if self.spans[0][2] == -1:  # one member owns every row, however the model has reshaped them
             return [(self.spans[0][0], 0, tokens)]
         assert self.spans[-1][2] == rows, "a stack needs layers that keep the batch as their first dimension"

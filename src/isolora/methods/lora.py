@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, DataError
 from isolora.methods._base import Attached, Method, ParameterGroup, Span
+from isolora.methods._heads import Heads
 from isolora.methods._low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 
 PREFIX = "base_model.model."
@@ -69,7 +70,7 @@ class LoraSettings(BaseModel):
 class LoraAdapters(Attached):
     """K LoRA adapters on one model; `layers` maps full module names to their adapted layers."""
 
-    def __init__(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int]) -> None:
+    def __init__(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False) -> None:
         self.model, self.settings, self.members = model, list(members), len(members)
         self._dropout_generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._rows = Rows(self._dropout_generators)
@@ -81,6 +82,7 @@ class LoraAdapters(Attached):
             generator = torch.Generator().manual_seed(seed)
             for layer in self.layers.values():
                 layer.add_member(self.settings[member].rank, generator)
+        self.heads = Heads(model, self._rows, seeds if heads else ())
 
     def _targets(self) -> list[str]:
         """Full names of the adapted layers. Raises ConfigError before anything is changed."""
@@ -109,8 +111,9 @@ class LoraAdapters(Attached):
     def groups(self, member: int) -> list[ParameterGroup]:
         a = [layer.a[member] for layer in self.layers.values()]
         b = [layer.b[member] for layer in self.layers.values()]
+        heads = [parameter for _, parameter in self.heads.named(member)]
         ratio = self.settings[member].b_learning_rate_ratio
-        return [ParameterGroup(a + b)] if ratio == 1 else [ParameterGroup(a), ParameterGroup(b, ratio)]
+        return [ParameterGroup(a + b + heads)] if ratio == 1 else [ParameterGroup(a + heads), ParameterGroup(b, ratio)]
 
     def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
         return self._rows.assigned(spans)
@@ -131,6 +134,7 @@ class LoraAdapters(Attached):
             use_rslora=settings.rank_stabilised,
             fan_in_fan_out=any(isinstance(layer.base, Conv1D) for layer in self.layers.values()),
             base_model_name_or_path=self.model.name_or_path or None,
+            modules_to_save=list(self.heads.layers) or None,
             inference_mode=True,
         )
         config.save_pretrained(str(folder))
@@ -146,6 +150,8 @@ class LoraAdapters(Attached):
             )
             yield f"{PREFIX}{name}.{form[0]}", layer.a[member]
             yield f"{PREFIX}{name}.{form[1]}", layer.b[member]
+        for name, parameter in self.heads.named(member):
+            yield f"{PREFIX}{name}", parameter
 
     def fill(self, member: int, tensors: dict[str, Tensor]) -> None:
         """Copy saved tensors (PEFT's names) into one member. Raises DataError when one is missing, foreign or misshapen."""
@@ -173,6 +179,7 @@ class LoraAdapters(Attached):
         for layer in self.layers.values():
             self._untie(layer)
             layer.merge(member)
+        self.heads.merge(member)
         self.detach()
         return self.model
 
@@ -186,6 +193,7 @@ class LoraAdapters(Attached):
     def detach(self) -> None:
         for name, layer in self.layers.items():
             _replace(self.model, name, layer.base)
+        self.heads.detach()
         for parameter in self._was_trained:
             parameter.requires_grad_(True)
 
@@ -197,12 +205,12 @@ class Lora(Method):
     own_in_stack = frozenset({"rank", "alpha", "dropout", "rank_stabilised", "b_learning_rate_ratio"})
     mergeable = True
 
-    def attach(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int]) -> LoraAdapters:
-        return LoraAdapters(model, members, seeds)
+    def attach(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False) -> LoraAdapters:
+        return LoraAdapters(model, members, seeds, heads)
 
-    def load(self, model: Any, folder: Path) -> LoraAdapters:
-        settings, tensors = saved_settings(folder), saved_tensors(folder)
-        attached = self.attach(model, [settings], [0])
+    def load(self, model: Any, folder: Path, heads: bool = False) -> LoraAdapters:
+        settings, tensors = saved_settings(folder, heads), saved_tensors(folder)
+        attached = self.attach(model, [settings], [0], heads)
         try:
             attached.fill(0, tensors)
         except DataError:
@@ -211,15 +219,16 @@ class Lora(Method):
         return attached
 
 
-def saved_settings(folder: Path) -> LoraSettings:
-    """A saved adapter's settings from PEFT's `adapter_config.json`."""
+def saved_settings(folder: Path, heads: bool = False) -> LoraSettings:
+    """A saved adapter's settings from PEFT's `adapter_config.json`; heads: trained modules beside the adapter are expected."""
     try:
         saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder") from None
     if saved.get("peft_type") != "LORA":
         raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected 'LORA'")
-    foreign = [key for key in CHANGES_THE_SUM if saved.get(key) not in (None, False, "none", [], {})]
+    beyond = [key for key in CHANGES_THE_SUM if not (heads and key == "modules_to_save")]
+    foreign = [key for key in beyond if saved.get(key) not in (None, False, "none", [], {})]
     if not isinstance(saved.get("init_lora_weights", True), bool) and saved["init_lora_weights"] not in PLAIN_STARTS:
         foreign.append("init_lora_weights")
     if foreign:

@@ -62,16 +62,17 @@ def recommended_run(base: Mapping[str, Any], recommendation: Recommendation, see
         "seed": seed,
     }
     run = run_of(base, values)
-    return run.model_copy(update={"data": _with_examples(run.data, recommendation)})
+    return run.model_copy(update={"data": _with_examples(run, recommendation)})
 
 
-def _with_examples(data: DataConfig, recommendation: Recommendation) -> DataConfig:
+def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig:
     """As many distinct examples as were recommended, or all there are; a single pass may draw on more, if the study does."""
+    data = run.data
     wanted, given = recommendation.examples, data.train_examples
     enough = recommendation.epochs == 1 and wanted is not None and (given is None or given >= wanted)
     if wanted is None or enough:
         return data
-    available = len(load_documents(data.model_copy(update={"train_examples": None})).train)
+    available = len(load_documents(data.model_copy(update={"train_examples": None}), run.task).train)
     return data.model_copy(update={"train_examples": min(wanted, available)})
 
 

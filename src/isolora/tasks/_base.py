@@ -1,15 +1,17 @@
-"""What a task is to the rest of the house: how text becomes examples, and how a model is scored on them."""
+"""What a task is to the rest of the house: how documents become examples, and how a model is scored on them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 IGNORED = -100
@@ -18,11 +20,27 @@ IGNORED = -100
 @dataclass(frozen=True)
 class Examples:
     """Ragged token sequences: example i is `ids[starts[i]:starts[i + 1]]`; `labels` (same layout) is what each position
-    predicts, IGNORED where no loss is asked."""
+    predicts, IGNORED where no loss is asked: entries or classes as int32, or scores as float32.
+
+    second: what else an example consists of, one sequence each (an encoder's input, a rejected answer); values [examples, k]:
+    numbers that belong to an example (a reference's scores); documents [examples]: the document each was cut from, where one
+    document gives several.
+    """
 
     ids: NDArray[np.int32]
-    labels: NDArray[np.int32]
+    labels: NDArray[Any]
     starts: NDArray[np.int64]
+    second: Examples | None = None
+    values: NDArray[np.float32] | None = None
+    documents: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Sequence[int], Sequence[Any]]], **more: Any) -> Examples:
+        """From (ids, labels) of each example."""
+        starts = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in rows])]).astype(np.int64)
+        ids = np.array([entry for ids, _ in rows for entry in ids], dtype=np.int32)
+        labels = np.array([label for _, labels in rows for label in labels])
+        return cls(ids, labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32), starts, **more)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -32,16 +50,29 @@ class Examples:
         return np.diff(self.starts)
 
     @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Tokens of each example, its second sequence included."""
+        return self.lengths if self.second is None else self.lengths + self.second.lengths
+
+    @cached_property
     def label_counts(self) -> NDArray[np.int64]:
-        """Labelled positions of each example."""
+        """Labelled positions of each example, its second sequence included."""
         labelled: NDArray[np.int64] = np.concatenate([[0], np.cumsum(self.labels != IGNORED)])
-        return labelled[self.starts[1:]] - labelled[self.starts[:-1]]
+        own = labelled[self.starts[1:]] - labelled[self.starts[:-1]]
+        return own if self.second is None else own + self.second.label_counts
 
     def subset(self, chosen: NDArray[np.int64]) -> Examples:
         """The chosen examples, in the order given."""
         places = [np.arange(self.starts[i], self.starts[i + 1]) for i in chosen]
         source: NDArray[np.int64] = np.concatenate([np.arange(0), *places])
-        return Examples(self.ids[source], self.labels[source], np.concatenate([[0], np.cumsum(self.lengths[chosen])]))
+        return Examples(
+            self.ids[source],
+            self.labels[source],
+            np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
+            None if self.second is None else self.second.subset(chosen),
+            None if self.values is None else self.values[chosen],
+            None if self.documents is None else self.documents[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +80,8 @@ class Batch:
     """Padded rows and the positions at which a loss is asked.
 
     input_ids [rows, length]; positions [labels]: indices into the flattened rows; targets [labels]; target_rows [labels]: the
-    row of each; row_weights [rows]: what each row's summed loss counts in the objective.
+    row of each; row_weights [rows]: what each row's summed loss counts in the objective; lengths [rows]: without padding.
+    second, values: as in Examples.
     """
 
     input_ids: Tensor
@@ -57,9 +89,20 @@ class Batch:
     targets: Tensor
     target_rows: Tensor
     row_weights: Tensor
+    lengths: Tensor
+    second: Batch | None = None
+    values: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in parts.items()}
+        return Batch(**moved)
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """1 at tokens, 0 at padding: [rows, length]."""
+        places = torch.arange(self.input_ids.shape[1], device=self.lengths.device)
+        return (places < self.lengths[:, None]).long()
 
 
 @dataclass(frozen=True)
@@ -76,17 +119,76 @@ class Loss:
         return cls(objective, zeros.index_add_(0, batch.target_rows, token_losses))
 
 
+Batches = Callable[[], Iterator[tuple[NDArray[np.int64], Batch]]]
+"""Passes over held-out examples: (their numbers, their batch on the model's device)."""
+
+
+class NoSettings(BaseModel):
+    """A task that has no fields of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class Task(ABC):
-    """One kind of learning. Adding a task is adding one file to this folder."""
+    """One kind of learning. Adding a task is adding one file to this folder.
+
+    labels: names of the classes, found in the training documents; empty where the task knows none.
+    """
 
     name: ClassVar[str]
-    auto_class: ClassVar[str]
-    """The transformers class that loads its models, for example AutoModelForCausalLM."""
+    Settings: ClassVar[type[BaseModel]] = NoSettings
+    columns: ClassVar[Mapping[str, bool]] = {}
+    """Columns that a document needs (True) or may have (False); none: its text."""
+    new_head: ClassVar[bool] = False
+    """Whether the model's head is made for the task and trained beside the adapter."""
+    labels_per_row: ClassVar[int | None] = None
+    """How many labels every example has, where that is fixed."""
+    second: ClassVar[str | None] = None
+    """What an example's second sequence is, where it has one: "source" (an encoder's input) or "rejected"."""
+    uses_reference: ClassVar[bool] = False
+    """Whether every example's `values` are scores under the bare base, taken once before training (see `reference`)."""
+    mean_over: ClassVar[str] = "labels"
+    """What a loss is the mean over: "labels" or "examples"."""
+    scored: ClassVar[str] = "points"
+    """When `score` is taken: at "points", or at the "end" where it is slow."""
+
+    def __init__(self, settings: Any = None, labels: Sequence[str] = ()) -> None:
+        self.settings = self.Settings() if settings is None else settings
+        self.labels = tuple(labels)
+
+    def bound(self, settings: Any, labels: Sequence[str] = ()) -> Self:
+        """The task with its settings and classes."""
+        return type(self)(settings, labels)
 
     @abstractmethod
-    def examples(self, tokens: Examples) -> Examples:
-        """Tokenised documents with the labels that the task asks for."""
+    def auto_class(self, architecture: Any) -> str:
+        """The transformers class that loads its models, for example AutoModelForCausalLM. Raises ConfigError where the
+        architecture has none."""
+
+    def model_options(self) -> dict[str, Any]:
+        """What the model's configuration has to know, such as the number of classes."""
+        return {}
+
+    def find_labels(self, documents: Any) -> list[str]:
+        """The classes in training documents."""
+        return []
+
+    @abstractmethod
+    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+        """Documents as token sequences with the labels that the task asks for, each of at most `max_length` tokens."""
 
     @abstractmethod
     def loss(self, model: Any, batch: Batch) -> Loss:
         """Forward pass and loss of one batch."""
+
+    def units(self, examples: Examples) -> NDArray[np.int64]:
+        """How much each example weighs in a mean loss."""
+        return examples.label_counts if self.mean_over == "labels" else np.ones(len(examples), dtype=np.int64)
+
+    def reference(self, model: Any, batch: Batch) -> Tensor:
+        """Scores [rows, k] of a batch under the bare base, for tasks that use a reference."""
+        raise NotImplementedError(self.name)
+
+    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+        """The field's own measures on held-out examples, each a number; the first one is the task's main one."""
+        return {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from isolora.config import RunConfig
-from isolora.ledger import Flops, Ledger
+from isolora.ledger import Flops, Ledger, Shape
 from isolora.tasks._base import Examples
 from isolora.training.batches import Indices, Stream
 
@@ -30,6 +30,7 @@ class Progress:
     loss_count: int = 0
     next_evaluation: float = 0.0
     last_loss: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
     state: str = "RUNNING"
 
 
@@ -50,13 +51,14 @@ class Account:
 
     def book(self, examples: Examples, indices: Indices) -> Flops:
         """Account for one optimiser step over the examples taken from the stream; returns its FLOPs."""
-        progress, lengths = self.progress, examples.lengths
+        progress = self.progress
         parts = [rows for rows in np.array_split(indices, self.training.accumulation) if len(rows)]
-        tokens = int(lengths[indices].sum())
-        flops = Flops(0, 0, 0)
+        tokens = int(examples.sizes[indices].sum())
+        flops = Flops()
         for rows in parts:
-            progress.padding_tokens += int(len(rows) * lengths[rows].max() - lengths[rows].sum())
-            flops += self.price.flops(len(rows), int(lengths[rows].max()), int(examples.label_counts[rows].sum()))
+            shape = Shape.of(examples, rows)
+            progress.padding_tokens += shape.tokens - int(examples.sizes[rows].sum())
+            flops += self.price.flops(shape, first_pass=self.stream.epoch == 0)
         progress.tokens += tokens
         progress.flops += flops.total
         progress.epoch, progress.index = self.stream.epoch, self.stream.index

@@ -89,8 +89,16 @@ def collate(examples: Examples, indices: NDArray[np.int64], row_weights: NDArray
     within = np.arange(lengths.max()) < lengths[:, None]
     source = np.concatenate([np.arange(examples.starts[i], examples.starts[i + 1]) for i in indices])
     ids = np.full(within.shape, pad_id, dtype=np.int64)
-    labels = np.full(within.shape, IGNORED, dtype=np.int64)
+    labels = np.full(within.shape, IGNORED, dtype=np.int64 if examples.labels.dtype.kind == "i" else np.float32)
     ids[within], labels[within] = examples.ids[source], examples.labels[source]
     positions = np.flatnonzero(labels != IGNORED)
-    arrays = (ids, positions, labels.reshape(-1)[positions], positions // within.shape[1], row_weights.astype(np.float32))
-    return Batch(*(torch.from_numpy(array) for array in arrays))
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
+        targets=torch.from_numpy(labels.reshape(-1)[positions]),
+        target_rows=torch.from_numpy(positions // within.shape[1]),
+        row_weights=torch.from_numpy(row_weights.astype(np.float32)),
+        lengths=torch.from_numpy(lengths),
+        second=None if examples.second is None else collate(examples.second, indices, row_weights, pad_id),
+        values=None if examples.values is None else torch.from_numpy(examples.values[indices]),
+    )

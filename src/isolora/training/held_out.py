@@ -1,20 +1,17 @@
-"""Held-out loss of several adapters on one base at once."""
+"""Held-out loss and scores of several adapters on one base at once."""
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from isolora.methods._base import Attached, Span
-from isolora.tasks._base import Examples, Task
+from isolora.tasks._base import Batch, Examples, Task
 from isolora.training.batches import collate, cut_by_tokens
-
-MAX_EXPONENT = math.log(sys.float_info.max)
+from isolora.training.prepare import Prepared
 
 
 def spans_of(counts: dict[int, int]) -> list[Span]:
@@ -30,7 +27,7 @@ def row_losses(
     """Summed loss in nats of every example under every chosen member: [members, examples]."""
     losses = np.zeros((len(which), len(examples)))
     device = next(attached.model.parameters()).device
-    for indices in cut_by_tokens(np.argsort(examples.lengths, kind="stable"), examples.lengths, batch_tokens):
+    for indices in short_first(examples, batch_tokens):
         rows = np.tile(indices, len(which))
         batch = collate(examples, rows, np.ones(len(rows), np.float32), pad_id)
         spans = spans_of({k: len(indices) for k in which})
@@ -43,11 +40,24 @@ def row_losses(
 def mean_losses(
     task: Task, attached: Attached, examples: Examples, which: Sequence[int], batch_tokens: int, pad_id: int
 ) -> dict[int, float]:
-    """Held-out loss in nats per labelled token of each chosen member."""
+    """Held-out loss of each chosen member: nats per labelled token, or per example where the task says so."""
     sums = row_losses(task, attached, examples, which, batch_tokens, pad_id).sum(1)
-    return {k: float(total / examples.label_counts.sum()) for k, total in zip(which, sums, strict=True)}
+    return {k: float(total / task.units(examples).sum()) for k, total in zip(which, sums, strict=True)}
 
 
-def perplexity(loss: float) -> float:
-    """exp of a loss in nats per token; infinite where a float cannot hold it."""
-    return math.inf if loss > MAX_EXPONENT else math.exp(loss)
+@torch.no_grad()
+def scores(ready: Prepared, attached: Attached, member: int, batch_tokens: int, pad_id: int) -> dict[str, float]:
+    """The task's own measures of one member on the held-out examples."""
+    device = next(attached.model.parameters()).device
+
+    def batches() -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        for indices in short_first(ready.held_out, batch_tokens):
+            yield indices, collate(ready.held_out, indices, np.ones(len(indices), np.float32), pad_id).to(device)
+
+    with attached.rows([(member, 0, -1)]):
+        return ready.task.score(attached.model, ready.held_out, ready.documents, ready.base.tokenizer, batches)
+
+
+def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """All examples in batches of like size."""
+    return cut_by_tokens(np.argsort(examples.sizes, kind="stable"), examples.sizes, batch_tokens)

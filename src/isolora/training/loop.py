@@ -5,6 +5,7 @@ Losses are summed over members, so gradients do not mix; learning rate, clipping
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import time
@@ -18,11 +19,11 @@ from accelerate import Accelerator
 
 from isolora.methods._base import Attached, Span
 from isolora.store import DIVERGED, DONE, Point
-from isolora.tasks._base import Examples, Task
 from isolora.training import checkpoint
 from isolora.training.batches import Indices, collate
-from isolora.training.held_out import mean_losses, spans_of
+from isolora.training.held_out import mean_losses, scores, spans_of
 from isolora.training.member import Member
+from isolora.training.prepare import Prepared
 
 
 class Stack:
@@ -30,18 +31,17 @@ class Stack:
 
     def __init__(
         self,
-        task: Task,
+        ready: Prepared,
         attached: Attached,
         members: Sequence[Member],
         names: Sequence[str],
-        train: Examples,
-        held_out: Examples,
         pad_id: int,
         accelerator: Accelerator,
         write: Callable[[list[Point]], None],
     ) -> None:
-        self.task, self.attached, self.members, self.names = task, attached, list(members), list(names)
-        self.train_examples, self.held_out, self.pad_id = train, held_out, pad_id
+        self.ready, self.attached, self.members, self.names = ready, attached, list(members), list(names)
+        self.task, self.train_examples, self.held_out, self.pad_id = ready.task, ready.train, ready.held_out, pad_id
+        self.units = self.task.units(ready.train)
         self.accelerator, self.write = accelerator, write
         self.steps = 0
 
@@ -79,13 +79,14 @@ class Stack:
         present = {k: split[part] for k, split in parts.items() if part < len(split) and len(split[part])}
         if not present:
             return {}
-        weights = [np.full(len(rows), 1 / self.train_examples.label_counts[taken[k]].sum()) for k, rows in present.items()]
+        weights = [np.full(len(rows), 1 / self.units[taken[k]].sum()) for k, rows in present.items()]
         batch = collate(self.train_examples, np.concatenate(list(present.values())), np.concatenate(weights), self.pad_id)
         spans = spans_of({k: len(rows) for k, rows in present.items()})
         with self._rows(spans):
             with self.accelerator.autocast():
                 loss = self.task.loss(self.attached.model, batch.to(self.accelerator.device))
-            self.accelerator.backward(loss.objective)
+                extra = self.attached.extra_loss()
+            self.accelerator.backward(loss.objective if extra is None else loss.objective + extra)
         return {k: float(loss.row_losses[start:stop].sum()) for k, start, stop in spans}
 
     def _rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
@@ -98,15 +99,15 @@ class Stack:
         spent = member.spent()
         member.book(self.train_examples, indices)
         progress.loss_sum += loss
-        progress.loss_count += int(self.train_examples.label_counts[indices].sum())
+        progress.loss_count += int(self.units[indices].sum())
         if math.isfinite(loss):
-            member.update(spent)
+            member.update(spent, lambda: self.attached.after_step(k, member.spent()))
         else:
             progress.state = DIVERGED
 
     def _share_seconds(self, taken: dict[int, Indices], seconds: float) -> None:
         """Split a joint step's time by the members' tokens."""
-        tokens = {k: int(self.train_examples.lengths[indices].sum()) for k, indices in taken.items()}
+        tokens = {k: int(self.train_examples.sizes[indices].sum()) for k, indices in taken.items()}
         for k, count in tokens.items():
             self.members[k].progress.seconds += seconds * count / sum(tokens.values())
 
@@ -120,6 +121,7 @@ class Stack:
         if not due:
             return False
         losses = self.evaluate(due)
+        self.score(due)
         points = [self._point(k, losses[k]) for k in due]
         for k in due:
             self._advance(self.members[k], losses[k])
@@ -142,6 +144,14 @@ class Stack:
         tokens = min(member.training.batch_tokens for member in self.members)
         with self._averaged(which), self.accelerator.autocast():
             return mean_losses(self.task, self.attached, self.held_out, which, tokens, self.pad_id)
+
+    def score(self, which: Sequence[int]) -> None:
+        """The task's measures of each member, on its averaged weights; slow ones only at the end of its budget."""
+        wanted = [k for k in which if self.task.scored == "points" or self.members[k].spent() >= 1]
+        tokens = min(member.training.batch_tokens for member in self.members)
+        with self._averaged(wanted), self.accelerator.autocast():
+            for k in wanted:
+                self.members[k].progress.metrics = scores(self.ready, self.attached, k, tokens, self.pad_id)
 
     @contextmanager
     def _averaged(self, which: Sequence[int]) -> Iterator[None]:
@@ -173,6 +183,7 @@ class Stack:
             loss=loss,
             train_loss=progress.loss_sum / max(1, progress.loss_count),
             peak_memory_bytes=peak_memory_bytes(),
+            metrics=json.dumps(progress.metrics),
         )
 
     def save(self, folder: Path) -> None:
@@ -180,6 +191,7 @@ class Stack:
         tensors: dict[str, torch.Tensor] = {"random.torch": torch.get_rng_state()}
         for name, generator in self.attached.generators().items():
             tensors[f"random.{name}"] = generator.get_state()
+        tensors |= {f"method.{name}": tensor for name, tensor in self.attached.state().items()}
         progress = []
         for k, member in enumerate(self.members):
             own, counters = member.state()
@@ -196,6 +208,8 @@ class Stack:
         torch.set_rng_state(tensors["random.torch"])
         for name, generator in self.attached.generators().items():
             generator.set_state(tensors[f"random.{name}"])
+        method = "method."
+        self.attached.load_state({name.removeprefix(method): t for name, t in tensors.items() if name.startswith(method)})
         for k, member in enumerate(self.members):
             own = {key.removeprefix(f"{k}."): value for key, value in tensors.items() if key.startswith(f"{k}.")}
             member.restore(own, state["progress"][k])

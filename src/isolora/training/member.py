@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -57,14 +58,16 @@ class Member(Account):
     def running(self) -> bool:
         return self.progress.state == "RUNNING"
 
-    def update(self, spent: float) -> None:
-        """Clip, step, and fold the new weights into the average. spent: share of the budget used up before this step."""
+    def update(self, spent: float, after_step: Callable[[], None] = lambda: None) -> None:
+        """Clip, step, and fold the new weights into the average. spent: share of the budget used up before this step;
+        after_step: called while the gradients are still there."""
         if self.training.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([group.weights for group in self.groups], self.training.clip_norm)
         rate = self.training.learning_rate * rate_factor(self.training, self.progress.step, spent)
         for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
             settings["lr"] = rate * group.learning_rate_ratio
         self.optimizer.step()
+        after_step()
         self.optimizer.zero_grad(set_to_none=False)
         self.progress.step += 1
         for group in self.groups:

@@ -10,15 +10,15 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from isolora import ledger, models, registry
+from isolora import ledger, models, registry, rehearsal
 from isolora.adapters import RECORD
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.errors import ConfigError
+from isolora.metrics.perplexity import perplexity
 from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
 from isolora.training import checkpoint
 from isolora.training.batches import Stream
 from isolora.training.environment import environment
-from isolora.training.held_out import perplexity
 from isolora.training.loop import Stack
 from isolora.training.member import Member
 from isolora.training.prepare import prepare, run_identity
@@ -33,7 +33,7 @@ def describe(config: RunConfig, stage: str) -> Run:
         run=run_identity(config),
         stage=stage,
         model=config.model,
-        task=config.task,
+        task=config.task.name,
         method=config.method.name,
         rank=config.method.fields().get("rank"),
         learning_rate=config.training.learning_rate,
@@ -45,7 +45,7 @@ def describe(config: RunConfig, stage: str) -> Run:
 @lru_cache(maxsize=256)
 def price(config: RunConfig) -> ledger.Ledger:
     """The ledger of a run, kept for the runs that share its base and method."""
-    return ledger.rehearse(config)
+    return rehearsal.rehearse(config)
 
 
 def price_of(config: RunConfig) -> ledger.Ledger:
@@ -145,21 +145,18 @@ def _build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> 
     accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
     ready.base.model.to(accelerator.device)
     method = registry.load("method", first.method.name)
-    attached = method.attach(
-        ready.base.model, [method.settings(config.method.fields()) for config in configs], [config.seed for config in configs]
-    )
+    settings, seeds = [method.settings(config.method.fields()) for config in configs], [config.seed for config in configs]
+    attached = method.attach(ready.base.model, settings, seeds, ready.task.new_head)
     if first.training.gradient_checkpointing:
         ready.base.model.activation_checkpointing_enable()
     elif ready.base.model.is_activation_checkpointing:  # left by the stack before
         ready.base.model.activation_checkpointing_disable()
     members = [
-        Member(
-            config, attached.groups(k), Stream(ready.train.lengths, config.training.batch_tokens, config.seed), price_of(config)
-        )
+        Member(config, attached.groups(k), Stream(ready.train.sizes, config.training.batch_tokens, config.seed), price_of(config))
         for k, config in enumerate(configs)
     ]
     pad_id = ready.base.tokenizer.pad_token_id or 0
-    return Stack(ready.task, attached, members, names, ready.train, ready.held_out, pad_id, accelerator, store.write)
+    return Stack(ready, attached, members, names, pad_id, accelerator, store.write)
 
 
 def _standing(stack: Stack) -> tuple[float, str]:
@@ -180,6 +177,9 @@ def _keep(stack: Stack, k: int, folder: Path, config: RunConfig) -> None:
         "run": stack.names[k],
         "loss": member.progress.last_loss,
         "tokens": member.progress.tokens,
+        "metrics": member.progress.metrics,
+        "labels": list(stack.task.labels),
+        "adapter": stack.attached.facts(k),
         "base": models.fingerprint(config.model),
         "files": {path.name: checkpoint.sha256(path) for path in sorted(folder.glob("adapter_*"))},
     }

@@ -1,0 +1,86 @@
+"""Examples made once and kept under the hash of all that decides them: documents, tokenizer, task and length."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isolora.tasks._base import Examples
+
+FORMAT = 2  # raise it when the same documents would give other examples
+SECOND = "second."
+ARRAYS = ("ids", "labels", "starts", "values", "documents")
+
+
+def cached(make: Callable[[], Examples], tokenizer: Any, decided_by: Sequence[Any]) -> Examples:
+    """What `make` gives, from the cache where it was made before. decided_by: JSON values that decide it beside the tokenizer."""
+    path = cache_folder() / "tokens" / f"{_key(tokenizer, decided_by)}.npz"
+    # A cache is an acceleration: one that is broken, or cannot be written, costs time and nothing else.
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return _read(path)
+    examples = make()
+    with contextlib.suppress(OSError):
+        _write(examples, path)
+    return examples
+
+
+def cache_folder() -> Path:
+    """`ISOLORA_CACHE`, or the platform's folder for caches."""
+    if given := os.environ.get("ISOLORA_CACHE"):
+        return Path(given).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "isolora"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "isolora" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isolora"
+
+
+def _key(tokenizer: Any, decided_by: Sequence[Any]) -> str:
+    parts = [FORMAT, _tokenizer_state(tokenizer), tokenizer.eos_token_id, *decided_by]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _tokenizer_state(tokenizer: Any) -> str:
+    """Everything that decides the ids: the whole fast tokenizer and its chat template, or name, vocabulary and settings of a
+    slow one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return str(backend.to_str()) + str(getattr(tokenizer, "chat_template", None))
+    return json.dumps([type(tokenizer).__name__, tokenizer.get_vocab(), repr(tokenizer.init_kwargs)], sort_keys=True)
+
+
+def _arrays(examples: Examples) -> Iterator[tuple[str, Any]]:
+    yield from ((name, array) for name in ARRAYS if (array := getattr(examples, name)) is not None)
+    if examples.second is not None:
+        yield from ((SECOND + name, array) for name, array in _arrays(examples.second))
+
+
+def _read(path: Path) -> Examples:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return _examples(dict(file))
+
+
+def _examples(arrays: dict[str, Any]) -> Examples:
+    own: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
+    inner = {name.removeprefix(SECOND): array for name, array in arrays.items() if name.startswith(SECOND)}
+    if arrays["starts"][-1] != len(arrays["ids"]):
+        raise ValueError("offsets and ids disagree")
+    return Examples(**own, second=_examples(inner) if inner else None)
+
+
+def _write(examples: Examples, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a process beside this one never reads half a file.
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.savez(file, **dict(_arrays(examples)))
+    Path(file.name).replace(path)
