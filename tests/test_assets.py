@@ -17,6 +17,24 @@ import isolora.data
 from isolora.data.tables import SPLITS, columns_of
 
 FOLDER = isolora.data.packaged()["debian-descriptions"]
+ASSETS = FOLDER.parent
+FOLDERS = [card.parent for card in sorted(ASSETS.rglob("data.json"))]
+TEXTS, TAGS = pa.list_(pa.string()), pa.list_(pa.int64())
+ANSWERS = pa.struct([("text", TEXTS), ("answer_start", pa.list_(pa.int32()))])
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+COLUMNS = {  # what a task asks for -> the types it may have
+    "conversation": {"messages": [MESSAGES]},
+    "instruction": {"prompt": [pa.string()], "completion": [pa.string()]},
+    "preference": {"prompt": [pa.string()], "chosen": [pa.string()], "rejected": [pa.string()]},
+    "question-answering": {"id": [pa.string()], "question": [pa.string()], "context": [pa.string()], "answers": [ANSWERS]},
+    "sequence-classification": {
+        "text": [pa.string()],
+        "text_pair": [pa.string()],
+        "label": [pa.string(), pa.int64(), pa.float32()],
+    },
+    "summarization": {"document": [pa.string()], "summary": [pa.string()]},
+    "token-classification": {"tokens": [TEXTS], "tags": [TEXTS, TAGS]},
+}
 MAKE = runpy.run_path(str(FOLDER / "make.py"))
 
 
@@ -30,18 +48,84 @@ def families(split: str) -> set[str]:
     return {re.sub(r"[-.]?\d[\d.]*", "", source) for source in table(split)["source"].to_pylist()}
 
 
-@pytest.mark.parametrize("folder", isolora.data.packaged().values(), ids=isolora.data.packaged().keys())
+def card(folder: Path) -> dict:
+    return json.loads((folder / "data.json").read_text(encoding="utf-8"))
+
+
+def rows(name: str, split: str) -> list[dict]:
+    return pq.read_table(ASSETS / name / f"{split}.parquet").to_pylist()
+
+
+def features(name: str) -> dict:
+    """Column -> what the hub's `datasets` writes about it into the file."""
+    return json.loads(pq.read_schema(ASSETS / "hub-samples" / name / "train.parquet").metadata[b"huggingface"])["info"][
+        "features"
+    ]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_hashes_verify(folder: Path) -> None:
     sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert set(sums) == {path.name for path in folder.glob("*.parquet")}
     assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sums} == sums
 
 
-@pytest.mark.parametrize("folder", isolora.data.packaged().values(), ids=isolora.data.packaged().keys())
-def test_says_its_licence_and_its_text(folder: Path) -> None:
-    assert (folder / "LICENCE.md").stat().st_size > 200
-    columns = columns_of(json.loads((folder / "data.json").read_text())["text"])
-    assert set(columns) <= set(pq.read_schema(folder / "train.parquet").names)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_says_its_licence_its_text_and_its_columns(folder: Path) -> None:
+    licence = next(path for path in (folder / "LICENCE.md", folder.parent / "LICENCE.md") if path.is_file())
+    assert licence.stat().st_size > 200
+    for path in folder.glob("*.parquet"):
+        schema = pq.read_schema(path)
+        assert set(columns_of(card(folder).get("text", ""))) <= set(schema.names)
+        for task, columns in card(folder)["columns"].items():
+            for wanted, column in columns.items():
+                assert schema.field(column).type in COLUMNS[task][wanted], (task, column)
+
+
+def test_all_of_it_stays_small() -> None:
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 30e6
+
+
+@pytest.mark.parametrize("name", ["debian-conversations", "debian-preferences", "debian-questions"])
+def test_what_is_derived_keeps_its_sources_side(name: str) -> None:
+    for split in SPLITS:
+        assert {row["source"] for row in rows(name, split)} <= set(table(split)["source"].to_pylist())
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_personal_data_lies_where_it_is_said_to(split: str) -> None:
+    for row in rows("pii-synthetic", split):
+        spans = row["privacy_mask"]
+        assert all(row["source_text"][span["start"] : span["end"]] == span["value"] for span in spans)
+        for tags in (row["tags"], row["mbert_bio_labels"]):
+            assert [tag[2:] for tag in tags if tag.startswith("B-")] == [span["label"] for span in spans]
+        assert len(row["tokens"]) == len(row["tags"])
+        assert "".join(row["tokens"]) == "".join(row["source_text"].split())
+
+
+def test_held_out_templates_are_new() -> None:
+    train, validation, test = ({row["target_text"] for row in rows("pii-synthetic", split)} - {""} for split in SPLITS)
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+
+
+@pytest.mark.parametrize("name", ["debian-questions", "hub-samples/squad", "hub-samples/squad-v2"])
+def test_answers_are_spans(name: str) -> None:
+    asked = rows(name, "validation")
+    for row in asked:
+        spans = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+        assert all(row["context"][start:].startswith(text) for text, start in spans)
+    assert len({row["id"] for row in asked}) == len(asked)
+
+
+def test_samples_bear_the_labels_of_the_hub() -> None:
+    assert features("glue-mnli")["label"]["names"] == ["entailment", "neutral", "contradiction"]
+    assert features("glue-wnli")["label"]["names"] == ["not_entailment", "entailment"]
+    assert features("glue-stsb")["label"]["dtype"] == "float32"
+    fine = features("few-nerd")["fine_ner_tags"]["feature"]["names"]
+    assert (len(fine), fine[0], fine[1], fine[66]) == (67, "O", "art-broadcastprogram", "product-weapon")
+    assert {row["label"] for row in rows("hub-samples/glue-rte", "test")} == {-1}
 
 
 def test_sizes() -> None:

@@ -15,8 +15,10 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from isolora.adapters import RECORD
-from isolora.certify import CERTIFICATE, CHECKS, Check, certify
+from isolora.adapters import CERTIFICATE, RECORD
+from isolora.adapters import record as records
+from isolora.certify import CHECKS, Certificate, certify
+from isolora.config import MethodConfig
 from isolora.errors import DataError
 from isolora.training import train
 
@@ -37,29 +39,37 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(made: Path, tmp_path: Path) -> Path:
     """Base, texts and adapter in a place of their own; returns the adapter's folder."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    record = tmp_path / "out" / "adapter" / RECORD
-    record.write_text(record.read_text().replace(str(made), str(tmp_path)))
-    return record.parent
+    folder = tmp_path / "out" / "adapter"
+    record = json.loads((folder / RECORD).read_text().replace(str(made), str(tmp_path)))
+    records.write(folder, record)
+    return folder
 
 
-def failed(checks: list[Check]) -> dict[str, str]:
+def failed(certificate: Certificate) -> dict[str, str]:
     """What was seen, by name of the checks that failed."""
-    assert [check.name for check in checks] == list(CHECKS)
-    return {check.name: check.seen for check in checks if not check.passed}
+    assert [check.name for check in certificate.checks] == list(CHECKS)
+    assert certificate.passed == (not certificate.failed)
+    return certificate.failed
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], covered: bool = False) -> None:
-    """Change the adapter's tensors; covered: enter the new hash too, as someone would who knows of it."""
+    """Change the adapter's tensors; covered: enter the new hash and digest too, as someone would who knows of them."""
     tensors = load_file(folder / WEIGHTS)
     change(tensors)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     if covered:
-        edit(folder, files=entered(folder) | {WEIGHTS: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()})
+        edit(folder, covered=True, files=entered(folder) | {WEIGHTS: sha256(folder / WEIGHTS)})
 
 
-def edit(folder: Path, **changes: Any) -> None:
-    record = json.loads((folder / RECORD).read_text())
-    (folder / RECORD).write_text(json.dumps({**record, **changes}))
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def edit(folder: Path, covered: bool = False, **changes: Any) -> None:
+    record = json.loads((folder / RECORD).read_text()) | changes
+    if covered:
+        record["digest"] = records.digest(record)
+    (folder / RECORD).write_text(json.dumps(record))
 
 
 def entered(folder: Path) -> dict[str, str]:
@@ -82,12 +92,40 @@ def test_a_flipped_bit_is_a_changed_hash(copied: Path) -> None:
     assert json.loads((copied / CERTIFICATE).read_text())["passed"] is False
 
 
-def test_a_missing_tensor_is_named(copied: Path) -> None:
-    lost = next(iter(load_file(copied / WEIGHTS)))
-    rewrite(copied, lambda tensors: tensors.pop(lost), covered=True)
+def lose(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors[next(iter(tensors))]
+
+
+def add(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["base_model.model.unknown.lora_A.weight"] = torch.ones(2, 2)
+
+
+def climb(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["/etc/passwd"] = torch.ones(2)
+
+
+def spoil(value: float) -> Callable[[dict[str, torch.Tensor]], Any]:
+    return lambda tensors: tensors[next(name for name in tensors if "lora_B" in name)].view(-1)[0].fill_(value)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "seen"),
+    [
+        (lose, "tensors", "is missing"),
+        (add, "tensors", "unknown.lora_A.weight"),
+        (climb, "outside", "tensor name '/etc/passwd'"),
+        (spoil(math.nan), "finite", "not finite: "),
+        (spoil(math.inf), "finite", "not finite: "),
+    ],
+)
+def test_tensors_that_are_not_as_they_should(
+    change: Callable[[dict[str, torch.Tensor]], Any], check: str, seen: str, copied: Path
+) -> None:
+    """With hash and digest made to fit; what else depends on the tensors fails too."""
+    rewrite(copied, change, covered=True)
     found = failed(certify(copied))
-    assert found.keys() == {"peft", "merged", "score"}
-    assert all(f"{lost} is missing" in seen for seen in found.values())
+    assert seen in found[check]
+    assert not found.keys() & {"record", "hashes", "base"}
 
 
 def test_another_base_is_caught(copied: Path) -> None:
@@ -101,25 +139,32 @@ def test_another_base_is_caught(copied: Path) -> None:
     assert "trained on" in found["base"]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_is_named(value: float, copied: Path) -> None:
-    name = next(name for name in load_file(copied / WEIGHTS) if "lora_B" in name)
-    rewrite(copied, lambda tensors: tensors[name].view(-1)[0].fill_(value), covered=True)
-    found = failed(certify(copied))
-    assert found["finite"] == f"not finite: {name}"
-    assert found.keys() == {"finite", "peft", "merged", "score"}
+def changed(folder: Path, key: str, value: Any) -> dict[str, Any]:
+    """The run's configuration with one key of its training changed."""
+    config = json.loads((folder / RECORD).read_text())["config"]
+    return dict(config | {"training": config["training"] | {key: value}})
+
+
+def test_a_changed_record_is_caught_although_nothing_depends_on_it(copied: Path) -> None:
+    """The learning rate decided the weights and decides no score any more."""
+    edit(copied, config=changed(copied, "learning_rate", 1e-4))
+    assert failed(certify(copied)).keys() == {"record"}
+    edit(copied, covered=True, config=changed(copied, "learning_rate", 5e-2))
+    assert failed(certify(copied)) == {}
 
 
 @pytest.mark.parametrize("factor", [1.001, 0.5])
 def test_a_recorded_loss_that_was_not_reached_is_caught(factor: float, copied: Path) -> None:
     loss = json.loads((copied / RECORD).read_text())["loss"]
     edit(copied, loss=loss * factor)
+    assert failed(certify(copied)).keys() == {"record", "score"}
+    edit(copied, covered=True, loss=loss * factor)
     assert failed(certify(copied)).keys() == {"score"}
 
 
 def test_other_held_out_texts_are_caught(copied: Path) -> None:
     config = json.loads((copied / RECORD).read_text())["config"]
-    edit(copied, config=config | {"data": config["data"] | {"seed": 3}})
+    edit(copied, covered=True, config=config | {"data": config["data"] | {"seed": 3}})
     assert failed(certify(copied)).keys() == {"score"}
 
 
@@ -131,14 +176,34 @@ def test_another_scaling_is_caught(scaling: dict[str, Any], copied: Path) -> Non
     assert failed(certify(copied)).keys() == {"hashes", "score"}
 
 
+@pytest.mark.parametrize("value", ["/etc/passwd", "../../elsewhere", "C:\\windows", "~/keys", "\\\\server\\share"])
+def test_a_setting_that_leads_out_is_caught(value: str, copied: Path) -> None:
+    path = copied / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": value}))
+    assert failed(certify(copied)) == {
+        "hashes": "changed: adapter_config.json",
+        "outside": f"adapter_config.json names {value!r}",
+    }
+
+
+def test_a_link_that_leads_out_is_caught(copied: Path) -> None:
+    moved = copied.parent / WEIGHTS
+    (copied / WEIGHTS).rename(moved)
+    (copied / WEIGHTS).symlink_to(moved)
+    assert failed(certify(copied)) == {"outside": f"link {WEIGHTS} leads to {moved}"}
+
+
 def test_hashes_cover_all_files_and_nothing_outside(copied: Path) -> None:
     whole = entered(copied)
-    edit(copied, files={})
+    edit(copied, covered=True, files={})
     assert "adapter_config.json, adapter_model.safetensors" in failed(certify(copied))["hashes"]
     secret = copied.parent / "secret"
     secret.write_text("secret")
-    edit(copied, files={**whole, "../secret": hashlib.sha256(b"secret").hexdigest()})
-    assert failed(certify(copied)) == {"hashes": "changed: ../secret"}
+    edit(copied, covered=True, files={**whole, "../secret": sha256(secret)})
+    assert failed(certify(copied)) == {"hashes": "changed: ../secret", "outside": "file name '../secret'"}
+    edit(copied, covered=True, files=whole)
+    (copied / "adapter_extra.bin").write_text("new")
+    assert failed(certify(copied)) == {"hashes": "changed: adapter_extra.bin"}
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "adapter_config.json"])
@@ -146,12 +211,52 @@ def test_a_lost_file_is_named(name: str, copied: Path) -> None:
     (copied / name).unlink()
     found = failed(certify(copied))
     assert found["hashes"] == f"changed: {name}"
-    assert found.keys() >= {"hashes", "peft", "merged", "score"}
+    assert found.keys() >= {"hashes", "tensors", "peft", "merged", "score"}
 
 
 def test_a_lost_base_fails_what_needs_it(copied: Path) -> None:
     shutil.rmtree(copied.parents[1] / "model")
-    assert failed(certify(copied)).keys() == {"base", "peft", "merged", "score"}
+    assert failed(certify(copied)).keys() >= {"base", "tensors", "peft", "merged", "score"}
+
+
+@pytest.mark.parametrize(
+    ("method", "not_applicable"),
+    [
+        ({"name": "bottleneck"}, {"peft", "merged"}),
+        ({"name": "selective", "train": "norms"}, {"peft"}),
+        ({"name": "selective", "train": r"\w+\..*norm.*"}, {"peft"}),
+        ({"name": "full"}, {"peft"}),
+        ({"name": "adalora"}, set()),
+        ({"name": "prefix"}, {"merged"}),
+        ({"name": "llama-adapter"}, {"merged"}),
+        ({"name": "peft:vera"}, set()),
+        ({"name": "lora", "targets": ["embed_tokens", "q_proj"]}, set()),
+    ],
+)
+def test_every_method_is_certified_by_what_it_can(method: dict[str, Any], not_applicable: set[str], tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=4).model_copy(update={"method": MethodConfig(**method)})
+    train(config, tmp_path / "out", quiet=True)
+    certificate = certify(tmp_path / "out")
+    assert failed(certificate) == {}
+    assert {check.name for check in certificate.checks if check.passed is None} == not_applicable
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "row"),
+    [
+        ("bert", "sequence-classification", lambda seed: {"text": tiny.words(6, seed), "label": f"c{seed % 3}"}),
+        ("llama", "sequence-classification", lambda seed: {"text": tiny.words(6, seed), "label": f"c{seed % 3}"}),
+        ("bart", "summarization", lambda seed: {"document": tiny.words(9, seed), "summary": tiny.words(3, seed)}),
+        ("t5", "summarization", lambda seed: {"document": tiny.words(9, seed), "summary": tiny.words(3, seed)}),
+    ],
+)
+def test_every_kind_of_model_is_certified(kind: str, task: str, row: Callable[[int], dict[str, Any]], tmp_path: Path) -> None:
+    """Heads are part of the adapter; an encoder-decoder is asked on both sides."""
+    config = tiny.from_rows(tmp_path, kind, task, [row(seed) for seed in range(40)], steps=4, learning_rate=5e-2)
+    train(config, tmp_path / "out", quiet=True)
+    certificate = certify(tmp_path / "out")
+    assert failed(certificate) == {}
+    assert not [check.name for check in certificate.checks if check.passed is None]
 
 
 def test_a_folder_without_an_adapter_gets_no_certificate(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from isolora.config import RunConfig
-from isolora.cost import cost, shape_of
+from isolora.cost import cost, shape_of, table
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, Shape
 from isolora.rehearsal import rehearse
@@ -73,8 +75,41 @@ def test_memory_grows_with_the_batch_and_holds_the_weights(tmp_path: Path) -> No
 
 def test_words_for_a_person(tmp_path: Path) -> None:
     lines = str(cost(shapes_only(tmp_path), (2, 8))).splitlines()
-    assert [line[:20].strip() for line in lines] == ["trainable parameters", "FLOPs", "tokens", "peak memory"]
-    assert "16 and 0 of padding in 1 steps" in lines[2]
+    assert [line[:20].strip() for line in lines if not line.startswith(" ")] == [
+        *("trainable parameters", "FLOPs", "tokens", "peak memory", "time")
+    ]
+    assert any("16 and 0 of padding in 1 steps" in line for line in lines)
+
+
+def test_the_table_adds_up(tmp_path: Path) -> None:
+    """Every number of a row and of a column is shown once, and the totals are theirs."""
+    step = cost(shapes_only(tmp_path), (4, 16))
+    head, *rows, total = (re.split(r"\s{2,}", line.strip()) for line in table(step.flops))
+    assert head == ["forward", "to inputs", "to weights", "all", "share"]
+    assert [row[0] for row in rows] == ["attention projections", "attention scores", "feed-forward", "head", "adapter"]
+    assert total[0] == "total"
+    numbers = np.array([[float(cell) for cell in row[1:-1]] for row in rows])
+    assert numbers.sum(0) == pytest.approx([float(cell) for cell in total[1:-1]], rel=5e-3)
+    assert numbers[:, :-1].sum(1) == pytest.approx(numbers[:, -1], rel=5e-3)
+    assert sum(float(row[-1].removesuffix(" %")) for row in rows) == pytest.approx(100, abs=0.3)
+
+
+def test_by_group_and_per_token(tmp_path: Path) -> None:
+    answer = cost(shapes_only(tmp_path), (4, 16)).to_json()
+    groups = answer["flops_by_group"]
+    assert sum(sum(phases.values()) for phases in groups.values()) == answer["flops"]["total"]
+    assert groups["adapter"]["backward_weights"] == answer["flops"]["backward_weights"] > 0
+    assert answer["flops_per_token"] == answer["flops"]["total"] / 64
+    assert answer["flops_per_step"] == answer["flops"]["total"]
+    assert answer["optimiser_flops"] == 17 * answer["trainable_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("openai-community/gpt2", "causal-lm"), ("roberta-base", "token-classification"), ("t5-small", "summarization")],
+)
+def test_a_model_alone_is_priced_for_what_it_is_for(name: str, task: str) -> None:
+    assert cost(RunConfig(model=name), (2, 16)).task == task
 
 
 def test_a_step_within_the_models_positions(tmp_path: Path) -> None:

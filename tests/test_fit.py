@@ -233,3 +233,11 @@ def test_the_proof_of_a_recommendation_is_not_fitted():
     table = study(additive)
     stage = np.where(table["run"] == "0", "verify", "grid").astype(object)
     assert "0" not in set(studied(Table({**table.columns, "stage": stage}))["run"])
+
+
+def test_what_grows_is_fitted_when_asked_for_and_does_not_compete():
+    table = study(lambda c: 0.02 + 1e-4 * c["d"] ** 0.6)
+    found = fit(table, law="growing", bootstrap=20)
+    assert [found.parameters[name] for name in ("E", "F", "f")] == pytest.approx([0.02, 1e-4, 0.6], rel=0.02)
+    falling = fit(study(lambda c: laws.resolve("additive").predict(np.array(ADDITIVE), c)), bootstrap=20)
+    assert not [row for row in falling.candidates if str(row["law"]).startswith("growing")]

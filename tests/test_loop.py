@@ -149,6 +149,22 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     assert (point.trainable_parameters, point.body_parameters, point.model_parameters) == (7, 11, 13)
 
 
+def test_flops_are_kept_by_group_and_phase(tmp_path: Path) -> None:
+    """The price of tiny.PRICE is the adapter's alone, a third in each phase; what a checkpoint holds goes on."""
+    (point,), _ = worked(tmp_path / "whole", epochs=2)
+    third = pytest.approx(2 * PASS["flops"] / 3, rel=1e-12)
+    booked = {"forward": third, "backward_inputs": third, "backward_weights": third, "recomputation": 0, "reference": 0}
+    assert json.loads(point.flops_by_group) == {"adapter": booked}
+    points: list[Point] = []
+    config = tiny.run(batch_tokens=12, evaluate_from=NEVER, epochs=2)
+    first, second = (tiny.stack([config], points, train=tiny.examples(LENGTHS)) for _ in range(2))
+    for _ in range(4):
+        first.step()
+    first.save(tmp_path / "cut")
+    second.train(tmp_path / "cut", NEVER)
+    assert points[-1].flops_by_group == point.flops_by_group
+
+
 def test_accumulation_pads_less(tmp_path: Path) -> None:
     (point,), _ = worked(tmp_path, epochs=1, accumulation=2)
     assert (point.tokens, point.padding_tokens) == (28, 0)

@@ -16,14 +16,18 @@ from isolora import report
 from isolora.fit import fit
 from isolora.plan import Budget, plan
 from isolora.report import frontier, palette, words
+from isolora.report.captions import forgetting as forgetting_caption
+from isolora.report.forgetting import endings, unbeaten
+from isolora.report.forgetting import figure as forgetting_figure
 from isolora.report.page import plain, render
+from isolora.report.work import figure as work_figure
 from isolora.store import Run, Store
-from isolora.table import from_columns
+from isolora.table import Table, from_columns
 
 SIZES = {"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3, "nano-1m": 1.05e6}
 EVIL = "<script>alert(1)</script>"
 NAMES = ("run", "model", "method", "stage", "rank", "learning_rate", "body_parameters", "trainable_parameters")
-NAMES += ("tokens", "unique_tokens", "unique_examples", "flops", "seconds", "loss")
+NAMES += ("tokens", "unique_tokens", "unique_examples", "flops", "flops_by_group", "seconds", "loss")
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,14 @@ def columns(sizes=SIZES, ranks=(2, 8, 32), noise=0.004, evaluations=7):
                 loss = true_loss(size, tokens, trained) * np.exp(luck + rng.normal(0, noise / 2)) + penalty
                 flops = tokens * (4 * size + 6 * trained + 8e5)
                 known = (f"{model}/{rank}/{rate}", model, "lora", stage, rank, rate, size, trained)
-                rows.append((*known, tokens, tokens, tokens / 88, flops, flops / 4e10, loss))
+                rows.append((*known, tokens, tokens, tokens / 88, flops, work(flops), flops / 4e10, loss))
     return {name: list(values) for name, values in zip(NAMES, zip(*rows, strict=True), strict=True)}
+
+
+def work(flops):
+    """70 % in the feed-forward layers and the rest in the adapter, as a store holds it."""
+    parts = {"feed-forward": {"forward": 0.4, "backward_inputs": 0.3}, "adapter": {"forward": 0.2, "backward_weights": 0.1}}
+    return json.dumps({group: {phase: flops * share for phase, share in part.items()} for group, part in parts.items()})
 
 
 def store_rows(rows):
@@ -96,6 +106,7 @@ def with_proof(rows, advice, size=1.05e6):
             "unique_tokens": tokens,
             "unique_examples": tokens / 88,
             "flops": flops,
+            "flops_by_group": work(flops),
             "seconds": flops / 4e10,
         }
         points.append({**known, **spent, "loss": true_loss(size, tokens, trained)})
@@ -273,6 +284,25 @@ def test_held_out_points_are_the_fits_own(study, page):
     np.testing.assert_allclose(trace["y"], [point["measured"] for point in points], rtol=1e-6)
 
 
+def test_bars_of_work_are_the_largest_runs(study, page):
+    """One bar for each base model and one for the proof; segments are shares of the bar, the whole stands beside it."""
+    plot = page.figure("work")
+    bars = [f"{model}, rank 32" for model in SIZES] + [f"{study.proof[0].name}, verification"]
+    segments = {trace["name"]: trace for trace in plot["data"] if trace["x"] != [None]}
+    shares = {"feed-forward, forward": 40, "feed-forward, gradients to inputs": 30}
+    shares |= {"adapter, forward": 20, "adapter, gradients to weights": 10}
+    assert {name: trace["x"] for name, trace in segments.items()} == {name: [share] * 5 for name, share in shares.items()}
+    assert all(trace["y"] == bars for trace in segments.values())
+    ends = [max(run.flops[-1] for run in study.fitted if run.model == model) for model in SIZES] + [study.proof[0].flops[-1]]
+    assert [note["text"] for note in plot["layout"]["annotations"]] == [words.flops(end) for end in ends]
+    assert "The adapter's own products take 30 %." in page.text
+
+
+def test_a_store_of_an_earlier_version_draws_no_work(study):
+    older = Table({**study.table.columns, "flops_by_group": np.full(len(study.table), "{}", dtype=object)})
+    assert work_figure(replace(study, table=older)) is None
+
+
 def test_a_foreign_table_needs_only_tokens_and_loss():
     """No names, sizes, FLOPs or store: curves, agreement and the law remain."""
     tokens = np.geomspace(1e4, 1e6, 12)
@@ -339,3 +369,23 @@ def test_size_colours_grow_darker():
     shades = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in palette.ramp(palette.SIZE_RAMP, 6)]
     luminance = [sum(w * channel for w, channel in zip(weights, shade, strict=True)) for shade in shades]
     assert luminance == sorted(luminance, reverse=True)
+
+
+def test_learned_against_forgotten(study):
+    """Forgetting falls with the loss here but for one run, which no other beats in both."""
+    assert forgetting_figure(study) is None
+    table = study.table
+    lost = 8 - table["loss"]
+    kept = dict(table.columns) | {"forgetting": lost}
+    whole = replace(study, table=Table(dict(kept)))
+    found = endings(whole)
+    assert [ending.loss for ending in found] == sorted(ending.loss for ending in found)
+    assert unbeaten(found) == found, "less learnt, less forgotten: nobody is beaten"
+    most = max(ending.loss for ending in found)
+    kept["forgetting"] = np.where(table["loss"] == found[0].loss, -1.0, lost)
+    assert unbeaten(endings(replace(study, table=Table(kept)))) == [replace(found[0], forgetting=-1.0)]
+    plot = forgetting_figure(whole)
+    marks = [trace for trace in plot["data"] if trace["mode"] == "markers"]
+    assert sum(len(trace["x"]) for trace in marks) == len(found)
+    assert max(max(trace["x"]) for trace in marks) == most
+    assert f"{found[-1].name} forgets least ({found[-1].forgetting:+.3f}" in forgetting_caption(whole)

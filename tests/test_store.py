@@ -74,6 +74,18 @@ def test_states(tmp_path: Path) -> None:
     assert [name for name, state in store.states().items() if state in ENDED] == ["q"]
 
 
+def test_a_store_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add([a_run()], {})
+    store.write([a_point()])
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("ALTER TABLE points DROP COLUMN flops_by_group")
+    connection.close()
+    newer = Store(tmp_path)
+    newer.write([dataclasses.replace(a_point(tokens=200), flops_by_group='{"head": {}}')])
+    assert [row["flops_by_group"] for row in Store(tmp_path).points()] == ["{}", '{"head": {}}']
+
+
 def test_a_failing_write_leaves_nothing_behind(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add([a_run()], {})

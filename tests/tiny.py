@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +11,31 @@ import numpy as np
 import pyarrow as pa
 import torch
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForQuestionAnswering,
+    RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from isolora import registry
-from isolora.config import DataConfig, RunConfig, parse
+from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
 from isolora.store import Point
 from isolora.tasks._base import Examples
@@ -40,6 +54,28 @@ BERT = {
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
 }
+BLOOM = {"hidden_size": 16, "n_layer": 2, "n_head": 2}
+BART = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
+T5 = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+CHAT = (
+    "{% for turn in messages %}w5{{ turn.role[0] }} {{ turn.content }} w59 {% endfor %}"
+    "{% if add_generation_prompt %}w5a {% endif %}"
+)
+"""A chat template in the tokenizer's words, that does not mark what the assistant says."""
 COEFFICIENTS = np.zeros((len(PHASES), len(GROUPS), TERMS))
 COEFFICIENTS[:3, -1, :5] = [0.0, 10.0, 1.0, 5.0, 0.0]
 PRICE = Ledger(
@@ -67,7 +103,46 @@ def bert_classifier(**changes: Any) -> Any:
     return seeded(BertForSequenceClassification, BertConfig(vocab_size=VOCABULARY, initializer_range=0.2, **(BERT | changes)))
 
 
+def mistral() -> Any:
+    return seeded(MistralForCausalLM, MistralConfig(vocab_size=VOCABULARY, initializer_range=0.2, **LLAMA))
+
+
+def mixtral() -> Any:
+    return seeded(MixtralForCausalLM, MixtralConfig(vocab_size=VOCABULARY, initializer_range=0.2, num_local_experts=4, **LLAMA))
+
+
+def bloom() -> Any:
+    return seeded(BloomForCausalLM, BloomConfig(vocab_size=VOCABULARY, initializer_range=0.2, **BLOOM))
+
+
+def roberta_classifier() -> Any:
+    return seeded(RobertaForSequenceClassification, RobertaConfig(vocab_size=VOCABULARY, initializer_range=0.2, **BERT))
+
+
+def roberta_questions() -> Any:
+    return seeded(RobertaForQuestionAnswering, RobertaConfig(vocab_size=VOCABULARY, initializer_range=0.2, **BERT))
+
+
+def bart() -> Any:
+    return seeded(BartForConditionalGeneration, BartConfig(vocab_size=VOCABULARY, init_std=0.2, **BART))
+
+
+def t5() -> Any:
+    return seeded(T5ForConditionalGeneration, T5Config(vocab_size=VOCABULARY, **T5))
+
+
 MODELS = {"llama": llama, "gpt2": gpt2, "bert": bert, "bert_classifier": bert_classifier}
+
+ARCHITECTURES = {
+    **MODELS,
+    "mistral": mistral,
+    "mixtral": mixtral,
+    "bloom": bloom,
+    "bart": bart,
+    "t5": t5,
+    "roberta_classifier": roberta_classifier,
+    "roberta_questions": roberta_questions,
+}
 
 
 def seeded(kind: Any, config: Any) -> Any:
@@ -75,14 +150,21 @@ def seeded(kind: Any, config: Any) -> Any:
     return kind(config).eval()
 
 
-def save(folder: Path, model: Any) -> str:
-    """A model's folder with a word-level tokenizer, as `from_pretrained` wants it."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def tokenizer(frame: str = "$A", **special: str) -> Any:
+    """A word-level tokenizer of w2 to w60; frame: what it puts around a text, such as "w2 $A w60"."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = {"<pad>": 0, "<unk>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    around = [(word, words[word]) for word in frame.split() if word != "$A"]
+    made.post_processor = processors.TemplateProcessing(single=frame, special_tokens=around)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", unk_token="<unk>", **special)
+
+
+def save(folder: Path, model: Any, **special: str) -> str:
+    """A model's folder with a word-level tokenizer, as `from_pretrained` wants it; special: its tokens, such as eos_token."""
+    tokenizer(**special).save_pretrained(folder)
     model.save_pretrained(folder)
     return str(folder)
 
@@ -109,7 +191,8 @@ def examples(lengths: Sequence[int], seed: int = 0) -> Examples:
 def run(seed: int = 0, method: dict[str, Any] | None = None, **training: Any) -> RunConfig:
     budget = {} if {"tokens", "steps", "epochs", "flops"} & training.keys() else {"steps": 6}
     given = {"batch_tokens": 48, "learning_rate": 1e-2, "warmup_steps": 2, "evaluate_from": 100, **budget, **training}
-    return parse(RunConfig, {"seed": seed, "method": {"rank": 4, **(method or {})}, "training": given})
+    own = method if method and "name" in method else {"rank": 4, **(method or {})}
+    return parse(RunConfig, {"seed": seed, "method": own, "training": given})
 
 
 def texts(path: Path, count: int = 60) -> Path:
@@ -124,6 +207,26 @@ def from_files(folder: Path, **changes: Any) -> RunConfig:
     model = save(folder / "model", llama())
     data = DataConfig(source=str(texts(folder / "texts.txt")), eval_examples=5)
     return run(**changes).model_copy(update={"model": model, "data": data})
+
+
+def from_rows(folder: Path, kind: str, task: Any, rows: Sequence[dict[str, Any]], **changes: Any) -> RunConfig:
+    """A run of a task (its name, or a mapping) on one of ARCHITECTURES; `rows` hold its columns; texts end in w60."""
+    model = save(folder / "model", ARCHITECTURES[kind](), eos_token="w60")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(source=str(folder / "rows.jsonl"), eval_examples=5)
+    return run(**changes).model_copy(update={"model": model, "data": data, "task": TaskConfig.model_validate(task)})
+
+
+def documents(rows: Sequence[dict[str, Any]]) -> Any:
+    """Rows as a task is given them."""
+    from isolora.data import Documents
+
+    return Documents(pa.Table.from_pylist(list(rows)), None)
+
+
+def words(count: int, seed: int) -> str:
+    """A learnable text of so many words."""
+    return " ".join(f"w{entry}" for entry in examples([count], seed).ids)
 
 
 def stack(
@@ -158,6 +261,6 @@ def stack(
     accelerator = Accelerator(cpu=True)
     task = registry.load("task", "causal-lm")
     written = points if points is not None else []
-    base = Base("tiny", attached.model, None, 0, 0, 64)
+    base = Base("tiny", attached.model, tokenizer(), 0, 0, 64)
     ready = Prepared(base, task, train, held_out, Documents(pa.table({"text": []}), "{text}"))
     return Stack(ready, attached, members, names, 0, accelerator, written.extend)

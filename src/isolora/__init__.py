@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isolora.adapters import Adapter, export, load
+    from isolora.adapters import Adapter, Residents, load
     from isolora.certify import certify as certify_adapter
     from isolora.config import RunConfig, StudyConfig, load_run, load_study
     from isolora.cost import cost as estimate_cost
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from isolora.evaluation import evaluate
     from isolora.fit import Fit
     from isolora.fit import fit as fit_law
+    from isolora.handover import export
     from isolora.plan import Recommendation
     from isolora.plan import plan as recommend
     from isolora.report import report as write_report
@@ -34,6 +35,7 @@ __all__ = [
     "Adapter",
     "Fit",
     "Recommendation",
+    "Residents",
     "RunConfig",
     "Store",
     "StudyConfig",
@@ -61,6 +63,7 @@ _HOMES = {
     "Adapter": ("adapters", "Adapter"),
     "Fit": ("fit", "Fit"),
     "Recommendation": ("plan", "Recommendation"),
+    "Residents": ("adapters", "Residents"),
     "RunConfig": ("config", "RunConfig"),
     "Store": ("store", "Store"),
     "StudyConfig": ("config", "StudyConfig"),
@@ -70,7 +73,7 @@ _HOMES = {
     "demo": ("study", "demo"),
     "estimate_cost": ("cost", "cost"),
     "evaluate": ("evaluation", "evaluate"),
-    "export": ("adapters", "export"),
+    "export": ("handover", "export"),
     "fit_law": ("fit", "fit"),
     "load": ("adapters", "load"),
     "load_run": ("config", "load_run"),

@@ -47,6 +47,15 @@ class Settings(BaseModel):
         return given
 
 
+class MixConfig(Settings):
+    """Another source, mixed into the training examples."""
+
+    source: str = Field(description="packaged name, local file or glob, or hub id")
+    share: float = Field(gt=0, lt=1, description="share of the training examples that come from this source")
+    columns: dict[str, str] = Field({}, description="column the task asks for -> column of this source, where they differ")
+    text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
+
+
 class DataConfig(Settings):
     source: str = Field("debian-descriptions", description="packaged name, local file or glob, or hub id")
     train_examples: PositiveInt | None = Field(None, description="unique training examples; all when absent")
@@ -56,6 +65,14 @@ class DataConfig(Settings):
     text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
     max_length: PositiveInt | None = Field(None, description="longest example in tokens; the model's positions when absent")
     seed: NonNegativeInt = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
+    mix: tuple[MixConfig, ...] = Field((), description="other sources mixed into training: a list of source and share")
+
+    @field_validator("mix")
+    @classmethod
+    def _shares_leave_room(cls, mix: tuple[MixConfig, ...]) -> tuple[MixConfig, ...]:
+        if sum(part.share for part in mix) >= 1:
+            raise ValueError("the shares must leave some of the examples to source")
+        return mix
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
@@ -101,6 +118,9 @@ class TrainingConfig(Settings):
     steps: PositiveInt | None = Field(None, description="budget in optimiser steps")
     epochs: PositiveFloat | None = Field(None, description="budget in passes over the training examples")
     flops: PositiveFloat | None = Field(None, description="budget in training FLOPs")
+    trainer: Literal["native", "hf", "sft", "dpo"] = Field(
+        "native", description="who drives the steps: our own loop, transformers' Trainer, TRL's SFTTrainer or DPOTrainer"
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate (AdamW)")
     batch_tokens: PositiveInt = Field(4096, description="padded tokens in one optimiser step, at most")
     accumulation: PositiveInt = Field(1, description="micro-batches that one optimiser step is split into")
@@ -134,6 +154,13 @@ class TrainingConfig(Settings):
         return name, float(getattr(self, name))
 
 
+class ForgettingConfig(Settings):
+    """What is measured beside the task: the loss on texts that the run is not for, before and after."""
+
+    sources: tuple[str, ...] = Field(("general-english",), min_length=1, description="data sets of texts, as in data.source")
+    examples: PositiveInt = Field(200, description="held-out texts of each source")
+
+
 class RunConfig(Settings):
     """One training run: everything that its result depends on."""
 
@@ -142,6 +169,10 @@ class RunConfig(Settings):
     data: DataConfig = DataConfig()
     method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="lora"))
     training: TrainingConfig = TrainingConfig(tokens=1e6)
+    new_tokens: tuple[str, ...] = Field((), description="entries added to the vocabulary, trained and kept with the adapter")
+    forgetting: ForgettingConfig | None = Field(
+        None, description="measure at every point what is forgotten of other texts; {} takes the defaults"
+    )
     seed: NonNegativeInt = Field(0, description="initial adapter weights, data order, dropout")
     trust_remote_code: bool = Field(False, description="run code that a hub repository brings along")
 

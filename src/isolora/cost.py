@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
+from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
 from isolora import models
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TaskConfig
+from isolora.duration import HERE, Duration, Place, duration
 from isolora.errors import ConfigError
-from isolora.ledger import Flops, Ledger, Shape
-from isolora.memory import peak_bytes
-from isolora.rehearsal import rehearse
+from isolora.ledger import PHASES, Flops, Ledger, Shape
+from isolora.rehearsal import TWO_CLASSES, rehearse
 from isolora.tasks._base import Task
-from isolora.training.account import Account
-from isolora.training.batches import Stream
+from isolora.training.account import Plan, Progress, plan
+from isolora.training.memory import Memory, device, peak
 from isolora.training.prepare import examples_of, task_of
+
+PHASE_WORDS = {
+    "forward": "forward",
+    "backward_inputs": "to inputs",
+    "backward_weights": "to weights",
+    "recomputation": "again",
+    "reference": "reference",
+}
 
 
 @dataclass(frozen=True)
@@ -26,11 +34,18 @@ class Cost:
 
     trainable_parameters: int
     all_parameters: int
+    task: str
     flops: Flops
-    peak_memory_bytes: int
+    optimiser_flops: int
+    memory: Memory
     tokens: int
     padding_tokens: int
     steps: int
+    duration: Duration | None
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return self.memory.total
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -38,37 +53,78 @@ class Cost:
             "all_parameters": self.all_parameters,
             "trainable_share": self.trainable_parameters / self.all_parameters,
             "flops": self.flops.to_json(),
+            "flops_per_token": self.flops.total / self.tokens,
+            "flops_per_step": self.flops.total / self.steps,
+            "flops_by_group": self.flops.by_group(),
+            "optimiser_flops": self.optimiser_flops,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "memory": asdict(self.memory),
             "tokens": self.tokens,
             "padding_tokens": self.padding_tokens,
             "steps": self.steps,
+            **({} if self.duration is None else self.duration.to_json()),
         }
 
     def __str__(self) -> str:
         share = 100 * self.trainable_parameters / self.all_parameters
-        flops = self.flops
-        parts = (("forward", flops.forward), ("to inputs", flops.backward_inputs), ("to weights", flops.backward_weights))
+        per_token, per_step = self.flops.total / self.tokens, self.flops.total / self.steps
         return "\n".join(
             [
                 f"trainable parameters  {self.trainable_parameters:,} of {self.all_parameters:,}, {share:.4f} %",
-                f"FLOPs                 {flops.total:.4g} ({', '.join(f'{name} {value:.3g}' for name, value in parts)})",
+                f"FLOPs                 {self.flops.total:.4g} for {self.task}: {per_token:.4g} a token, {per_step:.4g} a step",
+                *(f"  {line}" for line in table(self.flops)),
+                f"  optimiser             {self.optimiser_flops:.3g} element-wise, in no total",
                 f"tokens                {self.tokens:,} and {self.padding_tokens:,} of padding in {self.steps:,} steps",
-                f"peak memory           {self.peak_memory_bytes / 2**20:,.0f} MiB",
+                f"peak memory           {self._memory()}",
+                f"time                  {self.duration or 'unknown here: --calibrate, or --on ACCELERATOR --utilisation SHARE'}",
             ]
         )
 
+    def _memory(self) -> str:
+        parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in asdict(self.memory).items())
+        room = self.duration.memory_bytes if self.duration else None
+        over = "" if room is None or self.memory.total <= room else f"; more than the accelerator's {room / 2**20:,.0f} MiB"
+        return f"{self.memory.total / 2**20:,.0f} MiB ({parts}){over}"
 
-def cost(config: RunConfig, shape: tuple[int, int] | None = None) -> Cost:
+
+def table(flops: Flops) -> list[str]:
+    """FLOPs by module group and phase as aligned lines; phases in which nothing is done are left out."""
+    phases = [phase for phase in PHASES if getattr(flops, phase)]
+    rows = [*flops.by_group().items(), ("total", {phase: getattr(flops, phase) for phase in PHASES})]
+    lines = [f"{'':<22}" + "".join(f"{PHASE_WORDS[phase]:>12}" for phase in phases) + f"{'all':>12}{'share':>9}"]
+    for group, parts in rows:
+        whole = sum(parts.values())
+        numbers = "".join(f"{value:>12.3g}" for value in (*(parts[phase] for phase in phases), whole))
+        lines.append(f"{group:<22}{numbers}{100 * whole / flops.total:>7.1f} %")
+    return lines
+
+
+def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place = HERE) -> Cost:
     """The cost of the whole run, or of one step of `shape` = (sequences, length) with every next token predicted."""
-    price = rehearse(config)
+    config = with_task(config)
     if shape is None:
-        return _run_cost(config, price)
+        return _run_cost(config, place)
     rows, length = shape
     positions = models.positions(models.load_architecture(config))
     if length > positions:
         raise ConfigError(f"length: {length} exceeds the model's {positions} positions")
-    step = typical(models.bound_task(config), rows, length)
-    return _cost(price, price.flops(step), peak_bytes(config, price, step), step.tokens, 0, 1)
+    step, price = typical(models.bound_task(config), rows, length), rehearse(config)
+    progress = Progress(step=1, tokens=step.tokens)
+    return _cost(config, price, Plan(progress, price.flops(step), 1, step), TWO_CLASSES, place)
+
+
+def with_task(config: RunConfig) -> RunConfig:
+    """The run with a task, where it names none."""
+    return config if "task" in config.model_fields_set else config.model_copy(update={"task": natural_task(config)})
+
+
+def natural_task(config: RunConfig) -> TaskConfig:
+    """What a model of this kind is most used for, where nobody says: a cost can be asked for by a model's name alone."""
+    architecture = models.load_architecture(config)
+    if architecture.is_encoder_decoder:
+        return TaskConfig(name="summarization")
+    encoder = type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
+    return TaskConfig(name="token-classification" if encoder else "causal-lm")
 
 
 def typical(task: Task, rows: int, length: int) -> Shape:
@@ -79,25 +135,27 @@ def typical(task: Task, rows: int, length: int) -> Shape:
     return Shape(rows, length, rows * (every if task.labels_per_row is None else task.labels_per_row), second)
 
 
-def _run_cost(config: RunConfig, price: Ledger) -> Cost:
-    """Draw the very batches that the run will draw."""
+def _run_cost(config: RunConfig, place: Place) -> Cost:
     task, positions = task_of(config), models.positions(models.load_architecture(config))
+    price = rehearse(config, task.labels)
     train, _ = examples_of(config, task, models.load_tokenizer(config), positions)
-    account = Account(config, Stream(train.sizes, config.training.batch_tokens, config.seed), price)
-    flops, largest = Flops(), Shape(0, 0, 0)
-    while account.spent() < 1:
-        indices = account.stream.next()
-        flops += account.book(train, indices)
-        account.progress.step += 1
-        parts = np.array_split(indices, config.training.accumulation)
-        largest = max([largest, *(Shape.of(train, rows) for rows in parts if len(rows))], key=lambda shape: shape.tokens)
-    progress, memory = account.progress, peak_bytes(config, price, largest)
-    return _cost(price, flops, memory, progress.tokens, progress.padding_tokens, progress.step)
+    return _cost(config, price, plan(config, train, price), task.labels, place)
 
 
-def _cost(price: Ledger, flops: Flops, memory: float, tokens: int, padding_tokens: int, steps: int) -> Cost:
-    everything = price.model_parameters + price.trainable_parameters
-    return Cost(price.trainable_parameters, everything, flops, int(memory), tokens, padding_tokens, steps)
+def _cost(config: RunConfig, price: Ledger, planned: Plan, labels: Sequence[str], place: Place) -> Cost:
+    progress = planned.progress
+    return Cost(
+        trainable_parameters=price.trainable_parameters,
+        all_parameters=price.model_parameters + price.added_parameters,
+        task=config.task.name,
+        flops=planned.flops,
+        optimiser_flops=progress.step * price.optimiser_flops_per_step,
+        memory=peak(config, planned.largest, labels, device()),
+        tokens=progress.tokens,
+        padding_tokens=progress.padding_tokens,
+        steps=progress.step,
+        duration=duration(config, planned.flops, planned.micro_batches, place),
+    )
 
 
 def shape_of(words: Sequence[str]) -> tuple[tuple[int, int] | None, list[str]]:

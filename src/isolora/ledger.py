@@ -88,13 +88,15 @@ class Flops:
 class Ledger:
     """Prices of one method on one base.
 
-    coefficients [phases, groups, terms]: FLOPs per term of a `Shape`; reference is paid once for each example.
+    coefficients [phases, groups, terms]: FLOPs per term of a `Shape`; reference is paid once for each example. added_parameters:
+    weights that the base does not have, the adapter's own.
     """
 
     coefficients: NDArray[np.float64]
     trainable_parameters: int
     body_parameters: int
     model_parameters: int
+    added_parameters: int = 0
 
     def flops(self, shape: Shape, first_pass: bool = True) -> Flops:
         """One step over such a batch; first_pass: its examples have not been seen before."""

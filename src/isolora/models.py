@@ -66,15 +66,15 @@ def locate(name: str) -> str:
 
 
 def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:
-    """The run's task with its settings, and the classes where they are known."""
+    """The run's task with its settings and its model's architecture, and the classes where they are known."""
     plain: Task = registry.load("task", config.task.name)
-    return plain.bound(plain.Settings(**config.task.fields()), labels)
+    return plain.bound(plain.Settings(**config.task.fields()), labels, load_architecture(config))
 
 
 def weights_of(config: RunConfig) -> RunConfig:
     """A configuration equal for all runs that share a base in memory: the same weights, head and quantisation."""
     quantised = {"method": config.method} if _method_options(config) else {}
-    return RunConfig(model=config.model, task=config.task, trust_remote_code=config.trust_remote_code, **quantised)
+    return RunConfig(model=config.model, task=config.task, trust_remote_code=config.trust_remote_code, new_tokens=config.new_tokens, **quantised)
 
 
 def _method_options(config: RunConfig) -> dict[str, Any]:
@@ -88,31 +88,38 @@ def load(config: RunConfig, task: Task) -> Base:
 
     What the task puts on top of the body is new, whatever the checkpoint holds there.
     """
+    import torch
     import transformers
 
     tokenizer = load_tokenizer(config)
     architecture = _published_architecture(config, task)
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
     try:
-        with _quiet():
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
             model = getattr(transformers, task.auto_class(architecture)).from_pretrained(
                 locate(config.model), config=architecture, ignore_mismatched_sizes=task.new_head, **options
             )
     except (OSError, ValueError) as failure:
         raise ConfigError(_not_found(config.model, failure)) from None
-    model.eval()
+    registry.load("method", config.method.name).after_loading(model.eval())
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
     return measured(config.model, model, tokenizer)
 
 
 def load_tokenizer(config: RunConfig) -> Any:
-    """The tokenizer alone."""
+    """The tokenizer alone, with the run's new tokens."""
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as failure:
         raise ConfigError(_not_found(config.model, failure)) from None
+    known = sorted(set(config.new_tokens) & tokenizer.get_vocab().keys())
+    if known or len(set(config.new_tokens)) < len(config.new_tokens):
+        raise ConfigError(f"new_tokens: {known[0]!r} is a token already" if known else "new_tokens: a token is given twice")
+    tokenizer.add_tokens(list(config.new_tokens))
+    return tokenizer
 
 
 @contextmanager

@@ -7,8 +7,8 @@ gives the ledger's coefficients exactly, for any architecture and any method.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx.experimental import _config as fx_config
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from isolora import models, registry
+from isolora.attachment import attach as attach_to
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
 from isolora.ledger import GROUPS, PHASES, Ledger, Shape
 from isolora.methods._base import Attached
+from isolora.methods._heads import head_names
 from isolora.tasks._base import Batch, Task
 
 SHAPES = tuple(Shape(*sizes) for sizes in ((1, 8, 7), (1, 16, 15), (1, 32, 31), (1, 32, 16), (2, 16, 30)))
@@ -38,29 +42,53 @@ PAIR_SHAPES = tuple(
 )
 """The same for the eight terms of two sequences."""
 ATTENTION_SCORES = GROUPS.index("attention scores")
+TWO_CLASSES = ("0", "1")
+"""Where nobody has looked into the data yet."""
 EXPERTS = re.compile(r"experts|block_sparse_moe|\.gate\.weight$|router")
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 FORMULAS: dict[Any, Any] = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
 
 
-def rehearse(config: RunConfig) -> Ledger:
-    """The ledger of a run's method on its base; needs the base's configuration, no weights."""
-    task = models.bound_task(config, ("0", "1"))
+def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES) -> Ledger:
+    """The ledger of a run's method on its base; needs the base's configuration, no weights. labels: the task's classes."""
+    task = models.bound_task(config, labels)
     base = models.skeleton(config, task)
+    experts_by_choice(base.model)
+    if registry.load("method", config.method.name).looks_at_weights:
+        give_values(base.model)
     groups = weight_groups(base.model)
+    replaced = sum(
+        p.numel() for name in head_names(base.model) * task.new_head for p in base.model.get_submodule(name).parameters()
+    )
     attached = attach(config, task, base.model)
     booked = np.array([_step(task, attached, groups, shape) for shape in _shapes(task)])
     terms = np.array([shape.terms for shape in _shapes(task)])
-    coefficients = np.linalg.lstsq(terms, booked.reshape(len(terms), -1))[0]
+    coefficients = np.rint(np.linalg.lstsq(terms, booked.reshape(len(terms), -1))[0])  # FLOPs are whole; the solver rounds
     table = coefficients.T.reshape(len(PHASES), len(GROUPS), -1)
-    return Ledger(table, attached.trainable_parameters(0), base.body_parameters, base.model_parameters)
+    added = sum(p.numel() for p in attached.model.parameters() if storage(p) not in groups) - replaced
+    return Ledger(table, attached.trainable_parameters(0), base.body_parameters, base.model_parameters, added)
+
+
+def experts_by_choice(model: Any) -> None:
+    """Mixtures of experts: every token takes its top-k experts, whichever they are, one product each; no routing by values."""
+    if model._can_set_experts_implementation():
+        model.set_experts_implementation("batched_mm")
+
+
+def give_values(model: Any) -> None:
+    """Arbitrary weights on the CPU, for methods that look at them; what they cost does not depend on them."""
+    model.to_empty(device="cpu")
+    for buffer in model.buffers():
+        buffer.zero_()
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.02)
+    model.tie_weights()
 
 
 def attach(config: RunConfig, task: Task, model: Any) -> Attached:
     """The run's method on a model without weights, ready for a training step."""
-    method = registry.load("method", config.method.name)
     try:
-        attached: Attached = method.attach(model, [method.settings(config.method.fields())], [0], task.new_head)
+        attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, model.get_input_embeddings().weight.shape[0])
     except NotImplementedError as failure:
         raise ConfigError(f"model: this architecture cannot be rehearsed without weights: {failure}") from None
     if config.training.gradient_checkpointing:
@@ -78,8 +106,11 @@ def _shapes(task: Task) -> tuple[Shape, ...]:
 def _step(task: Task, attached: Attached, groups: dict[int, str], shape: Shape) -> NDArray[np.float64]:
     """FLOPs [phases, groups] of one step."""
     books = Bookkeeper(attached.model, groups)
-    batch = task_batch(task, shape, "meta")
-    with books:
+    device = next(attached.model.parameters()).device
+    batch = task_batch(task, shape, device)
+    # torch counts nothing for the CPU's fused attention, so there it is done in plain products
+    plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with plain, books, fx_config.patch(meta_nonzero_assume_all_nonzero=True):  # type: ignore[attr-defined]
         if task.uses_reference:
             with torch.no_grad(), attached.rows(()):
                 task.loss(attached.model, batch)
@@ -104,7 +135,8 @@ class Bookkeeper(TorchDispatchMode):
     def __init__(self, model: nn.Module, groups: dict[int, str]) -> None:
         """groups: those of the base's weights; whatever else the model holds has been added by the method."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.groups = {storage(weight): groups.get(storage(weight), "adapter") for weight in model.parameters()}
+        held = (*model.parameters(), *model.buffers())  # some methods keep frozen projections as buffers
+        self.groups = {storage(tensor): groups.get(storage(tensor), "adapter") for tensor in held}
         self.trained = {storage(weight) for weight in model.parameters() if weight.requires_grad}
         self.derived: list[Tensor] = []  # kept alive, so that no other tensor takes their identity
         self.backward = False
@@ -115,10 +147,12 @@ class Bookkeeper(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return True if args[0].dtype == torch.bool else 1
+        if func is torch.ops.aten.unique_consecutive.default and args[0].is_meta:
+            return args[0][:1], *(torch.empty(0, dtype=torch.long, device="meta"),) * 2  # BART and T5 count ends of texts
         out = func(*args, **(kwargs or {}))
         if func._overloadpacket in FORMULAS:
             self._book(FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out), args)
-        elif isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
+        if isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
             self._derive(args, out)
         return out
 
@@ -127,7 +161,7 @@ class Bookkeeper(TorchDispatchMode):
         group = ATTENTION_SCORES if weight is None else GROUPS.index(self.groups[weight])
         if not self.backward:
             self.booked[PHASES.index("forward"), group] += flops
-            self.booked[PHASES.index("backward_weights"), group] += flops * (weight in self.trained)
+            self.booked[PHASES.index("backward_weights"), group] += flops * (weight in self.trained and not self._alone(args))
         elif self.modules_running:  # a module's forward within the backward pass: activations made again
             self.booked[PHASES.index("recomputation"), group] += flops
         elif weight is not None:
@@ -135,10 +169,15 @@ class Bookkeeper(TorchDispatchMode):
         else:
             self.untouched += flops
 
+    def _alone(self, args: tuple[Any, ...]) -> bool:
+        """Whether all tensors are weights; what leads back through their product touches a weight again and is booked there."""
+        tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        return bool(tensors) and all(storage(tensor) in self.groups for tensor in tensors)
+
     def _derive(self, args: tuple[Any, ...], out: Tensor) -> None:
         """What is made of weights alone (a cast, a product of factors, chosen experts) counts as a weight."""
-        tensors = [arg for arg in args if isinstance(arg, Tensor)]
-        if tensors and storage(out) not in self.groups and all(storage(tensor) in self.groups for tensor in tensors):
+        if storage(out) not in self.groups and self._alone(args):
+            tensors = [arg for arg in args if isinstance(arg, Tensor)]
             self.groups[storage(out)] = self.groups[storage(tensors[0])]
             self.trained |= {storage(out)} if any(storage(tensor) in self.trained for tensor in tensors) else set()
             self.derived.append(out)
@@ -170,14 +209,17 @@ def watching_modules(books: Bookkeeper) -> Iterator[None]:
 
 
 def storage(tensor: Any) -> int:
-    return int(tensor.untyped_storage()._cdata) if isinstance(tensor, Tensor) else 0
+    """Identity of a tensor's memory; 0 for what has none of its own, as sparse tensors do."""
+    dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+    return int(tensor.untyped_storage()._cdata) if dense else 0
 
 
 def weight_groups(model: Any) -> dict[int, str]:
-    """Storage of each of the base's weights -> its group in the ledger."""
+    """Storage of each of the base's weights and buffers -> its group in the ledger."""
     body, head = model.base_model, model.get_output_embeddings()
     prefix = next(name for name, module in model.named_modules() if module is body)
-    found = {storage(weight): _group(name, name.startswith(prefix)) for name, weight in model.named_parameters()}
+    found = {storage(buffer): GROUPS[ATTENTION_SCORES] for buffer in model.buffers()}  # frequencies of rotary positions
+    found |= {storage(weight): _group(name, name.startswith(prefix)) for name, weight in model.named_parameters()}
     found |= {storage(layer.weight): "embedding" for layer in model.modules() if isinstance(layer, nn.Embedding)}
     return found if head is None else found | {storage(head.weight): "head"}
 
@@ -191,7 +233,7 @@ def _group(name: str, in_body: bool) -> str:
     return "attention projections" if ATTENTION.search(name) else "feed-forward"
 
 
-def task_batch(task: Task, shape: Shape, device: str) -> Batch:
+def task_batch(task: Task, shape: Shape, device: torch.device | str) -> Batch:
     """A batch of that shape, all zeros, without padding; a rejected answer takes half of the labels."""
     labels = int(shape.labels) // (2 if task.second == "rejected" else 1)
     second = None

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,20 @@ class Point:
     train_loss: float
     peak_memory_bytes: int
     metrics: str = "{}"  # JSON
+    forgetting: float | None = None  # nats a token that texts the run is not for have lost since before it
+    flops_by_group: str = "{}"  # JSON: module group -> phase -> FLOPs
 
 
-_SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "int | None": "INTEGER"}
+_SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "int | None": "INTEGER", "float | None": "REAL"}
 
 
 def _columns(record: type) -> str:
-    return ", ".join(f"{field.name} {_SQL_TYPES[str(field.type)]}" for field in fields(record))
+    return ", ".join(map(_column, fields(record)))
+
+
+def _column(field: Field[Any]) -> str:
+    default = "" if field.default in (MISSING, None) else f" DEFAULT '{field.default}'"
+    return f"{field.name} {_SQL_TYPES[str(field.type)]}{default}"
 
 
 _SCHEMA = f"""
@@ -81,6 +88,7 @@ class Store:
         with self._connection() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
+        self._add_new_columns()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -91,6 +99,15 @@ class Store:
                 yield connection
         finally:
             connection.close()
+
+    def _add_new_columns(self) -> None:
+        """Bring a store that an earlier version wrote up to date; what it did not note has the field's default."""
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")  # of several processes that open the store at once, the first one adds
+            known = {row["name"] for row in connection.execute("PRAGMA table_info(points)")}
+            for field in fields(Point):
+                if field.name not in known:
+                    connection.execute(f"ALTER TABLE points ADD COLUMN {_column(field)}")
 
     def add(self, runs: Iterable[Run], environment: Mapping[str, Any]) -> None:
         """Enter runs as PENDING; those already known keep their state."""
@@ -103,6 +120,11 @@ class Store:
         with self._connection() as connection:
             rows = [(state, reason, time.time(), run) for run in runs]
             connection.executemany("UPDATE runs SET state = ?, reason = ?, changed = ? WHERE run = ?", rows)
+
+    def note(self, run: str, facts: Mapping[str, Any]) -> None:
+        """Add JSON values to what is known of where and how a run took place."""
+        with self._connection() as connection:
+            connection.execute("UPDATE runs SET environment = json_patch(environment, ?) WHERE run = ?", (json.dumps(facts), run))
 
     def write(self, points: Iterable[Point]) -> None:
         with self._connection() as connection:

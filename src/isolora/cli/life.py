@@ -1,54 +1,116 @@
-"""Verbs of an adapter's life: generate, export, certify."""
+"""Verbs of an adapter's life: generate, chat, export, certify."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isolora.cli.answer import Json, answer
+from isolora.errors import UserError
+
+if TYPE_CHECKING:
+    from isolora.adapters.switchboard import Switchboard
 
 Folder = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="an adapter's or a run's folder")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0: greedy; higher: more varied")]
+Seed = Annotated[int, typer.Option(help="seed of the sampling")]
 
 
 def generate(
     folder: Folder,
-    prompt: Annotated[str, typer.Option(help="the text to continue")],
+    prompt: Annotated[str, typer.Option(help="the text to continue, or to answer where the model has an encoder")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="longest continuation")] = 80,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy; higher: more varied")] = 0.0,
-    seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Write text with a saved adapter."""
     from isolora.adapters import load
 
-    text = load(folder).generate(prompt, max_new_tokens, temperature, seed)
-    answer({"prompt": prompt, "text": text}, prompt + text, as_json)
+    adapter = load(folder)
+    text = adapter.generate(prompt, max_new_tokens, temperature, seed)
+    shown = text if adapter.base.model.config.is_encoder_decoder else prompt + text
+    answer({"prompt": prompt, "text": text}, shown, as_json)
+
+
+def chat(
+    folder: Folder,
+    also: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: another adapter of this base, spoken to after /use NAME")
+    ] = None,
+    system: Annotated[str, typer.Option(help="what the model is told before the first turn")] = "",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 200,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Talk with a saved adapter, turn by turn, until /exit or the end of the input; several take turns after /use NAME."""
+    from isolora.adapters import Residents, load
+    from isolora.adapters.chat import Chat
+    from isolora.adapters.generation import Sampling
+    from isolora.adapters.switchboard import Switchboard, named
+
+    how = Sampling(max_new_tokens, temperature, seed)
+    talk = Switchboard(Residents(named(folder, also)), system, how) if also else Chat(load(folder), system, how)
+    for said in _asked():
+        if said.startswith("/use ") and isinstance(talk, Switchboard):
+            _swap(talk, said.removeprefix("/use ").strip())
+            continue
+        talk.reply(said, (lambda piece: None) if as_json else (lambda piece: print(piece, end="", flush=True)))
+        if not as_json:
+            print()
+    if as_json:
+        answer({"turns": talk.turns}, "", as_json)
+
+
+def _swap(talk: Switchboard, name: str) -> None:
+    """A name mistyped in the middle of a conversation does not end it."""
+    try:
+        talk.use(name)
+    except UserError as error:
+        print(f"isolora: {error}", file=sys.stderr)
+
+
+def _asked() -> Iterator[str]:
+    """What a person types, or a file that is piped in holds, line by line."""
+    mark = "> " if sys.stdin.isatty() else ""
+    while True:
+        print(mark, end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line or line.strip() == "/exit":
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def export(
     folder: Folder,
-    to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder; peft: the adapter's two files")],
+    to: Annotated[str, typer.Option(help="merged: a plain Hugging Face folder; peft: the adapter in PEFT's format")],
     out: Annotated[Path, typer.Option(help="the folder to write; must be empty or absent")],
+    checkpoint: Annotated[int | None, typer.Option(help="the step of a run's checkpoint, instead of its end")] = None,
+    run: Annotated[str | None, typer.Option(help="which run, where the checkpoint holds several")] = None,
     as_json: Json = False,
 ) -> None:
     """Hand an adapter over to other tools."""
-    from isolora.adapters import export as export_adapter
+    from isolora.handover import export as hand_over
 
-    place = export_adapter(folder, to, out)
-    answer({"folder": str(place), "format": to}, f"{to}: {place}", as_json)
+    done = hand_over(folder, to, out, checkpoint, run)
+    for warning in done.warnings:
+        print(f"isolora: mind: {warning}", file=sys.stderr)
+    answer({"folder": str(done.folder), "format": to, "warnings": list(done.warnings)}, f"{to}: {done.folder}", as_json)
 
 
 def certify(folder: Folder, as_json: Json = False) -> None:
-    """Check a saved adapter's round trip: hashes, PEFT, merge, score; exit status 1 when any check fails."""
+    """Check a saved adapter's round trip, each property by name; exit status 1 when any check fails."""
     from isolora.certify import certify as run_checks
 
-    checks = run_checks(folder)
-    passed = all(check.passed for check in checks)
-    words = "\n".join(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:<7} {check.seen}" for check in checks)
-    answer({"passed": passed, "checks": [vars(check) for check in checks]}, words, as_json)
-    raise typer.Exit(0 if passed else 1)
+    certificate = run_checks(folder)
+    answer(certificate.to_json(), str(certificate), as_json)
+    raise typer.Exit(0 if certificate.passed else 1)
 
 
-VERBS = (generate, export, certify)
+VERBS = (generate, chat, export, certify)

@@ -1,4 +1,4 @@
-"""Verbs on single runs: train, eval."""
+"""Verbs on single runs: train, eval, forget."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def train(
     """Train one adapter; a run that was cut off goes on where it stopped."""
     from isolora.config import load_run
     from isolora.training import train as train_run
+    from isolora.training.checks import words as said
 
     result = train_run(load_run(*split_words(words)), out, must_exist=resume)
-    answer(result, lines(result), as_json)
+    compared = [said(name, values) for name, values in result.get("checks", {}).items()]
+    answer(result, "\n".join([lines({key: value for key, value in result.items() if key != "checks"}), *compared]), as_json)
 
 
 def eval_(folder: Annotated[Path, typer.Argument(help="a run's or an adapter's folder")], as_json: Json = False) -> None:
@@ -38,6 +40,23 @@ def eval_(folder: Annotated[Path, typer.Argument(help="a run's or an adapter's f
     answer(result, lines(result), as_json)
 
 
+def forget(
+    folder: Annotated[Path, typer.Argument(help="a run's or an adapter's folder")],
+    source: Annotated[list[str] | None, typer.Option(help="texts to measure on, as in data.source; may be given again")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="held-out texts of each source")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a saved adapter has forgotten: loss on other texts without and with it."""
+    from isolora.evaluation import forget as measure
+
+    result = measure(folder, source or (), examples)
+    rows = [
+        f"{name}: {found['before']:.4f} before, {found['after']:.4f} after, {found['forgotten']:+.4f} nats a token"
+        for name, found in result["sources"].items()
+    ]
+    answer(result, "\n".join(rows), as_json)
+
+
 def split_words(words: list[str] | None) -> tuple[Path | None, list[str]]:
     """The YAML file, if the first word is one, and the key=value words."""
     given = list(words or [])
@@ -46,4 +65,4 @@ def split_words(words: list[str] | None) -> tuple[Path | None, list[str]]:
     return None, given
 
 
-VERBS = (train, eval_)
+VERBS = (train, eval_, forget)

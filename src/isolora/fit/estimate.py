@@ -44,7 +44,7 @@ def _contenders(name: str, points: Points) -> list[Law]:
         law = laws.resolve(name)
         _demand(law, points)
         return [law]
-    able = [law for law in map(laws.resolve, laws.names()) if _able(law, points)]
+    able = [law for law in map(laws.resolve, laws.names()) if not law.grows and _able(law, points)]
     if not able:
         raise TableError(
             f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"

@@ -58,6 +58,8 @@ class Law:
     shapes: tuple[Shape, ...]
     demands: Mapping[str, int]
     log_terms: Callable[[Array, Columns], Array]
+    grows: bool = False
+    """For what rises with tokens. Such a law is fitted when it is asked for; it does not compete for a loss."""
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -95,6 +95,8 @@ class Method(ABC):
     own_in_stack: ClassVar[frozenset[str]] = frozenset()
     """Fields in which members of one stack may differ."""
     mergeable: ClassVar[bool] = False
+    looks_at_weights: ClassVar[bool] = False
+    """Whether attaching or training computes with the base's values, so that even a rehearsal needs some."""
 
     @abstractmethod
     def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> Attached:
@@ -112,8 +114,15 @@ class Method(ABC):
         """What `from_pretrained` is given besides, such as a quantisation."""
         return {}
 
-    def stored_bytes(self, settings: Any, layer: Any) -> float | None:
-        """Bytes in which the method keeps a frozen layer's own weights, where that is not their plain size."""
+    def after_loading(self, model: Any) -> None:
+        """Called with every model that has just been loaded for this method."""
+
+    def virtual_tokens(self, settings: Any) -> int:
+        """Positions that every sequence loses to the method."""
+        return 0
+
+    def stored_bytes(self, settings: Any, name: str, layer: Any) -> float | None:
+        """Bytes in which the method keeps the own weights of a frozen layer of this full name; None: their plain size."""
         return None
 
     def settings(self, fields: Mapping[str, Any]) -> Any:

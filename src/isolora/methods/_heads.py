@@ -25,7 +25,7 @@ class OwnCopies(nn.Module):
         """A fresh copy, initialised as the model does it, from this seed alone."""
         fresh = copy.deepcopy(self.base).requires_grad_(True)
         if not any(parameter.is_meta for parameter in fresh.parameters()):
-            _initialise(model, fresh, seed)
+            initialise(model, fresh, seed)
         self.copies.append(fresh)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -73,7 +73,7 @@ class Heads:
             setattr(self.model, name, layer.base)
 
 
-def _initialise(model: Any, head: nn.Module, seed: int) -> None:
+def initialise(model: Any, head: nn.Module, seed: int) -> None:
     """As `from_pretrained` does for weights that no checkpoint holds; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

@@ -134,6 +134,8 @@ class AdaptedLinear(AdaptedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
+        if y._is_view():  # what another autograd function hands out as a view may not be changed in place
+            y = y.clone()
         flat_y, flat_x = y.reshape(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
         spans = self.batch_rows.token_spans(x.shape[0], len(flat_x))
         if self.training and any(self.dropouts[member] for member, _, _ in spans):

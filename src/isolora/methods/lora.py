@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, DataError
 from isolora.methods._base import Attached, Method, ParameterGroup, Span
-from isolora.methods._heads import Heads
+from isolora.methods._heads import Heads, head_names
 from isolora.methods._low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 
 PREFIX = "base_model.model."
@@ -74,7 +74,7 @@ class LoraAdapters(Attached):
         self.model, self.settings, self.members = model, list(members), len(members)
         self._dropout_generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._rows = Rows(self._dropout_generators)
-        names = self._targets()
+        names = self._targets(set(head_names(model)) if heads else set())
         self._was_trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
         self.layers = {name: self._wrap(name, number) for number, name in enumerate(names)}
@@ -84,9 +84,11 @@ class LoraAdapters(Attached):
                 layer.add_member(self.settings[member].rank, generator)
         self.heads = Heads(model, self._rows, seeds if heads else ())
 
-    def _targets(self) -> list[str]:
-        """Full names of the adapted layers. Raises ConfigError before anything is changed."""
-        chosen = [target_modules(self.model, member.targets) for member in self.settings]
+    def _targets(self, heads: set[str]) -> list[str]:
+        """Full names of the adapted layers, those of new heads left out, which are trained as they are. Raises ConfigError before
+        anything is changed."""
+        found = [target_modules(self.model, member.targets) for member in self.settings]
+        chosen = [[name for name in names if name.split(".")[0] not in heads] for names in found]
         if any(names != chosen[0] for names in chosen):
             raise ConfigError("method.targets: members of one stack must have the same targets")
         for name in chosen[0]:
@@ -130,7 +132,7 @@ class LoraAdapters(Attached):
             r=settings.rank,
             lora_alpha=int(settings.alpha) if settings.alpha.is_integer() else settings.alpha,  # some readers insist on an int
             lora_dropout=settings.dropout,
-            target_modules=_short_names(self.model, list(self.layers)),
+            target_modules=short_names(self.model, list(self.layers)),
             use_rslora=settings.rank_stabilised,
             fan_in_fan_out=any(isinstance(layer.base, Conv1D) for layer in self.layers.values()),
             base_model_name_or_path=self.model.name_or_path or None,
@@ -283,7 +285,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise ConfigError(f"method.targets: {pattern!r} is no valid pattern: {failure}") from None
 
 
-def _short_names(model: Any, names: list[str]) -> list[str]:
+def short_names(model: Any, names: list[str]) -> list[str]:
     """Last parts of the names where these select the very same layers, full names otherwise."""
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})
     matched = {name for name, _ in model.named_modules() if any(name == e or name.endswith(f".{e}") for e in endings)}

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from isolora.report import words
+from isolora.report.forgetting import endings
 from isolora.report.study import StudyReport, Verified
 from isolora.report.trajectories import named
+from isolora.report.work import largest, total
 
 Texts = dict[str, Any]
 
@@ -151,3 +153,24 @@ def agreement(study: StudyReport) -> str:
         f"{strip} Squares were held out: the law foretold {holdout['count']} of them from smaller budgets, "
         f"with a median error of {words.percent(holdout['median'])} and {words.percent(holdout['max'])} at worst."
     )
+
+
+def work(study: StudyReport) -> str:
+    shares = [sum(spent["adapter"].values()) / total(spent) for spent in largest(study).values() if "adapter" in spent]
+    low, high = words.percent(min(shares, default=0)), words.percent(max(shares, default=0))
+    adapter = f" The adapter's own products take {low if low == high else f'{low} to {high}'}." if shares else ""
+    return (
+        "What the largest run of each base model spent its FLOPs on, as the ledger booked them batch by batch: "
+        f"colours are parts of the model, shades are phases.{adapter}"
+    )
+
+
+def forgetting(study: StudyReport) -> str:
+    """What was learned against what was lost on other texts."""
+    found = endings(study)
+    if not found:
+        return ""
+    best, kept = found[0], min(found, key=lambda ending: ending.forgetting)
+    said = f"{best.name} learns most (loss {best.loss:.3f}) and adds {best.forgetting:+.3f} nats per token on other texts"
+    other = "" if kept is best else f"; {kept.name} forgets least ({kept.forgetting:+.3f}, loss {kept.loss:.3f})"
+    return f"{said}{other}. Each mark is a run at its end, its area the compute; lower left is better."

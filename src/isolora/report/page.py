@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from isolora.report import agreement, captions, frontier, isoflop, loss_curves, tables
+from isolora.report import agreement, captions, forgetting, frontier, isoflop, loss_curves, tables, work
 from isolora.report.palette import Figure
 from isolora.report.study import StudyReport
 
@@ -58,7 +58,8 @@ def render(study: StudyReport) -> str:
 
 
 def _panels(study: StudyReport) -> list[Panel | None]:
-    profile, best = isoflop.figure(study), frontier.figure(study)
+    profile, best, spent = isoflop.figure(study), frontier.figure(study), work.figure(study)
+    kept = forgetting.figure(study)
     return [
         Panel("curves", "Curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
         Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
@@ -71,6 +72,8 @@ def _panels(study: StudyReport) -> list[Panel | None]:
             plain(agreement.figure(study)),
             square=True,
         ),
+        Panel("work", "Work", "Where the work goes", captions.work(study), plain(spent)) if spent else None,
+        Panel("forgetting", "Forgetting", "Learned and forgotten", captions.forgetting(study), plain(kept)) if kept else None,
     ]
 
 

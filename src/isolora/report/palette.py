@@ -19,6 +19,8 @@ SIZE_RAMP = ("#f0a93b", "#dd6f4f", "#a8487a", "#5a3d8f", "#1f2f6b")
 """Small base models to large ones, light to dark: the order survives every kind of colour blindness and a grey printer."""
 BUDGET_RAMP = ("#9ccbe6", "#5ba3cf", "#2b7bba", "#0f5499", "#0a2f63")
 """Small budgets to large ones."""
+GROUP_COLOURS = ("#2b7bba", "#f0a93b", "#3c4f76", "#a8487a", "#7fb069", "#dd6f4f", "#8a93a6")
+"""Parts of a model, which have no order: hues that neighbours do not share."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star")
 DASHES = ("solid", "6px,3px", "2px,3px", "9px,3px,2px,3px", "12px,4px")

@@ -17,6 +17,9 @@ from isolora.report.palette import SIZE_RAMP, ramp
 from isolora.report.trajectories import Choice, Key, Trajectory, choices, models, ranks, trajectories
 from isolora.table import Table
 
+VERIFICATION = "verify"
+"""The stage of a run that proves a recommendation."""
+
 
 class Verified(Protocol):
     """The recommendation, trained: losses in nats per token, the 95 % interval, and how far out the run lay."""
@@ -49,8 +52,8 @@ class StudyReport:
 
     @cached_property
     def curves(self) -> list[Trajectory]:
-        """The study's own runs; a verification's run stays out."""
-        return trajectories(self._studied)
+        """The study's own runs, trials of learning rates among them; a verification's run stays out."""
+        return [run for run in trajectories(self.table) if run.stage != VERIFICATION]
 
     @cached_property
     def fitted(self) -> list[Trajectory]:
@@ -61,8 +64,7 @@ class StudyReport:
     @cached_property
     def proof(self) -> list[Trajectory]:
         """The runs that verified the recommendation."""
-        own = {run.run for run in self.curves}
-        return [run for run in trajectories(self.table) if run.run not in own]
+        return [run for run in trajectories(self.table) if run.stage == VERIFICATION]
 
     @cached_property
     def choices(self) -> list[Choice]:
@@ -100,7 +102,7 @@ class StudyReport:
     @cached_property
     def largest_flops(self) -> float:
         """Training FLOPs of the largest run that the law has seen."""
-        return float(max(run.flops[-1] for run in self.curves))
+        return float(max(run.flops[-1] for run in trajectories(self._studied)))
 
     @cached_property
     def places(self) -> Mapping[str, Any]:

@@ -88,7 +88,7 @@ def demo(folder: Path | str, seed: int = 0, quiet: bool = False, workers: int | 
     largest = float(table["flops"].max())
     recommendation = plan(fitted, table, Budget(BUDGET_OVER_LARGEST * largest, "flops"))
     say(f"verify  {recommendation.model}, rank {recommendation.method['rank']}, on {recommendation.tokens:,.0f} tokens")
-    proof = verify(folder, recommendation, largest, seed, quiet)
+    proof = verify(folder, recommendation, largest, seed, quiet, fitted.law)
     say("report")
     page = report(folder, read(folder), fitted, folder / "report.html", recommendation, proof)
     story = Story(time.perf_counter() - started, len(table), fitted, recommendation, proof, page)

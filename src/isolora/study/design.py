@@ -80,7 +80,8 @@ def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:
         groups.setdefault(_shared(run), []).append(run)
     cut = []
     for group in groups.values():
-        width = size if registry.load("method", group[0].method.name).stackable else 1
+        stackable = registry.load("method", group[0].method.name).stackable and group[0].training.trainer == "native"
+        width = size if stackable else 1
         cut += [tuple(group[start : start + width]) for start in range(0, len(group), width)]
     return cut
 

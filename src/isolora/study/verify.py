@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isolora.adapters import record
 from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
 from isolora.plan import Recommendation
@@ -77,9 +78,17 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
 
 
 def verify(
-    folder: Path | str, recommendation: Recommendation, largest_fitted_flops: float, seed: int = 0, quiet: bool = False
+    folder: Path | str,
+    recommendation: Recommendation,
+    largest_fitted_flops: float,
+    seed: int = 0,
+    quiet: bool = False,
+    law: str | None = None,
 ) -> Verification:
-    """Train the recommendation into the study's store (stage "verify"). Raises ConfigError when the run did not end well."""
+    """Train the recommendation into the study's store (stage "verify"). Raises ConfigError when the run did not end well.
+
+    law: name of the one that recommended; the adapter's record and card keep it with the prediction and the measurement.
+    """
     folder = Path(folder)
     study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
     store = Store(folder)
@@ -87,7 +96,7 @@ def verify(
     ended = outcome(store, name)
     if "loss" not in ended or "adapter" not in ended:
         raise ConfigError(f"verification: run {name} ended {ended['state']} ({ended.get('reason', '')})")
-    return Verification(
+    proof = Verification(
         run=name,
         predicted=recommendation.predicted_loss,
         interval=(recommendation.interval[0], recommendation.interval[1]),
@@ -96,3 +105,5 @@ def verify(
         flops_over_largest_fitted=ended["flops"] / largest_fitted_flops,
         adapter=adapter_folder(store, VERIFY, name),
     )
+    record.amend(proof.adapter, verification={"law": law, **proof.to_json()})
+    return proof

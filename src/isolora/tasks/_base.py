@@ -17,7 +17,7 @@ from torch import Tensor
 IGNORED = -100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Examples:
     """Ragged token sequences: example i is `ids[starts[i]:starts[i + 1]]`; `labels` (same layout) is what each position
     predicts, IGNORED where no loss is asked: entries or classes as int32, or scores as float32.
@@ -41,6 +41,22 @@ class Examples:
         ids = np.array([entry for ids, _ in rows for entry in ids], dtype=np.int32)
         labels = np.array([label for _, labels in rows for label in labels])
         return cls(ids, labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32), starts, **more)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """One after the other. Of one task, so that they have the same fields; documents keep their own numbers."""
+        first, *others = parts
+        if not others:
+            return first
+        offsets = np.cumsum([0, *(part.starts[-1] for part in parts[:-1])])
+        starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=True)]
+        gathered = {
+            name: None if getattr(first, name) is None else np.concatenate([getattr(part, name) for part in parts])
+            for name in ("ids", "labels", "values", "documents")
+        }
+        ends: NDArray[np.int64] = np.concatenate([*starts, [sum(len(part.ids) for part in parts)]])
+        second = None if first.second is None else cls.joined([part.second for part in parts if part.second is not None])
+        return cls(**gathered, starts=ends, second=second)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -132,7 +148,8 @@ class NoSettings(BaseModel):
 class Task(ABC):
     """One kind of learning. Adding a task is adding one file to this folder.
 
-    labels: names of the classes, found in the training documents; empty where the task knows none.
+    labels: names of the classes, found in the training documents; empty where the task knows none. architecture: the transformers
+    configuration of the run's model; None in a task that no run has bound yet.
     """
 
     name: ClassVar[str]
@@ -143,8 +160,6 @@ class Task(ABC):
     """Whether the model's head is made for the task and trained beside the adapter."""
     labels_per_row: ClassVar[int | None] = None
     """How many labels every example has, where that is fixed."""
-    second: ClassVar[str | None] = None
-    """What an example's second sequence is, where it has one: "source" (an encoder's input) or "rejected"."""
     uses_reference: ClassVar[bool] = False
     """Whether every example's `values` are scores under the bare base, taken once before training (see `reference`)."""
     mean_over: ClassVar[str] = "labels"
@@ -152,13 +167,19 @@ class Task(ABC):
     scored: ClassVar[str] = "points"
     """When `score` is taken: at "points", or at the "end" where it is slow."""
 
-    def __init__(self, settings: Any = None, labels: Sequence[str] = ()) -> None:
-        self.settings = self.Settings() if settings is None else settings
+    def __init__(self, settings: Any = None, labels: Sequence[str] = (), architecture: Any = None) -> None:
+        self.settings: Any = self.Settings() if settings is None else settings
         self.labels = tuple(labels)
+        self.architecture = architecture
 
-    def bound(self, settings: Any, labels: Sequence[str] = ()) -> Self:
-        """The task with its settings and classes."""
-        return type(self)(settings, labels)
+    def bound(self, settings: Any, labels: Sequence[str] = (), architecture: Any = None) -> Self:
+        """The task with its settings, its classes and its model's architecture."""
+        return type(self)(settings, labels, architecture)
+
+    @property
+    def second(self) -> str | None:
+        """What an example's second sequence is, where it has one: "source" (an encoder's input) or "rejected"."""
+        return None
 
     @abstractmethod
     def auto_class(self, architecture: Any) -> str:
@@ -172,6 +193,10 @@ class Task(ABC):
     def find_labels(self, documents: Any) -> list[str]:
         """The classes in training documents."""
         return []
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        """Why the task cannot use a document with these columns, in a few words; empty where it can."""
+        return ""
 
     @abstractmethod
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
@@ -188,6 +213,15 @@ class Task(ABC):
     def reference(self, model: Any, batch: Batch) -> Tensor:
         """Scores [rows, k] of a batch under the bare base, for tasks that use a reference."""
         raise NotImplementedError(self.name)
+
+    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+        """A person's prompt as the model has learnt to read one; where the task cuts prompts, to `room` tokens."""
+        ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
+        """A held-out loss in the field's other units, which cost nothing more."""
+        return {}
 
     def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
         """The field's own measures on held-out examples, each a number; the first one is the task's main one."""

@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import nn
-from transformers import PreTrainedModel
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from isolora.cross_entropy import from_logits, frozen_head
+from isolora.errors import ConfigError
+from isolora.metrics.perplexity import bits_per_byte, perplexity
 from isolora.tasks._base import IGNORED, Batch, Examples, Loss, Task
+from isolora.tasks._causal import causal_class, causal_loss
+from isolora.tasks._pairs import bare_ids, frame
 from isolora.tasks._text import encode
+
+
+class CausalLMSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    packing: bool = Field(False, description="several documents in one sequence, none of which sees another")
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="windows over long documents, so many tokens apart, in place of cutting them; each token counts once",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> CausalLMSettings:
+        if self.packing and self.stride:
+            raise ValueError("packing and stride exclude each other")
+        return self
 
 
 class CausalLM(Task):
     name: ClassVar[str] = "causal-lm"
+    Settings: ClassVar[type[BaseModel]] = CausalLMSettings
 
     def auto_class(self, architecture: Any) -> str:
-        return "AutoModelForCausalLM"
+        found = causal_class(architecture)
+        model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(architecture), None)
+        if self.settings.packing and model and "position_ids" not in inspect.signature(model.forward).parameters:
+            raise ConfigError(f"task.packing: {architecture.model_type} cannot start its positions anew within a sequence")
+        return found
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
-        return next_tokens(encode(documents.texts, tokenizer, max_length))
+        if self.settings.stride:
+            return windows(encode(documents.texts, tokenizer, sys.maxsize), max_length, self.settings.stride)
+        examples = next_tokens(encode(documents.texts, tokenizer, max_length))
+        return packed(examples, max_length) if self.settings.packing else examples
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        return causal_loss(model, batch)
+        return causal_loss(model, batch, packed_positions(batch) if self.settings.packing else None)
+
+    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+        return frame(tokenizer)[0] + bare_ids([text], tokenizer)[0]
+
+    def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
+        tokens = int(examples.label_counts.sum())
+        return {
+            "perplexity": perplexity(loss),
+            "bits_per_byte": bits_per_byte(loss, tokens, predicted_bytes(examples, tokenizer)),
+        }
 
 
 def next_tokens(tokens: Examples) -> Examples:
@@ -33,27 +75,53 @@ def next_tokens(tokens: Examples) -> Examples:
     return Examples(tokens.ids, labels, tokens.starts)
 
 
-def causal_loss(model: Any, batch: Batch) -> Loss:
-    """Logits at labelled positions only. Padding is on the right, where causal attention never looks: no mask is needed."""
-    weights = batch.row_weights[batch.target_rows]
-    if plain_head(model):
-        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False)[0]
-        rows = hidden.flatten(0, 1).index_select(0, batch.positions)
-        objective, losses = frozen_head(rows, model.get_output_embeddings().weight, batch.targets, weights)
-    else:
-        logits = model(input_ids=batch.input_ids, use_cache=False).logits
-        logits = logits[:, -batch.input_ids.shape[1] :]  # virtual tokens in front predict nothing that is asked
-        objective, losses = from_logits(logits.flatten(0, 1).index_select(0, batch.positions), batch.targets, weights)
-    return Loss.of(objective, losses, batch)
+def packed(examples: Examples, max_length: int) -> Examples:
+    """Neighbours joined up to `max_length` tokens; a document still ends where nothing is predicted."""
+    starts = [0]
+    for start, stop in zip(examples.starts[:-1], examples.starts[1:], strict=True):
+        if stop - starts[-1] > max_length:
+            starts.append(int(start))
+    return Examples(examples.ids, examples.labels, np.array([*starts, len(examples.ids)], dtype=np.int64))
 
 
-def plain_head(model: Any) -> bool:
-    """Whether logits are exactly hidden · Wᵀ with W frozen: no bias, no adapter, no scaling or capping in the configuration."""
-    if not isinstance(model, PreTrainedModel):  # PEFT's wrapper puts virtual tokens in front on its own
-        return False
-    head = model.get_output_embeddings()
-    scaled = any(getattr(model.config, key, None) for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"))
-    return isinstance(head, nn.Linear) and head.bias is None and not head.weight.requires_grad and not scaled
+def packed_positions(batch: Batch) -> Tensor:
+    """Places [rows, length] of tokens within their documents. Where they start anew, transformers keeps attention apart."""
+    asked = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=batch.input_ids.device)
+    asked[batch.positions] = True
+    begins = asked.view_as(batch.input_ids).logical_not().roll(1, 1)
+    begins[:, 0] = True
+    places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device).expand_as(begins)
+    return places - torch.where(begins, places, 0).cummax(1).values
+
+
+def windows(tokens: Examples, max_length: int, stride: int) -> Examples:
+    """Long documents in windows that start `stride` tokens apart, the last one at the document's end; each predicts what no
+    window before it has predicted."""
+    if stride >= max_length:
+        raise ConfigError(
+            f"task.stride: {stride} leaves gaps between windows of {max_length} tokens (valid: 1 to {max_length - 1})"
+        )
+    ids, labels, documents = [], [], []
+    for number, length in enumerate(tokens.lengths):
+        row = tokens.ids[tokens.starts[number] : tokens.starts[number + 1]]
+        last = max(0, int(length) - max_length)
+        known = 1  # the first token of a document is given
+        for start in [*range(0, last, stride), last]:
+            ids.append(row[start : start + max_length])
+            labels.append(np.full(len(ids[-1]), IGNORED, dtype=np.int32))
+            labels[-1][known - start - 1 : -1] = ids[-1][known - start :]
+            known = start + len(ids[-1])
+            documents.append(number)
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+    return Examples(np.concatenate(ids), np.concatenate(labels), starts, documents=np.array(documents))
+
+
+@lru_cache(maxsize=4)
+def predicted_bytes(examples: Examples, tokenizer: Any) -> int:
+    """UTF-8 bytes of all text that is predicted: without first tokens, which are given, and without marks such as ends."""
+    rows = np.split(examples.labels, examples.starts[1:-1])
+    texts = tokenizer.batch_decode([row[row != IGNORED] for row in rows], skip_special_tokens=True)
+    return sum(len(text.encode()) for text in texts)
 
 
 task = CausalLM()

@@ -23,6 +23,7 @@ class Progress:
     unique_tokens: int = 0
     unique_examples: int = 0
     flops: float = 0.0
+    flops_table: list[list[float]] = field(default_factory=lambda: Flops().table.tolist())  # [phases, groups]
     seconds: float = 0.0
     epoch: int = 0
     index: int = 0
@@ -31,6 +32,7 @@ class Progress:
     next_evaluation: float = 0.0
     last_loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
+    forgotten: dict[str, float] = field(default_factory=dict)
     state: str = "RUNNING"
 
 
@@ -61,8 +63,31 @@ class Account:
             flops += self.price.flops(shape, first_pass=self.stream.epoch == 0)
         progress.tokens += tokens
         progress.flops += flops.total
+        progress.flops_table = (progress.flops_table + flops.table).tolist()
         progress.epoch, progress.index = self.stream.epoch, self.stream.index
         if self.stream.epoch == 0:
             progress.unique_tokens += tokens
             progress.unique_examples += len(indices)
         return flops
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run on paper. progress: what it will have consumed; largest: its micro-batch of most tokens."""
+
+    progress: Progress
+    flops: Flops
+    micro_batches: int
+    largest: Shape
+
+
+def plan(config: RunConfig, examples: Examples, price: Ledger) -> Plan:
+    """Draw the very batches that the run will draw."""
+    account = Account(config, Stream(examples.sizes, config.training.batch_tokens, config.seed), price)
+    flops, shapes = Flops(), []
+    while account.spent() < 1:
+        indices = account.stream.next()
+        flops += account.book(examples, indices)
+        account.progress.step += 1
+        shapes += [Shape.of(examples, rows) for rows in np.array_split(indices, config.training.accumulation) if len(rows)]
+    return Plan(account.progress, flops, len(shapes), max(shapes, key=lambda shape: shape.tokens))

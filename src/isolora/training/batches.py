@@ -69,6 +69,11 @@ class Stream:
         """Batches in the current pass."""
         return len(self._plan)
 
+    @property
+    def last(self) -> Indices:
+        """The batch taken last."""
+        return self._plan[self.index - 1]
+
     def next(self) -> NDArray[np.int64]:
         if self.index == len(self._plan):
             self.seek(self.epoch + 1, 0)

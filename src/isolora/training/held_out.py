@@ -46,8 +46,8 @@ def mean_losses(
 
 
 @torch.no_grad()
-def scores(ready: Prepared, attached: Attached, member: int, batch_tokens: int, pad_id: int) -> dict[str, float]:
-    """The task's own measures of one member on the held-out examples."""
+def scores(ready: Prepared, attached: Attached, member: int, batch_tokens: int, pad_id: int, loss: float) -> dict[str, float]:
+    """The task's own measures of one member on the held-out examples; loss: its mean loss there."""
     device = next(attached.model.parameters()).device
 
     def batches() -> Iterator[tuple[NDArray[np.int64], Batch]]:
@@ -55,7 +55,8 @@ def scores(ready: Prepared, attached: Attached, member: int, batch_tokens: int, 
             yield indices, collate(ready.held_out, indices, np.ones(len(indices), np.float32), pad_id).to(device)
 
     with attached.rows([(member, 0, -1)]):
-        return ready.task.score(attached.model, ready.held_out, ready.documents, ready.base.tokenizer, batches)
+        scored = ready.task.score(attached.model, ready.held_out, ready.documents, ready.base.tokenizer, batches)
+    return scored | ready.task.restated(loss, ready.held_out, ready.base.tokenizer)
 
 
 def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:

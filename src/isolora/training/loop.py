@@ -8,19 +8,23 @@ from __future__ import annotations
 import json
 import math
 import resource
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from isolora.ledger import Flops
 from isolora.methods._base import Attached, Span
 from isolora.store import DIVERGED, DONE, Point
 from isolora.training import checkpoint
 from isolora.training.batches import Indices, collate
+from isolora.training.forgetting import text_loss
 from isolora.training.held_out import mean_losses, scores, spans_of
 from isolora.training.member import Member
 from isolora.training.prepare import Prepared
@@ -44,19 +48,34 @@ class Stack:
         self.units = self.task.units(ready.train)
         self.accelerator, self.write = accelerator, write
         self.steps = 0
+        self.before: dict[str, float] = {}
 
-    def train(self, checkpoints: Path, checkpoint_seconds: float, on_step: Callable[[Stack], None] = lambda stack: None) -> None:
-        """Run every member to the end of its budget, from the newest valid checkpoint when there is one."""
+    def train(
+        self,
+        checkpoints: Path,
+        checkpoint_seconds: float,
+        on_step: Callable[[Stack], None] = lambda stack: None,
+        watching: Callable[[Stack], AbstractContextManager[Any]] = nullcontext,
+        drive: Drive | None = None,
+    ) -> None:
+        """Run every member to the end of its budget, from the newest valid checkpoint when there is one.
+
+        watching: opened around every step; drive: who takes the steps, this loop where absent.
+        """
         self.resume(checkpoints)
+        self.before = self.losses_before()
         self.attached.train(True)
         saved = time.perf_counter()
-        while any(member.running for member in self.members):
-            self.step()
+
+        def after() -> None:
+            nonlocal saved
             evaluated = self.evaluate_due()
             if evaluated or time.perf_counter() - saved > checkpoint_seconds:
                 self.save(checkpoints)
                 saved = time.perf_counter()
             on_step(self)
+
+        (drive or own_steps)(self, checkpoints, watching, after)
         self.attached.train(False)
 
     def step(self) -> None:
@@ -69,7 +88,7 @@ class Stack:
             for k, loss in self._backward(taken, part).items():
                 losses[k] += loss
         for k in running:
-            self._book(k, taken[k], losses[k])
+            self._update(k, taken[k], losses[k])
         self.steps += 1
         self._share_seconds(taken, time.perf_counter() - started)
 
@@ -86,23 +105,28 @@ class Stack:
             with self.accelerator.autocast():
                 loss = self.task.loss(self.attached.model, batch.to(self.accelerator.device))
                 extra = self.attached.extra_loss()
-            self.accelerator.backward(loss.objective if extra is None else loss.objective + extra)
+            share = len(batch.row_weights) / sum(map(len, taken.values()))  # over all micro-batches, a regulariser counts once
+            self.accelerator.backward(loss.objective if extra is None else loss.objective + share * extra)
         return {k: float(loss.row_losses[start:stop].sum()) for k, start, stop in spans}
 
     def _rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
         """A lone member owns every row, which suits layers that reshape the batch; a stack names its rows."""
         return self.attached.rows([(0, 0, -1)] if self.attached.members == 1 else spans)
 
-    def _book(self, k: int, indices: Indices, loss: float) -> None:
-        """Account for one member's step and update its weights; a loss that is not finite ends the member."""
-        member, progress = self.members[k], self.members[k].progress
-        spent = member.spent()
-        member.book(self.train_examples, indices)
+    def _update(self, k: int, indices: Indices, loss: float) -> None:
+        """Account for one member's step and update its weights."""
+        member, spent = self.members[k], self.members[k].spent()
+        self.book(k, indices, loss)
+        if member.running:
+            member.update(spent, lambda: self.attached.after_step(k, member.spent()))
+
+    def book(self, k: int, indices: Indices, loss: float) -> None:
+        """Account for one member's step; a loss that is not finite ends the member."""
+        progress = self.members[k].progress
+        self.members[k].book(self.train_examples, indices)
         progress.loss_sum += loss
         progress.loss_count += int(self.units[indices].sum())
-        if math.isfinite(loss):
-            member.update(spent, lambda: self.attached.after_step(k, member.spent()))
-        else:
+        if not math.isfinite(loss):
             progress.state = DIVERGED
 
     def _share_seconds(self, taken: dict[int, Indices], seconds: float) -> None:
@@ -121,7 +145,7 @@ class Stack:
         if not due:
             return False
         losses = self.evaluate(due)
-        self.score(due)
+        self.score(due, losses)
         points = [self._point(k, losses[k]) for k in due]
         for k in due:
             self._advance(self.members[k], losses[k])
@@ -145,13 +169,30 @@ class Stack:
         with self._averaged(which), self.accelerator.autocast():
             return mean_losses(self.task, self.attached, self.held_out, which, tokens, self.pad_id)
 
-    def score(self, which: Sequence[int]) -> None:
+    def score(self, which: Sequence[int], losses: Mapping[int, float]) -> None:
         """The task's measures of each member, on its averaged weights; slow ones only at the end of its budget."""
         wanted = [k for k in which if self.task.scored == "points" or self.members[k].spent() >= 1]
         tokens = min(member.training.batch_tokens for member in self.members)
         with self._averaged(wanted), self.accelerator.autocast():
             for k in wanted:
-                self.members[k].progress.metrics = scores(self.ready, self.attached, k, tokens, self.pad_id)
+                self.members[k].progress.metrics = scores(self.ready, self.attached, k, tokens, self.pad_id, losses[k])
+        with self._averaged(which), self.accelerator.autocast():
+            for k in which:
+                self.members[k].progress.forgotten = self.forgotten(k)
+
+    def losses_before(self) -> dict[str, float]:
+        """Loss of the bare base on each source of other texts, nats per token."""
+        tokens = self.members[0].training.batch_tokens
+        with self.accelerator.autocast():
+            return {name: text_loss(self.attached, (), texts, tokens, self.pad_id) for name, texts in self.ready.others.items()}
+
+    def forgotten(self, member: int) -> dict[str, float]:
+        """How much worse the member's weights are on each source than the bare base, nats per token."""
+        tokens, mine = self.members[member].training.batch_tokens, [(member, 0, -1)]
+        return {
+            name: text_loss(self.attached, mine, texts, tokens, self.pad_id) - self.before[name]
+            for name, texts in self.ready.others.items()
+        }
 
     @contextmanager
     def _averaged(self, which: Sequence[int]) -> Iterator[None]:
@@ -183,7 +224,9 @@ class Stack:
             loss=loss,
             train_loss=progress.loss_sum / max(1, progress.loss_count),
             peak_memory_bytes=peak_memory_bytes(),
-            metrics=json.dumps(progress.metrics),
+            metrics=json.dumps(progress.metrics | {f"forgotten.{name}": lost for name, lost in progress.forgotten.items()}),
+            forgetting=statistics.fmean(progress.forgotten.values()) if progress.forgotten else None,
+            flops_by_group=json.dumps(Flops(np.array(progress.flops_table)).by_group()),
         )
 
     def save(self, folder: Path) -> None:
@@ -213,6 +256,20 @@ class Stack:
         for k, member in enumerate(self.members):
             own = {key.removeprefix(f"{k}."): value for key, value in tensors.items() if key.startswith(f"{k}.")}
             member.restore(own, state["progress"][k])
+
+
+Drive = Callable[[Stack, Path, Callable[[Stack], AbstractContextManager[Any]], Callable[[], None]], None]
+"""Takes the steps of a stack until its members have ended: (stack, folder for files of its own, what is opened around every
+step, what is called after it)."""
+
+
+def own_steps(
+    stack: Stack, folder: Path, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
+) -> None:
+    while any(member.running for member in stack.members):
+        with watching(stack):
+            stack.step()
+        after()
 
 
 def peak_memory_bytes() -> int:

@@ -21,13 +21,18 @@ class FlatGroup:
     """The tensors of one parameter group as views of one buffer, so that clipping, stepping, averaging are one operation each."""
 
     def __init__(self, group: ParameterGroup) -> None:
-        tensors = group.parameters
+        self.tensors = group.parameters
         self.learning_rate_ratio = group.learning_rate_ratio
-        self.weights = nn.Parameter(torch.cat([p.detach().flatten() for p in tensors]))
+        self.weights = nn.Parameter(torch.cat([p.detach().flatten() for p in self.tensors]))
         self.weights.grad = torch.zeros_like(self.weights)
         self.average = self.weights.detach().clone()
+        self.link()
+
+    def link(self) -> None:
+        """Make the tensors and their gradients views of the buffers, again where somebody has put others in their place."""
+        assert self.weights.grad is not None
         start = 0
-        for p in tensors:
+        for p in self.tensors:
             span = slice(start, start + p.numel())
             p.data = self.weights.data[span].view_as(p)
             p.grad = self.weights.grad[span].view_as(p)
@@ -59,19 +64,27 @@ class Member(Account):
         return self.progress.state == "RUNNING"
 
     def update(self, spent: float, after_step: Callable[[], None] = lambda: None) -> None:
-        """Clip, step, and fold the new weights into the average. spent: share of the budget used up before this step;
-        after_step: called while the gradients are still there."""
+        """Clip, step and settle. spent: share of the budget used up before this step."""
         if self.training.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([group.weights for group in self.groups], self.training.clip_norm)
         rate = self.training.learning_rate * rate_factor(self.training, self.progress.step, spent)
         for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
             settings["lr"] = rate * group.learning_rate_ratio
         self.optimizer.step()
+        self.settle(after_step)
+
+    def settle(self, after_step: Callable[[], None]) -> None:
+        """Count the step that the optimiser has taken and fold the new weights into the average; after_step: called while the
+        gradients are still there."""
+        self.progress.step += 1
         after_step()
         self.optimizer.zero_grad(set_to_none=False)
-        self.progress.step += 1
         for group in self.groups:
             group.average.lerp_(group.weights.data, averaging_weight(self.training.averaging, self.progress.step))
+
+    def link(self) -> None:
+        for group in self.groups:
+            group.link()
 
     def exchange(self) -> None:
         for group in self.groups:

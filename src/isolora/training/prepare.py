@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -18,13 +18,14 @@ from isolora.tasks._base import Examples, Task
 
 @dataclass(frozen=True)
 class Prepared:
-    """documents: those that the held-out examples were made from."""
+    """documents: those that the held-out examples were made from; others: texts on which forgetting is measured, by source."""
 
     base: Base
     task: Task
     train: Examples
     held_out: Examples
     documents: data.Documents
+    others: Mapping[str, Examples] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=2)
@@ -46,7 +47,8 @@ def prepare(config: RunConfig) -> Prepared:
     task = task_of(config)
     base = load_base(models.weights_of(config), task.labels, models.fingerprint(config.model))
     train, held_out = examples_of(config, task, base.tokenizer, base.max_length)
-    return Prepared(base, task, train, held_out, held_out_documents(config))
+    others = other_texts(config, task, base.tokenizer, base.max_length)
+    return Prepared(base, task, train, held_out, held_out_documents(config), others)
 
 
 def task_of(config: RunConfig) -> Task:
@@ -65,8 +67,12 @@ def examples_of(config: RunConfig, task: Task, tokenizer: Any, positions: int) -
     max_length = config.data.max_length or positions
     if max_length > positions:
         raise ConfigError(f"data.max_length: {max_length} exceeds the model's {positions} positions")
-    parts = (load_documents(config.data, config.task).train, held_out_documents(config))
-    train, held_out = (_learnable(_examples(task, part, tokenizer, max_length)) for part in parts)
+    main, held_out = (
+        _learnable(_examples(task, part, tokenizer, max_length))
+        for part in (load_documents(config.data, config.task).train, held_out_documents(config))
+    )
+    mixed = [_examples(task, part, tokenizer, max_length) for part in mixed_in(config)]
+    train = Examples.joined([main, *map(_learnable, mixed)])
     if not len(train) or not len(held_out):
         raise DataError(
             f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)"
@@ -74,8 +80,43 @@ def examples_of(config: RunConfig, task: Task, tokenizer: Any, positions: int) -
     return train, held_out
 
 
+def mixed_in(config: RunConfig) -> list[data.Documents]:
+    """Training documents of the other sources, as many as their shares ask for. Raises DataError where a source has too few."""
+    own = len(load_documents(config.data, config.task).train)
+    kept = 1 - sum(part.share for part in config.data.mix)
+    return [
+        load_documents(
+            DataConfig(
+                source=part.source,
+                train_examples=max(1, round(own * part.share / kept)),
+                columns=part.columns,
+                text_field=part.text_field,
+                seed=config.data.seed,
+            ),
+            config.task,
+        ).train
+        for part in config.data.mix
+    ]
+
+
+def other_texts(config: RunConfig, task: Task, tokenizer: Any, max_length: int) -> dict[str, Examples]:
+    """Held-out texts of the sources on which forgetting is measured. Raises ConfigError where the model has no language head."""
+    if config.forgetting is None:
+        return {}
+    if task.auto_class(task.architecture) != "AutoModelForCausalLM":
+        raise ConfigError(f"forgetting: measured by a decoder's loss on texts; the model of task {task.name} is none")
+    plain: Task = registry.load("task", "causal-lm")
+    found = {}
+    for source in config.forgetting.sources:
+        texts = DataConfig(source=source, eval_examples=config.forgetting.examples)
+        documents = load_documents(texts, TaskConfig(name="causal-lm")).validation
+        found[source] = _learnable(_examples(plain, documents, tokenizer, max_length))
+    return found
+
+
 def _examples(task: Task, documents: data.Documents, tokenizer: Any, max_length: int) -> Examples:
-    decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, documents.fingerprint, max_length)
+    form = (task.second, getattr(task.architecture, "decoder_start_token_id", None))  # what the architecture decides
+    decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, form, documents.fingerprint, max_length)
     return data.cached(lambda: task.examples(documents, tokenizer, max_length), tokenizer, decided_by)
 
 
@@ -87,5 +128,5 @@ def _learnable(examples: Examples) -> Examples:
 def run_identity(config: RunConfig) -> str:
     """Content hash of a run: its configuration, the base's weights and the documents."""
     splits = load_documents(config.data, config.task)
-    parts = (splits.train.fingerprint, splits.validation.fingerprint, splits.test.fingerprint)
+    parts = [part.fingerprint for part in (splits.train, splits.validation, splits.test, *mixed_in(config))]
     return content_hash([config.identity(), models.fingerprint(config.model), parts])

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from isolora import ledger, models, registry, rehearsal
-from isolora.adapters import RECORD
+from isolora import ledger, models, rehearsal
+from isolora.adapters import record
+from isolora.attachment import attach
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.metrics.perplexity import perplexity
 from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
 from isolora.training import checkpoint
+from isolora.training.backends import driver
 from isolora.training.batches import Stream
+from isolora.training.checks import Checks, Pair
 from isolora.training.environment import environment
 from isolora.training.loop import Stack
 from isolora.training.member import Member
 from isolora.training.prepare import prepare, run_identity
 from isolora.training.progress import Reporter
+from isolora.training.reference import with_reference
 
 CHECKPOINTS = "checkpoints"
 
@@ -43,16 +48,16 @@ def describe(config: RunConfig, stage: str) -> Run:
 
 
 @lru_cache(maxsize=256)
-def price(config: RunConfig) -> ledger.Ledger:
+def price(config: RunConfig, labels: tuple[str, ...]) -> ledger.Ledger:
     """The ledger of a run, kept for the runs that share its base and method."""
-    return rehearsal.rehearse(config)
+    return rehearsal.rehearse(config, labels)
 
 
-def price_of(config: RunConfig) -> ledger.Ledger:
+def price_of(config: RunConfig, labels: tuple[str, ...]) -> ledger.Ledger:
     """As `price`, whatever the run's data, budget and seed."""
-    own = {"model", "task", "method", "trust_remote_code"}
+    own = {"model", "task", "method", "trust_remote_code", "new_tokens"}
     training = TrainingConfig(tokens=1, gradient_checkpointing=config.training.gradient_checkpointing)
-    return price(RunConfig(**{key: getattr(config, key) for key in own}, training=training))
+    return price(RunConfig(**{key: getattr(config, key) for key in own}, training=training), labels)
 
 
 def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: bool = False) -> list[str]:
@@ -71,13 +76,15 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
             train_stack(missing, store, stage, quiet)
         return names
     store.set_state([name for name in names if name not in ended], RUNNING)
-    stack = _build(configs, names, store)
+    stack = build(configs, names, store)
+    checks = Checks(stack, configs, memory=stage == "train")
     title = f"{configs[0].model} x {len(configs)}"
     try:
         with Reporter(title, quiet) as reporter:
-            stack.train(folder, configs[0].training.checkpoint_seconds, lambda stack: reporter.update(*_standing(stack)))
+            seconds, on_step = configs[0].training.checkpoint_seconds, lambda stack: reporter.update(*_standing(stack))
+            stack.train(folder, seconds, on_step, checks.watching, driver(configs[0].training.trainer))
         for k, config in enumerate(configs):
-            _conclude(stack, k, config, store, stage)
+            _conclude(stack, k, config, store, stage, checks.of(k))
     finally:
         stack.attached.detach()  # the base is kept for the next stack
     checkpoint.clear(folder)
@@ -100,7 +107,7 @@ def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet
 
 
 def outcome(store: Store, name: str) -> dict[str, Any]:
-    """State of a run and its last point, as a flat mapping."""
+    """State of a run, its last point, and under `checks` what was predicted beside what was measured."""
     row = next(row for row in store.runs() if row["run"] == name)
     result = {"run": name, "state": row["state"], "folder": str(store.folder)}
     if row["reason"]:
@@ -118,18 +125,20 @@ def outcome(store: Store, name: str) -> dict[str, Any]:
             "trainable_parameters",
             "peak_memory_bytes",
         )
+        result["checks"] = json.loads(row["environment"]).get("checks", {})
         result |= {"perplexity": perplexity(points[-1]["loss"]), **{key: points[-1][key] for key in kept}}
     if row["state"] == DONE:
         result["adapter"] = str(adapter_folder(store, row["stage"], name))
     return result
 
 
-def _conclude(stack: Stack, k: int, config: RunConfig, store: Store, stage: str) -> None:
+def _conclude(stack: Stack, k: int, config: RunConfig, store: Store, stage: str, checks: dict[str, Pair]) -> None:
     """Keep a finished member's adapter and enter how it ended."""
     progress = stack.members[k].progress
     if progress.state == DONE:
-        _keep(stack, k, adapter_folder(store, stage, stack.names[k]), config)
+        keep(stack, k, adapter_folder(store, stage, stack.names[k]), config, checks)
     reason = "" if progress.state == DONE else f"the loss was not finite at step {progress.step}"
+    store.note(stack.names[k], {"checks": checks})
     store.set_state([stack.names[k]], progress.state, reason)
 
 
@@ -139,20 +148,31 @@ def adapter_folder(store: Store, stage: str, name: str) -> Path:
     return store.folder / alone[stage] if stage in alone else store.folder / "adapters" / name
 
 
-def _build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> Stack:
+def build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> Stack:
     first = configs[0]
     ready = prepare(first)
     accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
     ready.base.model.to(accelerator.device)
-    method = registry.load("method", first.method.name)
-    settings, seeds = [method.settings(config.method.fields()) for config in configs], [config.seed for config in configs]
-    attached = method.attach(ready.base.model, settings, seeds, ready.task.new_head)
+    known_tokens = len(ready.base.tokenizer) - len(first.new_tokens)
+    attached = attach(configs, ready.base.model, ready.task.new_head, known_tokens)
     if first.training.gradient_checkpointing:
         ready.base.model.activation_checkpointing_enable()
     elif ready.base.model.is_activation_checkpointing:  # left by the stack before
         ready.base.model.activation_checkpointing_disable()
+    with accelerator.autocast():
+        ready = replace(
+            ready,
+            train=with_reference(ready.train, ready.task, attached, first, ready.base.tokenizer),
+            held_out=with_reference(ready.held_out, ready.task, attached, first, ready.base.tokenizer),
+        )
+    labels = ready.task.labels
     members = [
-        Member(config, attached.groups(k), Stream(ready.train.sizes, config.training.batch_tokens, config.seed), price_of(config))
+        Member(
+            config,
+            attached.groups(k),
+            Stream(ready.train.sizes, config.training.batch_tokens, config.seed),
+            price_of(config, labels),
+        )
         for k, config in enumerate(configs)
     ]
     pad_id = ready.base.tokenizer.pad_token_id or 0
@@ -166,21 +186,31 @@ def _standing(stack: Stack) -> tuple[float, str]:
     return share, f"train loss {loss:.3f}" if loss else ""
 
 
-def _keep(stack: Stack, k: int, folder: Path, config: RunConfig) -> None:
-    """Save a member's averaged weights with the configuration that made them."""
+def keep(stack: Stack, k: int, folder: Path, config: RunConfig, checks: Mapping[str, Pair] = {}) -> None:
+    """Save a member's averaged weights with what they cost, what they reach and how they came about."""
     member = stack.members[k]
     member.exchange()
     stack.attached.save(k, folder)
     member.exchange()
-    record = {
+    progress, price = member.progress, member.price
+    spent = ("tokens", "padding_tokens", "unique_tokens", "unique_examples", "step", "flops", "seconds")
+    facts = {
         "config": config.model_dump(),
         "run": stack.names[k],
-        "loss": member.progress.last_loss,
-        "tokens": member.progress.tokens,
-        "metrics": member.progress.metrics,
+        "origins": record.origins(config),
+        "format": "isolora" if record.beyond_peft(folder) else "peft",
+        "auto_class": stack.task.auto_class(stack.ready.base.model.config),
+        "loss": progress.last_loss,
+        "metrics": progress.metrics,
+        **{name: getattr(progress, name) for name in spent},
+        "passes": progress.tokens / progress.unique_tokens,
+        "trainable_parameters": price.trainable_parameters,
+        "model_parameters": price.model_parameters,
         "labels": list(stack.task.labels),
         "adapter": stack.attached.facts(k),
         "base": models.fingerprint(config.model),
-        "files": {path.name: checkpoint.sha256(path) for path in sorted(folder.glob("adapter_*"))},
+        "environment": environment(),
+        "checks": dict(checks),
+        "files": {path.name: checkpoint.sha256(path) for path in record.files(folder)},
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record.write(folder, facts)

@@ -1,0 +1,43 @@
+"""Peak rates of common accelerators: facts from their vendors' data sheets, for machines that one does not have."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from isolora.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """flops_per_second: precision -> peak of dense matrix products, float32 without TF32, as the training loop computes it."""
+
+    name: str
+    flops_per_second: dict[str, float]
+    memory_bytes: float
+    bytes_per_second: float
+    source: str
+
+    def peak(self, precision: str) -> float:
+        """Raises ConfigError where the data sheet names no such rate."""
+        if precision not in self.flops_per_second:
+            known = ", ".join(self.flops_per_second)
+            raise ConfigError(f"training.precision: {self.name} has no peak rate for {precision} (valid: {known})")
+        return self.flops_per_second[precision]
+
+
+@cache
+def known() -> dict[str, Accelerator]:
+    """Every packaged accelerator under its name."""
+    text = (resources.files("isolora") / "assets" / "accelerators.json").read_text(encoding="utf-8")
+    return {name: Accelerator(name, **facts) for name, facts in json.loads(text).items()}
+
+
+def find(name: str) -> Accelerator:
+    """By name, whatever the case. Raises ConfigError, naming those that are known."""
+    by_name = {accelerator.name.lower(): accelerator for accelerator in known().values()}
+    if name.lower() not in by_name:
+        raise ConfigError(f"--on: {unknown('accelerator', name, known())}")
+    return by_name[name.lower()]

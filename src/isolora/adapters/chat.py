@@ -1,0 +1,47 @@
+"""A conversation with an adapter, several turns long, kept within the model's positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from isolora.adapters.generation import Sampling, Teller
+from isolora.adapters.loading import Adapter
+from isolora.tasks._chat import plain_template, template_of, written
+
+Turns = list[dict[str, str]]
+
+
+class Chat:
+    """Turns with an adapter, in the template that it was trained with, else its tokenizer's, else as `User:` and `Assistant:`.
+
+    turns: [{"role": "user", "content": ...}, {"role": "assistant", ...}, ...], all that was said.
+    """
+
+    def __init__(self, adapter: Adapter, system: str = "", how: Sampling | None = None) -> None:
+        self.adapter, self.how = adapter, how or Sampling(max_new_tokens=200)
+        self.system: Turns = [{"role": "system", "content": system}] if system else []
+        self.turns: Turns = []
+        trained = getattr(adapter.task.settings, "template", None) or ""
+        about_turns = trained if "messages" in trained else None  # other tasks' templates are of prompts
+        self.template = template_of(about_turns, adapter.base.tokenizer)
+
+    def reply(self, text: str, say: Callable[[str], None] = lambda piece: None) -> str:
+        """Answer; pieces go to `say` as they are made."""
+        self.turns.append({"role": "user", "content": text})
+        stop = "\nUser:" if self.template == plain_template() else ""
+        teller = Teller(self.adapter.base.tokenizer, say, stop)
+        self.adapter.writer.ids([self._prompt()], self.how, teller)
+        answer = teller.text[: teller.said].strip()
+        self.turns.append({"role": "assistant", "content": answer})
+        return answer
+
+    def _prompt(self) -> list[int]:
+        """Tokens of as many of the last turns as leave the answer its room; of a single question that is too long, its end."""
+        base = self.adapter.base
+        limit = self.adapter.writer.room(self.how)
+        for first in range(0, len(self.turns), 2):
+            text = written(self.system + self.turns[first:], base.tokenizer, self.template, answer_next=True)
+            ids: list[int] = base.tokenizer(text, add_special_tokens=base.model.config.is_encoder_decoder).input_ids
+            if len(ids) <= limit:
+                break
+        return ids[-limit:]

@@ -1,0 +1,70 @@
+"""A saved adapter on its base model, from the adapter's folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isolora import models, registry
+from isolora.adapters.generation import Sampling, Writer
+from isolora.adapters.record import bound_task, find, read_record
+from isolora.config import MethodConfig, RunConfig
+from isolora.methods._base import Attached
+from isolora.methods._new_tokens import NewTokens
+from isolora.models import Base
+from isolora.tasks._base import Task
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A saved adapter on its base. `record` is what its training wrote down: config, run, loss, tokens."""
+
+    folder: Path
+    config: RunConfig
+    record: dict[str, Any]
+    base: Base
+    attached: Attached
+    task: Task
+
+    def generate(self, prompt: str, max_new_tokens: int = 80, temperature: float = 0.0, seed: int = 0) -> str:
+        """Continue `prompt`, or answer it where the model has an encoder that reads it; greedy at temperature 0, else sampled
+        with the seed. Returns the new text only."""
+        return self.writer.texts([(self.task, prompt)], Sampling(max_new_tokens, temperature, seed))[0]
+
+    @property
+    def writer(self) -> Writer:
+        """What makes text; virtual tokens of the method take positions of the model's."""
+        method = registry.load("method", self.config.method.name)
+        taken: int = method.virtual_tokens(method.settings(self.config.method.fields()))
+        return Writer(self.attached.model, self.base, self.base.max_length - taken)
+
+
+def bare_base(place: Path, full_precision: bool = False) -> Base:
+    """The adapter's base model as it was before."""
+    config, _ = read_record(place)
+    if full_precision:  # only its own method asks for quantised weights
+        config = config.model_copy(update={"method": MethodConfig(name="lora")})
+    return models.load(config, bound_task(place))
+
+
+def load(folder: Path | str, full_precision: bool = False) -> Adapter:
+    """Base model and adapter from the adapter's folder alone, ready for inference.
+
+    full_precision: the base as it is published, also where the adapter was trained on quantised weights; what merging needs.
+    """
+    place = find(Path(folder))
+    return onto(bare_base(place, full_precision), place)
+
+
+def onto(base: Base, place: Path) -> Adapter:
+    """The adapter on a base model that is already there."""
+    config, record = read_record(place)
+    task = bound_task(place)
+    attached = registry.load("method", config.method.name).load(base.model, place, task.new_head)
+    if config.new_tokens:
+        count = len(config.new_tokens)
+        attached = NewTokens(attached, len(base.tokenizer) - count, count, [0])
+        attached.fill(0, place)
+    attached.train(False)
+    return Adapter(place, config, record, base, attached, task)

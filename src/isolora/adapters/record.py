@@ -1,0 +1,113 @@
+"""What training writes beside an adapter, `isolora.json`: enough to load it, to judge it and to measure it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isolora import data, models
+from isolora.adapters.card import CARD, card
+from isolora.config import RunConfig, content_hash, parse
+from isolora.data.sources import looks_like_a_file
+from isolora.errors import DataError
+from isolora.tasks._base import Task
+
+RECORD, CERTIFICATE = "isolora.json", "certificate.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def write(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Enter the facts of a run with a digest of them, and write the model card that they make."""
+    record = {**facts, "digest": digest(facts)}
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(record), encoding="utf-8")
+
+
+def amend(folder: Path, **facts: Any) -> None:
+    """Add what came to be known after training, such as how a prediction held."""
+    write(folder, {**_read(folder), **facts})
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """Hash over everything in a record but the digest itself."""
+    return content_hash({key: value for key, value in record.items() if key != "digest"})
+
+
+def origins(config: RunConfig) -> dict[str, str]:
+    """Where the base model and the data come from: packaged, folder (or file), or hub."""
+    known_model = config.model in models.packaged() | models.fetched()
+    source = config.data.source
+    local_data = Path(source).expanduser().exists() or looks_like_a_file(source)
+    return {
+        "model": _origin(known_model, Path(config.model).is_dir()),
+        "data": _origin(source in data.packaged(), local_data),
+    }
+
+
+def _origin(is_packaged: bool, is_local: bool) -> str:
+    return "packaged" if is_packaged else "folder" if is_local else "hub"
+
+
+def beyond_peft(folder: Path) -> str:
+    """What of an adapter PEFT's two files have no place for; nothing where PEFT loads it whole."""
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name != WEIGHTS:
+            return path.name
+    try:
+        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return "" if described.get("peft_type") else f"adapters of method {described['isolora_type']}"
+    except (AttributeError, KeyError, OSError, ValueError):
+        return f"an adapter without a readable {CONFIG}"
+
+
+def files(folder: Path) -> list[Path]:
+    """The files that make up the adapter: all but its record, its card, its certificate, and what begins with a dot."""
+    own = {RECORD, CARD, CERTIFICATE}
+    found = (path for path in sorted(folder.iterdir()) if path.name not in own and not path.name.startswith("."))
+    return [path for path in found if path.is_file()]
+
+
+def find(folder: Path) -> Path:
+    """The adapter's own folder: the one given, `adapter` inside a run's folder, or `recommended` inside a study's."""
+    for place in (folder, folder / "adapter", folder / "recommended"):
+        if (place / RECORD).is_file():
+            return place
+    several = sorted(path.parent for path in folder.glob(f"adapters/*/{RECORD}"))
+    if several:
+        raise DataError(f"{folder} holds {len(several)} adapters; name one of them, for example {several[0]}")
+    raise DataError(f"{folder}: no adapter made by isolora here ({RECORD} is missing)")
+
+
+def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """The run's configuration and all that its training wrote down.
+
+    `trust_remote_code` is not taken from a file that may be a stranger's; a base that needs it can only be trained, not loaded.
+    """
+    record = _read(folder)
+    try:
+        return parse(RunConfig, {**record["config"], "trust_remote_code": False}), record
+    except KeyError as failure:
+        raise DataError(f"{folder / RECORD}: {failure} is missing") from None
+    except (TypeError, ValueError) as failure:
+        raise DataError(f"{folder / RECORD}: {failure}") from None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise DataError(f"{folder / RECORD}: {failure}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{folder / RECORD}: expected an object")
+    return record
+
+
+def bound_task(place: Path) -> Task:
+    """The task that the adapter was trained for, with its classes."""
+    config, record = read_record(place)
+    labels = record.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{place / RECORD}: labels are no list of names")
+    return models.bound_task(config, labels)

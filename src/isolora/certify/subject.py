@@ -1,0 +1,54 @@
+"""The adapter under examination: its folder, and what is loaded from it once for several checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from isolora import adapters
+from isolora.adapters import Adapter
+from isolora.config import RunConfig
+
+
+class NotApplicableError(Exception):
+    """A property that adapters of this kind do not have; its text says why."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter's own folder."""
+
+    place: Path
+
+    @cached_property
+    def written(self) -> tuple[RunConfig, dict[str, Any]]:
+        return adapters.read_record(self.place)
+
+    @property
+    def config(self) -> RunConfig:
+        return self.written[0]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return self.written[1]
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        return adapters.load(self.place)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the adapter's files, by name."""
+        return saved_tensors(self.place)
+
+
+def saved_tensors(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= load_file(str(path))
+    return found

@@ -1,0 +1,31 @@
+"""Prompt tuning: virtual tokens at the model's input are learnt (Lester et al. 2104.08691)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from isolora.methods._prompt_learning import PromptMethod, PromptSettings
+
+
+class PromptTuningSettings(PromptSettings):
+    start: Literal["vocabulary", "random"] = Field("vocabulary", description="begin as embeddings of drawn words, or anywhere")
+
+
+class PromptTuning(PromptMethod):
+    name = "prompt"
+    Settings = PromptTuningSettings
+    peft_type = "PROMPT_TUNING"
+
+    def config(self, model: Any, settings: PromptTuningSettings) -> Any:
+        from peft import PromptTuningConfig
+
+        return PromptTuningConfig(
+            num_virtual_tokens=settings.virtual_tokens,
+            prompt_tuning_init="SAMPLE_VOCAB" if settings.start == "vocabulary" else "RANDOM",
+            num_transformer_submodules=1,  # PEFT would learn as many again for a decoder and never use them
+        )
+
+
+method = PromptTuning()

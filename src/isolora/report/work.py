@@ -1,0 +1,108 @@
+"""Where the work goes: FLOPs of each base model's largest run by part of the model and phase, as the run booked them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from isolora.report import palette, words
+from isolora.report.palette import GROUP_COLOURS, SOFT, Figure, faded, label
+from isolora.report.study import StudyReport
+
+Work = Mapping[str, Mapping[str, float]]
+"""Module group -> phase -> FLOPs."""
+
+PHASES = {
+    "forward": ("forward", 1.0),
+    "backward_inputs": ("gradients to inputs", 0.68),
+    "backward_weights": ("gradients to weights", 0.42),
+    "recomputation": ("recomputation", 0.26),
+    "reference": ("reference scores", 0.14),
+}
+"""Name in the store -> name on the page, and the opacity that tells it apart within its group's colour."""
+
+
+def figure(study: StudyReport) -> Figure | None:
+    """None for a table that does not say what its FLOPs were spent on."""
+    bars = largest(study)
+    if not bars:
+        return None
+    groups = list(dict.fromkeys(group for work in bars.values() for group in work))
+    colours = dict(zip(groups, GROUP_COLOURS, strict=False))
+    traces = [_trace(bars, group, phase, colours[group]) for group in groups for phase in PHASES]
+    used = [phase for phase in PHASES if any(part.get(phase) for work in bars.values() for part in work.values())]
+    keys = [*(_key(group, colours[group]) for group in groups), *(_shade(phase) for phase in used)]
+    return {"data": [trace for trace in traces if any(trace["x"])] + keys, "layout": _layout(bars)}
+
+
+def largest(study: StudyReport) -> dict[str, Work]:
+    """What the run with the most FLOPs of each base model, and that of the proof, was spent on: name on the page -> work."""
+    if "flops_by_group" not in study.table:
+        return {}
+    noted = {run: json.loads(text) for run, text in zip(study.table["run"], study.table["flops_by_group"], strict=True)}
+    runs = {run.model: run for run in sorted(study.fitted, key=lambda run: run.flops[-1])}
+    named = {runs[model].name: noted[runs[model].run] for model in study.models if model in runs}
+    named |= {f"{run.name}, verification": noted[run.run] for run in study.proof}
+    return {name: work for name, work in named.items() if work}
+
+
+def total(work: Work) -> float:
+    return sum(sum(part.values()) for part in work.values())
+
+
+def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> dict[str, Any]:
+    """One segment of every bar, in per cent of the bar."""
+    flops = [work.get(group, {}).get(phase, 0.0) for work in bars.values()]
+    title, opacity = PHASES[phase]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": [100 * part / total(work) for part, work in zip(flops, bars.values(), strict=True)],
+        "y": [label(name) for name in bars],
+        "customdata": [words.flops(part) if part else "" for part in flops],
+        "name": f"{group}, {title}",
+        "legendgroup": group,
+        "showlegend": False,
+        "marker": {"color": faded(colour, opacity), "line": {"color": palette.PAPER, "width": 0.8}},
+        "hovertemplate": "%{fullData.name}<br>%{x:.1f} %, %{customdata} FLOPs<extra></extra>",
+    }
+
+
+def _key(group: str, colour: str) -> dict[str, Any]:
+    """A row of the legend; a click hides the group."""
+    return {"type": "bar", "x": [None], "y": [None], "name": group, "legendgroup": group, "marker": {"color": colour}}
+
+
+def _shade(phase: str) -> dict[str, Any]:
+    title, opacity = PHASES[phase]
+    return {
+        "type": "bar",
+        "x": [None],
+        "y": [None],
+        "name": title,
+        "legend": "legend2",
+        "marker": {"color": faded(SOFT, opacity)},
+    }
+
+
+def _layout(bars: Mapping[str, Work]) -> dict[str, Any]:
+    height = 40 * len(bars)
+    layout = palette.layout(
+        palette.axis("share of the run's FLOPs", range=[0, 100], ticksuffix=" %"),
+        palette.axis("", autorange="reversed", showline=False, ticks="", showgrid=False),
+        height=height + 76 + 52,
+        barmode="stack",
+        bargap=0.3,
+        legend=palette.legend(1 + 32 / height),
+        legend2=palette.legend(1 + 6 / height, traceorder="normal", itemclick=False, itemdoubleclick=False),
+        annotations=[_sum(name, work) for name, work in bars.items()],
+    )
+    layout["margin"] |= {"t": 76, "r": 96}
+    return layout
+
+
+def _sum(name: str, work: Work) -> dict[str, Any]:
+    """The whole bar in FLOPs, to its right."""
+    place = {"xref": "paper", "x": 1, "xanchor": "left", "xshift": 8, "y": label(name), "showarrow": False}
+    return {**place, "text": words.flops(total(work)), "font": {"size": 12, "color": SOFT}}

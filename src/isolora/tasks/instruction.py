@@ -1,0 +1,89 @@
+"""Instruction: any data set through a prompt template; only the completion is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jinja2 import DictLoader, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
+from jinja2.sandbox import SandboxedEnvironment
+from pydantic import BaseModel, Field
+
+from isolora.errors import ConfigError, DataError, unknown
+from isolora.metrics.rouge import rouge_scores
+from isolora.tasks._base import Batches, Examples
+from isolora.tasks._pairs import Pair
+from isolora.tasks._prompted import Prompted, PromptedSettings
+from isolora.tasks._rows import checked
+from isolora.tasks._templates import FAILURES, Template
+
+
+def _text(value: Any) -> Any:
+    """What stands in a prompt for a field's value."""
+    if isinstance(value, list | dict):
+        raise TypeError(f"a field holds {type(value).__name__}, not text; name a part of it, such as field[0]")
+    return "" if value is None else value
+
+
+JINJA = SandboxedEnvironment(loader=DictLoader({}), undefined=StrictUndefined, finalize=_text)
+
+
+class InstructionSettings(PromptedSettings):
+    template: Template = Field("{{ prompt }}", description="prompt in Jinja over the data's columns, or a file that holds it")
+    completion: Template = Field("{{ completion }}", description="what the answer should be, likewise")
+
+
+class Instruction(Prompted):
+    """A column `task`, where there is one, says which of several tasks a row is of; each is scored on its own too."""
+
+    name: ClassVar[str] = "instruction"
+    Settings: ClassVar[type[BaseModel]] = InstructionSettings
+    columns: ClassVar[Mapping[str, bool]] = {"prompt": False, "completion": False, "task": False}
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        pair = self._pair(row)
+        if not pair.question.strip():
+            return "the prompt is empty"
+        return "" if pair.completion.strip() else "the completion is empty"
+
+    def pairs(self, documents: Any) -> list[Pair]:
+        return [self._pair(row) for row in checked(self, documents)]
+
+    def _pair(self, row: Mapping[str, Any]) -> Pair:
+        return Pair("", filled("template", self.settings.template, row), filled("completion", self.settings.completion, row))
+
+    def prompt(self, text: str) -> Pair:
+        return Pair("", text)
+
+    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """Exact match (0..1) up to white space around a text, and ROUGE."""
+        pairs = zip(references, predictions, strict=True)
+        exact = float(np.mean([reference.strip() == prediction.strip() for reference, prediction in pairs]))
+        return {"exact_match": exact} | rouge_scores(references, predictions)
+
+    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+        rows, references, predictions = self.generated(model, examples, documents, tokenizer)
+        scores = self.rate(references, predictions)
+        names = documents.fields.get("task")
+        for name in sorted({names[row] for row in rows}) if names else ():
+            own = [place for place, row in enumerate(rows) if names[row] == name]
+            rated = self.rate([references[place] for place in own], [predictions[place] for place in own])
+            scores |= {f"{name}/{measure}": value for measure, value in rated.items()}
+        return scores
+
+
+def filled(setting: str, template: str, row: Mapping[str, Any]) -> str:
+    """The template with a row's fields in it. Raises ConfigError or DataError, naming the setting, where that cannot be."""
+    try:
+        return JINJA.from_string(template).render(row)
+    except TemplateSyntaxError as failure:
+        raise ConfigError(f"task.{setting}: line {failure.lineno}: {failure.message}") from None
+    except UndefinedError as failure:
+        missing = sorted(meta.find_undeclared_variables(JINJA.parse(template)) - row.keys())
+        raise DataError(f"task.{setting}: {unknown('field', missing[0], row) if missing else failure}") from None
+    except FAILURES as failure:
+        raise ConfigError(f"task.{setting}: {failure}") from None
+
+
+task = Instruction()

@@ -1,0 +1,119 @@
+"""Direct preference optimisation: a chosen answer over a rejected one (Rafailov et al. 2305.18290)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from isolora.tasks._base import Batch, Batches, Examples, Loss, Task
+from isolora.tasks._causal import causal_class, causal_logits
+from isolora.tasks._chat import answered, flaw, shared, template_of
+from isolora.tasks._pairs import Pair, decoder_examples, decoder_prompts
+from isolora.tasks._rows import checked, empty
+from isolora.tasks._templates import Template
+
+
+class PreferenceSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    beta: float = Field(0.1, gt=0, description="how dearly a distance from the base is paid for")
+    loss_type: Literal["sigmoid", "ipo"] = Field("sigmoid", description="sigmoid: DPO; ipo: squared (Azar et al. 2310.12036)")
+    max_completion_tokens: int = Field(256, ge=1, description="longest answer in tokens")
+    template: Template | None = Field(
+        None, description="chat template in Jinja, or a file that holds it; the tokenizer's when absent"
+    )
+
+
+class Preference(Task):
+    """`values` are log-probabilities [rows, 2] of the chosen and the rejected answer under the bare base."""
+
+    name: ClassVar[str] = "preference"
+    Settings: ClassVar[type[BaseModel]] = PreferenceSettings
+    columns: ClassVar[Mapping[str, bool]] = {"prompt": False, "chosen": True, "rejected": True}
+    uses_reference: ClassVar[bool] = True
+    mean_over: ClassVar[str] = "examples"
+
+    @property
+    def second(self) -> str | None:
+        return "rejected"
+
+    def auto_class(self, architecture: Any) -> str:
+        return causal_class(architecture)
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        if not isinstance(row["chosen"], list):
+            return empty(row, "chosen", "rejected", *(["prompt"] if "prompt" in row else []))
+        sides = ("chosen", "rejected")
+        found = [flaw([*(row.get("prompt") or []), *(row[side] or [])], side) for side in sides]
+        return next(filter(None, found), "chosen equals rejected" if row["chosen"] == row["rejected"] else "")
+
+    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+        template, room = template_of(self.settings.template, tokenizer), self.settings.max_completion_tokens
+        pairs = [sides(row, tokenizer, template) for row in checked(self, documents)]
+        chosen, rejected = (decoder_examples(side, tokenizer, max_length, room) for side in zip(*pairs, strict=True))
+        return replace(chosen, second=rejected)
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        gains = self._gains(model, batch)
+        if self.settings.loss_type == "ipo":
+            gains = gains / label_counts(batch)  # per token, as the authors advised TRL
+            losses = (gains[:, 0] - gains[:, 1] - 1 / (2 * self.settings.beta)) ** 2
+        else:
+            losses = -logsigmoid(self.settings.beta * (gains[:, 0] - gains[:, 1]))
+        return Loss((losses * batch.row_weights).sum(), losses.detach())
+
+    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+        return decoder_prompts([Pair("", text)], tokenizer, room)[0]
+
+    def reference(self, model: Any, batch: Batch) -> Tensor:
+        assert batch.second is not None
+        return torch.stack([log_probabilities(model, batch), log_probabilities(model, batch.second)], 1)
+
+    def _gains(self, model: Any, batch: Batch) -> Tensor:
+        """How much likelier both answers [rows, 2] are than under the base, in nats."""
+        assert batch.values is not None
+        return self.reference(model, batch) - batch.values
+
+    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+        """Rewards are beta times the gain in log-probability over the base; ties count as wrong."""
+        gains = torch.cat([self._gains(model, batch) for _, batch in batches()])
+        chosen, rejected = (self.settings.beta * gains.double()).T
+        return {
+            "reward_accuracy": float((chosen > rejected).double().mean()),
+            "reward_margin": float((chosen - rejected).mean()),
+            "chosen_reward": float(chosen.mean()),
+            "rejected_reward": float(rejected.mean()),
+        }
+
+
+def sides(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[Pair, Pair]:
+    """Chosen and rejected answer, each behind its prompt; turns that both open with are the prompt where none is given."""
+    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
+    if isinstance(chosen, str):
+        return Pair("", prompt or "", chosen), Pair("", prompt or "", rejected)
+    if prompt is None:
+        start = shared(chosen, rejected)
+        prompt, chosen, rejected = chosen[:start], chosen[start:], rejected[start:]
+    return answered(prompt, chosen, tokenizer, template), answered(prompt, rejected, tokenizer, template)
+
+
+def log_probabilities(model: Any, batch: Batch) -> Tensor:
+    """Of each row's labelled tokens together: [rows], in nats."""
+    losses = cross_entropy(causal_logits(model, batch).float(), batch.targets, reduction="none")
+    return -losses.new_zeros(len(batch.row_weights)).index_add(0, batch.target_rows, losses)
+
+
+def label_counts(batch: Batch) -> Tensor:
+    """Labelled tokens [rows, 2] of both answers."""
+    assert batch.second is not None
+    none = batch.row_weights.new_zeros(len(batch.row_weights))  # bincount is unknown to the meta device
+    sides = (batch.target_rows, batch.second.target_rows)
+    return torch.stack([none.index_add(0, rows, none.new_ones(len(rows))) for rows in sides], 1)
+
+
+task = Preference()

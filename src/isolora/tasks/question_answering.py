@@ -1,0 +1,210 @@
+"""Extractive question answering: where in a text its answer stands, if it does (SQuAD, 1606.05250 and 1806.03822)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING as QUESTION_HEADS
+from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING as TOKEN_HEADS
+
+from isolora.errors import ConfigError, DataError
+from isolora.metrics.squad import squad_scores, squad_v2_scores
+from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks._classes import class_options
+from isolora.tasks._head import head_class, inputs, joined
+from isolora.tasks._rows import checked, empty
+from isolora.tasks._windows import Window, windows
+
+START, END = 1, 2
+"""Labels of the answer's first and last token; their sum where one token is both."""
+
+
+class QuestionAnsweringSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    overlap: float = Field(0.33, ge=0, lt=1, description="share of a long context's window that the next window sees again")
+    max_question_tokens: int = Field(64, ge=1, description="where longer questions are cut, in tokens")
+    max_answer_tokens: int = Field(30, ge=1, description="longest answer that is considered, in tokens")
+
+
+class Reading(NamedTuple):
+    """A question and its context as tokens.
+
+    offsets: (first character, character after the last) of each of the context's tokens; answer: (first token, token after the
+    last) of the first true answer, None where there is none.
+    """
+
+    question: list[int]
+    context: list[int]
+    offsets: list[tuple[int, int]]
+    answer: Window | None
+
+
+class Answer(NamedTuple):
+    """A predicted answer: its logit, that of there being none, its first character and the character after its last."""
+
+    logit: float
+    none: float
+    span: tuple[int, int]
+
+
+class QuestionAnswering(Task):
+    """A question and a window of its context; an answer that is not wholly in the window is at its first token."""
+
+    name: ClassVar[str] = "question-answering"
+    Settings: ClassVar[type[BaseModel]] = QuestionAnsweringSettings
+    columns: ClassVar[Mapping[str, bool]] = {"id": False, "question": True, "context": True, "answers": True}
+    new_head: ClassVar[bool] = True
+    mean_over: ClassVar[str] = "examples"
+
+    def auto_class(self, architecture: Any) -> str:
+        """A token head of two classes is the same model as a question head; it stands in where transformers' own leaves a
+        checkpoint's body unread, as Llama's and Qwen's do, or has no body apart, as T5's."""
+        name = head_class("QuestionAnswering", architecture)
+        own, token = (mapping.get(type(architecture), None) for mapping in (QUESTION_HEADS, TOKEN_HEADS))
+        if not own or not token or (own.base_model_prefix == token.base_model_prefix and not architecture.is_encoder_decoder):
+            return name
+        return head_class("TokenClassification", architecture)
+
+    def model_options(self) -> dict[str, Any]:
+        return class_options(("start", "end"))
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        if problem := empty(row, "question", "context"):
+            return problem
+        answers = row["answers"] or {"text": [], "answer_start": []}
+        if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
+            return f'answers is no {{"text": [...], "answer_start": [...]}} (question: {row["question"]!r})'
+        for text, start in zip(answers["text"], answers["answer_start"], strict=False):
+            if not text.strip() or row["context"][start : start + len(text)] != text:
+                return f"answer {text!r} is not at character {start} of its context (question: {row['question']!r})"
+        return ""
+
+    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+        frame, second_kind = pair_frame(tokenizer)
+        rows, numbers, seconds = [], [], []
+        for number, reading in enumerate(self._readings(documents, tokenizer)):
+            head = [*frame[0], *reading.question, *frame[1]]
+            for start, stop in windows(len(reading.context), max_length - len(head) - len(frame[2]), self.settings.overlap):
+                ids = [*head, *reading.context[start:stop], *frame[2]]
+                rows.append((ids, _labels(len(ids), _within(reading.answer, start, stop, len(head)))))
+                numbers.append(number)
+                seconds.append([len(head)])
+        values = np.array(seconds, np.float32) if second_kind else None
+        return Examples.of(rows, documents=np.array(numbers), values=values)
+
+    def _readings(self, documents: Any, tokenizer: Any) -> Iterator[Reading]:
+        if not tokenizer.is_fast:
+            raise ConfigError("model: question answering needs a fast tokenizer (tokenizer.json)")
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        rows = list(checked(self, documents))
+        questions = tokenizer(joined(tokenizer, [row["question"].strip() for row in rows]), **options)["input_ids"]
+        contexts = tokenizer([row["context"] for row in rows], return_offsets_mapping=True, **options)
+        for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
+            context, offsets = contexts["input_ids"][number], contexts["offset_mapping"][number]
+            if not context:
+                raise DataError(f"data: the context of {row['question']!r} gives no token with this tokenizer")
+            yield Reading(question[: self.settings.max_question_tokens], context, offsets, _answer(row["answers"], offsets))
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        """Mean of the cross-entropies of start and end over a window's tokens."""
+        rows = torch.zeros(len(batch.lengths), device=batch.lengths.device)
+        for label, logits in zip((START, END), span_logits(model, batch), strict=True):
+            here = torch.zeros_like(logits).flatten().index_put((batch.positions,), (batch.targets // label % 2).float())
+            rows = rows - torch.where(here.view_as(logits) > 0, logits.log_softmax(1), 0.0).sum(1) / 2
+        return Loss((rows * batch.row_weights).sum(), rows.detach())
+
+    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+        """f1 and exact match; where some questions have no answer, v2's scores, in which one is given when it beats none."""
+        logits: dict[int, NDArray[np.float32]] = {}
+        for indices, batch in batches():
+            both = torch.stack(span_logits(model, batch), 1).cpu().numpy()
+            logits |= {int(i): both[row, :, : examples.lengths[i]] for row, i in enumerate(indices)}
+        found = list(self._answers(logits, documents, tokenizer))
+        wanted = [list((answers or {}).get("text", [])) for answers in documents.fields["answers"]]
+        predicted = [context[slice(*answer.span)] for context, answer in zip(documents.fields["context"], found, strict=True)]
+        if all(wanted):
+            scores = squad_scores(wanted, predicted)
+        else:
+            scores = squad_v2_scores(wanted, predicted, np.array([answer.none - answer.logit for answer in found]))
+        return {"f1": scores.pop("f1"), **scores}
+
+    def _answers(self, logits: Mapping[int, NDArray[np.float32]], documents: Any, tokenizer: Any) -> Iterator[Answer]:
+        """For each document the best answer in any of its windows. logits [2, tokens] of every window, in their order."""
+        frame, _ = pair_frame(tokenizer)
+        number = 0
+        for reading in self._readings(documents, tokenizer):
+            head = len(frame[0]) + len(reading.question) + len(frame[1])
+            room = logits[number].shape[1] - head - len(frame[2])  # the first window of a long context is full
+            answers = []
+            for start, stop in windows(len(reading.context), room, self.settings.overlap):
+                own = logits[number][:, head : head + stop - start]
+                first, last = best_span(own[0], own[1], self.settings.max_answer_tokens)
+                span = (reading.offsets[start + first][0], reading.offsets[start + last][1])
+                answers.append(Answer(float(own[0, first] + own[1, last]), float(logits[number][:, 0].sum()), span))
+                number += 1
+            yield max(answers)._replace(none=min(answer.none for answer in answers))
+
+
+def pair_frame(tokenizer: Any) -> tuple[list[list[int]], bool]:
+    """Special tokens before, between and behind two texts, and whether the tokenizer marks the second text's tokens."""
+    probe = tokenizer("a", "b")
+    parts: list[list[int]] = [[], [], []]
+    behind = 0
+    for entry, text in zip(probe["input_ids"], probe.sequence_ids(), strict=True):
+        if text is None:
+            parts[behind].append(entry)
+        else:
+            behind = text + 1
+    return parts, 1 in probe.get("token_type_ids", ())
+
+
+def span_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits of start and of end [rows, length], padding ruled out, and virtual tokens in front left out."""
+    given = inputs(batch)
+    outputs, padding = model(**given), given["attention_mask"] == 0
+    both = outputs.logits.unbind(-1) if "logits" in outputs else (outputs.start_logits, outputs.end_logits)
+    start, end = (logits[:, -padding.shape[1] :].float().masked_fill(padding, -torch.inf) for logits in both)
+    return start, end
+
+
+def best_span(start: NDArray[np.float32], end: NDArray[np.float32], longest: int) -> tuple[int, int]:
+    """First and last token of the likeliest span of at most `longest` tokens, from logits [tokens] of start and of end."""
+    sums = start[:, None] + end
+    allowed = np.triu(np.ones(sums.shape, bool)) & ~np.triu(np.ones(sums.shape, bool), longest)
+    first, last = np.unravel_index(np.where(allowed, sums, -np.inf).argmax(), sums.shape)
+    return int(first), int(last)
+
+
+def _answer(answers: Any, offsets: Sequence[tuple[int, int]]) -> Window | None:
+    """First token of the first answer and the token after its last; None where the tokenizer leaves none."""
+    if not answers or not answers["text"]:
+        return None
+    start = answers["answer_start"][0]
+    stop = start + len(answers["text"][0])
+    inside = [place for place, (first, last) in enumerate(offsets) if first < stop and last > start]
+    return (inside[0], inside[-1] + 1) if inside else None
+
+
+def _within(answer: Window | None, start: int, stop: int, head: int) -> Window | None:
+    """The answer's places in a window that shows the context's tokens from `start` to `stop` behind `head` others."""
+    if answer is None or answer[0] < start or answer[1] > stop:
+        return None
+    return answer[0] - start + head, answer[1] - start + head
+
+
+def _labels(tokens: int, answer: Window | None) -> list[int]:
+    """Labels of a window's tokens. answer: as places in the window; None where it is not in it."""
+    first, stop = answer or (0, 1)
+    labels = [0] * tokens
+    labels[first] += START
+    labels[stop - 1] += END
+    return [label or IGNORED for label in labels]
+
+
+task = QuestionAnswering()

@@ -1,0 +1,143 @@
+"""Sequence classification and regression: one class or one number for a text, or for a pair of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from isolora.cross_entropy import from_logits
+from isolora.errors import DataError, unknown
+from isolora.metrics.classification import glue_scores, scores
+from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks._classes import Classes, class_names, class_options
+from isolora.tasks._head import head_class, inputs, joined
+from isolora.tasks._rows import checked, empty
+
+
+class SequenceClassificationSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    glue: Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"] | None = Field(
+        None, description="score by this GLUE task's metrics (f1 is that of the second class); accuracy and macro F1 when absent"
+    )
+    labels: list[str] = Field([], description="all classes in their order; when empty, those of the training documents")
+
+
+class SequenceClassification(Task):
+    """Labels are text, whole numbers or yes and no; numbers with a point make it a regression, which has no classes."""
+
+    name: ClassVar[str] = "sequence-classification"
+    Settings: ClassVar[type[BaseModel]] = SequenceClassificationSettings
+    columns: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
+    new_head: ClassVar[bool] = True
+    labels_per_row: ClassVar[int | None] = 1
+
+    def auto_class(self, architecture: Any) -> str:
+        return head_class("SequenceClassification", architecture)
+
+    def model_options(self) -> dict[str, Any]:
+        if not self.labels:
+            return {**class_options(("value",)), "problem_type": "regression"}
+        return {**class_options(self.labels), "problem_type": "single_label_classification"}
+
+    def find_labels(self, documents: Any) -> list[str]:
+        found = {label for label in documents.fields["label"] if label is not None}
+        if any(isinstance(label, float) for label in found):
+            return []
+        named = self.settings.labels or class_names(documents.table, "label") or [str(label) for label in sorted(found)]
+        if len(named) < 2:
+            raise DataError(f"data: all training documents have the label {', '.join(named)}; there is nothing to tell apart")
+        return list(named)
+
+    @cached_property
+    def _classes(self) -> Classes:
+        return Classes(self.labels)
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        label = row["label"]
+        if problem := empty(row, *(name for name in ("text", "text_pair") if name in row)):
+            return problem
+        if label is None:
+            return "label holds nothing"
+        if isinstance(label, float):
+            return "" if math.isfinite(label) and label != IGNORED else f"label {label} is no number to learn"
+        known = not self.labels or self._classes.number(label) is not None
+        return "" if known else f"{unknown('label', str(label), self.labels)}; task.labels can name them all"
+
+    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+        """The label is at the last token, where decoders are asked for it; other heads look where they do."""
+        rows = list(checked(self, documents))
+        texts, pairs = [row["text"] for row in rows], None
+        if "text_pair" in rows[0]:
+            texts, pairs = joined(tokenizer, texts), [row["text_pair"] for row in rows]
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, split_special_tokens=True, verbose=False)
+        labels = [self._classes.number(row["label"]) if self.labels else float(row["label"]) for row in rows]
+        return Examples.of(
+            [(ids, [IGNORED] * (len(ids) - 1) + [label]) for ids, label in zip(encoded["input_ids"], labels, strict=True)],
+            values=_second_texts(encoded.get("token_type_ids")),
+        )
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        outputs, weights = class_scores(model, batch), batch.row_weights[batch.target_rows]
+        if self.labels:
+            objective, losses = from_logits(outputs, batch.targets, weights)
+            return Loss.of(objective, losses, batch)
+        squares = (outputs[:, 0].float() - batch.targets.float()) ** 2
+        return Loss.of((squares * weights).sum(), squares.detach(), batch)
+
+    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+        predicted = np.zeros(len(examples), np.int64 if self.labels else np.float64)
+        for indices, batch in batches():
+            outputs = class_scores(model, batch).float().cpu().numpy()
+            predicted[indices] = outputs.argmax(-1) if self.labels else outputs[:, 0]
+        true = examples.labels[examples.starts[1:] - 1]
+        if self.settings.glue:
+            return glue_scores(self.settings.glue, true, predicted)
+        return scores(("accuracy", "f1_macro") if self.labels else ("pearson", "spearman"), true, predicted)
+
+
+def _second_texts(kinds: list[list[int]] | None) -> Any:
+    """Where each pair's second text begins [examples, 1], for tokenizers that tell the two apart."""
+    if not kinds or not any(1 in row for row in kinds):
+        return None
+    return np.array([[row.index(1) if 1 in row else len(row)] for row in kinds], np.float32)
+
+
+def class_scores(model: Any, batch: Batch) -> Tensor:
+    """Logits [rows, classes].
+
+    A decoder's head scores every token, and transformers keeps the last that is not the configuration's padding: none may be set,
+    it may equal the end of the text, and virtual tokens confuse it. So such scores are taken from the head itself.
+    """
+    kept: list[Tensor] = []
+    heads = [getattr(model, name) for name in ("score", "classifier") if hasattr(model, name)]
+    handles = [head.register_forward_hook(lambda _head, _inputs, outputs: kept.append(outputs)) for head in heads]
+    try:
+        with some_padding(model.config.get_text_config()):
+            logits: Tensor = model(**inputs(batch)).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not kept or kept[-1].dim() == 2:
+        return logits
+    return kept[-1][:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
+
+
+@contextmanager
+def some_padding(config: Any) -> Iterator[None]:
+    """A padding id for the moment where none is set, without which decoders refuse more than one row."""
+    before = config.pad_token_id
+    config.pad_token_id = 0 if before is None else before
+    try:
+        yield
+    finally:
+        config.pad_token_id = before
+
+
+task = SequenceClassification()

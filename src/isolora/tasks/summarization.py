@@ -1,0 +1,42 @@
+"""Summarization: a document in, a short text out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from isolora.metrics.rouge import rouge_scores
+from isolora.tasks._pairs import Pair
+from isolora.tasks._prompted import Prompted, PromptedSettings
+from isolora.tasks._rows import checked, empty
+
+
+class SummarizationSettings(PromptedSettings):
+    prefix: str = Field("", description="what stands before a document, such as T5's 'summarize: '")
+    suffix: str | None = Field(None, description="what stands behind it; when absent, TL;DR: for decoders and nothing for others")
+
+
+class Summarization(Prompted):
+    name: ClassVar[str] = "summarization"
+    Settings: ClassVar[type[BaseModel]] = SummarizationSettings
+    columns: ClassVar[Mapping[str, bool]] = {"document": True, "summary": True}
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        return empty(row, "document", "summary")
+
+    def pairs(self, documents: Any) -> list[Pair]:
+        return [self.prompt(row["document"])._replace(completion=row["summary"]) for row in checked(self, documents)]
+
+    def prompt(self, text: str) -> Pair:
+        absent = "" if self.second else "\n\nTL;DR:"  # Radford et al. 2019, section 3.6
+        return Pair(self.settings.prefix + text, absent if self.settings.suffix is None else self.settings.suffix)
+
+    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """ROUGE, the longest common subsequence first: it is the one that word order counts in."""
+        scores = rouge_scores(references, predictions)
+        return {name: scores[name] for name in ("rougeL", "rougeLsum", "rouge1", "rouge2")}
+
+
+task = Summarization()

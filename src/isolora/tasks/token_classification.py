@@ -1,0 +1,168 @@
+"""Token classification: a tag for every word, entities as BIO tags (Ramshaw and Marcus cmp-lg/9505040)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, groupby
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from isolora.cross_entropy import from_logits
+from isolora.errors import ConfigError, DataError, unknown
+from isolora.metrics.entities import entity_scores
+from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks._classes import Classes, class_names, class_options
+from isolora.tasks._head import head_class, inputs
+from isolora.tasks._pairs import frame
+from isolora.tasks._rows import checked
+from isolora.tasks._windows import seams, windows
+
+MAIN_SCORES = ("f1", "precision", "recall", "token_f1")
+
+
+class TokenClassificationSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    scheme: Literal["bio", "io"] = Field("bio", description="io: tags are bare types, and equal neighbours are one entity")
+    labels: list[str] = Field(
+        [], description="names of tags that the data gives as numbers; when empty, those that the file names"
+    )
+    overlap: float = Field(0.25, ge=0, lt=1, description="share of a long text's window that the next window sees again")
+
+
+class TokenClassification(Task):
+    """Every word is asked for once: at its first token, in the window where it has most context."""
+
+    name: ClassVar[str] = "token-classification"
+    Settings: ClassVar[type[BaseModel]] = TokenClassificationSettings
+    columns: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True}
+    new_head: ClassVar[bool] = True
+
+    def auto_class(self, architecture: Any) -> str:
+        return head_class("TokenClassification", architecture)
+
+    def model_options(self) -> dict[str, Any]:
+        return class_options(self.labels)
+
+    def find_labels(self, documents: Any) -> list[str]:
+        """All tags in their order where they are named, else O and the two tags of every type that occurs."""
+        named = self.settings.labels or class_names(documents.table, "tags")
+        if named:
+            return [self._bio(name) for name in named]
+        found = {self._bio(tag) for tags in documents.fields["tags"] for tag in tags or ()}
+        types = sorted({tag[2:] for tag in found} - {""})
+        return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in ("I" if self.settings.scheme == "io" else "BI"))]
+
+    def _bio(self, tag: Any) -> str:
+        """A tag by its name in BIO."""
+        if not isinstance(tag, str):
+            raise DataError(f"data: tags such as {tag!r} have no names in this file; give them in task.labels, in their order")
+        if self.settings.scheme == "io":
+            return tag if tag == "O" else f"I-{tag}"
+        if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
+            raise DataError(f"data: tag {tag!r} is not BIO (valid: O, B-TYPE, I-TYPE; for bare types set task.scheme=io)")
+        return tag
+
+    @cached_property
+    def _classes(self) -> Classes:
+        return Classes(self.labels)
+
+    def _number(self, tag: Any) -> int | None:
+        bare = self.settings.scheme == "io" and isinstance(tag, str) and tag != "O"
+        return self._classes.number(f"I-{tag}" if bare else tag)
+
+    def problem(self, row: Mapping[str, Any]) -> str:
+        tokens, tags = row["tokens"] or [], row["tags"] or []
+        if not tokens:
+            return "tokens is empty"
+        if len(tokens) != len(tags):
+            return f"{len(tokens)} tokens but {len(tags)} tags ({' '.join(map(str, tokens))[:40]} ...)"
+        if not all(isinstance(token, str) for token in tokens):
+            return "tokens holds something that is not text"
+        strange = next((tag for tag in tags if self._number(tag) is None), None) if self.labels else None
+        return "" if strange is None else unknown("tag", str(strange), self.labels)
+
+    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+        before, after = frame(tokenizer)
+        room = max_length - len(before) - len(after)
+        rows, numbers = [], []
+        for number, (ids, labels) in enumerate(self._labelled(documents, tokenizer)):
+            cut = windows(len(ids), room, self.settings.overlap)
+            for (start, stop), (first, last) in zip(cut, seams(cut), strict=True):
+                asked = [label if first <= place < last else IGNORED for place, label in enumerate(labels[start:stop], start)]
+                rows.append(([*before, *ids[start:stop], *after], [*[IGNORED] * len(before), *asked, *[IGNORED] * len(after)]))
+                numbers.append(number)
+        return Examples.of(rows, documents=np.array(numbers))
+
+    def _labelled(self, documents: Any, tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+        """Token ids of each document without special tokens, and the tag of each word at its first one."""
+        if not tokenizer.is_fast:
+            raise ConfigError("model: token classification needs a fast tokenizer (tokenizer.json)")
+        texts, tags = zip(*(whole_words(row["tokens"], row["tags"]) for row in checked(self, documents)), strict=True)
+        # Each word with the space in front of it that byte-level tokenizers take for a part of it
+        spaced = [[f" {word}" for word in words] for words in texts]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        encoded = tokenizer(spaced, is_split_into_words=True, **options)
+        for number, words in enumerate(texts):
+            pieces: list[list[int]] = [[] for _ in words]
+            for entry, word in zip(encoded["input_ids"][number], encoded.word_ids(number), strict=True):
+                pieces[word].append(entry)
+            pieces = [piece or _unknown(tokenizer, word) for piece, word in zip(pieces, words, strict=True)]
+            labels: list[list[Any]] = [
+                [self._number(tag), *[IGNORED] * (len(piece) - 1)] for tag, piece in zip(tags[number], pieces, strict=True)
+            ]
+            yield list(chain.from_iterable(pieces)), list(chain.from_iterable(labels))
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        rows = _logits(model, batch)
+        objective, losses = from_logits(rows, batch.targets, batch.row_weights[batch.target_rows])
+        return Loss.of(objective, losses, batch)
+
+    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+        predicted = np.full(len(examples.labels), IGNORED)
+        for indices, batch in batches():
+            columns = batch.positions % batch.input_ids.shape[1]
+            places = examples.starts[indices[batch.target_rows.cpu()]] + columns.cpu().numpy()
+            predicted[places] = _logits(model, batch).argmax(-1).cpu().numpy()
+        scores = entity_scores(self._sentences(examples, examples.labels), self._sentences(examples, predicted))
+        return {name: scores.pop(name) for name in MAIN_SCORES} | scores
+
+    def _sentences(self, examples: Examples, classes: NDArray[Any]) -> list[list[str]]:
+        """Tags of the words of each document, its windows put together."""
+        assert examples.documents is not None
+        document = np.repeat(examples.documents, examples.lengths)
+        asked = examples.labels != IGNORED
+        pairs = zip(document[asked], classes[asked], strict=True)
+        return [[self.labels[tag] for _, tag in group] for _, group in groupby(pairs, key=lambda pair: pair[0])]
+
+
+def _logits(model: Any, batch: Batch) -> Any:
+    """Logits [labels, classes] at labelled positions; virtual tokens that a method puts in front are passed over."""
+    logits = model(**inputs(batch)).logits[:, -batch.input_ids.shape[1] :]
+    return logits.flatten(0, 1).index_select(0, batch.positions)
+
+
+def whole_words(tokens: Sequence[str], tags: Sequence[Any]) -> tuple[list[str], list[Any]]:
+    """Words and their tags; pieces of words (`##ing`, as BERT cuts them) join the word before and leave their tags behind."""
+    words: list[str] = []
+    kept: list[Any] = []
+    for token, tag in zip(tokens, tags, strict=True):
+        if words and token.startswith("##") and token != "##":
+            words[-1] += token[2:]
+        else:
+            words.append(token)
+            kept.append(tag)
+    return words, kept
+
+
+def _unknown(tokenizer: Any, word: str) -> list[int]:
+    """A token for a word that gives none, such as a lone control character."""
+    if tokenizer.unk_token_id is None:
+        raise DataError(f"data: the word {word!r} gives no token with this tokenizer")
+    return [tokenizer.unk_token_id]
+
+
+task = TokenClassification()

@@ -1,0 +1,97 @@
+"""Forgetting: measured against the bare base, at every point, and fought by mixing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig
+from isolora.errors import ConfigError, DataError
+from isolora.evaluation.forget import forget
+from isolora.store import Store
+from isolora.training import train
+from isolora.training.prepare import mixed_in, prepare, run_identity
+
+torch.set_num_threads(1)
+
+
+def a_run(folder: Path, mix: float | None = None, **changes: Any) -> RunConfig:
+    """A run on learnable texts that also measures texts of one other, unlearnable kind."""
+    config = tiny.from_files(folder, **changes)
+    rng = np.random.default_rng(3)
+    rows = [" ".join(f"w{entry}" for entry in rng.integers(2, 30, 9)) for _ in range(200)]
+    (folder / "other.txt").write_text("\n\n".join(rows))
+    other = str(folder / "other.txt")
+    parts = (MixConfig(source=other, share=mix),) if mix else ()
+    data = config.data.model_copy(update={"mix": parts})
+    return config.model_copy(update={"data": data, "forgetting": ForgettingConfig(sources=(other,), examples=20)})
+
+
+def test_every_point_says_what_is_forgotten(tmp_path: Path) -> None:
+    config = a_run(tmp_path, steps=60, evaluate_from=300)
+    ended = train(config, tmp_path / "out", quiet=True)
+    points = Store(tmp_path / "out").points()
+    assert len(points) > 2
+    lost = [point["forgetting"] for point in points]
+    [source] = config.forgetting.sources
+    assert lost == [json.loads(point["metrics"])[f"forgotten.{source}"] for point in points]
+    again = forget(ended["adapter"])
+    assert again["forgetting"] == pytest.approx(lost[-1], rel=1e-5)
+    assert again["sources"][source]["after"] - again["sources"][source]["before"] == pytest.approx(lost[-1], rel=1e-5)
+
+
+def test_nothing_learnt_is_nothing_forgotten(tmp_path: Path) -> None:
+    train(a_run(tmp_path, steps=2, learning_rate=1e-30), tmp_path / "out", quiet=True)
+    assert Store(tmp_path / "out").points()[-1]["forgetting"] == pytest.approx(0, abs=1e-6)
+
+
+def test_mixing_forgets_less(tmp_path: Path) -> None:
+    lost = {}
+    for name, mix in (("alone", None), ("mixed", 0.5)):
+        train(a_run(tmp_path, mix, steps=120), tmp_path / name, quiet=True)
+        lost[name] = Store(tmp_path / name).points()[-1]["forgetting"]
+    assert lost["mixed"] < lost["alone"]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_shares_are_of_the_examples(share: float, tmp_path: Path) -> None:
+    config = a_run(tmp_path, share)
+    alone = len(prepare(a_run(tmp_path)).train)
+    mixed = prepare(config)
+    assert (len(mixed.train) - alone) / len(mixed.train) == pytest.approx(share, abs=0.01)
+    assert len(mixed.held_out) == 5, "only the main source is measured"
+    assert run_identity(config) != run_identity(a_run(tmp_path))
+
+
+def test_what_is_measured_is_never_trained_on(tmp_path: Path) -> None:
+    config = a_run(tmp_path, 0.5)
+    [documents] = mixed_in(config)
+    [others] = prepare(config).others.values()
+    trained = {tuple(text.split()) for text in documents.texts}
+    held_out = {tuple(f"w{entry}" for entry in others.subset(np.array([i])).ids) for i in range(len(others))}
+    assert held_out
+    assert not trained & held_out
+
+
+def test_a_source_that_is_too_small_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.train_examples: \d+ asked for"):
+        prepare(a_run(tmp_path, 0.9))
+
+
+def test_shares_leave_something_to_the_source() -> None:
+    with pytest.raises(ValueError, match="the shares must leave some"):
+        DataConfig(mix=(MixConfig(source="a", share=0.6), MixConfig(source="b", share=0.4)))
+
+
+def test_a_model_without_a_language_head_is_refused(tmp_path: Path) -> None:
+    rows = [{"text": f"w{i % 7 + 2} w{i % 5 + 9}", "label": "ab"[i % 2]} for i in range(40)]
+    config = tiny.from_rows(tmp_path, "llama", "sequence-classification", rows)
+    with pytest.raises(ConfigError, match="forgetting: measured by a decoder's loss on texts"):
+        prepare(config.model_copy(update={"forgetting": ForgettingConfig()}))
+    assert config.task == TaskConfig(name="sequence-classification")

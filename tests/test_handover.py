@@ -1,0 +1,217 @@
+"""An adapter handed over: what others load, what is refused, and what they are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from isolora import adapters
+from isolora.config import MethodConfig, RunConfig, parse
+from isolora.errors import ConfigError, DataError
+from isolora.evaluation import evaluate
+from isolora.handover import EXPORTS, export
+from isolora.store import Store
+from isolora.training import train, train_stack
+from isolora.training.progress import Reporter
+
+torch.set_num_threads(1)
+# PEFT 0.21 asks transformers 5.23 for a property that the latter is about to rename.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+WORKING = {"selective": {"train": "norms"}}  # the tiny LLaMA has no biases
+PEFT_FOLDER = ["README.md", "adapter_config.json", "adapter_model.safetensors", "isolora.json"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, its adapter trained far enough to matter."""
+    folder = tmp_path_factory.mktemp("made")
+    ended = train(tiny.from_files(folder, steps=12, learning_rate=5e-2), folder / "out", quiet=True)
+    assert ended["state"] == "DONE"
+    return folder / "out"
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    """An adapter's folder to spoil."""
+    return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=tiny.ids()).logits
+
+
+def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def spoil(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / adapters.RECORD).read_text())
+    (folder / adapters.RECORD).write_text(json.dumps({**record, **changes}))
+
+
+def cut_off(configs: Sequence[RunConfig], folder: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that is killed after some steps."""
+    done: list[int] = []
+
+    def update(self: Reporter, *_: Any) -> None:
+        done.append(1)
+        if len(done) == steps:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reporter, "update", update)
+        with pytest.raises(KeyboardInterrupt):
+            train_stack(configs, Store(folder), "train", quiet=True)
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+
+
+def test_merged_export_is_a_plain_model(made: Path, tmp_path: Path) -> None:
+    place = export(made, "merged", tmp_path / "merged").folder
+    plain = AutoModelForCausalLM.from_pretrained(place)
+    difference = (logits(plain) - logits(adapters.load(made).base.model)).abs().max()
+    assert difference <= 1e-5
+    assert not [name for name in plain.state_dict() if "lora" in name]
+    assert AutoTokenizer.from_pretrained(place)("w5 nonsense")["input_ids"] == [5, 1]
+
+
+def test_peft_export_loads_in_peft(made: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    place = export(made, "peft", tmp_path / "peft").folder
+    assert sorted(path.name for path in place.iterdir()) == PEFT_FOLDER
+    theirs = PeftModel.from_pretrained(adapters.bare_base(made / "adapter").model, str(place))
+    assert (logits(theirs) - logits(adapters.load(made).base.model)).abs().max() <= 1e-5
+
+
+def test_exports_never_mix_with_what_is_there(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    for taken in (tmp_path / "full", tmp_path / "full" / "note"):
+        with pytest.raises(ConfigError, match="is not an empty folder") as caught:
+            export(made, "peft", taken)
+        one_line(caught)
+    assert (tmp_path / "full" / "note").read_text() == "mine"
+    export(made, "peft", tmp_path / "empty")
+    with pytest.raises(ConfigError, match="did you mean 'merged'"):
+        export(made, "merge", tmp_path / "new")
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_what_does_not_load_is_not_handed_over(to: str, copied: Path, tmp_path: Path) -> None:
+    (copied / "adapter_model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"no readable adapter_model\.safetensors") as caught:
+        export(copied, to, tmp_path / "out")
+    one_line(caught)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_in_the_record_lead_nowhere_else(copied: Path, tmp_path: Path) -> None:
+    """What is copied, read or written lies in the adapter's folder, whatever `files` and `run` say."""
+    (tmp_path / "secret").write_text("secret")
+    spoil(copied, run="../../escaped", files={"../secret": "0", "/etc/passwd": "0"})
+    place = export(copied, "peft", tmp_path / "deep" / "peft").folder
+    assert sorted(path.name for path in place.iterdir()) == PEFT_FOLDER
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "deep", "secret"]
+
+
+@pytest.mark.parametrize("changes", [{"metrics": 3}, {"verification": {"predicted": 1}}, {"origins": "hub"}, {"labels": 7}])
+def test_a_record_that_makes_no_card_is_one_line(changes: dict[str, Any], copied: Path, tmp_path: Path) -> None:
+    spoil(copied, **changes)
+    with pytest.raises(DataError, match=r"isolora\.json: ") as caught:
+        export(copied, "merged", tmp_path / "merged")
+    one_line(caught)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_every_export_has_a_card_of_its_own_kind(made: Path, tmp_path: Path) -> None:
+    found = {to: front_matter(export(made, to, tmp_path / to).folder)["library_name"] for to in EXPORTS}
+    assert found == {"merged": "transformers", "peft": "peft"}
+
+
+@pytest.mark.parametrize(
+    ("method", "to", "expected"),
+    [
+        ("bottleneck", "merged", "share the adapter's own folder"),
+        ("bottleneck", "peft", "share the adapter's own folder"),
+        ("selective", "peft", "use --to merged"),
+    ],
+)
+def test_what_a_method_cannot_do_is_one_line_with_the_way_that_works(method: str, to: str, expected: str, tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=2).model_copy(
+        update={"method": MethodConfig(name=method, **WORKING.get(method, {}))}
+    )
+    train(config, tmp_path / "out", quiet=True)
+    with pytest.raises(ConfigError, match=expected) as caught:
+        export(tmp_path / "out", to, tmp_path / "exported")
+    assert f"method {method}" in one_line(caught)
+    assert not (tmp_path / "exported").exists()
+
+
+def test_tensors_that_peft_does_not_read_are_not_handed_to_it(copied: Path, tmp_path: Path) -> None:
+    shutil.copy(copied / "adapter_model.safetensors", copied / "adapter_new_tokens.safetensors")
+    with pytest.raises(ConfigError, match=r"PEFT's format has no place for adapter_new_tokens\.safetensors; use --to merged"):
+        export(copied, "peft", tmp_path / "peft")
+
+
+def test_a_packaged_base_is_said_to_need_its_folder(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    from isolora.models import locate
+
+    config = parse(RunConfig, {"model": "nano-55k", "data": {"train_examples": 20, "eval_examples": 2}, "training": {"steps": 2}})
+    train(config, tmp_path / "out", quiet=True)
+    done = export(tmp_path / "out", "peft", tmp_path / "peft")
+    assert done.warnings == (
+        "PEFT cannot find the base nano-55k by its name: give it the folder isolora.models.locate('nano-55k')",
+    )
+    card = (done.folder / "README.md").read_text()
+    assert 'base = AutoModelForCausalLM.from_pretrained(locate("nano-55k"))' in card
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(locate("nano-55k"), dtype="float32"), done.folder)
+    assert (logits(theirs) - logits(adapters.load(tmp_path / "out").base.model)).abs().max() <= 1e-5
+
+
+def test_a_checkpoint_is_handed_over_with_the_loss_of_its_averaged_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is cut off after its second evaluation; its point of that step is the measure."""
+    config = tiny.from_files(tmp_path, steps=40, learning_rate=5e-2, evaluate_ratio=1.5)
+    cut_off([config], tmp_path / "out", 12, monkeypatch)
+    points = {point["step"]: point["loss"] for point in Store(tmp_path / "out").points()}
+    step = max(points)
+    done = export(tmp_path / "out", "peft", tmp_path / "peft", checkpoint=step)
+    _, record = adapters.read_record(done.folder)
+    assert (record["step"], record["loss"]) == (step, pytest.approx(points[step], abs=1e-12))
+    assert evaluate(done.folder)["loss"] == pytest.approx(points[step], abs=1e-6)
+    with pytest.raises(DataError, match=rf"no checkpoint of step 3 \(it has those of steps \d+, {step}\)") as caught:
+        export(tmp_path / "out", "peft", tmp_path / "other", checkpoint=3)
+    one_line(caught)
+
+
+def test_a_checkpoint_of_several_runs_needs_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny.from_files(tmp_path, steps=40, learning_rate=5e-2)
+    second = first.model_copy(update={"seed": 1})
+    cut_off([first, second], tmp_path / "out", 12, monkeypatch)
+    step = max(point["step"] for point in Store(tmp_path / "out").points())
+    names = [row["run"] for row in Store(tmp_path / "out").runs()]
+    with pytest.raises(DataError, match="--run: the checkpoint holds 2 runs; name one of") as caught:
+        export(tmp_path / "out", "merged", tmp_path / "merged", checkpoint=step)
+    assert all(name in one_line(caught) for name in names)
+    done = export(tmp_path / "out", "peft", tmp_path / "peft", checkpoint=step, run=names[1])
+    config, record = adapters.read_record(done.folder)
+    assert (record["run"], config.seed) == (names[1], 1)
+    assert record["loss"] == Store(tmp_path / "out").points(names[1])[-1]["loss"]
