@@ -53,6 +53,13 @@ PRICED = {
     **dict.fromkeys(("gpt2", "microsoft/DialoGPT-large", "bigscience/bloom-1b7", "huggyllama/llama-7b"), "causal-lm"),
     "mistralai/Mixtral-8x7B-Instruct-v0.1": "causal-lm",
 }
+MEASURED = """
+import json, resource, subprocess, sys
+answer = json.loads(subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True).stdout)
+own = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({**answer, "processor_seconds": own.ru_utime + own.ru_stime, "program_bytes": own.ru_maxrss * 1024}))
+"""
+"""A small process around the measured one, whose peak memory Linux would else start at what this one holds."""
 
 
 def run_of(model: str, method: str) -> RunConfig:
@@ -165,22 +172,13 @@ def compared(model: str, method: str) -> dict[str, Any]:
 
 def priced(model: str) -> dict[str, Any]:
     """`isolora cost` of LoRA on every linear layer for one step of one sequence, in a process of its own."""
+    program = str(Path(sys.executable).with_name("isolora"))
     words = [f"model={model}", f"task={PRICED[model]}", f"method.rank={RANK}", "batch=1", "length=512", "--json"]
     started = time.perf_counter()
-    program = str(Path(sys.executable).with_name("isolora"))
-    process = subprocess.Popen([program, "cost", *words], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    answer = json.load(process.stdout)
-    _, process.returncode, usage = os.wait4(process.pid, 0)  # of this child alone
-    kept = ("all_parameters", "trainable_parameters", "flops_per_token", "tokens")
-    own = {"seconds": time.perf_counter() - started, "processor_seconds": usage.ru_utime + usage.ru_stime}
-    return {
-        "model": model,
-        "task": PRICED[model],
-        **{name: answer[name] for name in kept},
-        **own,
-        "program_bytes": usage.ru_maxrss * 1024,
-    }
+    answer = json.loads(subprocess.check_output([sys.executable, "-c", MEASURED, program, "cost", *words]))
+    kept = ("all_parameters", "trainable_parameters", "flops_per_token", "tokens", "processor_seconds", "program_bytes")
+    seconds = time.perf_counter() - started
+    return {"model": model, "task": PRICED[model], **{name: answer[name] for name in kept}, "seconds": seconds}
 
 
 def table(rows: list[list[str]]) -> str:
@@ -190,11 +188,13 @@ def table(rows: list[list[str]]) -> str:
 
 
 def comparison(results: list[dict[str, Any]]) -> str:
-    rows = [["model", "method", "exact", "torch's counter", *RULES]]
+    """What is shown is each rule's FLOPs over the exact."""
+    rows = [["model", "method", "exact FLOPs", "torch's counter", *RULES]]
     for row in results:
-        ratios = [row["torch_counted_over_exact"], *row["rules_over_exact"].values()]
-        shown = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        rows.append([row["model"].split("/")[-1], row["method"], f"{row['exact_flops']:.3g}", *shown])
+        counted = row["torch_counted_over_exact"]
+        ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in row["rules_over_exact"].values()]
+        proof = "" if counted is None else f"{counted:.6f}"
+        rows.append([row["model"].split("/")[-1], row["method"], f"{row['exact_flops']:.4g}", proof, *ratios])
     return table(rows)
 
 

@@ -14,8 +14,8 @@ from test_speed import RATES
 
 from isolora import speed
 from isolora.store import Store
+from isolora.training import checks, train
 from isolora.training import run as running
-from isolora.training import train
 
 torch.set_num_threads(1)
 RUNS: dict[str, dict[str, Any]] = {
@@ -65,3 +65,16 @@ def test_a_wrong_ledger_and_a_slow_machine_are_told(
     told = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in told if "apart" in line] == ["step flops", "seconds"]
     assert json.loads((tmp_path / "out" / "adapter" / "isolora.json").read_text())["checks"] == found
+
+
+def test_a_step_that_cannot_be_rehearsed_ends_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: Any) -> Any:
+        raise RuntimeError("no rule for aten.bincount\nand a traceback")
+
+    monkeypatch.setattr(checks, "peak", fails)
+    ended = train(tiny.from_files(tmp_path, steps=3), tmp_path / "out", quiet=True)
+    assert ended["state"] == "DONE"
+    assert set(ended["checks"]) == {"flops", "step_flops"}
+    assert "not predicted: no rule for aten.bincount\n" in capsys.readouterr().err

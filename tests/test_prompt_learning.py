@@ -25,10 +25,14 @@ from transformers import (
 )
 
 from isolora import registry
+from isolora.config import DataConfig
 from isolora.errors import ConfigError
 from isolora.rehearsal import rehearse
+from isolora.store import DONE
 from isolora.tasks._base import IGNORED, Batch
+from isolora.training import train
 from isolora.training.loop import Stack
+from isolora.training.prepare import prepare
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -275,3 +279,15 @@ def test_adapted_layers_come_from_the_top() -> None:
     assert {name.split(".")[2] for name, parameter in ours.model.named_parameters() if parameter.requires_grad} == {"1"}
     with pytest.raises(ConfigError, match=r"method.layers: 3 is more than the model has \(2\)"):
         attached("llama-adapter", tiny.llama(), layers=3)
+
+
+def test_virtual_tokens_take_positions(tmp_path: Path) -> None:
+    """GPT-2 has no positions beyond its table: texts are cut to what is left, and a length asked for in vain is one line."""
+    (tmp_path / "texts.txt").write_text("\n\n".join(tiny.words(100, seed) for seed in range(30)))
+    data = DataConfig(source=str(tmp_path / "texts.txt"), eval_examples=5)
+    config = tiny.run(method={"name": "prompt", "virtual_tokens": TOKENS}, steps=2, batch_tokens=200)
+    config = config.model_copy(update={"model": tiny.save(tmp_path / "model", tiny.gpt2()), "data": data})
+    assert int(prepare(config).train.lengths.max()) == 64 - TOKENS
+    assert train(config, tmp_path / "out", quiet=True)["state"] == DONE
+    with pytest.raises(ConfigError, match="64 exceeds the model's 64 positions besides 3 virtual tokens"):
+        prepare(config.model_copy(update={"data": data.model_copy(update={"max_length": 64})}))

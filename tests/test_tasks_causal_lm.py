@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from isolora import models, registry
-from isolora.config import RunConfig, parse
+from isolora.config import RunConfig, TaskConfig, parse
+from isolora.cost import cost
 from isolora.errors import ConfigError
+from isolora.evaluation import evaluate
+from isolora.store import Store
 from isolora.tasks._base import IGNORED, Batch, Examples
 from isolora.tasks._causal import plain_head
 from isolora.tasks.causal_lm import next_tokens, packed, packed_positions, predicted_bytes, windows
+from isolora.training import train
 from isolora.training.batches import collate
 
 torch.set_num_threads(1)
@@ -180,3 +185,18 @@ def test_heads_that_are_more_than_a_product() -> None:
     assert plain_head(tiny.llama().requires_grad_(False))
     assert not plain_head(tiny.llama()), "a head that is trained"
     assert not plain_head(other("google/gemma-2-2b").requires_grad_(False)), "its logits are capped"
+
+
+@pytest.mark.parametrize("settings", [{"packing": True}, {"stride": 3}])
+def test_learns_in_packs_and_windows_and_is_measured_again(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=30, learning_rate=2e-2, batch_tokens=128)
+    task = TaskConfig.model_validate({"name": "causal-lm", **settings})
+    data = config.data.model_copy(update={"max_length": 9})
+    config = config.model_copy(update={"task": task, "data": data})
+    ended = train(config, tmp_path / "out", quiet=True)
+    assert ended["loss"] < 0.95 * Store(tmp_path / "out").points()[0]["loss"]
+    assert cost(config).flops.total == pytest.approx(ended["flops"], rel=1e-12)
+    again = evaluate(tmp_path / "out")
+    assert again["loss"] == pytest.approx(ended["loss"], rel=1e-6)
+    assert again["metrics"] == pytest.approx(again["recorded_metrics"], rel=1e-6)
+    assert again["metrics"]["perplexity"] == pytest.approx(math.exp(ended["loss"]), rel=1e-5)

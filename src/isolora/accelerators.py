@@ -1,4 +1,7 @@
-"""Peak rates of common accelerators: facts from their vendors' data sheets, for machines that one does not have."""
+"""Peak rates of common accelerators: facts from their vendors' data sheets, for machines that one does not have.
+
+Compared with public copies of these sheets in November 2026. Left out: what has no sheet of its maker's, such as the A10G.
+"""
 
 from __future__ import annotations
 

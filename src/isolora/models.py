@@ -73,8 +73,8 @@ def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:
 
 def weights_of(config: RunConfig) -> RunConfig:
     """A configuration equal for all runs that share a base in memory: the same weights, head and quantisation."""
-    quantised = {"method": config.method} if _method_options(config) else {}
-    return RunConfig(model=config.model, task=config.task, trust_remote_code=config.trust_remote_code, new_tokens=config.new_tokens, **quantised)
+    own = {name: getattr(config, name) for name in ("model", "task", "trust_remote_code", "new_tokens")}
+    return RunConfig(**own, **({"method": config.method} if _method_options(config) else {}))
 
 
 def _method_options(config: RunConfig) -> dict[str, Any]:

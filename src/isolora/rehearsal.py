@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx.experimental import _config as fx_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -88,7 +87,8 @@ def give_values(model: Any) -> None:
 def attach(config: RunConfig, task: Task, model: Any) -> Attached:
     """The run's method on a model without weights, ready for a training step."""
     try:
-        attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, model.get_input_embeddings().weight.shape[0])
+        known_tokens = model.get_input_embeddings().weight.shape[0]
+        attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
     except NotImplementedError as failure:
         raise ConfigError(f"model: this architecture cannot be rehearsed without weights: {failure}") from None
     if config.training.gradient_checkpointing:
@@ -110,7 +110,7 @@ def _step(task: Task, attached: Attached, groups: dict[int, str], shape: Shape) 
     batch = task_batch(task, shape, device)
     # torch counts nothing for the CPU's fused attention, so there it is done in plain products
     plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with plain, books, fx_config.patch(meta_nonzero_assume_all_nonzero=True):  # type: ignore[attr-defined]
+    with plain, books:
         if task.uses_reference:
             with torch.no_grad(), attached.rows(()):
                 task.loss(attached.model, batch)
@@ -147,8 +147,6 @@ class Bookkeeper(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return True if args[0].dtype == torch.bool else 1
-        if func is torch.ops.aten.unique_consecutive.default and args[0].is_meta:
-            return args[0][:1], *(torch.empty(0, dtype=torch.long, device="meta"),) * 2  # BART and T5 count ends of texts
         out = func(*args, **(kwargs or {}))
         if func._overloadpacket in FORMULAS:
             self._book(FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out), args)

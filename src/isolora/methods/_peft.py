@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from isolora.errors import ConfigError, DataError
 from isolora.methods._base import Attached, Method, ParameterGroup, Span
 from isolora.methods._heads import head_names, initialise
 from isolora.methods._own_format import CONFIG, WEIGHTS, saved_tensors
-from isolora.methods._peft_fields import saved_config
+from isolora.methods._peft_fields import quietly, saved_config
 from isolora.methods.lora import short_names, target_modules
 
 TASK_TYPES = {
@@ -81,6 +80,7 @@ class PeftAdapter(Attached):
         return [copy for wrapper in self._head_wrappers() for copy in wrapper.modules_to_save.values()]
 
     def refusal(self, failure: Exception) -> Exception:
+        """What a person is told."""
         if isinstance(failure, NotImplementedError) and "meta" in str(failure):
             return failure  # a rehearsal's own business
         line = " ".join(str(failure).split())
@@ -164,7 +164,7 @@ class PeftAdapter(Attached):
 
     def _settle_heads(self) -> None:
         """Leave the trained heads as the model's own: PEFT's merging stumbles over heads of several layers."""
-        for name in self.config.modules_to_save or () if hasattr(self.config, "modules_to_save") else ():
+        for name in getattr(self.config, "modules_to_save", None) or ():
             wrapper = self.base.get_submodule(name)
             setattr(self.base, name, next(iter(wrapper.modules_to_save.values())))
 
@@ -228,18 +228,10 @@ def task_type(model: Any) -> str | None:
     return next((kind for ending, kind in TASK_TYPES.items() if type(model).__name__.endswith(ending)), None)
 
 
-def all_linear(model: Any, targets: str | list[str]) -> str | list[str]:
+def peft_targets(model: Any, targets: str | list[str]) -> str | list[str]:
     """Targets as PEFT wants them, with our meaning of `all-linear`: heads stay out. Raises ConfigError when nothing matches."""
     found = target_modules(model, targets)
     return short_names(model, found) if targets == "all-linear" else targets
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without PEFT's advice to its own users."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextmanager

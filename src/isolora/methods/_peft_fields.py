@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from pathlib import Path
@@ -22,6 +23,14 @@ BOOKKEEPING = {
 WITHHELD = {"bias", "layer_replication", "alora_invocation_tokens", "use_asa"}
 """Fields that train or rearrange the base itself, or need a forward pass or a schedule of PEFT's own."""
 PLAIN = (bool, int, float, str, list, dict, tuple, NoneType)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without PEFT's advice to its own users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def config_class(peft_type: str) -> Any:
@@ -63,8 +72,7 @@ def saved_config(folder: Path, peft_type: str) -> Any:
     if saved.get("peft_type") != peft_type:
         raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected {peft_type!r}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to those who configure
+        with quietly():
             config = config_class(peft_type)(**{name: saved[name] for name in plain_fields(peft_type) if name in saved})
     except (TypeError, ValueError) as failure:
         raise DataError(f"{folder}: {CONFIG}: {' '.join(str(failure).split())}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,7 +60,7 @@ class PromptAdapter(PeftAdapter):
 class PromptMethod(PeftMethod):
     """mergeable stays False: there is no weight to merge into."""
 
-    adapter = PromptAdapter
+    adapter: ClassVar[type[PeftAdapter]] = PromptAdapter
 
     def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
         kind = task_type(model)

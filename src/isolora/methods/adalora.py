@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from isolora.methods._base import Span
-from isolora.methods._peft import PeftAdapter, PeftMethod, all_linear, quietly
+from isolora.methods._peft import PeftAdapter, PeftMethod, peft_targets
+from isolora.methods._peft_fields import quietly
 
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 """PEFT's names for the smoothed importance and uncertainty of every weight."""
@@ -153,7 +154,7 @@ class Adalora(PeftMethod):
                 target_r=settings.target_rank,
                 lora_alpha=settings.alpha,
                 lora_dropout=settings.dropout,
-                target_modules=all_linear(model, settings.targets),
+                target_modules=peft_targets(model, settings.targets),
                 orth_reg_weight=settings.orthogonality,
                 beta1=settings.beta1,
                 beta2=settings.beta2,

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from isolora.errors import ConfigError, DataError, unknown
-from isolora.methods._peft import PeftMethod, all_linear, quietly
-from isolora.methods._peft_fields import config_class, default, plain_fields, read
+from isolora.methods._peft import PeftMethod, peft_targets
+from isolora.methods._peft_fields import config_class, default, plain_fields, quietly, read
 from isolora.methods.lora import PLAIN_STARTS
 
 OWN = {
@@ -64,7 +64,7 @@ class Variant(PeftMethod):
     def config(self, model: Any, settings: PeftFields) -> Any:
         config = settings.config()
         if getattr(config, "target_modules", None) == "all-linear":
-            config.target_modules = all_linear(model, "all-linear")
+            config.target_modules = peft_targets(model, "all-linear")
         return config
 
     def saved(self, folder: Path) -> Any:

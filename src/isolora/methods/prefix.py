@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from isolora.errors import ConfigError
 from isolora.methods._base import Span
@@ -26,10 +27,11 @@ class PrefixAdapter(PromptAdapter):
     def __init__(self, model: Any, *given: Any) -> None:
         """Raises ConfigError where the model does not attend to the prefix: caches differ between architectures."""
         super().__init__(model, *given)
-        if model.device.type == "meta":
+        weight = model.get_input_embeddings().weight
+        if weight.is_meta or isinstance(weight, FakeTensor):  # a rehearsal has nothing to pay attention to
             return
         ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-        inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
+        inputs: dict[str, Tensor] = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
         try:
             ignored = torch.equal(self._first_answer(inputs, [(0, 0, -1)]), self._first_answer(inputs, ()))
         except PEFT_RAISES as failure:

@@ -40,7 +40,8 @@ def largest(study: StudyReport) -> dict[str, Work]:
     """What the run with the most FLOPs of each base model, and that of the proof, was spent on: name on the page -> work."""
     if "flops_by_group" not in study.table:
         return {}
-    noted = {run: json.loads(text) for run, text in zip(study.table["run"], study.table["flops_by_group"], strict=True)}
+    rows = sorted(zip(*(study.table[name] for name in ("tokens", "run", "flops_by_group")), strict=True))
+    noted = {run: json.loads(text) for _, run, text in rows}  # the last evaluation of each
     runs = {run.model: run for run in sorted(study.fitted, key=lambda run: run.flops[-1])}
     named = {runs[model].name: noted[runs[model].run] for model in study.models if model in runs}
     named |= {f"{run.name}, verification": noted[run.run] for run in study.proof}
@@ -59,7 +60,7 @@ def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> dic
         "type": "bar",
         "orientation": "h",
         "x": [100 * part / total(work) for part, work in zip(flops, bars.values(), strict=True)],
-        "y": [label(name) for name in bars],
+        "y": [f"{label(name)}<br>{words.flops(total(work))} FLOPs" for name, work in bars.items()],
         "customdata": [words.flops(part) if part else "" for part in flops],
         "name": f"{group}, {title}",
         "legendgroup": group,
@@ -87,7 +88,7 @@ def _shade(phase: str) -> dict[str, Any]:
 
 
 def _layout(bars: Mapping[str, Work]) -> dict[str, Any]:
-    height = 40 * len(bars)
+    height = 44 * len(bars)
     layout = palette.layout(
         palette.axis("share of the run's FLOPs", range=[0, 100], ticksuffix=" %"),
         palette.axis("", autorange="reversed", showline=False, ticks="", showgrid=False),
@@ -96,13 +97,6 @@ def _layout(bars: Mapping[str, Work]) -> dict[str, Any]:
         bargap=0.3,
         legend=palette.legend(1 + 32 / height),
         legend2=palette.legend(1 + 6 / height, traceorder="normal", itemclick=False, itemdoubleclick=False),
-        annotations=[_sum(name, work) for name, work in bars.items()],
     )
-    layout["margin"] |= {"t": 76, "r": 96}
+    layout["margin"]["t"] = 76
     return layout
-
-
-def _sum(name: str, work: Work) -> dict[str, Any]:
-    """The whole bar in FLOPs, to its right."""
-    place = {"xref": "paper", "x": 1, "xanchor": "left", "xshift": 8, "y": label(name), "showarrow": False}
-    return {**place, "text": words.flops(total(work)), "font": {"size": 12, "color": SOFT}}

@@ -115,6 +115,8 @@ def class_scores(model: Any, batch: Batch) -> Tensor:
     A decoder's head scores every token, and transformers keeps the last that is not the configuration's padding: none may be set,
     it may equal the end of the text, and virtual tokens confuse it. So such scores are taken from the head itself.
     """
+    if model.config.is_encoder_decoder:
+        return scores_at_the_end(model, batch)
     kept: list[Tensor] = []
     heads = [getattr(model, name) for name in ("score", "classifier") if hasattr(model, name)]
     handles = [head.register_forward_hook(lambda _head, _inputs, outputs: kept.append(outputs)) for head in heads]
@@ -127,6 +129,18 @@ def class_scores(model: Any, batch: Batch) -> Tensor:
     if not kept or kept[-1].dim() == 2:
         return logits
     return kept[-1][:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
+
+
+def scores_at_the_end(model: Any, batch: Batch) -> Tensor:
+    """BART's and T5's logits [rows, classes], from the decoder's state at the end of the text.
+
+    Transformers looks for the end by its value, which a rehearsal's tensors do not have, and fails where a text holds another.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    shifted = {"decoder_input_ids": plain._shift_right(batch.input_ids)} if hasattr(plain, "_shift_right") else {}
+    states = plain.base_model(**inputs(batch), **shifted)[0]
+    logits: Tensor = plain.classification_head(states.flatten(0, 1).index_select(0, batch.positions))
+    return logits
 
 
 @contextmanager

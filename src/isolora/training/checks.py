@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from isolora import speed
+from isolora import registry, speed
 from isolora.config import RunConfig
 from isolora.ledger import Shape
 from isolora.store import DONE
 from isolora.training.account import plan
 from isolora.training.batches import Indices
-from isolora.training.lifetimes import Lifetimes
 from isolora.training.loop import Stack
 from isolora.training.memory import peak
+from isolora.training.witness import Witness
 
 LIMITS = {"flops": 0.01, "step_flops": 0.01, "step_memory_bytes": 0.01, "seconds": 0.15}
 """Largest relative difference that passes in silence. flops: of the whole run, as planned and as booked; step_flops: of one step,
-as priced and as torch's own counter finds it; step_memory_bytes: what that step takes beside what is held between steps; seconds:
+as priced and as counted operator by operator; step_memory_bytes: what that step takes beside what is held between steps; seconds:
 of the whole run, where the machine is calibrated, which promises no more."""
 SMALL_BYTES = 2**20
 """Memory that may be one kernel's work space or one batch's token ids passes in silence."""
@@ -34,33 +31,34 @@ Pair = dict[str, float]
 
 
 class Checks:
-    """Of one stack. The products of its first step are counted, the memory of its second, when the optimiser's moments are there;
-    torch's counter would keep tensors alive."""
+    """Of one stack. Its second step is watched: in the first one the optimiser's moments are still to come."""
 
     def __init__(self, stack: Stack, configs: Sequence[RunConfig], memory: bool) -> None:
-        """memory: also rehearse a step's memory, a second or more, for a run trained alone."""
-        self.stack, self.configs = stack, configs
-        self.of_steps: dict[str, Pair] = {}
-        self.waiting = [self._counted, *([self._followed] if memory and len(configs) == 1 else [])]
+        """memory: also rehearse the step's memory, a second or more, for a run trained alone."""
+        alone = len(configs) == 1 and not registry.load("method", configs[0].method.name).looks_at_weights
+        self.stack, self.configs, self.memory = stack, configs, memory and alone
+        self.of_step: dict[str, Pair] = {}
 
-    def watching(self, stack: Stack) -> AbstractContextManager[None]:
+    @contextmanager
+    def watching(self, stack: Stack) -> Iterator[None]:
         """Around a step of the stack."""
-        return self.waiting.pop(0)() if self.waiting else nullcontext()
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        members = self.stack.members
-        running = [k for k, member in enumerate(members) if member.running]
-        with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
+        if self.of_step or stack.steps == 0:
             yield
-        priced = sum(members[k].price.flops(shape, first_pass=False).total for k, shape in self._shapes(running))
-        self.of_steps["step_flops"] = pair(priced, counter.get_total_flops())
-
-    @contextmanager
-    def _followed(self) -> Iterator[None]:
-        with Growth(self.stack) as growth:
+            return
+        running = [k for k, member in enumerate(stack.members) if member.running]
+        with Witness(stack) as witness:
             yield
-        self.of_steps["step_memory_bytes"] = pair(self._rehearsed(), growth.bytes)
+        priced = sum(stack.members[k].price.flops(shape, first_pass=False).total for k, shape in self._shapes(running))
+        self.of_step["step_flops"] = pair(priced, witness.flops)
+        if self.memory:
+            self._compare_memory(witness.bytes)
+
+    def _compare_memory(self, taken: int) -> None:
+        try:
+            self.of_step["step_memory_bytes"] = pair(self._rehearsed(), taken)
+        except Exception as failure:  # whatever a method does to tensors without values: a check ends no run
+            reason = str(failure).split("\n")[0][:160]
+            print(f"isolora: step memory bytes: measured {taken:,}, not predicted: {reason}", file=sys.stderr)
 
     def _rows(self, k: int) -> list[Indices]:
         """A member's micro-batches of the step just done."""
@@ -92,7 +90,7 @@ class Checks:
         if member.progress.state != DONE:
             return {}
         planned = plan(config, self.stack.train_examples, member.price)
-        found = {"flops": pair(planned.flops.total, member.progress.flops), **self.of_steps}
+        found = {"flops": pair(planned.flops.total, member.progress.flops), **self.of_step}
         rates = speed.stored(config) if len(self.configs) == 1 else None
         if rates is not None:
             found["seconds"] = pair(rates.seconds(planned.flops, planned.micro_batches), member.progress.seconds)
@@ -103,32 +101,6 @@ class Checks:
         return found
 
 
-class Growth(Lifetimes):
-    """What a step takes beside what is held between steps: by the allocator on a GPU, storage by storage on a CPU."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.on_gpu = stack.accelerator.device.type == "cuda"
-        super().__init__("cpu")
-        self.known = [*stack.attached.model.parameters(), *stack.attached.model.buffers()]
-        for member in stack.members:
-            self.known += member.state()[0].values()
-            self.known += [group.weights.grad for group in member.groups if group.weights.grad is not None]
-
-    def __enter__(self) -> Growth:
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-            self.allocated = torch.cuda.memory_allocated()
-        for tensor in self.known:
-            self.follow(tensor)
-        self.begin()
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    @property
-    def bytes(self) -> int:
-        return torch.cuda.max_memory_allocated() - self.allocated if self.on_gpu else self.peak
-
-
 def pair(predicted: float, measured: float) -> Pair:
     return {"predicted": predicted, "measured": measured, "relative_error": predicted / measured - 1}
 
@@ -137,33 +109,3 @@ def words(name: str, values: Pair) -> str:
     """One line for a person."""
     sizes = f"predicted {values['predicted']:.6g}, measured {values['measured']:.6g}"
     return f"{name.replace('_', ' ')}: {sizes}, {abs(values['relative_error']):.2%} apart"
-
-
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Scores and their use as weights, from the shapes [rows, heads, length, width] of the fused kernel's inputs."""
-    rows, heads, length, width = query
-    return int(2 * rows * heads * length * key[2] * (width + value[3]))
-
-
-def _attention_backward(_: Any, query: Any, key: Any, value: Any, *__: Any, **___: Any) -> int:
-    """Two products for each of the forward pass; what the kernel computes again is its own affair."""
-    return 2 * _attention(query, key, value)
-
-
-def _product_in_place(_: Any, left: Any, right: Any, **__: Any) -> int:
-    return int(2 * left[0] * left[1] * right[1])
-
-
-def _grouped_product(left: Any, right: Any, *_: Any, **__: Any) -> int:
-    """Rows [rows, in] by experts [experts, in, out], or a gradient to these: every row meets one expert."""
-    return int(2 * left[0] * left[1] * right[-1])
-
-
-aten = torch.ops.aten
-UNKNOWN_TO_TORCH: dict[Any, Any] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    aten.addmm_: _product_in_place,
-    aten._grouped_mm: _grouped_product,
-}
-"""Operators that torch 2.13's counter takes for nothing."""

@@ -34,7 +34,7 @@ class Lifetimes(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
             for tensor in tree_leaves(out):
-                if isinstance(tensor, Tensor):
+                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # a sparse one has no storage of its own
                     self.follow(tensor)
         return out
 

@@ -47,7 +47,7 @@ def prepare(config: RunConfig) -> Prepared:
     task = task_of(config)
     base = load_base(models.weights_of(config), task.labels, models.fingerprint(config.model))
     train, held_out = examples_of(config, task, base.tokenizer, base.max_length)
-    others = other_texts(config, task, base.tokenizer, base.max_length)
+    others = other_texts(config, task, base.tokenizer, base.max_length - virtual_tokens(config))
     return Prepared(base, task, train, held_out, held_out_documents(config), others)
 
 
@@ -64,9 +64,11 @@ def held_out_documents(config: RunConfig) -> data.Documents:
 
 def examples_of(config: RunConfig, task: Task, tokenizer: Any, positions: int) -> tuple[Examples, Examples]:
     """Training and held-out examples; `positions` is the longest sequence that the model takes."""
-    max_length = config.data.max_length or positions
-    if max_length > positions:
-        raise ConfigError(f"data.max_length: {max_length} exceeds the model's {positions} positions")
+    taken = virtual_tokens(config)
+    max_length = config.data.max_length or positions - taken
+    if max_length > positions - taken:
+        besides = f" besides {taken} virtual tokens" if taken else ""
+        raise ConfigError(f"data.max_length: {max_length} exceeds the model's {positions} positions{besides}")
     main, held_out = (
         _learnable(_examples(task, part, tokenizer, max_length))
         for part in (load_documents(config.data, config.task).train, held_out_documents(config))
@@ -112,6 +114,13 @@ def other_texts(config: RunConfig, task: Task, tokenizer: Any, max_length: int) 
         documents = load_documents(texts, TaskConfig(name="causal-lm")).validation
         found[source] = _learnable(_examples(plain, documents, tokenizer, max_length))
     return found
+
+
+def virtual_tokens(config: RunConfig) -> int:
+    """Positions that every sequence loses to the run's method."""
+    method = registry.load("method", config.method.name)
+    taken: int = method.virtual_tokens(method.settings(config.method.fields()))
+    return taken
 
 
 def _examples(task: Task, documents: data.Documents, tokenizer: Any, max_length: int) -> Examples:

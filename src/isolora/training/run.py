@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from isolora import ledger, models, rehearsal
 from isolora.adapters import record
@@ -151,6 +152,7 @@ def adapter_folder(store: Store, stage: str, name: str) -> Path:
 def build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> Stack:
     first = configs[0]
     ready = prepare(first)
+    AcceleratorState._reset_state()  # it would hold on to the precision of the stack before
     accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
     ready.base.model.to(accelerator.device)
     known_tokens = len(ready.base.tokenizer) - len(first.new_tokens)

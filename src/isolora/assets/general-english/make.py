@@ -1,9 +1,9 @@
-"""Make the data set `general-english`: prose that the nano models never saw, to measure what an adapter forgets, and some they did.
+"""Make the data set `general-english`: prose that the nano models never saw, to measure what is forgotten, and some they did.
 
     python make.py --build BUILD_DIR
 
-BUILD_DIR holds what `nano/make_text.py` and `nano/pretrain.py` wrote there: text.jsonl, tokens.npy, tokenizer.json. Held-out rows of
-the pretraining are cut at document ends; pieces of permissively licensed documents make the validation and test splits. The
+BUILD_DIR holds what `nano/make_text.py` and `nano/pretrain.py` wrote there: text.jsonl, tokens.npy, tokenizer.json. Held-out rows
+of the pretraining are cut at document ends; pieces of permissively licensed documents make the validation and test splits. The
 train split, for rehearsing old text beside new (`data.mix`), is drawn from whole documents of the same sources.
 """
 

@@ -10,7 +10,7 @@ from isolora.training.loop import own_steps
 
 
 def driver(trainer: str) -> Any:
-    """What `Stack.train` is given as `drive`, by the name in `training.trainer`. Raises MissingExtra where TRL is not installed."""
+    """What `Stack.train` is given as `drive`, by its name in `training.trainer`. Raises MissingExtra where TRL is missing."""
     if trainer == "native":
         return own_steps
     try:

@@ -17,9 +17,7 @@ from isolora.training.loop import Stack
 class Bookkeeper(TrainerCallback):  # type: ignore[misc]
     """Of a stack of one member. taken: the examples of this step; loss: theirs, summed over the micro-batches so far."""
 
-    def __init__(
-        self, stack: Stack, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
-    ) -> None:
+    def __init__(self, stack: Stack, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]) -> None:
         (self.member,) = stack.members
         self.stack, self.watching, self.after = stack, watching, after
         self.watched = ExitStack()

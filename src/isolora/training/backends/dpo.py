@@ -23,7 +23,8 @@ class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
 
     def row(self, number: int) -> dict[str, Any]:
         examples = self.stack.train_examples
-        assert examples.second is not None and examples.values is not None
+        assert examples.second is not None
+        assert examples.values is not None
         prompt, chosen = parts(examples, number)
         same, rejected = parts(examples.second, number)
         assert prompt == same, "both answers follow one prompt"

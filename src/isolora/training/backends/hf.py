@@ -33,7 +33,6 @@ class Seq2SeqTaskTrainer(TaskTrainer, Seq2SeqTrainer):  # type: ignore[misc]
 def drive(
     stack: Stack, folder: Path, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
 ) -> None:
-    bookkeeper = Bookkeeper(stack, watching, after)
     two_parts = stack.task.second == "source"
     kind, settings = (Seq2SeqTaskTrainer, Seq2SeqTrainingArguments) if two_parts else (TaskTrainer, TrainingArguments)
     steer(kind, settings(**arguments(stack, folder)), stack, watching, after)

@@ -36,7 +36,7 @@ def drive(
     stack: Stack, folder: Path, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
 ) -> None:
     task = stack.task
-    if task.second is not None or task.auto_class(task.architecture) != "AutoModelForCausalLM":
+    if task.second is not None or task.auto_class(stack.ready.base.model.config) != "AutoModelForCausalLM":
         raise ConfigError(f"training.trainer: sft trains decoders on next tokens, and {task.name} is something else here; use hf")
     if getattr(task.settings, "packing", False):
         raise ConfigError("training.trainer: sft would let packed documents see each other; use hf, or task.packing=no")

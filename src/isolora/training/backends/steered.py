@@ -57,7 +57,9 @@ class Steered(Trainer):  # type: ignore[misc]
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
         share = inputs.pop("share")
         self.model.eval()  # the Trainer has just switched the frozen base's dropout on
         self.stack.attached.train(True)
@@ -123,9 +125,9 @@ def steer(
     watching: Callable[[Stack], AbstractContextManager[Any]],
     after: Callable[[], None],
 ) -> None:
-    """Make the Trainer and let it run to the end of the member's budget; the base is left without its marks."""
+    """Make the Trainer and let it run to the end of the member's budget; it leaves no marks on the base or on accelerate."""
     model, base, bookkeeper = stack.attached.model, stack.ready.base.model, Bookkeeper(stack, watching, after)
-    with as_it_was(model, base), ExitStack() as bookkeeper.watched:
+    with as_it_was(model, base, stack.accelerator.state), ExitStack() as bookkeeper.watched:
         if getattr(base, "is_quantized", False):
             model._hf_peft_config_loaded = True  # it has adapters; a Trainer knows only those of PEFT
         with torch.random.fork_rng(), as_it_was(base.config, getattr(base, "generation_config", None)):  # it seeds and sets

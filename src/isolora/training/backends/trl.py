@@ -1,4 +1,8 @@
-"""What TRL's trainers have in common here: rows of tokens in TRL's own columns, its collator and its loss."""
+"""What TRL's trainers have in common here: rows of tokens in TRL's own columns, its collator and its loss.
+
+Points book the FLOPs of the task, as with every trainer. On a CPU TRL spends more, since its output head takes positions that no
+label asks for; a run's checks say how much.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 
+from isolora.errors import ConfigError
 from isolora.training.backends.steered import Steered
 from isolora.training.batches import Indices
 from isolora.training.loop import Stack
@@ -22,6 +27,10 @@ class RowTrainer(Steered):
 
     def __init__(self, stack: Stack, *given: Any, **more: Any) -> None:
         self.stack = stack
+        if not isinstance(stack.ready.base.model.get_output_embeddings(), nn.Linear):
+            raise ConfigError(
+                "training.trainer: TRL multiplies by the output head's own weight, past what a method adds to it; use hf"
+            )
         seen = Dataset.from_list([self.row(0)])  # TRL looks at the columns; batches come from the stack
         more |= {"train_dataset": seen, "data_collator": self.collator(stack.pad_id)}
         super().__init__(stack, *given, processing_class=deepcopy(stack.ready.base.tokenizer), **more)
