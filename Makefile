@@ -33,8 +33,8 @@ test test-slow: export OMP_NUM_THREADS = 1
 demo: $(INSTALLED) ## the whole story on packaged models and data: study, law, recommendation, proof
 	@$(BIN)/isolora demo
 
-test: $(INSTALLED) ## the tests (seconds to a few minutes, no network)
-	@$(BIN)/pytest -q
+test: $(INSTALLED) ## the tests (a few minutes on two cores, no network)
+	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	@$(BIN)/pytest -q -m slow

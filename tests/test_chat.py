@@ -61,7 +61,7 @@ def test_a_template_wins_over_the_plain_form(adapter: adapters.Adapter) -> None:
 
 def test_a_template_without_system_prompts_is_one_line(adapter: adapters.Adapter) -> None:
     adapter.base.tokenizer.chat_template = "{{ raise_exception('no system prompt here') }}"
-    with pytest.raises(DataError, match="the chat template refuses a conversation: no system prompt here"):
+    with pytest.raises(DataError, match="refuses the conversation that begins with 'w9': no system prompt here"):
         Chat(adapter, system="w9").reply("w5")
 
 

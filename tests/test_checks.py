@@ -57,6 +57,7 @@ def test_a_wrong_ledger_and_a_slow_machine_are_told(
         return replace(right, coefficients=1.1 * right.coefficients)
 
     monkeypatch.setattr(running, "price_of", dearer)
+    monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path / "cache"))
     config = tiny.from_files(tmp_path, steps=3)
     speed.store(config, replace(RATES, seconds_per_micro_batch=1000.0))
     found = train(config, tmp_path / "out", quiet=True)["checks"]
