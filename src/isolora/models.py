@@ -93,11 +93,12 @@ def load(config: RunConfig, task: Task) -> Base:
 
     tokenizer = load_tokenizer(config)
     architecture = _published_architecture(config, task)
+    kind = getattr(transformers, task.auto_class(architecture))
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
-            model = getattr(transformers, task.auto_class(architecture)).from_pretrained(
+            model = kind.from_pretrained(
                 locate(config.model), config=architecture, ignore_mismatched_sizes=task.new_head, **options
             )
     except (OSError, ValueError) as failure:

@@ -31,7 +31,7 @@ REFUSED = {
 }
 UNMERGED = {"LILY"}
 """Types without a delta to the base's weights."""
-LOOK_AT_WEIGHTS = {"ADAMSS", "FROD", "SHIRA", "TINYLORA", "VBLORA"}
+LOOK_AT_WEIGHTS = {"ADAMSS", "FROD", "SHIRA", "TINYLORA", "VBLORA", "WAVEFT"}
 NEEDED = {"TRAINABLE_TOKENS": "token_indices"}
 """Fields without a meaning at their default."""
 
