@@ -215,3 +215,18 @@ def test_a_checkpoint_of_several_runs_needs_a_name(tmp_path: Path, monkeypatch: 
     config, record = adapters.read_record(done.folder)
     assert (record["run"], config.seed) == (names[1], 1)
     assert record["loss"] == Store(tmp_path / "out").points(names[1])[-1]["loss"]
+
+
+def test_kept_checkpoints_of_a_finished_run_are_handed_over(tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=12, evaluate_from=60, keep_checkpoints=True)
+    ended = train(config, tmp_path / "out", quiet=True)
+    steps = sorted(int(place.name.removeprefix("step-")) for place in (tmp_path / "out").glob("checkpoints/*/step-*"))
+    assert len(steps) > 2
+    assert steps[-1] == 12
+    points = {point["step"]: point["loss"] for point in Store(tmp_path / "out").points()}
+    for step in (steps[0], 12):
+        export(tmp_path / "out", "peft", tmp_path / f"peft-{step}", checkpoint=step)
+        assert f"{points[step]:.4f}" in (tmp_path / f"peft-{step}" / "README.md").read_text()
+    before = {path: path.stat().st_mtime_ns for path in Path(ended["adapter"]).iterdir()}
+    assert train(config, tmp_path / "out", quiet=True)["loss"] == ended["loss"], "asked for again, nothing is done again"
+    assert {path: path.stat().st_mtime_ns for path in Path(ended["adapter"]).iterdir()} == before

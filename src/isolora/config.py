@@ -138,6 +138,7 @@ class TrainingConfig(Settings):
     evaluate_from: PositiveFloat = Field(4096, description="tokens at the first evaluation")
     evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
     checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
+    keep_checkpoints: bool = Field(False, description="keep all checkpoints, after the run's end too, for export --checkpoint")
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:
@@ -178,7 +179,7 @@ class RunConfig(Settings):
 
     def identity(self) -> str:
         """Content hash of all that decides the result: 16 hexadecimal digits, equal for equal runs."""
-        return content_hash(self.model_dump(exclude={"training": {"checkpoint_seconds"}}))
+        return content_hash(self.model_dump(exclude={"training": {"checkpoint_seconds", "keep_checkpoints"}}))
 
 
 class TuneConfig(Settings):

@@ -17,8 +17,8 @@ TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 ASIDE = ".writing-"
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write `folder/step-N`. The newest valid one before it stays too, should the new one rot; all others go."""
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep_all: bool = False) -> None:
+    """Write `folder/step-N`. The newest valid one before it stays too, should the new one rot; others go unless kept."""
     final = folder / f"step-{step:09d}"
     if _valid(final):
         return
@@ -36,6 +36,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
     _sync(folder)
+    if keep_all:
+        return
     earlier = [candidate for candidate in _found(folder) if candidate < final]
     kept = [final, *islice(filter(_valid, earlier), 1)]
     for other in _found(folder):

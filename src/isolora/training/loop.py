@@ -240,7 +240,8 @@ class Stack:
             own, counters = member.state()
             tensors |= {f"{k}.{key}": value for key, value in own.items()}
             progress.append(counters)
-        checkpoint.save(folder, self.steps, tensors, {"steps": self.steps, "names": self.names, "progress": progress})
+        kept = any(member.training.keep_checkpoints for member in self.members)
+        checkpoint.save(folder, self.steps, tensors, {"steps": self.steps, "names": self.names, "progress": progress}, kept)
 
     def resume(self, folder: Path) -> None:
         found = checkpoint.newest(folder)

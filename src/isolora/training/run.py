@@ -71,6 +71,8 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
     ended = {name for name, state in store.states().items() if state in (DONE, DIVERGED)}
     names = [run.run for run in runs]
     folder = store.folder / CHECKPOINTS / content_hash(names)
+    if ended >= set(names):
+        return names
     if ended & set(names) and checkpoint.newest(folder) is None:  # the stack has grown since: only its new members are trained
         missing = [config for config, name in zip(configs, names, strict=True) if name not in ended]
         if missing:
@@ -88,7 +90,8 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
             _conclude(stack, k, config, store, stage, checks.of(k))
     finally:
         stack.attached.detach()  # the base is kept for the next stack
-    checkpoint.clear(folder)
+    if not any(config.training.keep_checkpoints for config in configs):
+        checkpoint.clear(folder)
     return names
 
 
