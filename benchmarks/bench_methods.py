@@ -145,6 +145,7 @@ def draw(found: Sequence[Outcome]) -> str:
     front = _front(found)
     path = " L".join(f"{x(o.mean('loss')):.1f} {y(o.mean('forgetting')):.1f}" for o in front)
     parts.append(f'<path d="M{path}" fill="none" stroke="{ACCENT}" stroke-width="1.5"/>')
+    placed: list[tuple[float, float]] = []
     for one in found:
         a, b = one.mean("loss"), one.mean("forgetting")
         da, db = one.half_width("loss"), one.half_width("forgetting")
@@ -153,8 +154,16 @@ def draw(found: Sequence[Outcome]) -> str:
         )
         colour = ACCENT if one in front else INK
         parts.append(f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4" fill="{colour}"/>')
-        parts.append(_text(x(a) + 8, y(b) - 6, one.label, 12, colour))
+        parts.append(_text(x(a) + 8, y(b) + _room(placed, x(a), y(b)), one.label, 12, colour))
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="{FONT}">{"".join(parts)}</svg>\n'
+
+
+def _room(placed: list[tuple[float, float]], x: float, y: float) -> float:
+    """How far above or below its mark a label goes, so that it does not lie on another."""
+    free = (shift for shift in (-6, 15, -20, 29) if all(abs(x - a) > 110 or abs(y + shift - b) > 13 for a, b in placed))
+    shift = next(free, -6)
+    placed.append((x, y + shift))
+    return shift
 
 
 def _front(found: Sequence[Outcome]) -> list[Outcome]:
