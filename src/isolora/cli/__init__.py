@@ -41,6 +41,7 @@ def _quiet_libraries() -> None:
     """Their progress bars and remarks are not ours to print; whoever wants them sets these variables."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for library in ("transformers", "bitsandbytes"):
         logging.getLogger(library).setLevel(logging.ERROR)
