@@ -1,4 +1,4 @@
-"""The model card of an adapter, as the hub wants it (huggingface.co/docs/hub/model-cards), from its record alone.
+"""The model card of an adapter, with the front matter that the hub reads, from its record alone.
 
 Everything in a record may be a stranger's: texts stand in code spans, where Markdown and HTML mean nothing.
 """
