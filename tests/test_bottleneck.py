@@ -9,7 +9,7 @@ import life
 import pytest
 import tiny
 import torch
-from test_checkpoint import Stopped, comparable, weights
+from test_checkpoint import comparable, in_pieces, weights
 from transformers import MambaConfig, MambaForCausalLM
 
 from isolora import registry
@@ -164,19 +164,7 @@ def test_resumes_exactly(tmp_path: Path) -> None:
     expected: list[Any] = []
     whole = tiny.stack(MEMBERS, expected)
     whole.train(tmp_path / "whole", 1e9)
-    points: list[Any] = []
-    for stop in (7, None):
-        pieces = tiny.stack(MEMBERS, points)
-
-        def on_step(stack: Any, stop: int | None = stop) -> None:
-            if stack.steps == stop:
-                raise Stopped
-
-        if stop is None:
-            pieces.train(tmp_path / "pieces", 0, on_step)
-        else:
-            with pytest.raises(Stopped):
-                pieces.train(tmp_path / "pieces", 0, on_step)
+    pieces, points = in_pieces(lambda points: tiny.stack(MEMBERS, points), tmp_path / "pieces", (7, None), 0)
     assert comparable(points) == comparable(expected)
     assert all(torch.equal(one, other) for one, other in zip(weights(pieces), weights(whole), strict=True))
 

@@ -6,6 +6,8 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,23 @@ MEMBERS = [
 ]
 
 
+def in_pieces(
+    make: Callable[[list[Point]], Stack], folder: Path, stops: Sequence[int | None], checkpoint_seconds: float
+) -> tuple[Stack, list[Point]]:
+    """The last stack and all points of a training that is cut off after each of these steps; None lets it end."""
+    points: list[Point] = []
+    for stop in stops:
+        pieces = make(points)
+
+        def on_step(stack: Stack, stop: int | None = stop) -> None:
+            if stack.steps == stop:
+                raise Stopped
+
+        with nullcontext() if stop is None else pytest.raises(Stopped):
+            pieces.train(folder, checkpoint_seconds, on_step)
+    return pieces, points
+
+
 def comparable(points: list[Point]) -> dict[tuple[str, int], dict[str, Any]]:
     """Points as the store keeps them, without what clocks and the process decide."""
     rows = [dataclasses.asdict(point) for point in points]
@@ -124,19 +143,7 @@ def test_exact_resume(configs: Any, tmp_path: Path) -> None:
     whole.train(tmp_path / "whole", 1e9)
     assert all(member.progress.state == DONE for member in whole.members)
 
-    points: list[Point] = []
-    for stop in (1, 5, 9, None):
-        pieces = tiny.stack(configs, points)
-
-        def on_step(stack: Stack, stop: int | None = stop) -> None:
-            if stack.steps == stop:
-                raise Stopped
-
-        if stop is None:
-            pieces.train(tmp_path / "pieces", 1e9, on_step)
-        else:
-            with pytest.raises(Stopped):
-                pieces.train(tmp_path / "pieces", 1e9, on_step)
+    pieces, points = in_pieces(lambda points: tiny.stack(configs, points), tmp_path / "pieces", (1, 5, 9, None), 1e9)
     assert comparable(points) == comparable(expected)
     assert all(torch.equal(one, other) for one, other in zip(weights(pieces), weights(whole), strict=True))
 

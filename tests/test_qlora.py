@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from peft import PeftModel
-from test_checkpoint import Stopped, comparable, weights
+from test_checkpoint import comparable, in_pieces, weights
 from torch import Tensor, nn
 
 from isolora import registry
@@ -151,19 +151,7 @@ def test_learns_in_the_loop_together_as_alone_and_resumes_exactly(tmp_path: Path
     assert mine == pytest.approx([point.loss for point in alone], rel=1e-4)
     assert mine[-1] < mine[0] - 0.2
 
-    points: list[Any] = []
-    for stop in (7, None):
-        pieces = stack(MEMBERS, points)
-
-        def on_step(stack: Any, stop: int | None = stop) -> None:
-            if stack.steps == stop:
-                raise Stopped
-
-        if stop is None:
-            pieces.train(tmp_path / "pieces", 0, on_step)
-        else:
-            with pytest.raises(Stopped):
-                pieces.train(tmp_path / "pieces", 0, on_step)
+    pieces, points = in_pieces(lambda points: stack(MEMBERS, points), tmp_path / "pieces", (7, None), 0)
     assert comparable(points) == comparable(together)
     assert all(torch.equal(one, other) for one, other in zip(weights(pieces), weights(whole), strict=True))
 

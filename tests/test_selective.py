@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from test_checkpoint import Stopped, comparable, weights
+from test_checkpoint import comparable, in_pieces, weights
 
 from isolora import registry
 from isolora.config import RunConfig, parse
@@ -117,19 +117,7 @@ def test_in_the_loop(method: dict[str, Any], tmp_path: Path) -> None:
     whole.train(tmp_path / "whole", 1e9)
     assert expected[-1].loss < expected[0].loss - 0.05
 
-    points: list[Any] = []
-    for stop in (7, None):
-        pieces = tiny.stack([config], points)
-
-        def on_step(stack: Any, stop: int | None = stop) -> None:
-            if stack.steps == stop:
-                raise Stopped
-
-        if stop is None:
-            pieces.train(tmp_path / "pieces", 0, on_step)
-        else:
-            with pytest.raises(Stopped):
-                pieces.train(tmp_path / "pieces", 0, on_step)
+    pieces, points = in_pieces(lambda points: tiny.stack([config], points), tmp_path / "pieces", (7, None), 0)
     assert comparable(points) == comparable(expected)
     assert all(torch.equal(one, other) for one, other in zip(weights(pieces), weights(whole), strict=True))
     whole.attached.detach()

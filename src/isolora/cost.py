@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformers import MODEL_FOR_MASKED_LM_MAPPING
-
 from isolora import models
 from isolora.config import RunConfig, TaskConfig
 from isolora.duration import HERE, Duration, Place, duration
@@ -15,6 +13,7 @@ from isolora.errors import ConfigError
 from isolora.ledger import PHASES, Flops, Ledger, Shape
 from isolora.rehearsal import TWO_CLASSES, rehearse
 from isolora.tasks._base import Task
+from isolora.tasks._causal import is_encoder
 from isolora.training.account import Plan, Progress, plan
 from isolora.training.memory import Memory, device, peak
 from isolora.training.prepare import examples_of, task_of
@@ -123,8 +122,7 @@ def natural_task(config: RunConfig) -> TaskConfig:
     architecture = models.load_architecture(config)
     if architecture.is_encoder_decoder:
         return TaskConfig(name="summarization")
-    encoder = type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
-    return TaskConfig(name="token-classification" if encoder else "causal-lm")
+    return TaskConfig(name="token-classification" if is_encoder(architecture) else "causal-lm")
 
 
 def typical(task: Task, rows: int, length: int) -> Shape:

@@ -14,7 +14,7 @@ from isolora.tasks._base import Batch, Loss
 
 def causal_class(architecture: Any) -> str:
     """The class that loads a decoder. Raises ConfigError for a model that sees the tokens it should predict."""
-    encoder = type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
+    encoder = is_encoder(architecture)
     if architecture.is_encoder_decoder or encoder:
         kind = "an encoder-decoder" if architecture.is_encoder_decoder else "an encoder"
         raise ConfigError(f"model: {architecture.model_type} is {kind}; this task needs a decoder such as llama or gpt2")
@@ -52,6 +52,11 @@ def _inputs(batch: Batch, position_ids: Tensor | None) -> dict[str, Any]:
 def _at_labels(states: Tensor, batch: Batch) -> Tensor:
     """States [rows, length, width] at labelled positions; virtual tokens in front of a row predict nothing that is asked."""
     return states[:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
+
+
+def is_encoder(architecture: Any) -> bool:
+    """Whether a model sees the tokens that a decoder would have to predict; an encoder-decoder may count as one."""
+    return type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
 
 
 def plain_head(model: Any) -> bool:
