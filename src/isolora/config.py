@@ -122,6 +122,9 @@ class TrainingConfig(Settings):
         "native", description="who drives the steps: our own loop, transformers' Trainer, TRL's SFTTrainer or DPOTrainer"
     )
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate (AdamW)")
+    head_learning_rate_ratio: PositiveFloat = Field(
+        10.0, description="learning rate of a task's new head, which starts from nothing, over the adapter's"
+    )
     batch_tokens: PositiveInt = Field(4096, description="padded tokens in one optimiser step, at most")
     accumulation: PositiveInt = Field(1, description="micro-batches that one optimiser step is split into")
     warmup_steps: NonNegativeInt = Field(10, description="steps of linear warm-up")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,20 @@ Span = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Trained parameters that share one learning rate: the run's, times a ratio."""
+    """Trained parameters that share one learning rate: the run's, times a ratio. heads: they are a task's new head, which the
+    run gives a rate of its own."""
 
     parameters: list[nn.Parameter]
     learning_rate_ratio: float = 1.0
+    heads: bool = False
+
+    @classmethod
+    def apart(cls, parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]) -> list[ParameterGroup]:
+        """The adapter's parameters and, where there are any, those of heads, each once."""
+        heads = list(heads)
+        new = set(heads)
+        own = [parameter for parameter in parameters if parameter not in new]
+        return [group for group in (cls(own), cls(heads, heads=True)) if group.parameters]
 
 
 class Attached(ABC):

@@ -15,23 +15,26 @@ from torch import Tensor, nn
 
 from isolora.errors import DataError
 from isolora.methods._base import Attached, Method, ParameterGroup
+from isolora.methods._heads import Heads
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TYPE = "isolora_type"
 
 
 class OwnFormatAttached(Attached):
-    """Adapters whose trained tensors have names; `settings` are those of each member."""
+    """Adapters whose trained tensors have names; `settings` are those of each member, `heads` what they train for the task."""
 
     name: str
     settings: Sequence[Any]
+    heads: Heads
 
     @abstractmethod
     def named(self, member: int) -> Iterator[tuple[str, nn.Parameter]]:
         """(full name, parameter) of all that one member trains."""
 
     def groups(self, member: int) -> list[ParameterGroup]:
-        return [ParameterGroup([parameter for _, parameter in self.named(member)])]
+        heads = [parameter for _, parameter in self.heads.named(member)]
+        return ParameterGroup.apart([parameter for _, parameter in self.named(member)], heads)
 
     def save(self, member: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

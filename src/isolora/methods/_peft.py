@@ -90,7 +90,8 @@ class PeftAdapter(Attached):
         return ConfigError(f"method: {self.name} cannot be attached to {type(self.base).__name__}: {line}")
 
     def groups(self, member: int) -> list[ParameterGroup]:
-        return [ParameterGroup([parameter for parameter in self.peft.parameters() if parameter.requires_grad])]
+        heads = [parameter for head in self._heads() for parameter in head.parameters() if parameter.requires_grad]
+        return ParameterGroup.apart([parameter for parameter in self.peft.parameters() if parameter.requires_grad], heads)
 
     @contextmanager
     def rows(self, spans: Sequence[Span]) -> Iterator[None]:

@@ -115,7 +115,9 @@ class LoraAdapters(Attached):
         b = [layer.b[member] for layer in self.layers.values()]
         heads = [parameter for _, parameter in self.heads.named(member)]
         ratio = self.settings[member].b_learning_rate_ratio
-        return [ParameterGroup(a + b + heads)] if ratio == 1 else [ParameterGroup(a + heads), ParameterGroup(b, ratio)]
+        if ratio == 1:
+            return ParameterGroup.apart(a + b, heads)
+        return [*ParameterGroup.apart(a, heads), ParameterGroup(b, ratio)]
 
     def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
         return self._rows.assigned(spans)

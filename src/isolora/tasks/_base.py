@@ -164,8 +164,6 @@ class Task(ABC):
     """Whether every example's `values` are scores under the bare base, taken once before training (see `reference`)."""
     mean_over: ClassVar[str] = "labels"
     """What a loss is the mean over: "labels" or "examples"."""
-    scored: ClassVar[str] = "points"
-    """When `score` is taken: at "points", or at the "end" where it is slow."""
 
     def __init__(self, settings: Any = None, labels: Sequence[str] = (), architecture: Any = None) -> None:
         self.settings: Any = self.Settings() if settings is None else settings
@@ -180,6 +178,11 @@ class Task(ABC):
     def second(self) -> str | None:
         """What an example's second sequence is, where it has one: "source" (an encoder's input) or "rejected"."""
         return None
+
+    @property
+    def scored_at(self) -> str:
+        """When `score` is taken: at "points", or at the "end" where it is slow."""
+        return "points"
 
     @abstractmethod
     def auto_class(self, architecture: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,13 +21,17 @@ class PromptedSettings(BaseModel):
     max_new_tokens: int = Field(64, ge=1, description="longest completion in tokens, learnt or generated")
     num_beams: int = Field(1, ge=1, description="beams of the generation that is scored; 1 is greedy")
     score_examples: int = Field(100, ge=1, description="held-out examples that completions are generated for")
+    score_at: Literal["end", "points"] = Field("end", description="when they are generated: at the end, or at every point (slow)")
 
 
 class Prompted(Task):
-    """Prompts and their completions; scored by what is generated at the end of a run."""
+    """Prompts and their completions; scored by what is generated."""
 
     Settings: ClassVar[type[BaseModel]] = PromptedSettings
-    scored: ClassVar[str] = "end"
+
+    @property
+    def scored_at(self) -> str:
+        return str(self.settings.score_at)
 
     @property
     def second(self) -> str | None:

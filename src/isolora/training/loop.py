@@ -171,7 +171,7 @@ class Stack:
 
     def score(self, which: Sequence[int], losses: Mapping[int, float]) -> None:
         """The task's measures of each member, on its averaged weights; slow ones only at the end of its budget."""
-        wanted = [k for k in which if self.task.scored == "points" or self.members[k].spent() >= 1]
+        wanted = [k for k in which if self.task.scored_at == "points" or self.members[k].spent() >= 1]
         tokens = min(member.training.batch_tokens for member in self.members)
         with self._averaged(wanted), self.accelerator.autocast():
             for k in wanted:

@@ -20,9 +20,9 @@ from isolora.training.batches import Stream
 class FlatGroup:
     """The tensors of one parameter group as views of one buffer, so that clipping, stepping, averaging are one operation each."""
 
-    def __init__(self, group: ParameterGroup) -> None:
+    def __init__(self, group: ParameterGroup, training: TrainingConfig) -> None:
         self.tensors = group.parameters
-        self.learning_rate_ratio = group.learning_rate_ratio
+        self.learning_rate_ratio = group.learning_rate_ratio * (training.head_learning_rate_ratio if group.heads else 1)
         self.weights = nn.Parameter(torch.cat([p.detach().flatten() for p in self.tensors]))
         self.weights.grad = torch.zeros_like(self.weights)
         self.average = self.weights.detach().clone()
@@ -50,7 +50,7 @@ class Member(Account):
 
     def __init__(self, config: RunConfig, groups: list[ParameterGroup], stream: Stream, price: Ledger) -> None:
         super().__init__(config, stream, price)
-        self.groups = [FlatGroup(group) for group in groups]
+        self.groups = [FlatGroup(group, config.training) for group in groups]
         self.optimizer = torch.optim.AdamW(
             [{"params": [group.weights]} for group in self.groups],
             lr=self.training.learning_rate,
