@@ -65,7 +65,7 @@ def is_learnt_and_comes_back(config: RunConfig, folder: Path) -> dict[str, float
     """Train; the loss falls, and the adapter's folder gives loss and scores back. Returns the scores."""
     ended = train(config, folder / "out", quiet=True)
     assert ended["loss"] < 0.7 * Store(folder / "out").points()[0]["loss"]
-    again = evaluate(folder / "out")
+    again = evaluate(folder / "out", repeats=20)
     assert again["loss"] == pytest.approx(ended["loss"], rel=1e-6)
     assert again["metrics"] == pytest.approx(again["recorded_metrics"], rel=1e-6)
     return dict(again["metrics"])

@@ -23,7 +23,7 @@ TEXTS, TAGS = pa.list_(pa.string()), pa.list_(pa.int64())
 ANSWERS = pa.struct([("text", TEXTS), ("answer_start", pa.list_(pa.int32()))])
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 COLUMNS = {  # what a task asks for -> the types it may have
-    "conversation": {"messages": [MESSAGES]},
+    "conversation": {"messages": [MESSAGES], "system": [pa.string()], "prompt": [pa.string()], "completion": [pa.string()]},
     "instruction": {"prompt": [pa.string()], "completion": [pa.string()]},
     "preference": {"prompt": [pa.string()], "chosen": [pa.string()], "rejected": [pa.string()]},
     "question-answering": {"id": [pa.string()], "question": [pa.string()], "context": [pa.string()], "answers": [ANSWERS]},

@@ -44,7 +44,7 @@ BAD_STUDIES: list[tuple[dict[str, Any], str]] = [
     ({"base": {}, "grid": {"a": [1]}, "tune": {"tokens": 3, "over": "b"}}, "tune.over: 'b' is not a key of grid (valid: a)"),
     ({"base": {}, "grid": {}, "tune": {"tokns": 3}}, "tune.tokns: unknown key 'tokns'; did you mean 'tokens'?"),
     ({"name": "../x", "base": {}, "grid": {}}, "name: String should match pattern"),
-    ({"base": {}}, "grid: Field required"),
+    ({"base": {}}, "exactly one of grid, search says what is run; found none"),
 ]
 
 BAD_YAML = {

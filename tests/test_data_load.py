@@ -126,7 +126,8 @@ def test_equal_rows_share_a_side(rows: list[str], seed: int) -> None:
 
 def test_empty_rows_are_left_out(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": " \n"}, {"text": None}, *({"text": text} for text in SENTENCES)])
-    assert len(texts(path)) == 32
+    assert refusal(path) == f"data: {path} line 1: the text is empty (data.on_error=skip leaves such rows out)"
+    assert len(texts(path, on_error="skip")) == 32
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_refuses_an_empty_file(tmp_path: Path, ending: str) -> None:
 def test_refuses_other_encodings(tmp_path: Path) -> None:
     for ending in ("txt", "csv", "jsonl"):
         path = tmp_path / f"a.{ending}"
-        path.write_bytes(b"text\nol\xe9\n")
+        path.write_bytes(b"    \nol\xe9\n" if ending == "jsonl" else b"text\nol\xe9\n")
         assert refusal(path) == f"{path}: not UTF-8 at byte 7 (line 2); save it as UTF-8"
 
 
@@ -164,11 +165,11 @@ def test_refuses_other_encodings_behind_a_byte_order_mark(tmp_path: Path) -> Non
 def test_refuses_broken_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n\n{"text": "torn\n')
-    assert "a.jsonl: line 3 is not JSON" in refusal(path)
+    assert "a.jsonl line 3: not JSON" in refusal(path)
     path.write_text('{"text": "fine"}\n["list"]\n')
-    assert "line 2 holds list, not an object" in refusal(path)
+    assert "line 2: list, not an object" in refusal(path)
     path.write_text('{"text": "fine"}\n{"text": 3}\n')
-    assert "a column holds values of several types" in refusal(path)
+    assert "a.jsonl line 2: text holds int, rows before it str" in refusal(path)
     table = tmp_path / "a.csv"
     table.write_text("text,label\nfine,1\ntorn\n")
     assert "Row #3" in refusal(table)
@@ -197,8 +198,8 @@ def test_hub_data_by_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> No
         return datasets.DatasetDict({split: datasets.Dataset.from_dict({"text": rows}) for split, rows in parts.items()})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    splits = data.load(DataConfig(source="nyu-mll/glue:mnli"))
-    assert asked == [("nyu-mll/glue", "mnli")]
+    splits = data.load(DataConfig(source="someone/texts:matched"))
+    assert asked == [("someone/texts", "matched")]
     assert splits.validation.texts == ["v"]
     assert [len(splits.train), len(splits.test)] == [18, 2]
 

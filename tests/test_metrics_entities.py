@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import f1_score
 
 from isolora.errors import DataError
-from isolora.metrics.entities import entity_counts, entity_scores, f1, repair, token_counts
+from isolora.metrics.entities import entity_counts, entity_scores, f1, repair
 
 TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-art-音楽", "I-art-音楽"])
 PAIRS = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=8), min_size=1, max_size=6)
@@ -104,5 +105,13 @@ def test_token_f1_equals_scikit_learns_micro_f1_without_o(pairs: Pairs) -> None:
 def test_the_order_of_sentences_is_nothing_and_their_counts_add_up(pairs: Pairs, random: Random) -> None:
     scores = entity_scores(*sides(pairs))
     assert entity_scores(*sides(random.sample(pairs, len(pairs)))) == scores
-    assert f1(entity_counts(*sides(pairs))) == scores["f1"]
-    assert f1(token_counts(*sides(pairs))) == scores["token_f1"]
+    counts = entity_counts(*sides(pairs))
+    assert f1(counts.entities.sum((0, 1))) == scores["f1"]
+    assert f1(counts.tokens.sum(0)) == scores["token_f1"]
+
+
+@given(PAIRS, st.lists(st.integers(0, 5), min_size=1, max_size=9))
+@settings(max_examples=30, deadline=None)
+def test_a_draw_scores_as_its_sentences_do(pairs: Pairs, drawn: list[int]) -> None:
+    rows = [row % len(pairs) for row in drawn]
+    assert entity_counts(*sides(pairs)).scores(np.array(rows)) == entity_scores(*sides([pairs[row] for row in rows]))

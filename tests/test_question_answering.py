@@ -107,7 +107,7 @@ def scored(rows: list[dict[str, Any]], length: int, *logits: tuple[list[list[flo
     made = bound.examples(read, tokenizer, length)
     assert len(made) == len(logits)
     one = [(np.array([i]), headed.collate(made, np.array([i]), np.ones(1, np.float32), 0)) for i in range(len(made))]
-    return bound.score(Fixed(*logits), made, read, tokenizer, lambda: iter(one))
+    return bound.predictions(Fixed(*logits), made, read, tokenizer, lambda: iter(one)).measures()
 
 
 def test_the_best_window_answers() -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from isolora import registry
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, unknown
 
 KINDS = ("law", "method", "task")
 
@@ -53,3 +53,8 @@ def test_packages_outside_join_by_entry_points(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "isolora.methods" else [])
     assert {"lora", "theirs"} <= set(registry.names("method"))
     assert registry.load("method", "theirs") is registry.load("method", "lora")
+
+
+def test_very_many_names_are_cut_short() -> None:
+    line = unknown("label", "l7", [f"l{number:04}" for number in range(5000)])
+    assert line.endswith(", l0098, l0099 and 4900 more)")

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from isolora import registry
-from isolora.errors import ConfigError, DataError
+from isolora.errors import DataError, UserError
 from isolora.tasks._base import IGNORED
 from isolora.training.prepare import prepare
 
@@ -69,7 +69,7 @@ def test_scores_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
     task, documents = bound(), tiny.documents(rows)
     monkeypatch.setattr("isolora.tasks._prompted.generate", lambda *_: ["w7 ", "w8", "w8"])
     examples = task.examples(documents, tiny.tokenizer(), 32).subset(np.array([0, 1, 2]))
-    scores = task.score(None, examples, documents, None, None)
+    scores = task.predictions(None, examples, documents, None, None).measures()
     assert next(iter(scores)) == "exact_match"
     assert {name: scores[name] for name in ("exact_match", "one/exact_match", "two/exact_match", "two/rouge1")} == pytest.approx(
         {"exact_match": 2 / 3, "one/exact_match": 1, "two/exact_match": 0.5, "two/rouge1": (2 / 3 + 1) / 2}
@@ -110,6 +110,6 @@ def test_a_field_that_is_not_there_is_named(settings: dict[str, str], said: str)
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_line(template: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(UserError, match=said) as caught:
         pairs(ROW, template=template)
     assert "\n" not in str(caught.value)

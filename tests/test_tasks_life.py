@@ -69,7 +69,7 @@ def test_is_learnt_and_comes_back(task: str, kind: str, tmp_path: Path) -> None:
     ended = train(config, tmp_path / "out", quiet=True)
     points = Store(tmp_path / "out").points()
     assert ended["loss"] < 0.7 * points[0]["loss"]
-    again = evaluate(tmp_path / "out")
+    again = evaluate(tmp_path / "out", repeats=20)
     assert again["loss"] == pytest.approx(ended["loss"], rel=1e-6)
     assert again["metrics"] == pytest.approx(again["recorded_metrics"], rel=1e-6)
     assert again["metrics"]

@@ -86,7 +86,7 @@ def test_a_fresh_adapter_is_its_reference() -> None:
     batch = batch_of(referenced(task, attached))
     assert task.loss(attached.model, batch).row_losses.tolist() == pytest.approx([np.log(2)] * 3)
     with torch.no_grad():
-        scores = task.score(attached.model, None, None, None, lambda: iter([(np.arange(3), batch)]))
+        scores = task.predictions(attached.model, None, None, None, lambda: iter([(np.arange(3), batch)])).measures()
     assert scores["reward_margin"] == pytest.approx(0, abs=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_rewards_count() -> None:
     with torch.no_grad():
         batch = batch_of(referenced(task, attached))
         gains = 0.5 * (task.reference(attached.model, batch) - batch.values)
-        scores = task.score(attached.model, None, None, None, lambda: iter([(np.arange(3), batch)]))
+        scores = task.predictions(attached.model, None, None, None, lambda: iter([(np.arange(3), batch)])).measures()
     assert next(iter(scores)) == "reward_accuracy"
     assert scores["reward_accuracy"] == pytest.approx(float((gains[:, 0] > gains[:, 1]).float().mean()))
     assert scores["reward_margin"] == pytest.approx(scores["chosen_reward"] - scores["rejected_reward"])

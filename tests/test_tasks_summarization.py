@@ -108,7 +108,7 @@ def test_the_score_is_of_what_the_prompt_alone_brings_forth(monkeypatch: pytest.
     task = bound(tiny.llama(), score_examples=2)
     documents = tiny.documents([{"document": f"w{row}", "summary": text} for row, text in ((5, "w7 w8"), (6, "w7"), (4, "w9"))])
     examples = task.examples(documents, tiny.tokenizer(eos_token="w60"), 32).subset(np.array([2, 0]))
-    scores = task.score(None, examples, documents, None, None)
+    scores = task.predictions(None, examples, documents, None, None).measures()
     assert shown == [[4, 59, 58], [5, 59, 58]]
     assert scores == pytest.approx({"rougeL": 0.4, "rougeLsum": 0.4, "rouge1": 0.4, "rouge2": 1 / 3})
     assert next(iter(scores)) == "rougeL"

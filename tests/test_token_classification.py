@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import tiny
 import torch
+from transformers import BertConfig, LlamaConfig
 
 from isolora.config import RunConfig
 from isolora.data import Documents
@@ -26,6 +27,7 @@ from isolora.training import train
 torch.set_num_threads(1)
 KINDS = (*headed.ENCODERS, *headed.DECODERS, "t5")
 TAGS = ("O", "B-X", "I-X")
+BERT, LLAMA = BertConfig(), LlamaConfig()
 VOCABULARY = ("undoing", "w10", "w20", "w30", "w40", "w50", "w15", "w25", "w35")
 
 
@@ -45,8 +47,8 @@ def a_run(folder: Path, kind: str, **changes: Any) -> RunConfig:
     return headed.a_run(folder, kind, {"name": "token-classification"}, rows(), **changes)
 
 
-def task(classes: tuple[str, ...] = TAGS, **settings: Any) -> TokenClassification:
-    return TokenClassification(TokenClassificationSettings(**settings), classes)
+def task(classes: tuple[str, ...] = TAGS, architecture: Any = BERT, **settings: Any) -> TokenClassification:
+    return TokenClassification(TokenClassificationSettings(**settings), classes, architecture)
 
 
 def documents(*rows: tuple[list[str], list[Any]]) -> Any:
@@ -57,6 +59,13 @@ def test_label_at_the_first_piece_of_each_word() -> None:
     made = task().examples(documents((["w7", "undoing", "w8"], ["B-X", "I-X", "O"])), headed.tokenizer(), 16)
     assert made.ids.tolist() == [2, 7, 4, 5, 6, 8, 3]
     assert made.labels.tolist() == [IGNORED, 1, 2, IGNORED, IGNORED, 0, IGNORED]
+
+
+def test_a_decoder_is_asked_at_the_last_piece_where_it_has_seen_the_word() -> None:
+    words = documents((["w7", "undoing", "w8"], ["B-X", "I-X", "O"]))
+    made = task(architecture=LLAMA).examples(words, headed.tokenizer(framed=False), 16)
+    assert made.ids.tolist() == [7, 4, 5, 6, 8]
+    assert made.labels.tolist() == [1, IGNORED, IGNORED, 2, 0]
 
 
 def test_a_word_without_a_token_is_an_unknown_one() -> None:
@@ -109,9 +118,9 @@ def test_equal_neighbours_without_prefixes_are_one_entity() -> None:
     bound = task(("O", "I-X", "I-Y"), scheme="io")
     made = bound.examples(documents((["w7", "w8", "w9"], ["X", "X", "Y"])), headed.tokenizer(framed=False), 16)
     assert made.labels.tolist() == [1, 1, 2]
-    scores = bound.score(Fixed([1, 1, 1], 3), made, None, None, lambda: one_batch(made))
+    scores = bound.predictions(Fixed([1, 1, 1], 3), made, None, None, lambda: one_batch(made)).measures()
     assert (scores["precision"], scores["recall"]) == (0, 0)
-    assert bound.score(Fixed([1, 1, 2], 3), made, None, None, lambda: one_batch(made))["f1"] == 1
+    assert bound.predictions(Fixed([1, 1, 2], 3), made, None, None, lambda: one_batch(made)).measures()["f1"] == 1
 
 
 class Fixed:
@@ -195,7 +204,8 @@ def test_loss_is_transformers_own(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_is_learnt_and_comes_back(kind: str, tmp_path: Path) -> None:
-    scores = headed.is_learnt_and_comes_back(a_run(tmp_path, kind, steps=60, learning_rate=2e-2), tmp_path)
+    config = a_run(tmp_path, kind, steps=60, learning_rate=2e-2, head_learning_rate_ratio=1)
+    scores = headed.is_learnt_and_comes_back(config, tmp_path)
     assert list(scores)[:4] == ["f1", "precision", "recall", "token_f1"]
     assert scores["token_f1"] > 0.5
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -27,10 +28,14 @@ from pydantic import (
 )
 
 from isolora import registry
-from isolora.errors import ConfigError, unknown
+from isolora.data_cards import card_of
+from isolora.errors import ConfigError, DataError, unknown
+from isolora.metrics.direction import larger_is_better
 
 BUDGETS = ("tokens", "steps", "epochs", "flops")
 PLUG_INS = ("task", "method")
+SIZES = {"small": 0.01, "medium": 0.1, "large": 1.0}
+"""Shares of the training examples that there are."""
 
 
 class Settings(BaseModel):
@@ -54,11 +59,19 @@ class MixConfig(Settings):
     share: float = Field(gt=0, lt=1, description="share of the training examples that come from this source")
     columns: dict[str, str] = Field({}, description="column the task asks for -> column of this source, where they differ")
     text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
+    task: dict[str, Any] = Field({}, description="settings of the task that this source needs otherwise, such as its template")
+    name: str | None = Field(None, description="what its scores are called; the last part of source when absent")
+
+    @property
+    def called(self) -> str:
+        return self.name or Path(self.source).name
 
 
 class DataConfig(Settings):
     source: str = Field("debian-descriptions", description="packaged name, local file or glob, or hub id")
-    train_examples: PositiveInt | None = Field(None, description="unique training examples; all when absent")
+    train_examples: PositiveInt | Literal["small", "medium", "large"] | None = Field(
+        None, description="unique training examples: a number, or 1, 10 or 100 % of those there are; all when absent"
+    )
     eval_examples: PositiveInt = Field(500, description="held-out examples that the loss is measured on")
     eval_split: Literal["validation", "test"] = Field("validation", description="where the held-out examples come from")
     columns: dict[str, str] = Field({}, description="column the task asks for -> column of this source, where they differ")
@@ -66,13 +79,47 @@ class DataConfig(Settings):
     max_length: PositiveInt | None = Field(None, description="longest example in tokens; the model's positions when absent")
     seed: NonNegativeInt = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
     mix: tuple[MixConfig, ...] = Field((), description="other sources mixed into training: a list of source and share")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="what a row that cannot be used does: end the run, or be left out"
+    )
+
+    streaming: bool = Field(
+        False,
+        description="pass over the source once and hold only the rows drawn, for what does not fit in memory; needs "
+        "train_examples as a number, and draws other examples than without",
+    )
+
+    @field_validator("train_examples", mode="before")
+    @classmethod
+    def _sizes_have_names(cls, given: Any) -> Any:
+        if isinstance(given, str) and given not in SIZES and not given.isdecimal():
+            raise ValueError(f"{unknown('size', given, SIZES)}, or a whole number")
+        return given
 
     @field_validator("mix")
     @classmethod
     def _shares_leave_room(cls, mix: tuple[MixConfig, ...]) -> tuple[MixConfig, ...]:
         if sum(part.share for part in mix) >= 1:
             raise ValueError("the shares must leave some of the examples to source")
+        if len({part.called for part in mix}) < len(mix):
+            raise ValueError(f"two sources have the same name (names: {', '.join(part.called for part in mix)})")
         return mix
+
+    @model_validator(mode="after")
+    def _streams_are_measured(self) -> DataConfig:
+        if self.streaming and not isinstance(self.train_examples, int):
+            raise ValueError(
+                f"data.train_examples: with streaming, a whole number says how many are held (got {self.train_examples})"
+            )
+        return self
+
+    def drawn_examples(self, available: int) -> int:
+        """How many training examples are drawn of those there are. Raises DataError where more are asked for."""
+        if isinstance(self.train_examples, str):
+            return max(1, round(SIZES[self.train_examples] * available))
+        if self.train_examples is not None and self.train_examples > available:
+            raise DataError(f"data.train_examples: {self.train_examples} asked for, {self.source} has {available}")
+        return self.train_examples or available
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
@@ -180,9 +227,22 @@ class RunConfig(Settings):
     seed: NonNegativeInt = Field(0, description="initial adapter weights, data order, dropout")
     trust_remote_code: bool = Field(False, description="run code that a hub repository brings along")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_data_needs(cls, given: Any) -> Any:
+        """The task with the settings that the card of the data asks for, such as few-nerd's scheme, where none are given."""
+        task, data = (given.get(key) for key in ("task", "data")) if isinstance(given, Mapping) else (None, None)
+        named = {"name": task} if isinstance(task, str) else task
+        if not isinstance(named, Mapping) or not isinstance(data, Mapping):
+            return given
+        needed = card_of(str(data.get("source"))).task.get(str(named.get("name")), {})
+        return {**given, "task": {**needed, **named}}
+
     def identity(self) -> str:
         """Content hash of all that decides the result: 16 hexadecimal digits, equal for equal runs."""
-        return content_hash(self.model_dump(exclude={"training": {"checkpoint_seconds", "keep_checkpoints"}}))
+        # How the documents were come by is seen in them, and a run's name in the store holds their fingerprints too.
+        aside = {"training": {"checkpoint_seconds", "keep_checkpoints"}, "data": {"on_error", "streaming"}}
+        return content_hash(self.model_dump(exclude=aside))
 
 
 class TuneConfig(Settings):
@@ -192,17 +252,100 @@ class TuneConfig(Settings):
     tokens: PositiveFloat = Field(description="budget of one trial, in tokens")
 
 
+class RangeConfig(Settings):
+    """Numbers from low to high, both included; whole numbers where both are."""
+
+    low: int | float = Field(description="smallest value")
+    high: int | float = Field(description="largest value")
+    log: bool = Field(False, description="search evenly in the logarithm")
+
+    @model_validator(mode="after")
+    def _some_room(self) -> RangeConfig:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high (got {self.low} and {self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log asks for a low above 0 (got {self.low})")
+        return self
+
+
+class SearchConfig(Settings):
+    """What Optuna suggests values for, and when it gives a trial up."""
+
+    space: dict[str, RangeConfig | list[Any]] = Field(
+        description="dotted key of a run -> a list of values, or low and high (and log: true)"
+    )
+    trials: PositiveInt = Field(24, description="how many suggestions are tried")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="who suggests: a tree-structured Parzen estimator, or chance")
+    startup: PositiveInt = Field(8, description="trials that are drawn by chance before the estimator has seen enough")
+    pruner: Literal["hyperband", "median", "none"] = Field("hyperband", description="who ends hopeless trials early")
+    prune_from: PositiveInt = Field(
+        1, description="first evaluation that may end a trial; early ones flatter high learning rates"
+    )
+    reduction_factor: int = Field(3, ge=2, description="Hyperband keeps one in so many trials at each rung")
+    metric: str = Field("loss", description="what is searched for: loss, or a measure of the points such as token_f1")
+    direction: Literal["minimize", "maximize"] | None = Field(
+        None, description="which way the metric is better; known of the tasks' own measures"
+    )
+    seed: NonNegativeInt = Field(0, description="decides the suggestions; the runs themselves keep the base's seed")
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _choices(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not given:
+            raise ValueError("expected at least one dotted key of a run with its values")
+        return {key: cls._choice(f"search.space.{key}", values) for key, values in given.items()}
+
+    @staticmethod
+    def _choice(name: str, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return parse(RangeConfig, values, where=name)
+        if isinstance(values, RangeConfig) or (isinstance(values, list) and values):
+            return values
+        raise ValueError(f"{name}: expected a list of values, or low and high (got {values!r})")
+
+    @model_validator(mode="after")
+    def _direction_is_known(self) -> SearchConfig:
+        _ = self.maximizes
+        return self
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether more of the metric is better. Raises ConfigError where neither the metric's name nor the direction says so."""
+        if self.direction is not None:
+            return self.direction == "maximize"
+        try:
+            return larger_is_better(self.metric)
+        except ConfigError as failure:
+            raise ConfigError(f"search.metric: {failure}; or say search.direction") from None
+
+
 class StudyConfig(Settings):
-    """A grid of runs over one base configuration."""
+    """Many runs over one base configuration: a grid, or a search."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the study's name")
     base: dict[str, Any] = Field(description="a run's configuration that all runs share")
-    grid: dict[str, list[Any]] = Field(description="dotted key of a run -> values to try; all combinations are run")
+    grid: dict[str, list[Any]] = Field({}, description="dotted key of a run -> values to try; all combinations are run")
+    search: SearchConfig | None = Field(
+        None, description="in place of a grid: suggest values trial by trial, then train the best"
+    )
+    final: dict[str, Any] = Field({}, description="dotted keys set for the training after a search, beside the best values")
     tune: TuneConfig | None = Field(None, description="tune one key of the grid on small budgets first")
     own_seeds: bool = Field(
         True, description="where the grid names no seeds, give each run its own, so that no two share their data order"
     )
     stack: PositiveInt = Field(8, description="how many adapters may ride on one frozen base at a time")
+
+    @model_validator(mode="after")
+    def _grid_or_search(self) -> StudyConfig:
+        if self.search is None and "grid" not in self.model_fields_set:
+            raise ValueError("exactly one of grid, search says what is run; found none")
+        if self.search is not None and self.grid:
+            raise ValueError("exactly one of grid, search says what is run; found both")
+        if self.search is not None and self.tune is not None:
+            raise ValueError("tune: is for a grid; a search prunes instead")
+        if self.search is None and self.final:
+            raise ValueError("final: follows a search, and there is none")
+        return self
 
     @model_validator(mode="after")
     def _tuned_key_in_grid(self) -> StudyConfig:
@@ -230,7 +373,8 @@ def parse(model: type[Parsed], given: Mapping[str, Any], where: str = "") -> Par
 def _one_line(model: type[BaseModel], errors: Sequence[Any], where: str) -> str:
     """The first error, but an unknown key before anything that its misspelling has left missing."""
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    path = [part for part in map(str, error["loc"]) if part != "str" and not part.startswith("list[")]  # branches of a union
+    branches = re.compile(r"str|constrained-int|(list|literal)\[.*")  # of a union
+    path = [part for part in map(str, error["loc"]) if not branches.fullmatch(part)]
     known = list(_models_along(model, path))
     field = ".".join([where, *path] if where else path)
     if error["type"] == "extra_forbidden":

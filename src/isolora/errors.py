@@ -12,6 +12,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY = 100
+"""Names that one line may list."""
+
 
 class UserError(ValueError):
     """Something the person can mend; its text is one line that says what and how."""
@@ -42,8 +45,9 @@ class MissingExtra(UserError):
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
-    """One line for a name that is not known: the nearest valid one first, then all of them."""
+    """One line for a name that is not known: the nearest valid one first, then all of them, or the first of very many."""
     choices = sorted(valid)
     near = difflib.get_close_matches(given, choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {given!r}{hint} (valid: {', '.join(choices)})"
+    beyond = f" and {len(choices) - MANY} more" if len(choices) > MANY else ""
+    return f"unknown {kind} {given!r}{hint} (valid: {', '.join(choices[:MANY])}{beyond})"

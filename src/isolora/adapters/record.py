@@ -70,7 +70,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def find(folder: Path) -> Path:
-    """The adapter's own folder: the one given, `adapter` inside a run's folder, or `recommended` inside a study's."""
+    """The adapter's own folder: the one given, `adapter` inside a run's or search's folder, or `recommended` in a study's."""
     for place in (folder, folder / "adapter", folder / "recommended"):
         if (place / RECORD).is_file():
             return place

@@ -47,7 +47,7 @@ def merged(subject: Subject) -> Verdict:
 
 def score(subject: Subject) -> Verdict:
     """The loss and the measures recomputed from the folder are those recorded at the end of training."""
-    result = evaluate(subject.place)
+    result = evaluate(subject.place, repeats=0)
     recorded = subject.record.get("metrics", {})
     far = [name for name, value in recorded.items() if not _near(result["metrics"].get(name), value)]
     seen = f"{result['loss']:.6f}, recorded {result['recorded_loss']:.6f}"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from isolora import registry
-from isolora.cli.answer import Json, answer
+from isolora import data_cards, registry
+from isolora.cli.answer import Json, answer, lines
 from isolora.errors import ConfigError, unknown
 
 KINDS = ("tasks", "methods", "laws", "models", "architectures", "data")
@@ -19,7 +19,7 @@ def list_(
 ) -> None:
     """Names that a run or a fit can use."""
     names = found(kind)
-    answer({kind: names}, "\n".join(names), as_json)
+    answer({kind: names}, lines(described()) if kind == "data" else "\n".join(names), as_json)
 
 
 def found(kind: str) -> list[str]:
@@ -34,10 +34,14 @@ def found(kind: str) -> list[str]:
 
         return sorted(known())
     if kind == "data":
-        from isolora.data import packaged as packaged_data
-
-        return sorted(packaged_data())
+        return sorted(data_cards.packaged())
     return registry.names(kind.removesuffix("s"))
+
+
+def described() -> dict[str, str]:
+    """What each packaged data set is, and which one of the hub it stands for."""
+    cards = {name: data_cards.card_of(name) for name in found("data")}
+    return {name: card.description + (f" (as {card.hub[0]})" if card.hub else "") for name, card in cards.items()}
 
 
 VERBS = (list_,)

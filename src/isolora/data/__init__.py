@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from isolora.data.cache import cache_folder, cached
-from isolora.data.documents import Documents, Splits, load
-from isolora.data.folders import packaged
+from isolora.data.documents import Documents, Splits, load, usable
+from isolora.data.origins import LeftOut, said
+from isolora.data_cards import packaged
 
-__all__ = ["Documents", "Splits", "cache_folder", "cached", "load", "packaged"]
+__all__ = ["Documents", "LeftOut", "Splits", "cache_folder", "cached", "load", "packaged", "said", "usable"]

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from isolora.config import DataConfig
-from isolora.data import sources
+from isolora.data import sources, streams
+from isolora.data.origins import LeftOut, bare, origins, said
+from isolora.data.reservoirs import draw_streams
 from isolora.data.splits import complete, draw
-from isolora.data.tables import columns_of, text_template, with_columns, without_empty
+from isolora.data.tables import Tables, check_card, columns_of, filled, read_by, text_template
+from isolora.data_cards import Card
 from isolora.errors import DataError
+from isolora.tasks._base import Task
+from isolora.tasks._rows import flaw_of
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Rows in the order drawn: the first n of a larger draw are the smaller one."""
+    """Rows in the order drawn: the first n of a larger draw are the smaller one.
+
+    template: how a row's text is put together from its columns; sources: file and row of each (see `origins`); left_out: the
+    origins of rows that could not be used, and why.
+    """
 
     table: pa.Table
-    template: str | None  # how a row's text is put together from its columns
+    template: str | None
+    sources: pa.Table | None = None
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, table: pa.Table, template: str | None) -> Documents:
+        """From rows with their origins beside them."""
+        own = bare(table)
+        return cls(own, template, table.drop_columns(own.column_names))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row's columns."""
+        names = list(self.fields)
+        return (dict(zip(names, values, strict=True)) for values in zip(*self.fields.values(), strict=True))
+
+    def origin(self, place: int) -> str:
+        """File and row that a document comes from, such as `people.jsonl line 17`."""
+        return f"row {place + 1} of those drawn" if self.sources is None else origins(self.sources.slice(place, 1))[0]
+
+    def at(self, places: Sequence[int]) -> Documents:
+        """The documents at these places."""
+        chosen = pa.array(places, pa.int64())
+        return replace(self, table=self.table.take(chosen), sources=None if self.sources is None else self.sources.take(chosen))
 
     @cached_property
     def texts(self) -> list[str]:
@@ -60,30 +94,116 @@ class Splits:
     test: Documents
 
 
-def load(config: DataConfig, task: str = "causal-lm", wanted: Mapping[str, bool] | None = None) -> Splits:
+def load(config: DataConfig, task: Task | None = None) -> Splits:
     """Read `config.source`, divide it where it has no splits, and draw the examples asked for.
 
-    wanted: the columns that the task asks for, and whether each must be there; without any, rows are texts.
+    task: whose columns the rows have, with its settings; without one, or with one that asks for no columns, rows are texts.
 
-    Held-out splits hold `eval_examples` documents, or all where there are fewer. Raises DataError, one line, for what a person
-    can mend: no such source, a broken file, no such column, nothing in it, more training examples asked for than there are.
+    Held-out splits hold `eval_examples` documents, or all where there are fewer. Rows that cannot be used are judged once they
+    are drawn and none is drawn in their place, so that smaller draws stay subsets of larger ones. Raises DataError, one line, for
+    what a person can mend: no such source, a broken file, a row that cannot be used, no such column, nothing in it, more training
+    examples asked for than there are.
     """
-    found = sources.read(config.source)
-    template = None if wanted else text_template(found.parts["train"], config.text_field, found.template)
-    if wanted:
-        known = found.columns.get(task, {})
-        found.parts.update({split: with_columns(part, wanted, known, config.columns) for split, part in found.parts.items()})
-    parts = complete({split: _filled(config.source, part, split, template) for split, part in found.parts.items()}, template)
-    available = parts["train"].num_rows
-    if config.train_examples is not None and config.train_examples > available:
-        raise DataError(f"data.train_examples: {config.train_examples} asked for, {config.source} has {available}")
-    counts = {"train": config.train_examples or available, "validation": config.eval_examples, "test": config.eval_examples}
-    drawn = {split: draw(parts[split], count, config.seed, split) for split, count in counts.items()}
-    return Splits(**{split: Documents(table, template) for split, table in drawn.items()})
+    left_out = LeftOut(config.on_error == "skip")
+    form, tables = (_passed_over if config.streaming else _read)(config, task, left_out)
+    drawn = {split: Documents.of(table, form.template) for split, table in tables.items()}
+    drawn["train"] = replace(drawn["train"], left_out=tuple(left_out.rows))
+    if task and task.columns:
+        drawn |= _judged(drawn["train"], drawn[config.eval_split], config, task)
+    return Splits(**drawn)
 
 
-def _filled(source: str, table: pa.Table, split: str, template: str | None) -> pa.Table:
-    kept = without_empty(table, template)
-    if kept.num_rows == 0:
-        raise DataError(f"data.source: {source} holds no examples ({split}: {table.num_rows} rows, none with text)")
-    return kept
+@dataclass(frozen=True)
+class Form:
+    """How a source's rows become a task's. template: of a row's text, where the task asks for no columns."""
+
+    config: DataConfig
+    task: Task | None
+    card: Card
+    left_out: LeftOut
+    template: str | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig, task: Task | None, card: Card, left_out: LeftOut, rows: pa.Table) -> Form:
+        """From some rows of train."""
+        check_card(card, rows)
+        template = None if task and task.columns else text_template(rows, config.text_field, card.text)
+        return cls(config, task, card, left_out, template)
+
+    @property
+    def apart(self) -> str | None:
+        """What is alike in rows that must stay on one side, as a template."""
+        return f"{{{self.card.apart}}}" if self.card.apart else self.template
+
+    def rows(self, split: str, table: pa.Table) -> pa.Table:
+        """The rows that the task reads, with its columns; without those whose text is empty, where it asks for a text."""
+        if self.task and self.task.columns:
+            return read_by(self.task.name, self.task.columns, self.config.columns, Tables({split: table}, self.card))[split]
+        if self.template is None:
+            return table
+        mask = filled(table, self.template)
+        if split in ("train", self.config.eval_split):
+            for origin in origins(table.filter(pc.invert(mask))):
+                self.left_out.add(origin, "the text is empty (data.on_error=skip leaves such rows out)")
+        return table.filter(mask)
+
+    def counts(self, available: int) -> dict[str, int]:
+        """Rows to draw of each split, of those available for train."""
+        held_out = self.config.eval_examples
+        return {"train": self.config.drawn_examples(available), "validation": held_out, "test": held_out}
+
+
+def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
+    """How rows are read, and those drawn of a source that fits in memory."""
+    found = sources.read(config.source, left_out)
+    form = Form.of(config, task, found.card, left_out, found.parts["train"])
+    tables = {split: form.rows(split, table) for split, table in found.parts.items()}
+    _none_empty(config, tables)
+    parts = complete(tables, form.apart)
+    counts = form.counts(parts["train"].num_rows)
+    return form, {split: draw(parts[split], count, config.seed, split) for split, count in counts.items()}
+
+
+def _passed_over(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
+    """As `_read`, of a source that is passed over once."""
+    found = streams.open_source(config.source, left_out)
+    blocks = iter(found.parts["train"])
+    first = next(blocks, pa.table({}))
+    form = Form.of(config, task, found.card, left_out, first)
+    parts = {**found.parts, "train": chain([first], blocks)}
+    rows = {split: map(partial(form.rows, split), part) for split, part in parts.items()}
+    counts = form.counts(sys.maxsize)
+    tables = draw_streams(rows, counts, config.seed, columns_of(form.apart) if form.apart else ())
+    _none_empty(config, tables)
+    config.drawn_examples(tables["train"].num_rows)  # fewer are refused
+    return form, tables
+
+
+def _none_empty(config: DataConfig, tables: Mapping[str, pa.Table]) -> None:
+    for split, table in tables.items():
+        if table.num_rows == 0:
+            raise DataError(f"data.source: {config.source} holds no examples with text ({split})")
+
+
+def _judged(train: Documents, held_out: Documents, config: DataConfig, task: Task) -> dict[str, Documents]:
+    """Rows that the task can use. The classes that a label has to be one of are known only from rows that are sound."""
+    skip = config.on_error == "skip"
+    train = usable(train, task, skip)
+    bound = task.bound(task.settings, task.find_labels(train), task.architecture)
+    return {"train": usable(train, bound, skip), config.eval_split: usable(held_out, bound, skip)}
+
+
+def usable(documents: Documents, task: Task, skip: bool) -> Documents:
+    """The documents that the task can use. Raises DataError, naming file and row, for the first that it cannot, unless such rows
+    are skipped; and where none is left."""
+    left_out, kept = LeftOut(skip), []
+    for place, row in enumerate(documents.rows()):
+        if problem := flaw_of(task, row):
+            left_out.add(documents.origin(place), problem)
+        else:
+            kept.append(place)
+    if not left_out.rows:
+        return documents
+    if not kept:
+        raise DataError(f"data.on_error: no row is left ({said(left_out.rows)})")
+    return replace(documents.at(kept), left_out=(*documents.left_out, *left_out.rows))

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from isolora.data.origins import bare
 from isolora.data.tables import SPLITS, columns_of
 from isolora.errors import DataError
 
@@ -36,15 +37,16 @@ def complete(parts: dict[str, pa.Table], template: str | None) -> dict[str, pa.T
 
 def hash_order(table: pa.Table, template: str | None) -> tuple[NDArray[np.int64], int]:
     """(place [rows] of each row among the distinct hashes of what it says, their number): equal rows share a side."""
-    named = table.select(columns_of(template)) if template else table
-    hashes = [_hash(values) for values in zip(*(column.to_pylist() for column in named.columns), strict=True)]
+    named = table.select(columns_of(template)) if template else bare(table)
+    hashes = [hash_of(values) for values in zip(*(column.to_pylist() for column in named.columns), strict=True)]
     distinct, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
     return places.astype(np.int64), len(distinct)
 
 
-def _hash(values: Sequence[Any]) -> int:
+def hash_of(values: Sequence[Any], salt: object = SPLIT_SEED) -> int:
+    """64 bits that follow from the values."""
     text = "\x1f".join(str(value) for value in values)
-    return int.from_bytes(hashlib.sha256(f"{SPLIT_SEED}:{text}".encode(errors="surrogatepass")).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(f"{salt}:{text}".encode(errors="surrogatepass")).digest()[:8], "big")
 
 
 def draw(table: pa.Table, count: int, seed: int, split: str) -> pa.Table:

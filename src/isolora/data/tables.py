@@ -1,14 +1,17 @@
-"""A source as it was read: one table a split, and the template that puts a row's text together."""
+"""A source as it was read: one table a split, and the card that says how to read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from string import Formatter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isolora.data.origins import bare, file_of
+from isolora.data_cards import Card
 from isolora.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -19,6 +22,7 @@ SPLIT_NAMES = {
     "eval": "validation",
     "validation_matched": "validation",
 }
+NO_CARD = Card()
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,28 @@ class Tables:
     """Splits that the source itself has, by their canonical names; one called `train` is always there."""
 
     parts: dict[str, pa.Table]
-    template: str | None = None  # such as "{synopsis}\n\n{description}"; None where the column has to be found
-    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task -> column it asks for -> column here
+    card: Card = NO_CARD
 
 
-def canonical(split: str) -> str:
-    """`dev` and `valid` mean `validation`; other names stay."""
-    return SPLIT_NAMES.get(split.lower(), split.lower())
+def split_of(name: str, card: Card) -> str | None:
+    """What a file or a split of this name is: train, validation, test, or none of them; the card has the first word."""
+    if name in card.splits.values():
+        return next(split for split, there in card.splits.items() if there == name)
+    found = SPLIT_NAMES.get(name.lower(), name.lower())
+    return found if found in SPLITS and found not in card.splits else None
 
 
 def columns_of(template: str) -> list[str]:
     return [name for _, name, _, _ in Formatter().parse(template) if name]
+
+
+def check_card(card: Card, table: pa.Table) -> None:
+    """Raises DataError for a card that names a column which some rows of train do not have."""
+    named = [*columns_of(card.text or ""), *([card.apart] if card.apart else ()), *chain.from_iterable(card.keep.values())]
+    missing = [name for name in named if name not in table.column_names]
+    if table.num_rows and missing:
+        there = ", ".join(bare(table).column_names)
+        raise DataError(f"data.source: its data.json names a column {missing[0]!r} that is not there (columns: {there})")
 
 
 def text_template(table: pa.Table, asked: str | None, given: str | None) -> str | None:
@@ -52,6 +67,16 @@ def text_template(table: pa.Table, asked: str | None, given: str | None) -> str 
     return given or (f"{{{found}}}" if found else None)
 
 
+def read_by(task: str, wanted: Mapping[str, bool], asked: Mapping[str, str], found: Tables) -> dict[str, pa.Table]:
+    """The rows that the card keeps for a task, with the task's columns; asked: what a person maps otherwise than the card."""
+    known, parts = found.card.columns.get(task, {}), found.parts
+    used = {asked.get(name, known.get(name, name)) for name in wanted}
+    for column, values in found.card.keep.get(task, {}).items():
+        if column in used:
+            parts = {split: part.filter(pc.is_in(part[column], pa.array(values))) for split, part in parts.items()}
+    return {split: with_columns(part, wanted, known, asked) for split, part in parts.items()}
+
+
 def with_columns(table: pa.Table, wanted: Mapping[str, bool], known: Mapping[str, str], asked: Mapping[str, str]) -> pa.Table:
     """The table with the columns a task asks for, under the task's names; wanted: column -> whether it must be there."""
     for name in asked:
@@ -65,7 +90,8 @@ def with_columns(table: pa.Table, wanted: Mapping[str, bool], known: Mapping[str
             table = table.append_column(name, values)
         elif needed or name in asked:
             raise DataError(
-                f"data.columns: no column {source!r} for the task's {name!r} (columns: {', '.join(table.column_names)})"
+                f"data.columns: {file_of(table)} has no column {source!r} for the task's {name!r} "
+                f"(columns: {', '.join(bare(table).column_names)})"
             )
     return table
 
@@ -76,18 +102,16 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _check_text_column(table: pa.Table, name: str) -> None:
     if name not in table.column_names:
-        raise DataError(f"data.text_field: no column {name!r} (columns: {', '.join(table.column_names)})")
+        raise DataError(f"data.text_field: no column {name!r} (columns: {', '.join(bare(table).column_names)})")
     kind = table.schema.field(name).type
     if not is_text(kind):
         raise DataError(f"data.text_field: column {name!r} holds {kind}, not text")
 
 
-def without_empty(table: pa.Table, template: str | None) -> pa.Table:
-    """Rows whose text is more than white space."""
-    if template is None:
-        return table
-    filled = [pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(table[name], "")), "") for name in columns_of(template)]
-    mask = filled[0]
-    for other in filled[1:]:
-        mask = pc.or_(mask, other)
-    return table.filter(mask)
+def filled(table: pa.Table, template: str) -> pa.Array:
+    """Whether a row's text is more than white space, for every row."""
+    mask = None
+    for name in columns_of(template):
+        own = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(table[name].cast(pa.string()), "")), "")
+        mask = own if mask is None else pc.or_(mask, own)
+    return mask

@@ -5,7 +5,7 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,13 +20,22 @@ def interval(per_example: ArrayLike, repeats: int = 1000, seed: int = 0) -> tupl
 def interval_of(
     statistic: Callable[[NDArray[np.int64]], float], examples: int, repeats: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of a statistic over `examples` test examples, in the statistic's unit.
+    """95 % interval of a statistic over `examples` test examples, in the statistic's unit; see intervals_of."""
+    return intervals_of(lambda rows: {"": statistic(rows)}, examples, repeats, seed)[""]
 
-    `statistic` maps indices [examples], drawn with replacement, to a number; the same seed draws the same indices, so two models
+
+def intervals_of(
+    statistics: Callable[[NDArray[np.int64]], Mapping[str, float]], examples: int, repeats: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of statistics over `examples` test examples, by name, each in its unit.
+
+    `statistics` maps indices [examples], drawn with replacement, to numbers; the same seed draws the same indices, so two models
     may be compared on the same draws. The interval covers the choice of the test set alone, neither seeds nor training, and is
-    too narrow for a few dozen examples; where every example scores the same it has no width.
+    too narrow for a few dozen examples; where every example scores the same it has no width. A
+    statistic that a draw lacks, as none of its cases is in it, is judged by the other draws.
     """
     random = np.random.default_rng(seed)
-    draws = [statistic(random.integers(examples, size=examples)) for _ in range(repeats)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+    draws = [statistics(random.integers(examples, size=examples)) for _ in range(repeats)]
+    drawn = {name: [draw[name] for draw in draws if name in draw] for name in statistics(np.arange(examples))}
+    ends = {name: np.percentile(values, [2.5, 97.5]) for name, values in drawn.items() if values}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

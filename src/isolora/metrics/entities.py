@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,36 +37,56 @@ def entity_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     over tokens; token_f1: micro over tokens, those rightly O left out, right when the whole tag is. A ratio of nothing to
     nothing is 0. Source: seqeval (Nakayama 2018), whose values these are on repaired tags; token_f1 as scikit-learn's.
     """
-    true, predicted = [repair(tags) for tags in true], [repair(tags) for tags in predicted]
-    pairs = _entity_pairs(true, predicted)
-    matched = Counter(kind for truth, guess in pairs for kind, *_ in truth & guess)
-    guessed = Counter(kind for _, guess in pairs for kind, *_ in guess)
-    existing = Counter(kind for truth, _ in pairs for kind, *_ in truth)
-    equal = [a == b for a, b in zip(chain.from_iterable(true), chain.from_iterable(predicted), strict=True)]
-    return {
-        "precision": matched.total() / max(guessed.total(), 1),
-        "recall": matched.total() / max(existing.total(), 1),
-        "f1": f1([matched.total(), guessed.total(), existing.total()]),
-        "accuracy": sum(equal) / max(len(equal), 1),
-        "token_f1": f1(token_counts(true, predicted)),
-        **{f"f1.{kind}": f1([matched[kind], guessed[kind], existing[kind]]) for kind in sorted(guessed | existing)},
-    }
+    counts = entity_counts(true, predicted)
+    return counts.scores(np.arange(len(counts.tokens)))
 
 
-def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Entities of each sentence [sentences, 3]: matched, predicted, true; what a bootstrap of F1 resamples."""
-    rows = [(len(truth & guess), len(guess), len(truth)) for truth, guess in _entity_pairs(true, predicted)]
-    return np.array(rows, np.int64).reshape(-1, 3)
+@dataclass(frozen=True)
+class EntityCounts:
+    """What the scores of a sentence are made of; a bootstrap draws sentences.
+
+    entities [sentences, kinds, 3]: matched, predicted and true ones of each of the `kinds`; tokens [sentences, 3]: likewise those
+    whose tag is not O; equal [sentences, 2]: tokens whose tag is right, and all.
+    """
+
+    kinds: tuple[str, ...]
+    entities: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    equal: NDArray[np.int64]
+
+    def scores(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        """The scores of some sentences, by their numbers; see entity_scores."""
+        times = np.bincount(rows, minlength=len(self.tokens))
+        by_kind = np.tensordot(times, self.entities, 1)
+        matched, predicted, true = by_kind.sum(0)
+        right, tokens = times @ self.equal
+        return {
+            "precision": float(matched / max(predicted, 1)),
+            "recall": float(matched / max(true, 1)),
+            "f1": f1((matched, predicted, true)),
+            "accuracy": float(right / max(tokens, 1)),
+            "token_f1": f1(times @ self.tokens),
+            **{f"f1.{kind}": f1(row) for kind, row in zip(self.kinds, by_kind, strict=True) if row.any()},
+        }
 
 
-def token_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Tokens of each sentence whose repaired tag is not O [sentences, 3]: matched, predicted, true."""
-    return np.array([_token_row(repair(t), repair(p)) for t, p in zip(true, predicted, strict=True)], np.int64).reshape(-1, 3)
+def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+    """Counts of each sentence, from true and predicted tags, both [sentences][tokens] and repaired first."""
+    pairs = [(repair(truth), repair(guess)) for truth, guess in zip(true, predicted, strict=True)]
+    entities = [(_entities(truth), _entities(guess)) for truth, guess in pairs]
+    kinds = sorted({kind for both in entities for found in both for kind, *_ in found})
+    by_kind = [[_by_kind(found, kinds) for found in (truth & guess, guess, truth)] for truth, guess in entities]
+    return EntityCounts(
+        tuple(kinds),
+        np.array(by_kind, np.int64).reshape(len(pairs), 3, len(kinds)).swapaxes(1, 2),
+        np.array([_token_row(*pair) for pair in pairs], np.int64).reshape(-1, 3),
+        np.array([(sum(map(str.__eq__, *pair)), len(pair[0])) for pair in pairs], np.int64).reshape(-1, 2),
+    )
 
 
 def f1(counts: ArrayLike) -> float:
-    """F1 (0..1) of counts [3] or [sentences, 3], summed: matched, predicted, true; 0 where nothing is predicted or true."""
-    matched, predicted, true = np.reshape(np.asarray(counts), (-1, 3)).sum(0)
+    """F1 (0..1) of counts [3]: matched, predicted, true; 0 where nothing is predicted or true."""
+    matched, predicted, true = np.asarray(counts)
     return float(2 * matched / max(predicted + true, 1))
 
 
@@ -75,7 +95,12 @@ def _token_row(true: Sequence[str], predicted: Sequence[str]) -> tuple[int, int,
     return matched, sum(tag != "O" for tag in predicted), sum(tag != "O" for tag in true)
 
 
-def _entity_pairs(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> list[tuple[set[Entity], set[Entity]]]:
+def _entities(tags: Sequence[str]) -> set[Entity]:
     from seqeval.metrics.sequence_labeling import get_entities
 
-    return [(set(get_entities(repair(t))), set(get_entities(repair(p)))) for t, p in zip(true, predicted, strict=True)]
+    return set(get_entities(list(tags)))
+
+
+def _by_kind(entities: set[Entity], kinds: Sequence[str]) -> list[int]:
+    counted = Counter(kind for kind, *_ in entities)
+    return [counted[kind] for kind in kinds]

@@ -6,6 +6,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +60,35 @@ def squad_v2_scores(
     `threshold` the answer counts as "". exact and f1 over all, HasAns_ and NoAns_ over those with and without a true answer
     (left out where there are none); best_exact, best_exact_threshold, best_f1, best_f1_threshold: see best_threshold.
     """
-    unanswerable = np.array([not question for question in answers])
+    return v2_questions(answers, predictions, no_answer_scores).scores(np.arange(len(predictions)), threshold)
+
+
+@dataclass(frozen=True)
+class V2Questions:
+    """What v2's scores are made of [questions]: exact and f1 of the answers as given, whether there is none, scores of that."""
+
+    exact: Array
+    f1: Array
+    unanswerable: NDArray[np.bool_]
+    no_answer_scores: Array
+
+    def scores(self, rows: NDArray[np.int64], threshold: float = 0.0) -> dict[str, float]:
+        """The scores of some questions, by their numbers; see squad_v2_scores."""
+        unanswerable, doubts = self.unanswerable[rows], self.no_answer_scores[rows]
+        result: dict[str, float] = {}
+        for name, kept in (("exact", self.exact[rows]), ("f1", self.f1[rows])):
+            values = np.where(doubts > threshold, unanswerable, kept)
+            splits = {"": np.full(len(values), True), "HasAns_": ~unanswerable, "NoAns_": unanswerable}
+            result |= {prefix + name: float(values[some].mean()) for prefix, some in splits.items() if some.any()}
+            result[f"best_{name}"], result[f"best_{name}_threshold"] = best_threshold(kept, unanswerable, doubts)
+        return result
+
+
+def v2_questions(answers: Sequence[Sequence[str]], predictions: Sequence[str], no_answer_scores: Array) -> V2Questions:
+    """Every question judged by itself; see squad_v2_scores."""
     wanted = [[text for text in question if normalise(text)] or [""] for question in answers]
-    result: dict[str, float] = {}
-    for name, kept in zip(("exact", "f1"), per_question(wanted, predictions), strict=True):
-        values = np.where(no_answer_scores > threshold, unanswerable, kept)
-        splits = {"": np.full(len(values), True), "HasAns_": ~unanswerable, "NoAns_": unanswerable}
-        result |= {prefix + name: float(values[rows].mean()) for prefix, rows in splits.items() if rows.any()}
-        result[f"best_{name}"], result[f"best_{name}_threshold"] = best_threshold(kept, unanswerable, no_answer_scores)
-    return result
+    unanswerable = np.array([not question for question in answers])
+    return V2Questions(*per_question(wanted, predictions), unanswerable, no_answer_scores)
 
 
 def best_threshold(kept: Array, unanswerable: NDArray[np.bool_], no_answer_scores: Array) -> tuple[float, float]:

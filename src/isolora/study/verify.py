@@ -70,10 +70,13 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
     """As many distinct examples as were recommended, or all there are; a single pass may draw on more, if the study does."""
     data = run.data
     wanted, given = recommendation.examples, data.train_examples
-    enough = recommendation.epochs == 1 and wanted is not None and (given is None or given >= wanted)
-    if wanted is None or enough:
+    if wanted is None or (recommendation.epochs == 1 and given is None):
         return data
+    if data.streaming:  # how many there are is not known
+        return data.model_copy(update={"train_examples": wanted})
     available = len(load_documents(data.model_copy(update={"train_examples": None}), run.task).train)
+    if recommendation.epochs == 1 and data.drawn_examples(available) >= wanted:
+        return data
     return data.model_copy(update={"train_examples": min(wanted, available)})
 
 

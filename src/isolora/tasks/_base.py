@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from isolora.metrics.predictions import Predictions
+
 IGNORED = -100
 
 
@@ -181,7 +183,7 @@ class Task(ABC):
 
     @property
     def scored_at(self) -> str:
-        """When `score` is taken: at "points", or at the "end" where it is slow."""
+        """When `predictions` are taken: at "points", or at the "end" where it is slow."""
         return "points"
 
     @abstractmethod
@@ -226,6 +228,6 @@ class Task(ABC):
         """A held-out loss in the field's other units, which cost nothing more."""
         return {}
 
-    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
-        """The field's own measures on held-out examples, each a number; the first one is the task's main one."""
-        return {}
+    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+        """What the model answers on held-out examples, with the field's own measures; the first one is the task's main one."""
+        return Predictions(0, lambda rows: {})

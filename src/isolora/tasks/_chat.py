@@ -56,8 +56,15 @@ def written(messages: Messages, tokenizer: Any, template: str, answer_next: bool
     return text
 
 
-def spoken(messages: Messages, tokenizer: Any, template: str) -> tuple[Ids, list[bool]]:
-    """(ids, whether each is the assistant's). Raises ConfigError for a template that does not let them be told apart."""
+def spoken(messages: Messages, tokenizer: Any, template: str, given: int = 0) -> tuple[Ids, list[bool]]:
+    """(ids, whether each is the assistant's, behind the first `given` turns). Raises ConfigError for a template that does not let
+    them be told apart."""
+    ids, own = _assistants(messages, tokenizer, template)
+    read = _opening(ids, written(messages[:given], tokenizer, template, answer_next=True), tokenizer) if given else 0
+    return ids, [False] * read + own[read:]
+
+
+def _assistants(messages: Messages, tokenizer: Any, template: str) -> tuple[Ids, list[bool]]:
     if GENERATION.search(template):
         given = {"chat_template": template, "return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
         with _refusals(messages):

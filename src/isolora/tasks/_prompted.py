@@ -6,10 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.cross_entropy import from_logits
 from isolora.errors import ConfigError
+from isolora.metrics.predictions import Predictions
 from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks._causal import causal_class, causal_loss
 from isolora.tasks._generation import generate
@@ -53,8 +56,8 @@ class Prompted(Task):
         """A person's text as a prompt."""
 
     @abstractmethod
-    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-        """Scores of generated texts against the data's own."""
+    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Scores of each generated text against the data's own."""
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         pairs, room = self.pairs(documents), self.settings.max_new_tokens
@@ -69,9 +72,9 @@ class Prompted(Task):
         prompts = encoder_prompts if self._encoder_decoder else decoder_prompts
         return prompts([self.prompt(text)], tokenizer, room)[0]
 
-    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
         _, references, predictions = self.generated(model, examples, documents, tokenizer)
-        return self.rate(references, predictions)
+        return Predictions.of_means(self.rate(references, predictions))
 
     def generated(self, model: Any, examples: Examples, documents: Any, tokenizer: Any) -> tuple[list[int], list[str], list[str]]:
         """(document, its own completion, the model's) of the examples that are scored."""

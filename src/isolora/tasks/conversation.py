@@ -13,7 +13,7 @@ from isolora.tasks._base import Batch, Examples, Loss, Task
 from isolora.tasks._causal import causal_class, causal_loss
 from isolora.tasks._chat import flaw, spoken, template_of, written
 from isolora.tasks._pairs import bare_ids, next_of
-from isolora.tasks._rows import checked
+from isolora.tasks._rows import made
 from isolora.tasks._templates import Template
 
 
@@ -25,22 +25,27 @@ class ConversationSettings(BaseModel):
 
 
 class Conversation(Task):
+    """What is learnt is every turn of the assistant in `messages`, or a `completion` alone, behind its `prompt`."""
+
     name: ClassVar[str] = "conversation"
     Settings: ClassVar[type[BaseModel]] = ConversationSettings
-    columns: ClassVar[Mapping[str, bool]] = {"messages": True}
+    columns: ClassVar[Mapping[str, bool]] = {"messages": False, "system": False, "prompt": False, "completion": False}
 
     def auto_class(self, architecture: Any) -> str:
         return causal_class(architecture)
 
     def problem(self, row: Mapping[str, Any]) -> str:
-        found = flaw(row["messages"])
-        silent = not found and not any(turn["role"] == "assistant" for turn in row["messages"])
+        if "messages" not in row and not {"prompt", "completion"} <= row.keys():
+            return f"no messages, and no prompt with a completion (columns: {', '.join(row)})"
+        messages, given = turns(row)
+        found = flaw(messages)
+        silent = not found and not any(turn["role"] == "assistant" for turn in messages[given:])
         return "messages: the assistant says nothing" if silent else found
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         """Conversations cut to `max_length` tokens."""
         template = template_of(self.settings.template, tokenizer)
-        chats = [spoken(row["messages"], tokenizer, template) for row in checked(self, documents)]
+        chats = list(made(self, documents, lambda row: spoken(turns(row)[0], tokenizer, template, turns(row)[1])))
         return Examples.of([next_of(ids[:max_length], own[:max_length]) for ids, own in chats], documents=np.arange(len(chats)))
 
     def loss(self, model: Any, batch: Batch) -> Loss:
@@ -53,6 +58,19 @@ class Conversation(Task):
 
     def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
         return {"perplexity": perplexity(loss)}
+
+
+def turns(row: Mapping[str, Any]) -> tuple[Any, int]:
+    """(the conversation, how many of its turns are only read); prompt and completion are turns, or a text each."""
+    if row.get("messages") is not None or not {"prompt", "completion"} <= row.keys():
+        return row.get("messages"), 0
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    read = system + _said(row["prompt"], "user")
+    return read + _said(row["completion"], "assistant"), len(read)
+
+
+def _said(given: Any, role: str) -> list[Any]:
+    return [{"role": role, "content": given}] if isinstance(given, str) else list(given or ())
 
 
 task = Conversation()

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 from jinja2 import DictLoader, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from isolora.errors import ConfigError, DataError, unknown
-from isolora.metrics.rouge import rouge_scores
+from isolora.metrics.predictions import Predictions
+from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks._base import Batches, Examples
 from isolora.tasks._pairs import Pair
 from isolora.tasks._prompted import Prompted, PromptedSettings
@@ -22,7 +24,8 @@ from isolora.tasks._templates import FAILURES, Template
 def _text(value: Any) -> Any:
     """What stands in a prompt for a field's value."""
     if isinstance(value, list | dict):
-        raise TypeError(f"a field holds {type(value).__name__}, not text; name a part of it, such as field[0]")
+        name = type(value).__name__
+        raise TypeError(f"a field holds {name}, not text; name a part of it, such as field[0] (task conversation reads turns)")
     return "" if value is None else value
 
 
@@ -56,21 +59,21 @@ class Instruction(Prompted):
     def prompt(self, text: str) -> Pair:
         return Pair("", text)
 
-    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """Exact match (0..1) up to white space around a text, and ROUGE."""
         pairs = zip(references, predictions, strict=True)
-        exact = float(np.mean([reference.strip() == prediction.strip() for reference, prediction in pairs]))
-        return {"exact_match": exact} | rouge_scores(references, predictions)
+        exact = np.array([reference.strip() == prediction.strip() for reference, prediction in pairs], np.float64)
+        return {"exact_match": exact} | rouge_per_example(references, predictions)
 
-    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
         rows, references, predictions = self.generated(model, examples, documents, tokenizer)
-        scores = self.rate(references, predictions)
+        rated = self.rate(references, predictions)
         names = documents.fields.get("task")
+        by_task: dict[str, NDArray[np.float64]] = {}
         for name in sorted({names[row] for row in rows}) if names else ():
-            own = [place for place, row in enumerate(rows) if names[row] == name]
-            rated = self.rate([references[place] for place in own], [predictions[place] for place in own])
-            scores |= {f"{name}/{measure}": value for measure, value in rated.items()}
-        return scores
+            own = np.array([names[row] == name for row in rows])
+            by_task |= {f"{name}/{measure}": np.where(own, values, np.nan) for measure, values in rated.items()}
+        return Predictions.of_means(rated | by_task)
 
 
 def filled(setting: str, template: str, row: Mapping[str, Any]) -> str:
@@ -83,7 +86,7 @@ def filled(setting: str, template: str, row: Mapping[str, Any]) -> str:
         missing = sorted(meta.find_undeclared_variables(JINJA.parse(template)) - row.keys())
         raise DataError(f"task.{setting}: {unknown('field', missing[0], row) if missing else failure}") from None
     except FAILURES as failure:
-        raise ConfigError(f"task.{setting}: {failure}") from None
+        raise DataError(f"task.{setting}: {failure}") from None
 
 
 task = Instruction()

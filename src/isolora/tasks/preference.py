@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -11,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from isolora.metrics.predictions import Predictions
 from isolora.tasks._base import Batch, Batches, Examples, Loss, Task
 from isolora.tasks._causal import causal_class, causal_logits
 from isolora.tasks._chat import answered, flaw, shared, template_of
 from isolora.tasks._pairs import Pair, decoder_examples, decoder_prompts
-from isolora.tasks._rows import checked, empty
+from isolora.tasks._rows import empty, made
 from isolora.tasks._templates import Template
+
+LAST_SPACE = re.compile(r"\s\S*\Z")
 
 
 class PreferenceSettings(BaseModel):
@@ -54,7 +58,7 @@ class Preference(Task):
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         template, room = template_of(self.settings.template, tokenizer), self.settings.max_completion_tokens
-        pairs = [sides(row, tokenizer, template) for row in checked(self, documents)]
+        pairs = list(made(self, documents, lambda row: sides(row, tokenizer, template)))
         chosen, rejected = (decoder_examples(side, tokenizer, max_length, room) for side in zip(*pairs, strict=True))
         return replace(chosen, second=rejected)
 
@@ -79,26 +83,31 @@ class Preference(Task):
         assert batch.values is not None
         return self.reference(model, batch) - batch.values
 
-    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
         """Rewards are beta times the gain in log-probability over the base; ties count as wrong."""
         gains = torch.cat([self._gains(model, batch) for _, batch in batches()])
-        chosen, rejected = (self.settings.beta * gains.double()).T
-        return {
-            "reward_accuracy": float((chosen > rejected).double().mean()),
-            "reward_margin": float((chosen - rejected).mean()),
-            "chosen_reward": float(chosen.mean()),
-            "rejected_reward": float(rejected.mean()),
-        }
+        chosen, rejected = (self.settings.beta * gains.double()).cpu().numpy().T
+        return Predictions.of_means(
+            {
+                "reward_accuracy": chosen > rejected,
+                "reward_margin": chosen - rejected,
+                "chosen_reward": chosen,
+                "rejected_reward": rejected,
+            }
+        )
 
 
 def sides(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[Pair, Pair]:
-    """Chosen and rejected answer, each behind its prompt; turns that both open with are the prompt where none is given."""
+    """Chosen and rejected answer, each behind its prompt; what both open with is the prompt where none is given."""
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    if isinstance(chosen, str):
-        return Pair("", prompt or "", chosen), Pair("", prompt or "", rejected)
     if prompt is None:
         start = shared(chosen, rejected)
+        if isinstance(chosen, str):
+            space = LAST_SPACE.search(chosen, 0, start)
+            start = space.start() if space else 0  # no word of an answer is parted
         prompt, chosen, rejected = chosen[:start], chosen[start:], rejected[start:]
+    if isinstance(chosen, str):
+        return Pair("", prompt, chosen), Pair("", prompt, rejected)
     return answered(prompt, chosen, tokenizer, template), answered(prompt, rejected, tokenizer, template)
 
 

@@ -14,7 +14,8 @@ from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING as QUESTION_HEADS
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING as TOKEN_HEADS
 
 from isolora.errors import ConfigError, DataError
-from isolora.metrics.squad import squad_scores, squad_v2_scores
+from isolora.metrics.predictions import Predictions
+from isolora.metrics.squad import per_question, v2_questions
 from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks._classes import class_options
 from isolora.tasks._head import head_class, inputs, joined
@@ -119,7 +120,7 @@ class QuestionAnswering(Task):
             rows = rows - torch.where(here.view_as(logits) > 0, logits.log_softmax(1), 0.0).sum(1) / 2
         return Loss((rows * batch.row_weights).sum(), rows.detach())
 
-    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
         """f1 and exact match; where some questions have no answer, v2's scores, in which one is given when it beats none."""
         logits: dict[int, NDArray[np.float32]] = {}
         for indices, batch in batches():
@@ -129,10 +130,10 @@ class QuestionAnswering(Task):
         wanted = [list((answers or {}).get("text", [])) for answers in documents.fields["answers"]]
         predicted = [context[slice(*answer.span)] for context, answer in zip(documents.fields["context"], found, strict=True)]
         if all(wanted):
-            scores = squad_scores(wanted, predicted)
-        else:
-            scores = squad_v2_scores(wanted, predicted, np.array([answer.none - answer.logit for answer in found]))
-        return {"f1": scores.pop("f1"), **scores}
+            exact, shared = per_question(wanted, predicted)
+            return Predictions.of_means({"f1": shared, "exact": exact})
+        questions = v2_questions(wanted, predicted, np.array([answer.none - answer.logit for answer in found]))
+        return Predictions(len(found), lambda rows: _f1_first(questions.scores(rows)))
 
     def _answers(self, logits: Mapping[int, NDArray[np.float32]], documents: Any, tokenizer: Any) -> Iterator[Answer]:
         """For each document the best answer in any of its windows. logits [2, tokens] of every window, in their order."""
@@ -149,6 +150,10 @@ class QuestionAnswering(Task):
                 answers.append(Answer(float(own[0, first] + own[1, last]), float(logits[number][:, 0].sum()), span))
                 number += 1
             yield max(answers)._replace(none=min(answer.none for answer in answers))
+
+
+def _f1_first(scores: dict[str, float]) -> dict[str, float]:
+    return {"f1": scores.pop("f1"), **scores}
 
 
 def pair_frame(tokenizer: Any) -> tuple[list[list[int]], bool]:

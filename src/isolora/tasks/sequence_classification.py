@@ -14,11 +14,14 @@ from torch import Tensor
 
 from isolora.cross_entropy import from_logits
 from isolora.errors import DataError, unknown
-from isolora.metrics.classification import glue_scores, scores
+from isolora.metrics.classification import GLUE, scores
+from isolora.metrics.predictions import Predictions
 from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks._classes import Classes, class_names, class_options
 from isolora.tasks._head import head_class, inputs, joined
 from isolora.tasks._rows import checked, empty
+
+CORRELATIONS = ("pearson", "spearman")
 
 
 class SequenceClassificationSettings(BaseModel):
@@ -91,15 +94,14 @@ class SequenceClassification(Task):
         squares = (outputs[:, 0].float() - batch.targets.float()) ** 2
         return Loss.of((squares * weights).sum(), squares.detach(), batch)
 
-    def score(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> dict[str, float]:
+    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
         predicted = np.zeros(len(examples), np.int64 if self.labels else np.float64)
         for indices, batch in batches():
             outputs = class_scores(model, batch).float().cpu().numpy()
             predicted[indices] = outputs.argmax(-1) if self.labels else outputs[:, 0]
         true = examples.labels[examples.starts[1:] - 1]
-        if self.settings.glue:
-            return glue_scores(self.settings.glue, true, predicted)
-        return scores(("accuracy", "f1_macro") if self.labels else ("pearson", "spearman"), true, predicted)
+        names = GLUE[self.settings.glue] if self.settings.glue else ("accuracy", "f1_macro") if self.labels else CORRELATIONS
+        return Predictions(len(true), lambda rows: scores(names, true[rows], predicted[rows]))
 
 
 def _second_texts(kinds: list[list[int]] | None) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from isolora.metrics.rouge import rouge_scores
+from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks._pairs import Pair
 from isolora.tasks._prompted import Prompted, PromptedSettings
 from isolora.tasks._rows import checked, empty
@@ -33,9 +35,9 @@ class Summarization(Prompted):
         absent = "" if self.second else "\n\nTL;DR:"  # Radford et al. 2019, section 3.6
         return Pair(self.settings.prefix + text, absent if self.settings.suffix is None else self.settings.suffix)
 
-    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """ROUGE, the longest common subsequence first: it is the one that word order counts in."""
-        scores = rouge_scores(references, predictions)
+        scores = rouge_per_example(references, predictions)
         return {name: scores[name] for name in ("rougeL", "rougeLsum", "rouge1", "rouge2")}
 
 

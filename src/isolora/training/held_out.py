@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from isolora.methods._base import Attached, Span
+from isolora.metrics.predictions import Predictions
 from isolora.tasks._base import Batch, Examples, Task
 from isolora.training.batches import collate, cut_by_tokens
-from isolora.training.prepare import Prepared
+from isolora.training.prepare import HeldOut, Prepared
 
 
 def spans_of(counts: dict[int, int]) -> list[Span]:
@@ -45,18 +46,29 @@ def mean_losses(
     return {k: float(total / task.units(examples).sum()) for k, total in zip(which, sums, strict=True)}
 
 
-@torch.no_grad()
 def scores(ready: Prepared, attached: Attached, member: int, batch_tokens: int, pad_id: int, loss: float) -> dict[str, float]:
-    """The task's own measures of one member on the held-out examples; loss: its mean loss there."""
-    device = next(attached.model.parameters()).device
+    """The task's own measures of one member on the held-out examples, and as `NAME/measure` on those of every source that is
+    mixed in; loss: its mean loss on the former."""
+    answered = predictions(ready, attached, member, batch_tokens, pad_id)
+    found = {prefix + name: value for prefix, told in answered.items() for name, value in told.measures().items()}
+    return found | ready.task.restated(loss, ready.held_out, ready.base.tokenizer)
 
-    def batches() -> Iterator[tuple[NDArray[np.int64], Batch]]:
-        for indices in short_first(ready.held_out, batch_tokens):
-            yield indices, collate(ready.held_out, indices, np.ones(len(indices), np.float32), pad_id).to(device)
+
+@torch.no_grad()
+def predictions(ready: Prepared, attached: Attached, member: int, batch_tokens: int, pad_id: int) -> dict[str, Predictions]:
+    """What one member answers on the held-out examples, under "", and on those of each source that is mixed in, under `NAME/`."""
+    device, tokenizer = next(attached.model.parameters()).device, ready.base.tokenizer
+
+    def answered(on: HeldOut) -> Predictions:
+        def batches() -> Iterator[tuple[NDArray[np.int64], Batch]]:
+            for indices in short_first(on.examples, batch_tokens):
+                yield indices, collate(on.examples, indices, np.ones(len(indices), np.float32), pad_id).to(device)
+
+        return on.task.predictions(attached.model, on.examples, on.documents, tokenizer, batches)
 
     with attached.rows([(member, 0, -1)]):
-        scored = ready.task.score(attached.model, ready.held_out, ready.documents, ready.base.tokenizer, batches)
-    return scored | ready.task.restated(loss, ready.held_out, ready.base.tokenizer)
+        own = answered(HeldOut(ready.task, ready.held_out, ready.documents))
+        return {"": own} | {f"{name}/": answered(on) for name, on in ready.mixed.items()}
 
 
 def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:

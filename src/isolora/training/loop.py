@@ -21,7 +21,7 @@ from accelerate import Accelerator
 
 from isolora.ledger import Flops
 from isolora.methods._base import Attached, Span
-from isolora.store import DIVERGED, DONE, Point
+from isolora.store import DIVERGED, DONE, PRUNED, Point
 from isolora.training import checkpoint
 from isolora.training.batches import Indices, collate
 from isolora.training.forgetting import text_loss
@@ -31,7 +31,8 @@ from isolora.training.prepare import Prepared
 
 
 class Stack:
-    """Trains members together. `names` are the runs' identities; points are handed to `write` at every evaluation."""
+    """Trains members together. `names` are the runs' identities; points are handed to `write` at every evaluation, then one by
+    one to `hopeless`, which ends a member by saying yes."""
 
     def __init__(
         self,
@@ -42,11 +43,12 @@ class Stack:
         pad_id: int,
         accelerator: Accelerator,
         write: Callable[[list[Point]], None],
+        hopeless: Callable[[Point], bool] = lambda point: False,
     ) -> None:
         self.ready, self.attached, self.members, self.names = ready, attached, list(members), list(names)
         self.task, self.train_examples, self.held_out, self.pad_id = ready.task, ready.train, ready.held_out, pad_id
         self.units = self.task.units(ready.train)
-        self.accelerator, self.write = accelerator, write
+        self.accelerator, self.write, self.hopeless = accelerator, write, hopeless
         self.steps = 0
         self.before: dict[str, float] = {}
 
@@ -149,7 +151,11 @@ class Stack:
         points = [self._point(k, losses[k]) for k in due]
         for k in due:
             self._advance(self.members[k], losses[k])
-        self.write([point for point in points if math.isfinite(point.loss)])
+        finite = {k: point for k, point in zip(due, points, strict=True) if math.isfinite(point.loss)}
+        self.write(list(finite.values()))
+        for k, point in finite.items():
+            if self.hopeless(point) and self.members[k].running:
+                self.members[k].progress.state = PRUNED
         return True
 
     def _advance(self, member: Member, loss: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from isolora.methods._base import Attached
 from isolora.tasks._base import Examples, Task
 from isolora.training.batches import collate
 from isolora.training.held_out import short_first
+from isolora.training.prepare import HeldOut
 
 
 def with_reference(examples: Examples, task: Task, attached: Attached, config: RunConfig, tokenizer: Any) -> Examples:
@@ -28,6 +30,16 @@ def with_reference(examples: Examples, task: Task, attached: Attached, config: R
     return data.cached(
         lambda: replace(examples, values=reference_scores(task, attached, examples, tokens, pad_id)), tokenizer, decided_by
     )
+
+
+def mixed_with_reference(
+    mixed: Mapping[str, HeldOut], attached: Attached, config: RunConfig, tokenizer: Any
+) -> dict[str, HeldOut]:
+    """The same for every source that is mixed in."""
+    return {
+        name: replace(on, examples=with_reference(on.examples, on.task, attached, config, tokenizer))
+        for name, on in mixed.items()
+    }
 
 
 @torch.no_grad()

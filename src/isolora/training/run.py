@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from isolora import ledger, models, rehearsal
 from isolora.adapters import record
 from isolora.attachment import attach
 from isolora.config import RunConfig, TrainingConfig, content_hash
+from isolora.data import said
 from isolora.errors import ConfigError
 from isolora.metrics.perplexity import perplexity
-from isolora.store import DIVERGED, DONE, FILE, RUNNING, Run, Store
+from isolora.store import DIVERGED, DONE, ENDED, FILE, PRUNED, RUNNING, Point, Run, Store
 from isolora.training import checkpoint
 from isolora.training.backends import driver
 from isolora.training.batches import Stream
@@ -28,7 +30,7 @@ from isolora.training.loop import Stack
 from isolora.training.member import Member
 from isolora.training.prepare import prepare, run_identity
 from isolora.training.progress import Reporter
-from isolora.training.reference import with_reference
+from isolora.training.reference import mixed_with_reference, with_reference
 
 CHECKPOINTS = "checkpoints"
 
@@ -61,14 +63,21 @@ def price_of(config: RunConfig, labels: tuple[str, ...]) -> ledger.Ledger:
     return price(RunConfig(**{key: getattr(config, key) for key in own}, training=training), labels)
 
 
-def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: bool = False) -> list[str]:
+def train_stack(
+    configs: Sequence[RunConfig],
+    store: Store,
+    stage: str,
+    quiet: bool = False,
+    hopeless: Callable[[Point], bool] = lambda point: False,
+) -> list[str]:
     """Train runs that share a base, data and batch size together; returns their identities, also of those already done.
 
-    What was finished is not repeated; what was cut off goes on from its last valid checkpoint.
+    What was finished is not repeated; what was cut off goes on from its last valid checkpoint. hopeless: asked after every
+    evaluation, in the order of the runs; a run that it says yes to ends there as PRUNED.
     """
     runs = [describe(config, stage) for config in configs]
     store.add(runs, environment())
-    ended = {name for name, state in store.states().items() if state in (DONE, DIVERGED)}
+    ended = {name for name, state in store.states().items() if state in ENDED}
     names = [run.run for run in runs]
     folder = store.folder / CHECKPOINTS / content_hash(names)
     if ended >= set(names):
@@ -76,10 +85,10 @@ def train_stack(configs: Sequence[RunConfig], store: Store, stage: str, quiet: b
     if ended & set(names) and checkpoint.newest(folder) is None:  # the stack has grown since: only its new members are trained
         missing = [config for config, name in zip(configs, names, strict=True) if name not in ended]
         if missing:
-            train_stack(missing, store, stage, quiet)
+            train_stack(missing, store, stage, quiet, hopeless)
         return names
     store.set_state([name for name in names if name not in ended], RUNNING)
-    stack = build(configs, names, store)
+    stack = build(configs, names, store, hopeless)
     checks = Checks(stack, configs, memory=stage == "train")
     title = f"{configs[0].model} x {len(configs)}"
     try:
@@ -129,7 +138,8 @@ def outcome(store: Store, name: str) -> dict[str, Any]:
             "trainable_parameters",
             "peak_memory_bytes",
         )
-        result["checks"] = json.loads(row["environment"]).get("checks", {})
+        noted = json.loads(row["environment"])
+        result |= {name: noted.get(name, default) for name, default in (("rows_left_out", 0), ("checks", {}))}
         result |= {"perplexity": perplexity(points[-1]["loss"]), **{key: points[-1][key] for key in kept}}
     if row["state"] == DONE:
         result["adapter"] = str(adapter_folder(store, row["stage"], name))
@@ -141,20 +151,29 @@ def _conclude(stack: Stack, k: int, config: RunConfig, store: Store, stage: str,
     progress = stack.members[k].progress
     if progress.state == DONE:
         keep(stack, k, adapter_folder(store, stage, stack.names[k]), config, checks)
-    reason = "" if progress.state == DONE else f"the loss was not finite at step {progress.step}"
-    store.note(stack.names[k], {"checks": checks})
-    store.set_state([stack.names[k]], progress.state, reason)
+    spent = stack.members[k].spent()
+    reasons = {DIVERGED: f"the loss was not finite at step {progress.step}", PRUNED: f"pruned at {spent:.0%} of its budget"}
+    store.note(stack.names[k], {"checks": checks, "spent": spent, "rows_left_out": len(stack.ready.left_out)})
+    store.set_state([stack.names[k]], progress.state, reasons.get(progress.state, ""))
 
 
 def adapter_folder(store: Store, stage: str, name: str) -> Path:
-    """Where a run's adapter lies: `adapter` for a run trained alone, `recommended` for a verified one, else `adapters/RUN`."""
-    alone = {"train": "adapter", "verify": "recommended"}
+    """Where a run's adapter lies: `adapter` for a run trained alone or at the end of a search, `recommended` for a verified one,
+    else `adapters/RUN`."""
+    alone = {"train": "adapter", "final": "adapter", "verify": "recommended"}
     return store.folder / alone[stage] if stage in alone else store.folder / "adapters" / name
 
 
-def build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> Stack:
+def build(
+    configs: Sequence[RunConfig],
+    names: Sequence[str],
+    store: Store,
+    hopeless: Callable[[Point], bool] = lambda point: False,
+) -> Stack:
     first = configs[0]
     ready = prepare(first)
+    if ready.left_out:
+        print(f"isolora: {said(ready.left_out)}", file=sys.stderr)
     AcceleratorState._reset_state()  # it would hold on to the precision of the stack before
     accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
     ready.base.model.to(accelerator.device)
@@ -169,6 +188,7 @@ def build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> S
             ready,
             train=with_reference(ready.train, ready.task, attached, first, ready.base.tokenizer),
             held_out=with_reference(ready.held_out, ready.task, attached, first, ready.base.tokenizer),
+            mixed=mixed_with_reference(ready.mixed, attached, first, ready.base.tokenizer),
         )
     labels = ready.task.labels
     members = [
@@ -181,7 +201,7 @@ def build(configs: Sequence[RunConfig], names: Sequence[str], store: Store) -> S
         for k, config in enumerate(configs)
     ]
     pad_id = ready.base.tokenizer.pad_token_id or 0
-    return Stack(ready, attached, members, names, pad_id, accelerator, store.write)
+    return Stack(ready, attached, members, names, pad_id, accelerator, store.write, hopeless)
 
 
 def _standing(stack: Stack) -> tuple[float, str]:
@@ -216,6 +236,7 @@ def keep(stack: Stack, k: int, folder: Path, config: RunConfig, checks: Mapping[
         "base": models.fingerprint(config.model),
         "environment": environment(),
         "checks": dict(checks),
+        "rows_left_out": len(stack.ready.left_out),
         "files": {path.name: checkpoint.sha256(path) for path in record.files(folder)},
     }
     record.write(folder, facts)

@@ -1,6 +1,8 @@
 """Make the hub samples: a few hundred rows each in the schemas of the data sets that isolora knows from the Hugging Face hub.
 
-python make.py
+    python make.py
+
+Which set a sample stands for and how tasks read it is said by the hand-written `data.json` beside its files.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import glue
+import pyarrow.parquet as pq
 import texts
 from datasets import ClassLabel, Features, List, Value
 from entities import COARSE, FINE, few_nerd
 
 from isolora.assets.publish import write_parts
+from isolora.data_cards import read_card
 
 HERE = Path(__file__).parent
 SEED = 20261122
@@ -30,13 +35,10 @@ Draw = Callable[[random.Random], Row]
 
 @dataclass(frozen=True)
 class Sample:
-    """A data set of the hub in small: its columns in their order, what draws a row, its splits, its columns by task."""
+    """A data set of the hub in small: its columns in their order, and what draws a row of each split."""
 
-    hub: str
     features: Features
     splits: Mapping[str, Draw]
-    columns: Mapping[str, Mapping[str, str]]
-    text: str
 
 
 def three(draw: Draw) -> dict[str, Draw]:
@@ -59,30 +61,32 @@ def glue_sample(task: str) -> Sample:
             "test_matched": without_label(matched),
             "test_mismatched": without_label(mismatched),
         }
-    return Sample(
-        f"nyu-mll/glue:{task}",
-        Features({**dict.fromkeys(columns, TEXT), "label": label, "idx": Value("int32")}),
-        splits,
-        {"sequence-classification": dict(zip(("text", "text_pair"), columns, strict=False)) | {"label": "label"}},
-        " ".join(f"{{{column}}}" for column in columns),
-    )
+    return Sample(Features({**dict.fromkeys(columns, TEXT), "label": label, "idx": Value("int32")}), splits)
 
 
-def squad_sample(hub: str, draw: Draw) -> Sample:
+def squad_sample(draw: Draw) -> Sample:
     """Without a test split, as on the hub; validation has the answers of several annotators."""
     columns = ("id", "title", "context", "question")
     return Sample(
-        hub,
         Features({**dict.fromkeys(columns, TEXT), "answers": ANSWERS}),
         {"train": draw, "validation": lambda chance: texts.several_answers(draw(chance))},
-        {"question-answering": {name: name for name in ("id", "question", "context", "answers")}},
-        "{question}\n\n{context}",
     )
+
+
+def invented_person(draw: random.Random) -> Row:
+    """A row of the packaged `pii-synthetic`, without the columns that the hub's set lacks."""
+    rows = personal_data()
+    return dict(rows[draw.randrange(len(rows))])
+
+
+@cache
+def personal_data() -> list[Row]:
+    table = pq.read_table(HERE.parent / "pii-synthetic" / "train.parquet")
+    return list(table.select(list(SAMPLES["pii-masking"].features)).to_pylist())
 
 
 SAMPLES = {
     "few-nerd": Sample(
-        "DFKI-SLT/few-nerd:supervised",
         Features(
             {
                 "id": TEXT,
@@ -92,32 +96,25 @@ SAMPLES = {
             }
         ),
         three(few_nerd),
-        {"token-classification": {"tokens": "tokens", "tags": "ner_tags"}},
-        "",
     ),
-    "cnn-dailymail": Sample(
-        "abisee/cnn_dailymail:3.0.0",
-        Features(dict.fromkeys(("article", "highlights", "id"), TEXT)),
-        three(texts.cnn_dailymail),
-        {"summarization": {"document": "article", "summary": "highlights"}},
-        "{article}",
+    "cnn-dailymail": Sample(Features(dict.fromkeys(("article", "highlights", "id"), TEXT)), three(texts.cnn_dailymail)),
+    "xsum": Sample(Features(dict.fromkeys(("document", "summary", "id"), TEXT)), three(texts.xsum)),
+    "openorca": Sample(Features(dict.fromkeys(("id", "system_prompt", "question", "response"), TEXT)), {"train": texts.openorca}),
+    "squad": squad_sample(texts.squad),
+    "squad-v2": squad_sample(texts.squad_v2),
+    "pii-masking": Sample(
+        Features(
+            {
+                **dict.fromkeys(("source_text", "target_text"), TEXT),
+                "privacy_mask": List({"value": TEXT, "start": Value("int64"), "end": Value("int64"), "label": TEXT}),
+                "span_labels": TEXT,
+                **dict.fromkeys(("mbert_text_tokens", "mbert_bio_labels"), List(TEXT)),
+                "id": Value("int64"),
+                **dict.fromkeys(("language", "set"), TEXT),
+            }
+        ),
+        {"train": invented_person},
     ),
-    "xsum": Sample(
-        "EdinburghNLP/xsum",
-        Features(dict.fromkeys(("document", "summary", "id"), TEXT)),
-        three(texts.xsum),
-        {"summarization": {"document": "document", "summary": "summary"}},
-        "{document}",
-    ),
-    "openorca": Sample(
-        "Open-Orca/OpenOrca",
-        Features(dict.fromkeys(("id", "system_prompt", "question", "response"), TEXT)),
-        {"train": texts.openorca},
-        {"instruction": {"prompt": "question", "completion": "response"}},
-        "{question}\n{response}",
-    ),
-    "squad": squad_sample("rajpurkar/squad", texts.squad),
-    "squad-v2": squad_sample("rajpurkar/squad_v2", texts.squad_v2),
     **{f"glue-{task}": glue_sample(task) for task in glue.TASKS},
 }
 
@@ -126,6 +123,8 @@ def identified(row: Row, features: Features, number: int, key: str) -> Row:
     """With the hub's `idx` (a count) or `id` (a hash, or a count where the hub has one)."""
     if "idx" in features:
         return {**row, "idx": number}
+    if features["id"] == Value("int64"):
+        return row
     return {"id": str(number) if "tokens" in features else hashlib.sha256(key.encode()).hexdigest()[:24], **row}
 
 
@@ -153,13 +152,10 @@ def main() -> None:
     table = []
     for name, sample in SAMPLES.items():
         folder = HERE / name
-        folder.mkdir(exist_ok=True)
         parts = rows(name, sample)
         write_parts(folder, parts, sample.features.arrow_schema)
-        card = {"description": f"a made sample in the schema of {sample.hub}", "text": sample.text, "columns": sample.columns}
-        (folder / "data.json").write_text(json.dumps({key: value for key, value in card.items() if value}, indent=2) + "\n")
         counts = ", ".join(f"{split} {len(part)}" for split, part in parts.items())
-        table.append(f"| `{name}` | `{sample.hub}` | {', '.join(sample.features)} | {counts} |")
+        table.append(f"| `{name}` | `{read_card(folder).hub[0]}` | {', '.join(sample.features)} | {counts} |")
     template = (HERE / "README.template.md").read_text(encoding="utf-8")
     (HERE / "README.md").write_text(template.replace("$samples", "\n".join(table)), encoding="utf-8")
 

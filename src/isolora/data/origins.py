@@ -1,0 +1,56 @@
+"""Where each row comes from, file and row, and the rows that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from isolora.errors import DataError
+
+PLACE, ROW = "isolora:place", "isolora:row"
+"""Columns beside a table's own while it is divided and drawn: such as `people.jsonl line`, and 17."""
+SHOWN = 3
+"""How many of the rows left out are named."""
+
+
+class LeftOut:
+    """Rows that cannot be used: the first one ends the reading, unless such rows are to be skipped; then each is remembered."""
+
+    def __init__(self, skip: bool) -> None:
+        self.skip, self.rows = skip, list[str]()
+
+    def add(self, origin: str, problem: str) -> None:
+        """Raises DataError, naming file and row, where nothing is to be skipped."""
+        if not self.skip:
+            raise DataError(f"data: {origin}: {problem}")
+        self.rows.append(f"{origin}: {problem}")
+
+
+def said(left_out: Sequence[str]) -> str:
+    """How many rows were left out, and which came first, in one line."""
+    shown = [*left_out[:SHOWN], *(["..."] if len(left_out) > SHOWN else [])]
+    return f"{len(left_out)} row{'s' * (len(left_out) != 1)} of the data left out ({'; '.join(shown)})"
+
+
+def numbered(table: pa.Table, place: str, rows: Sequence[int] | None = None) -> pa.Table:
+    """The table with its rows' origins: `place` and, where not given, their numbers from 1."""
+    places = pa.DictionaryArray.from_arrays(pa.nulls(table.num_rows, pa.int32()).fill_null(0), [place])
+    numbers = pa.array(range(1, table.num_rows + 1) if rows is None else rows, pa.int64())
+    return table.append_column(PLACE, places).append_column(ROW, numbers)
+
+
+def bare(table: pa.Table) -> pa.Table:
+    """The table's own columns."""
+    return table.drop_columns([name for name in (PLACE, ROW) if name in table.column_names])
+
+
+def origins(table: pa.Table) -> list[str]:
+    """The origin of each row, such as `people.jsonl line 17`."""
+    pairs = zip(table[PLACE].to_pylist(), table[ROW].to_pylist(), strict=True)
+    return [f"{place} {row}" for place, row in pairs]
+
+
+def file_of(table: pa.Table) -> str:
+    """The first file that the rows come from."""
+    return str(table[PLACE][0]).rpartition(" ")[0] if PLACE in table.column_names and table.num_rows else "the data"

@@ -1,0 +1,100 @@
+"""Sources block by block, for those that do not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
+
+from isolora.data.files import TEXT_ENDINGS, CsvRows, first_line, json_rows, json_table, matches, read_files, read_table
+from isolora.data.folders import split_files
+from isolora.data.hub import open_hub, reason
+from isolora.data.origins import LeftOut, bare, numbered
+from isolora.data.sources import folder_of, means_files
+from isolora.data.tables import NO_CARD
+from isolora.data_cards import Card, read_card
+from isolora.errors import DataError
+
+BLOCK_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Streams:
+    """As `Tables`, with tables of some rows one after the other in place of a whole one."""
+
+    parts: Mapping[str, Iterator[pa.Table]]
+    card: Card = NO_CARD
+
+
+def open_source(source: str, left_out: LeftOut) -> Streams:
+    """The source's splits, to be passed over once. Raises DataError as `sources.read` does, some of it only on the way."""
+    if folder := folder_of(source):
+        return Streams({split: blocks(path, left_out) for split, path in split_files(folder).items()}, read_card(folder))
+    if not means_files(source):
+        card, found = open_hub(source, streaming=True)
+        return Streams(
+            {split: _hub_blocks(source, part, f"{source} {there} row") for split, (there, part) in found.items()}, card
+        )
+    paths = matches(source)
+    if len(paths) == 1 and paths[0].suffix.lower() in TEXT_ENDINGS:  # a document a paragraph; a text fits in memory
+        return Streams({"train": iter([read_files(source, left_out)])})
+    return Streams({"train": chain.from_iterable(blocks(path, left_out) for path in paths)})
+
+
+def blocks(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
+    """The rows of one file, some at a time, with their origins. Raises DataError as `read_table` does."""
+    read = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
+    if path.suffix.lower() not in read:
+        yield read_table(path, left_out)
+        return
+    try:
+        yield from read[path.suffix.lower()](path, left_out)
+    except pa.ArrowInvalid as failure:
+        raise DataError(f"{path}: {first_line(failure)}") from None
+
+
+def _parquet(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
+    with path.open("rb") as file:
+        batches = pq.ParquetFile(file, buffer_size=1 << 20).iter_batches(BLOCK_ROWS)
+        yield from _counted(map(pa.Table.from_batches, ([batch] for batch in batches)), f"{path} row")
+
+
+def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
+    rows = CsvRows(path, left_out)
+    options = pc_csv.ReadOptions(use_threads=False, encoding="utf-8-sig")
+    try:
+        for batch in pc_csv.open_csv(path, parse_options=rows.options, read_options=options):
+            yield rows.numbered(pa.Table.from_batches([batch]))
+    except UnicodeDecodeError as failure:
+        raise DataError(f"{path}: not UTF-8 ({failure.reason}); save it as UTF-8") from None
+
+
+def _json_lines(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
+    rows, model = json_rows(path, left_out), dict[str, Any]()
+    while block := list(islice(rows, BLOCK_ROWS)):
+        table = json_table(path, [(0, model), *block], left_out).slice(1)  # led by a row with all columns and types so far
+        model = {
+            name: next(iter(table[name].drop_null().slice(0, 1).to_pylist()), model.get(name))
+            for name in bare(table).column_names
+        }
+        yield table
+
+
+def _hub_blocks(source: str, part: Any, place: str) -> Iterator[pa.Table]:
+    try:
+        yield from _counted(part.iter(batch_size=BLOCK_ROWS), place)
+    except Exception as failure:  # as in `open_hub`, but on the way
+        raise DataError(f"data.source: {source!r} {reason(failure)}") from None
+
+
+def _counted(tables: Iterator[pa.Table], place: str) -> Iterator[pa.Table]:
+    first = 1
+    for table in tables:
+        yield numbered(table, place, range(first, first + table.num_rows))
+        first += table.num_rows

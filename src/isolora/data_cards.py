@@ -1,0 +1,69 @@
+"""Cards of data sets: how the rows of one are read for each task, from a file `data.json` beside them.
+
+Packaged sets are known by name, the samples of hub sets as `sample-NAME`. A sample's card reads the hub's own set too, so that
+the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isolora.errors import DataError
+
+
+class Card(BaseModel):
+    """What a data set says of itself.
+
+    hub: the id of the hub's set in this schema, then other names for it; text: how a row's text is put together, such as
+    "{synopsis}\\n\\n{description}"; columns: task -> column it asks for -> column here; keep: task -> column here -> values of
+    the rows that the task reads; splits: train, validation or test -> the split here, null for one that cannot be used; apart:
+    column whose equal values stay on one side where held-out rows are cut from train; task: task -> settings that the rows need.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    description: str = ""
+    hub: tuple[str, ...] = ()
+    text: str | None = None
+    columns: Mapping[str, Mapping[str, str]] = {}
+    keep: Mapping[str, Mapping[str, tuple[str, ...]]] = {}
+    splits: Mapping[str, str | None] = {}
+    apart: str | None = None
+    task: Mapping[str, Mapping[str, Any]] = {}
+
+
+def read_card(folder: Path) -> Card:
+    """The folder's card, an empty one where it has none. Raises DataError that names the key that is wrong."""
+    path = folder / "data.json"
+    if not path.is_file():
+        return Card()
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValidationError as failure:
+        first = failure.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(f"{path}: {where}: {first['msg']} (valid keys: {', '.join(Card.model_fields)})") from None
+
+
+@cache
+def packaged() -> dict[str, Path]:
+    """Data sets that come with isolora: name -> folder."""
+    root = Path(str(resources.files("isolora") / "assets"))
+    own = {path.parent.name: path.parent for path in sorted(root.glob("*/data.json"))}
+    return own | {f"sample-{path.parent.name}": path.parent for path in sorted(root.glob("hub-samples/*/data.json"))}
+
+
+@cache
+def hub_cards() -> dict[str, Card]:
+    """Cards of hub data sets, under their ids and their other names."""
+    return {name: card for card in map(read_card, packaged().values()) for name in card.hub}
+
+
+def card_of(source: str) -> Card:
+    """The card of a packaged set or of one of the hub; an empty one for any other source."""
+    return read_card(packaged()[source]) if source in packaged() else hub_cards().get(source, Card())

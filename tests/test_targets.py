@@ -1,0 +1,165 @@
+"""Laws of a metric: known laws come back, scores become errors, and what cannot be fitted is said in one line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from isolora.cli import app
+from isolora.errors import ConfigError, TableError
+from isolora.fit import Fit, fit
+from isolora.metrics.direction import is_score, larger_is_better
+from isolora.plan import plan
+from isolora.table import Table, read
+from isolora.training import train
+
+TOKENS = 2e3 * 2 ** (np.arange(14) / 1.5)
+
+
+def table(error_of, sizes=(1e5, 3e5, 1e6), tokens=TOKENS, **more):
+    """One trajectory for each size whose token F1 is 1 - error_of(n, d); all losses are alike."""
+    n, d = (grid.ravel() for grid in np.meshgrid(sizes, tokens, indexing="ij"))
+    columns = {
+        "run": n.astype(str).astype(object),
+        "model": n.astype(str).astype(object),
+        "method": np.full(len(n), "lora", dtype=object),
+        "rank": np.full(len(n), 4.0),
+        "learning_rate": np.full(len(n), 0.01),
+        "body_parameters": n,
+        "trainable_parameters": n / 100,
+        "tokens": d,
+        "flops": 4 * n * d,
+        "loss": np.ones(len(n)),
+        "token_f1": 1 - error_of(n, d),
+    }
+    return Table(columns | {name: np.broadcast_to(np.asarray(values), len(n)).copy() for name, values in more.items()})
+
+
+def error(n, d):
+    return 0.02 + 5 * n**-0.3 + 40 * d**-0.7
+
+
+def plateau(n, d):
+    return 0.03 + 0.97 / (1 + (d / 2e4) ** 1.5)
+
+
+def test_a_score_is_fitted_as_its_error():
+    fitted = fit(table(error), law="additive", holdout="none", bootstrap=0, target="token_f1")
+    assert fitted.target == fitted.to_json()["target"] == "1 - token_f1"
+    np.testing.assert_allclose(list(fitted.parameters.values()), [0.02, 5, 40, 0.3, 0.7], rtol=1e-3)
+    assert "additive: 1 - token_f1 = E + A n^-a + B d^-b" in str(fitted)
+    assert Fit.loads(fitted.dumps()).target == fitted.target
+
+
+def test_an_error_is_fitted_as_it_is():
+    points = table(error, perplexity=np.exp(1 + 10 * TOKENS**-0.3).tolist() * 3)
+    fitted = fit(points, law="power", holdout="none", bootstrap=0, target="perplexity")
+    assert (fitted.target, fitted.left_out) == ("perplexity", {})
+    np.testing.assert_allclose(fitted.predict({"d": TOKENS}), np.exp(1 + 10 * TOKENS**-0.3), rtol=0.05)
+
+
+def test_a_score_that_stays_at_zero_at_first_has_its_law():
+    """Token F1 is 0 at the first four points, and the competition finds the plateau's law and what lies beyond the data."""
+    points = table(plateau, sizes=(1e6,))
+    points["token_f1"][:4] = 0
+    fitted = fit(points, bootstrap=0, target="token_f1")
+    assert fitted.law == "plateau"
+    assert fitted.predict({"d": [4 * TOKENS[-1]]})[0] == pytest.approx(plateau(1e6, 4 * TOKENS[-1]), rel=0.01)
+
+
+def test_points_that_cannot_be_used_are_counted():
+    points = table(error)
+    points["token_f1"][:3] = np.nan
+    points["token_f1"][-2:] = 1
+    fitted = fit(points, law="additive", holdout="none", bootstrap=0, target="token_f1")
+    assert fitted.left_out == {"no token_f1": 3, "token_f1 is 1": 2}
+    assert fitted.points == 3 * 14 - 5
+    assert "left out: 3 points (no token_f1)" in str(fitted)
+
+
+def test_the_best_learning_rate_is_the_targets_own():
+    """Two learning rates: the loss prefers the first, F1 the second."""
+    first, second = table(lambda n, d: 1.5 * error(n, d)), table(error)
+    second["loss"][:], second["learning_rate"][:] = 2, 0.1
+    second["run"][:] = [f"{name}-fast" for name in second["run"]]
+    both = Table({name: np.concatenate([first[name], second[name]]) for name in first.columns})
+    fitted = fit(both, law="additive", holdout="none", bootstrap=0, target="token_f1")
+    assert fitted.points == 3 * 14
+    assert fitted.parameters["E"] == pytest.approx(0.02, rel=1e-3)
+    assert plan(fitted, both, "1e13flops").learning_rate == 0.1
+
+
+def test_a_plan_speaks_of_the_target():
+    points = table(error)
+    found = plan(fit(points, law="additive", bootstrap=20, target="token_f1"), points, "1e12flops")
+    assert found.to_json()["target"] == "1 - token_f1"
+    assert found.predicted_loss == pytest.approx(error(1e6, found.tokens), rel=0.02)
+    assert "expected 1 - token_f1 0." in str(found)
+    assert "nats" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "words"),
+    [
+        ("token_f2", {}, r"unknown target 'token_f2'; did you mean 'token_f1'\? \(valid: loss, token_f1\)"),
+        ("model", {}, "unknown target 'model'"),
+        ("accuracy", {"accuracy": 0.0}, "target '1 - accuracy' is 1 at every point"),
+        ("accuracy", {"accuracy": 1.0}, "target '1 - accuracy': no point has a value that can be fitted"),
+        ("accuracy", {"accuracy": 37.0}, "target '1 - accuracy' must be positive; its smallest value is -36"),
+        ("forgetting", {"forgetting": -0.1}, "target 'forgetting' must be positive; its smallest value is -0.1"),
+        ("reward_margin", {"reward_margin": 0.3}, "target 'reward_margin' grows without an end"),
+        ("bleu", {"bleu": 0.3}, "target 'bleu': whether more of it is better is not known; ask for '1 - bleu'"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_line(target, more, words):
+    with pytest.raises(TableError, match=words) as raised:
+        fit(table(error, **more), target=target)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_score_can_be_turned_by_hand():
+    points = table(error, bleu=table(error)["token_f1"])
+    known, asked = (fit(points, "additive", 0, "none", target=name) for name in ("token_f1", "1 - bleu"))
+    assert known.parameters == asked.parameters
+    assert asked.target == "1 - bleu"
+
+
+@pytest.mark.parametrize(
+    ("name", "larger", "score"),
+    [
+        ("loss", False, False),
+        ("forgotten.general-english", False, False),
+        ("bits_per_byte", False, False),
+        ("token_f1", True, True),
+        ("f1.LOSS", True, True),
+        ("HasAns_exact", True, True),
+        ("reviews/rougeL", True, True),
+        ("exact_match", True, True),
+        ("reward_accuracy", True, True),
+        ("reward_margin", True, False),
+    ],
+)
+def test_directions(name, larger, score):
+    assert (larger_is_better(name), is_score(name)) == (larger, score)
+
+
+@pytest.mark.parametrize("name", ["best_exact_threshold", "rejected_reward", "bleu"])
+def test_what_has_no_direction_is_said(name):
+    with pytest.raises(ConfigError, match=f"unknown measure '{name}'"):
+        larger_is_better(name)
+
+
+def test_a_runs_own_store_is_fitted_by_its_metric(tmp_path):
+    """Perplexity is exp of the loss at every point; the law that is fitted to it says so beforehand and afterwards."""
+    train(tiny.from_files(tmp_path, steps=40, evaluate_from=48, learning_rate=3e-3), tmp_path / "run", quiet=True)
+    points = read(tmp_path / "run")
+    np.testing.assert_allclose(points["perplexity"], np.exp(points["loss"]))
+    asked = ["fit", str(tmp_path / "run"), "--target", "perplexity", "--law", "power", "--holdout", "none", "--json"]
+    answer = json.loads(CliRunner().invoke(app, [*asked, "--bootstrap", "0"]).stdout)
+    assert answer["target"] == "perplexity"
+    assert answer["points"] == (points["tokens"] > 0).sum() >= 5
+    assert answer["parameters"]["E"] < points["perplexity"].min()
