@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
+from isolora import registry
 from isolora.adapters import RECORD
 from isolora.config import RunConfig
-from isolora.errors import DataError
+from isolora.errors import ConfigError, DataError
 from isolora.evaluation import evaluate
+from isolora.evaluation.held_out import loss_interval
 from isolora.metrics.perplexity import perplexity
 from isolora.store import Store
 from isolora.training import train, train_stack
+from isolora.training.held_out import mean_losses
+from isolora.training.prepare import prepare
 
 torch.set_num_threads(1)
 KINDS: dict[str, dict[str, Any]] = {
@@ -74,6 +80,54 @@ def test_what_was_measured_is_counted(run: RunConfig, tmp_path: Path) -> None:
     result = evaluate(tmp_path / "out")
     assert result["examples"] == 5
     assert 5 * 4 <= result["labelled_tokens"] <= 5 * 11
+
+
+def test_the_other_split_is_measured_alike(run: RunConfig, tmp_path: Path) -> None:
+    """A run that was measured on the test split recorded there what `split` gives for one that was not."""
+    train(run, tmp_path / "out", quiet=True)
+    on_test = run.model_copy(update={"data": run.data.model_copy(update={"eval_split": "test"})})
+    ended = train(on_test, tmp_path / "on-test", quiet=True)
+    found = evaluate(tmp_path / "out", split="test")
+    assert found["split"] == "test"
+    assert found["loss"] == pytest.approx(ended["loss"], rel=1e-6)
+    assert found["loss"] != evaluate(tmp_path / "out")["loss"]
+    assert "recorded_loss" not in found
+    with pytest.raises(ConfigError, match="unknown split 'train'"):
+        evaluate(tmp_path / "out", split="train")
+
+
+def test_without_the_adapter_the_base_is_measured(run: RunConfig, tmp_path: Path) -> None:
+    trained = train(run, tmp_path / "out", quiet=True)["loss"]
+    result = evaluate(tmp_path / "out", repeats=0, bare=True)
+    ready = prepare(run)
+    method = registry.load("method", "lora")
+    fresh = method.attach(ready.base.model, [method.settings(run.method.fields())], [0])  # adds nothing before training
+    untrained = mean_losses(ready.task, fresh, ready.held_out, [0], 100, 0)[0]
+    fresh.detach()
+    assert result["loss"] == pytest.approx(untrained, rel=1e-6)
+    assert abs(result["loss"] - trained) > 0.01
+    assert "recorded_loss" not in result
+
+
+def test_intervals_enclose_what_was_measured(run: RunConfig, tmp_path: Path) -> None:
+    """Perplexity is exp of the loss, and so are the ends of its interval."""
+    train(run, tmp_path / "out", quiet=True)
+    result = evaluate(tmp_path / "out")
+    low, high = result["intervals"]["loss"]
+    assert low < result["loss"] < high
+    assert result["intervals"]["perplexity"] == pytest.approx((math.exp(low), math.exp(high)))
+    assert result["intervals"].keys() == {"loss", *result["metrics"]}
+    assert evaluate(tmp_path / "out", repeats=0)["intervals"] == {}
+
+
+def test_a_documents_windows_are_drawn_together() -> None:
+    """Of 100 documents, half with loss 1 and half with 3 a token, each in four windows: the normal distribution's interval for
+    100 draws, where 400 independent ones would give half of it."""
+    examples = replace(tiny.examples([5] * 400), documents=np.repeat(np.arange(100), 4))
+    losses = np.repeat([4.0, 12.0], 200)
+    half_width = 1.96 / math.sqrt(100)
+    found = loss_interval(registry.load("task", "causal-lm"), examples, losses, 2000)
+    assert found == pytest.approx((2 - half_width, 2 + half_width), abs=0.03)
 
 
 def test_lost_texts_are_one_line(run: RunConfig, tmp_path: Path) -> None:

@@ -167,11 +167,12 @@ def test_the_interval_grows_with_the_distance():
 def test_a_fit_is_json_and_comes_back():
     fitted = fit(study(additive, noise=0.002), law="additive", bootstrap=50)
     answer = json.loads(json.dumps(fitted.to_json()))
-    assert list(answer) == ["law", "parameters", "intervals", "objective", "points", "holdout", "candidates", "cut"]
+    names = ["law", "target", "parameters", "intervals", "objective", "points", "left_out", "holdout", "candidates", "cut"]
+    assert list(answer) == names
     again = Fit.loads(fitted.dumps())
     assert again.to_json() == fitted.to_json()
     np.testing.assert_array_equal(again.interval({"n": 1e6, "d": 1e6}), fitted.interval({"n": 1e6, "d": 1e6}))
-    assert "additive: E + A n^-a + B d^-b" in str(fitted)
+    assert "additive: loss = E + A n^-a + B d^-b" in str(fitted)
     with pytest.raises(TableError, match="not a fit"):
         Fit.loads("{}")
 

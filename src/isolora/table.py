@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -64,14 +65,14 @@ def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
 
 
 def read_store(path: Path) -> Rows:
-    """The store's points, each with its run's fields; runs that diverged are left out."""
+    """The store's points, each with its run's fields and a column for each of its metrics; runs that diverged are left out."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             points = _select(connection, "SELECT * FROM points")
             runs = {row["run"]: row for row in _select(connection, "SELECT * FROM runs")} if _has_runs(connection) else {}
     except sqlite3.Error as error:
         raise TableError(f"store {str(path)!r} cannot be read: {error}") from error
-    joined = [{**runs.get(point["run"], {}), **point} for point in points]
+    joined = [{**runs.get(point["run"], {}), **_measures(point), **point} for point in points]
     kept = [row for row in joined if row.get("state") not in _LEFT_OUT_STATES]
     names = list(dict.fromkeys(name for row in kept for name in row))
     return {name: [row.get(name) for row in kept] for name in names}
@@ -126,6 +127,12 @@ def _select(connection: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
     cursor = connection.execute(query)
     names = [field[0] for field in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _measures(point: Mapping[str, Any]) -> dict[str, float]:
+    """A point's metrics by name; a store of an earlier version has none."""
+    found: dict[str, float] = json.loads(point.get("metrics") or "{}")
+    return found
 
 
 def _has_runs(connection: sqlite3.Connection) -> bool:

@@ -15,23 +15,27 @@ Law = Annotated[str, typer.Option(help="name of a law, or auto: the one that pre
 Map = Annotated[
     list[str] | None, typer.Option("--map", metavar="n=COLUMN", help="which column holds n, d, p, u, loss, run, flops")
 ]
+Target = Annotated[
+    str, typer.Option(help="what the law is of: loss, or a metric of the points; a score such as f1 is fitted as 1 - f1")
+]
 Bootstrap = Annotated[int, typer.Option(min=0, help="bootstrap repeats over whole trajectories")]
 
 
 def fit(
     source: Source,
     law: Law = "auto",
+    target: Target = "loss",
     columns: Map = None,
     bootstrap: Bootstrap = 1000,
     holdout: Annotated[str, typer.Option(help="largest: judge laws on the largest budgets; none: on all points")] = "largest",
     as_json: Json = False,
 ) -> None:
-    """Fit a scaling law to a table of losses."""
+    """Fit a scaling law to a table of losses, or to another measure of it."""
     from isolora.fit import fit as fit_law
     from isolora.table import read
 
     chosen = cast(Any, holdout)  # its two words are checked where they are used, with an error in one line
-    fitted = fit_law(read(source, mapping(columns)), law=law, bootstrap=bootstrap, holdout=chosen)
+    fitted = fit_law(read(source, mapping(columns)), law=law, bootstrap=bootstrap, holdout=chosen, target=target)
     answer(fitted.to_json(), str(fitted), as_json)
 
 
@@ -41,6 +45,7 @@ def plan(
     examples: Annotated[int | None, typer.Option(help="unique training examples at hand")] = None,
     memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
     law: Law = "auto",
+    target: Target = "loss",
     columns: Map = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
@@ -53,7 +58,7 @@ def plan(
 
     limits = (parse_budget(budget), examples, parse_memory(memory) if memory else None)
     table = read(source, mapping(columns))
-    recommendation = plan_for(fit_law(table, law=law, bootstrap=bootstrap), table, *limits)
+    recommendation = plan_for(fit_law(table, law=law, bootstrap=bootstrap, target=target), table, *limits)
     answer(recommendation.to_json(), str(recommendation), as_json)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,12 +33,50 @@ def train(
     answer(result, "\n".join([lines({key: value for key, value in result.items() if key != "checks"}), *compared]), as_json)
 
 
-def eval_(folder: Annotated[Path, typer.Argument(help="a run's or an adapter's folder")], as_json: Json = False) -> None:
-    """Recompute a saved adapter's held-out loss from its folder alone."""
-    from isolora.evaluation import evaluate
+def eval_(
+    folder: Annotated[Path, typer.Argument(help="a run's or an adapter's folder")],
+    split: Annotated[str | None, typer.Option(help="validation or test; that of the training when absent")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="measure the base model without the adapter")] = False,
+    harness: Annotated[
+        str | None, typer.Option(help="tasks of lm-evaluation-harness instead, with commas: packaged, of --include, or its own")
+    ] = None,
+    include: Annotated[Path | None, typer.Option(help="folder of YAML files with more tasks for --harness")] = None,
+    lighteval: Annotated[
+        str | None, typer.Option(help="tasks of LightEval instead, by its own command; ISOLORA_LIGHTEVAL names it")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="documents of each task of --harness or --lighteval")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute a saved adapter's held-out loss and scores from its folder alone, or measure it on tasks of a harness."""
+    from isolora import evaluation
 
-    result = evaluate(folder)
-    answer(result, lines(result), as_json)
+    if harness or lighteval:
+        result: dict[str, Any] = {}
+        if harness:
+            result["harness"] = evaluation.harness(folder, harness.split(","), include, limit)
+        if lighteval:
+            result["lighteval"] = evaluation.lighteval(folder, lighteval, limit)
+        answer(result, "\n".join(benchmarked(task, found) for by in result.values() for task, found in by.items()), as_json)
+        return
+    result = evaluation.evaluate(folder, split, bare=bare)
+    answer(result, measured(result), as_json)
+
+
+def benchmarked(task: str, metrics: dict[str, float]) -> str:
+    """A task's metrics, with their standard errors behind them."""
+    shown = {name: f"{value:.4f}" for name, value in metrics.items() if not name.endswith("_stderr")}
+    errors = {name: metrics.get(f"{name}_stderr", math.nan) for name in shown}
+    rows = {name: text if math.isnan(errors[name]) else f"{text} ± {errors[name]:.4f}" for name, text in shown.items()}
+    return f"{task}\n{lines({f'  {name}': text for name, text in rows.items()})}"
+
+
+def measured(result: dict[str, Any]) -> str:
+    """Losses and measures, each with its 95 % interval where it has one."""
+    flat = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    for name, value in ({"loss": result["loss"]} | result["metrics"]).items():
+        low, high = result["intervals"].get(name, (math.nan, math.nan))
+        flat[name] = f"{value:.5g}" if math.isnan(low) else f"{value:.5g}  [{low:.5g}, {high:.5g}]"
+    return lines(flat)
 
 
 def forget(

@@ -1,6 +1,8 @@
 """Scores recomputed from what was saved."""
 
 from isolora.evaluation.forget import forget
+from isolora.evaluation.harness import harness
 from isolora.evaluation.held_out import evaluate
+from isolora.evaluation.lighteval import lighteval
 
-__all__ = ["evaluate", "forget"]
+__all__ = ["evaluate", "forget", "harness", "lighteval"]

@@ -13,6 +13,7 @@ from isolora.fit.points import Points, from_table, studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
 from isolora.fit.search import fit_above
+from isolora.fit.target import Target, targeted
 from isolora.fit.verdict import Verdict, judged, unjudged
 from isolora.laws import Law
 from isolora.table import Table
@@ -21,21 +22,28 @@ HOLDOUTS = ("largest", "none")
 
 
 def fit(
-    table: Table, law: str = "auto", bootstrap: int = 1000, holdout: Literal["largest", "none"] = "largest", seed: int = 0
+    table: Table,
+    law: str = "auto",
+    bootstrap: int = 1000,
+    holdout: Literal["largest", "none"] = "largest",
+    seed: int = 0,
+    target: str = "loss",
 ) -> Fit:
     """Fits a scaling law to the points of a table, one learning rate per model, method and rank.
 
     `law` is a name of `laws.names()` or "auto". With holdout "largest" the lower cut (and the law) is the one that best
     foretells the largest budgets; with "none" all points are fitted and "auto" decides by the fit's own objective.
-    `bootstrap` is the number of replicates behind the intervals. Raises TableError when the points cannot carry the law,
+    `bootstrap` is the number of replicates behind the intervals. `target` is the loss or another measure of the table: see
+    `targeted`. Raises TableError when the points cannot carry the law,
     ConfigError for unknown names.
     """
     if holdout not in HOLDOUTS:
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
-    points = from_table(best_learning_rates(studied(table)))
+    aim = targeted(studied(table), target)
+    points = from_table(best_learning_rates(aim.table))
     contenders = _contenders(law, points)
     verdict = judged(points, contenders) if holdout == "largest" else unjudged(points, contenders)
-    return _fitted(points, verdict, bootstrap, seed)
+    return _fitted(points, verdict, bootstrap, seed, aim)
 
 
 def _contenders(name: str, points: Points) -> list[Law]:
@@ -66,7 +74,7 @@ def _demand(law: Law, points: Points) -> None:
         raise TableError(f"law {law.name!r} needs {len(law.parameters) + 2} or more points; the table has {len(points)}")
 
 
-def _fitted(everything: Points, verdict: Verdict, count: int, seed: int) -> Fit:
+def _fitted(everything: Points, verdict: Verdict, count: int, seed: int, aim: Target) -> Fit:
     found = fit_above(verdict.law, everything, verdict.cut)
     points = found.points
     draws_KT = bootstrapping.replicates(found.problem, found.z[0], points, count, seed)
@@ -88,6 +96,8 @@ def _fitted(everything: Points, verdict: Verdict, count: int, seed: int) -> Fit:
         ranges={name: (float(points.columns[name].min()), float(points.columns[name].max())) for name in verdict.law.demands},
         draws=draws_KT,
         rivals=tuple(_rival(everything, name, cut) for name, cut in verdict.rivals),
+        target=aim.name,
+        left_out=aim.left_out,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -15,18 +15,19 @@ from isolora import laws
 from isolora.errors import TableError
 from isolora.laws import Array, Law
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What `fit` returns; every loss is in nats per token, every spread a share of the loss.
+    """What `fit` returns; every loss is in nats per token, every spread a share of the loss; of another `target` likewise.
 
     `parameters` and their 95 % `intervals` are in the law's own units. `objective` is the summed Huber loss over `points`
     points of `runs` trajectories above `cut` tokens. `holdout` tells how well the law foretold the largest budgets before
     it saw them, `candidates` all that competed. `draws` (K, T) are bootstrap parameters, `noise` the standard deviation of
     a point about the law, `drift` that of the error per unit of log distance beyond `ranges`, the fitted columns' ends.
     `rivals` are other laws (name, parameters) that foretold about as well, fitted to the same points.
+    `left_out` counts the points that could not be used, by reason.
     """
 
     law: str
@@ -43,6 +44,8 @@ class Fit:
     ranges: Mapping[str, tuple[float, float]]
     draws: Array
     rivals: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    target: str = "loss"
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> Law:
@@ -77,10 +80,12 @@ class Fit:
         """The answer of `isolora fit --json`."""
         return {
             "law": self.law,
+            "target": self.target,
             "parameters": dict(self.parameters),
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
             "objective": self.objective,
             "points": self.points,
+            "left_out": dict(self.left_out),
             "holdout": dict(self.holdout),
             "candidates": [dict(row) for row in self.candidates],
             "cut": self.cut,
@@ -104,13 +109,14 @@ class Fit:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.law}: {self.shape.formula}",
+            f"{self.law}: {self.target} = {self.shape.formula}",
             f"  {self.points} points of {self.runs} runs from {self.cut:,.0f} tokens on",
         ]
         for name, value in self.parameters.items():
             low, high = self.intervals[name]
             lines.append(f"  {name} = {value:.4g}  [{low:.4g}, {high:.4g}]")
-        lines.append(f"  noise {self.noise:.2%} of the loss; objective {self.objective:.4g}")
+        lines.append(f"  noise {self.noise:.2%} of the {self.target}; objective {self.objective:.4g}")
+        lines += [f"  left out: {count} points ({reason})" for reason, count in self.left_out.items()]
         if self.holdout:
             lines.append(
                 f"  foretold {self.holdout['count']} held-out points of up to {self.holdout['factor']:.1f} x the fitted FLOPs:"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from isolora.errors import TableError
-from isolora.fit import Fit, best_learning_rates, studied
+from isolora.fit import Fit, best_learning_rates, studied, targeted
 from isolora.plan.advice import warnings
 from isolora.plan.budget import Budget, parse_budget
 from isolora.plan.curves import ONE_SIGMA
@@ -28,7 +28,8 @@ _LARGEST_TIE = 0.005
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to train, what it costs and what it will reach: loss in nats per token with its 95 % interval.
+    """What to train, what it costs and what it will reach: loss in nats per token with its 95 % interval, or what else the
+    law is of, its `target`, which every `loss` is then about.
 
     `examples` are distinct ones and `epochs` the passes over them; `seconds` is None where the table has no times.
     """
@@ -46,6 +47,7 @@ class Recommendation:
     nearest_evidence: dict[str, Any]
     warnings: tuple[str, ...]
     alternatives: tuple[dict[str, Any], ...]
+    target: str = "loss"
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `isolora plan --json`."""
@@ -53,13 +55,14 @@ class Recommendation:
 
     def __str__(self) -> str:
         low, high = self.interval
+        unit = " nats a token" if self.target == "loss" else ""
         spent = f"{self.flops:.3g} FLOPs" + (f", about {self.seconds:,.0f} s" if self.seconds is not None else "")
         data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {self.epochs:.3g} passes)" if self.examples else "")
         adapter = f"{self.method['name']} of rank {self.method['rank']}"
         lines = [
             f"train {self.model} with {adapter} at learning rate {self.learning_rate:g}",
             f"  on {data}: {spent}",
-            f"  expected loss {self.predicted_loss:.4f} nats a token, 95 % interval {low:.4f} to {high:.4f}",
+            f"  expected {self.target} {self.predicted_loss:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
             *(f"  mind: {sentence}" for sentence in self.warnings),
         ]
         return "\n".join(lines)
@@ -79,6 +82,7 @@ def plan(
     is none, TableError when no option fits the memory or a budget of time meets a table without times.
     """
     bought = parse_budget(budget) if isinstance(budget, str) else budget
+    table = targeted(table, fit.target).table
     affordable = _affordable(options(table, prices), bought, memory_bytes)
     rows = [_row(fit, option, bought, examples) for option in affordable]
     index = _choose(rows, min(fit.noise, _LARGEST_TIE))
@@ -91,6 +95,7 @@ def plan(
         nearest_evidence=_nearest(table, option, row["tokens"]),
         warnings=tuple(warnings(fit, affordable, option, row)),
         alternatives=tuple(sorted(rows, key=lambda other: float(other["predicted_loss"]))),
+        target=fit.target,
     )
 
 

@@ -1,0 +1,69 @@
+"""What a law is fitted to: the loss, or another measure, as something that falls towards a floor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from isolora.errors import TableError, unknown
+from isolora.metrics.direction import is_score, known, larger_is_better
+from isolora.table import Table
+
+ERROR_OF = "1 - "
+
+
+@dataclass(frozen=True)
+class Target:
+    """name: what the law is of, such as "1 - token_f1"; table: its points, with that in the column `loss`; left_out: how many
+    points were not used, by reason."""
+
+    name: str
+    table: Table
+    left_out: Mapping[str, int]
+
+
+def targeted(table: Table, name: str) -> Target:
+    """The points of a measure: the loss, a metric, any other column that is better when smaller, or "1 - COLUMN".
+
+    A score, 1 at best, is fitted as its error 1 - score. Points without the measure are left out, and those of error 0, which
+    has no logarithm. Raises TableError, one line, where the rest cannot carry a law.
+    """
+    if name == "loss":
+        return Target(name, table, {})
+    column = name.removeprefix(ERROR_OF).strip()
+    _demand(table, name, column)
+    as_error = name.startswith(ERROR_OF) or is_score(column)
+    shown = ERROR_OF + column if as_error else column
+    values_M = 1 - table[column] if as_error else table[column]
+    absent_M, perfect_M = ~np.isfinite(values_M), (values_M == 0) & as_error
+    used = Table({**table.columns, "loss": values_M}).where(~absent_M & ~perfect_M)
+    _demand_fall(used, shown)
+    reasons = {f"no {column}": int(absent_M.sum()), f"{column} is 1": int(perfect_M.sum())}
+    return Target(shown, used, {reason: count for reason, count in reasons.items() if count})
+
+
+def _demand(table: Table, name: str, column: str) -> None:
+    numbers = [found for found, values in table.columns.items() if values.dtype == float]
+    if column not in numbers:
+        raise TableError(unknown("target", column, filter(known, numbers)))
+    if name.startswith(ERROR_OF):
+        return
+    if not known(column):
+        raise TableError(
+            f"target {column!r}: whether more of it is better is not known; ask for {ERROR_OF + column!r},"
+            f" or for --map loss={column} where less is better"
+        )
+    if larger_is_better(column) and not is_score(column):
+        raise TableError(f"target {column!r} grows without an end; a law falls to a floor (fit the loss, or reward_accuracy)")
+
+
+def _demand_fall(used: Table, shown: str) -> None:
+    values_M = used["loss"]
+    if not len(values_M):
+        raise TableError(f"target {shown!r}: no point has a value that can be fitted")
+    if values_M.min() <= 0:
+        raise TableError(f"target {shown!r} must be positive; its smallest value is {values_M.min():g}")
+    if np.ptp(values_M) == 0:
+        raise TableError(f"target {shown!r} is {values_M[0]:g} at every point; there is nothing to fit")
