@@ -17,7 +17,8 @@ from typing import Any
 
 FILE = "study.sqlite"
 PENDING, RUNNING, DONE, DIVERGED, FAILED = "PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED"
-ENDED = (DONE, DIVERGED)
+PRUNED = "PRUNED"  # ended early by a search; its points stand
+ENDED = (DONE, DIVERGED, PRUNED)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Run:
     """One trajectory and the knobs that laws and people look at."""
 
     run: str
-    stage: str  # "tune" or "grid" within a study, "train" alone, "verify" for the proof of a recommendation
+    stage: str  # "tune", "grid", "search" or "final" within a study, "train" alone, "verify" for the proof of a recommendation
     model: str
     task: str
     method: str
@@ -59,6 +60,22 @@ class Point:
     flops_by_group: str = "{}"  # JSON: module group -> phase -> FLOPs
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One suggestion of a search, all that is needed to go on with it. round: suggested together, before any of them was told;
+    value: the metric at the end; curve: evaluation number -> metric; rungs: what the pruner has noted of it."""
+
+    search: str
+    number: int
+    round: int
+    run: str
+    parameters: str  # JSON
+    state: str = RUNNING
+    value: float | None = None
+    curve: str = "{}"  # JSON
+    rungs: str = "{}"  # JSON
+
+
 _SQL_TYPES = {"str": "TEXT", "int": "INTEGER", "float": "REAL", "int | None": "INTEGER", "float | None": "REAL"}
 
 
@@ -75,6 +92,7 @@ _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs ({_columns(Run)}, state TEXT NOT NULL, reason TEXT, environment TEXT, changed REAL,
     PRIMARY KEY (run));
 CREATE TABLE IF NOT EXISTS points ({_columns(Point)}, PRIMARY KEY (run, tokens));
+CREATE TABLE IF NOT EXISTS trials ({_columns(Trial)}, PRIMARY KEY (search, number));
 """
 
 
@@ -130,6 +148,18 @@ class Store:
         with self._connection() as connection:
             for point in points:
                 _insert(connection, "INSERT OR REPLACE", "points", asdict(point))
+
+    def keep_trials(self, trials: Iterable[Trial]) -> None:
+        """Enter trials, or what has become of them."""
+        with self._connection() as connection:
+            for trial in trials:
+                _insert(connection, "INSERT OR REPLACE", "trials", asdict(trial))
+
+    def trials(self, search: str | None = None) -> list[Trial]:
+        """Trials of one search, the newest where none is named, in the order in which they were suggested."""
+        named = "?" if search else "(SELECT search FROM trials ORDER BY rowid DESC LIMIT 1)"
+        rows = self._rows(f"SELECT * FROM trials WHERE search = {named} ORDER BY number", (search,) if search else ())
+        return [Trial(**row) for row in rows]
 
     def states(self) -> dict[str, str]:
         with self._connection() as connection:

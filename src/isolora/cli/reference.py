@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from isolora import registry
 from isolora.cli import app
-from isolora.config import DataConfig, RunConfig, StudyConfig, TrainingConfig, TuneConfig
+from isolora.config import DataConfig, RangeConfig, RunConfig, SearchConfig, StudyConfig, TrainingConfig, TuneConfig
 
 PAGE = Path("docs/reference.md")
 SECTIONS = (
@@ -25,6 +25,8 @@ SECTIONS = (
     ("training", "training.", TrainingConfig),
     ("A study", "", StudyConfig),
     ("tune", "tune.", TuneConfig),
+    ("search", "search.", SearchConfig),
+    ("a range in search.space", "", RangeConfig),
 )
 
 

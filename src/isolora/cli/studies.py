@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,25 +23,28 @@ def demo(
 
 
 def study(
-    file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study: base, grid, tune")],
+    file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study: base, and grid or search")],
     out: Annotated[Path | None, typer.Option(help="the study's folder; runs/NAME when absent")] = None,
     executor: Annotated[str, typer.Option(help="local or ray")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="processes that train stacks side by side")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Train a grid of runs in stacks; a second call does only what is missing."""
+    """Train a grid of runs in stacks, or search for the best values; a second call does only what is missing."""
     from isolora.config import load_study
-    from isolora.study import run_study
+    from isolora.study import run_study, searched
 
     config = load_study(file)
     folder = out or Path("runs") / config.name
     store = run_study(config, folder, executor, workers, quiet=as_json)
     states = list(store.states().values())
     counts = {state: states.count(state) for state in sorted(set(states))}
-    result = {"folder": str(folder), "runs": len(states), "states": counts, "points": len(store.points())}
+    result: dict[str, Any] = {"folder": str(folder), "runs": len(states), "states": counts, "points": len(store.points())}
     words = (
         f"{folder}: {len(states)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())}), {result['points']} points"
     )
+    if config.search:
+        found = searched(config, store)
+        result, words = {**result, "search": found.to_json()}, f"{words}\n{found}"
     answer(result, words, as_json)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from isolora.fit import Fit
 from isolora.plan import Recommendation
 from isolora.report.page import write
-from isolora.report.source import runs_of, title_of
+from isolora.report.source import runs_of, search_of, title_of
 from isolora.report.study import StudyReport, Verified
 from isolora.table import Table
 
@@ -26,5 +26,6 @@ def report(
 
     `table` holds the points of the source; with those of the verification's run in it, its curve is drawn too.
     """
-    study = StudyReport(title_of(Path(source)), table, fit, recommendation, verification, runs_of(Path(source)))
+    path = Path(source)
+    study = StudyReport(title_of(path), table, fit, recommendation, verification, runs_of(path), search=search_of(path))
     return write(Path(out), study)

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from isolora.report import agreement, captions, forgetting, frontier, isoflop, loss_curves, tables, work
+from isolora.report import agreement, captions, forgetting, frontier, isoflop, loss_curves, search, tables, work
 from isolora.report.palette import Figure
 from isolora.report.study import StudyReport
 
@@ -59,8 +59,9 @@ def render(study: StudyReport) -> str:
 
 def _panels(study: StudyReport) -> list[Panel | None]:
     profile, best, spent = isoflop.figure(study), frontier.figure(study), work.figure(study)
-    kept = forgetting.figure(study)
+    kept, tried = forgetting.figure(study), search.figure(study)
     return [
+        Panel("search", "Search", "What the search tried", search.caption(study), plain(tried)) if tried else None,
         Panel("curves", "Curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
         Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
         Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier(study), plain(best)) if best else None,

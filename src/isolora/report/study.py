@@ -14,6 +14,7 @@ from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.plan import Option, Recommendation, options
 from isolora.report.palette import SIZE_RAMP, ramp
+from isolora.report.source import Search
 from isolora.report.trajectories import Choice, Key, Trajectory, choices, models, ranks, trajectories
 from isolora.table import Table
 
@@ -49,6 +50,7 @@ class StudyReport:
     verification: Verified | None = None
     runs: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None
 
     @cached_property
     def curves(self) -> list[Trajectory]:

@@ -1,7 +1,8 @@
-"""Studies: a grid of runs, executed in stacks, and the proof of what it recommends."""
+"""Studies: a grid of runs or a search, executed in stacks, and the proof of what they recommend."""
 
 from isolora.study.demo import demo
 from isolora.study.run import run_study
+from isolora.study.search import searched
 from isolora.study.verify import verify
 
-__all__ = ["demo", "run_study", "verify"]
+__all__ = ["demo", "run_study", "searched", "verify"]

@@ -1,4 +1,4 @@
-"""Run a study: tune on small budgets, train the grid in stacks, write everything to its store."""
+"""Run a study: its search, or its grid in stacks after tuning on small budgets; everything goes into its store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from isolora.config import RunConfig, StudyConfig
 from isolora.errors import ConfigError, unknown
 from isolora.store import Store
 from isolora.study import design
-from isolora.study.executors import EXECUTORS, execute
+from isolora.study.executors import EXECUTORS, Train, patient, trainer
+from isolora.study.search import check, search
 from isolora.training.prepare import run_identity
 
 STUDY_FILE = "study.json"
@@ -21,18 +22,35 @@ def run_study(study: StudyConfig, folder: Path | str, executor: str = "local", w
     """Train what is missing of the study; a second call on the same folder finds nothing to do."""
     if executor not in EXECUTORS:
         raise ConfigError(unknown("executor", executor, EXECUTORS))
-    runs = design.trial_runs(study) if study.tune else design.grid_runs(study)  # a wrong field shows before anything is written
+    (check if study.search else design.grid_runs)(study)  # a wrong field shows before anything is written
     folder = Path(folder)
     store = Store(folder)
+    with trainer(folder, executor, workers, quiet) as train:
+        if study.search:
+            describe(study, folder)
+            search(study, store, train, workers)
+        else:
+            _grid(study, store, train)
+    return store
+
+
+def _grid(study: StudyConfig, store: Store, train: Train) -> None:
+    runs = design.grid_runs(study)
     remarks: list[str] = []
     if study.tune:
-        execute(design.stacks(runs, study.stack), folder, "tune", executor, workers, quiet)
-        runs, remarks = design.tuned_runs(study, final_losses(store, runs))
+        trials = design.trial_runs(study)
+        train(design.stacks(trials, study.stack), "tune", patient)
+        runs, remarks = design.tuned_runs(study, final_losses(store, trials))
         for remark in remarks:
             print(remark, file=sys.stderr)
-    (folder / STUDY_FILE).write_text(json.dumps({"study": study.model_dump(), "remarks": remarks}, indent=1) + "\n")
-    execute(design.stacks(runs, study.stack), folder, "grid", executor, workers, quiet)
-    return store
+    describe(study, store.folder, remarks)
+    train(design.stacks(runs, study.stack), "grid", patient)
+
+
+def describe(study: StudyConfig, folder: Path, remarks: Sequence[str] = ()) -> None:
+    """Write down what the study is, for those who come to its folder later."""
+    text = json.dumps({"study": study.model_dump(), "remarks": list(remarks)}, indent=1)
+    (folder / STUDY_FILE).write_text(text + "\n")
 
 
 def final_losses(store: Store, runs: Sequence[RunConfig]) -> dict[RunConfig, float]:

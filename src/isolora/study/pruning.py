@@ -1,0 +1,138 @@
+"""Pruning by Optuna at the points of a trajectory: whether a trial's loss so far is worth the rest of its budget.
+
+A judge compares its stack with the trials of earlier rounds and with itself, never with stacks that are trained at the same
+time: which of those is ahead is a matter of luck, and a search has to come out the same every time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from isolora.config import RunConfig, SearchConfig, TrainingConfig
+from isolora.errors import ConfigError
+from isolora.store import DONE, Point, Store, Trial
+from isolora.study.design import Stack
+from isolora.study.suggestions import filled, optuna
+from isolora.training.prepare import run_identity
+
+OF_POINTS = ("loss", "train_loss", "forgetting")
+"""Measures that are columns of a point; all others are among its metrics."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Appoints a judge for each stack of a round. told: trials of earlier rounds; asked: this one's; evaluations: of a whole
+    trajectory, None where the budget does not tell."""
+
+    folder: Path
+    search: SearchConfig
+    evaluations: int | None
+    told: tuple[Trial, ...]
+    asked: tuple[Trial, ...]
+
+    def __call__(self, job: Stack) -> Judge:
+        return Judge(self, job)
+
+
+class Judge:
+    """Says which runs of a stack are hopeless, from their points one by one. What a stack did before it was cut off is replayed
+    from the store in the order in which it happened, so that the verdicts after a resume are those that would have been."""
+
+    def __init__(self, bench: Bench, job: Stack) -> None:
+        self.bench, self.store = bench, Store(bench.folder)
+        self.configs = {run_identity(config): config for config in job}
+        self.order = list(self.configs)
+        self.values: dict[str, dict[int, float]] = {run: {} for run in self.order}
+        self.replayed = False
+
+    @cached_property
+    def trials(self) -> dict[str, Any]:
+        """Optuna's trial of each run: of those suggested twice, the first."""
+        study = filled(self.bench.search, self.bench.told, pruner=_pruner(self.bench.search, self.bench.evaluations))
+        asked = [(trial.run, study.ask()) for trial in self.bench.asked]
+        return dict(reversed(asked))
+
+    def __call__(self, point: Point) -> bool:
+        self.replay(point)
+        return self._hear(asdict(point))
+
+    def replay(self, until: Point | None = None) -> None:
+        """Hear what the store knows of the stack before a point, or all of it; members take their steps together, so steps are
+        its clock."""
+        if self.replayed:
+            return
+        self.replayed = True
+        points = [(point["step"], place, point) for place, run in enumerate(self.order) for point in self.store.points(run)]
+        end = (math.inf, 0) if until is None else (until.step, self.order.index(until.run))
+        for step, place, point in sorted(points, key=lambda row: row[:2]):
+            if (step, place) < end:
+                self._hear(point)
+
+    def _hear(self, point: Mapping[str, Any]) -> bool:
+        run, search = str(point["run"]), self.bench.search
+        if search.pruner == "none" and search.metric not in measures(point):
+            return False  # a task that is scored at the end of its budget
+        value = measured(point, search.metric)
+        number = evaluation(self.configs[run].training, point["tokens"], max(self.values[run], default=0))
+        self.values[run][number] = value
+        trial = self.trials[run]
+        trial.report(value, number)
+        return bool(trial.should_prune())
+
+    def ending(self, run: str, state: str) -> dict[str, Any]:
+        """What a trial's row says of a run that has ended, with what Optuna's pruner has noted of it."""
+        values, trial = self.values[run], self.trials[run]
+        noted = trial.study.trials[trial.number].system_attrs
+        if state == DONE and not values:
+            measured(self.store.points(run)[-1], self.bench.search.metric)
+        value = values[max(values)] if values else None
+        return {"state": state, "value": value, "curve": json.dumps(values), "rungs": json.dumps(noted)}
+
+
+def measures(point: Mapping[str, Any]) -> dict[str, float]:
+    """All that was measured at a point, by name."""
+    return {name: point[name] for name in OF_POINTS if point[name] is not None} | dict(json.loads(point["metrics"]))
+
+
+def measured(point: Mapping[str, Any], metric: str) -> float:
+    """The metric at a point. Raises ConfigError, naming what there is, where it was not measured."""
+    found = measures(point)
+    if metric not in found:
+        raise ConfigError(f"search.metric: {metric!r} was not measured (valid: {', '.join(sorted(found))})")
+    return found[metric]
+
+
+def evaluation(training: TrainingConfig, tokens: int, previous: int) -> int:
+    """Which evaluation of a trajectory this is, from 1: the mark that it has passed, so that trials whose large batches skip a
+    mark are compared at like tokens; the one at the end of the budget lies between two marks and is the next."""
+    marks = math.log(tokens / training.evaluate_from) / math.log(training.evaluate_ratio)
+    return max(previous + 1, math.floor(marks + 1e-6) + 1)
+
+
+def evaluations(runs: Sequence[RunConfig]) -> int | None:
+    """Evaluations of the longest trajectory; None where a budget is not in tokens, so that only training will tell."""
+    counts = [_evaluations(run.training) for run in runs]
+    return None if None in counts else max(count for count in counts if count is not None)
+
+
+def _evaluations(training: TrainingConfig) -> int | None:
+    if training.tokens is None:
+        return None
+    ratio = training.tokens / training.evaluate_from
+    return 1 + max(0, math.ceil(math.log(ratio) / math.log(training.evaluate_ratio) - 1e-6))
+
+
+def _pruner(search: SearchConfig, whole: int | None) -> Any:
+    pruners = optuna().pruners
+    if search.pruner == "hyperband":
+        most = "auto" if whole is None else max(whole, search.prune_from)
+        return pruners.HyperbandPruner(search.prune_from, most, search.reduction_factor)
+    if search.pruner == "median":
+        return pruners.MedianPruner(n_warmup_steps=search.prune_from)
+    return pruners.NopPruner()

@@ -1,0 +1,192 @@
+"""A search: rounds of trials that Optuna suggests, each an ordinary run, then the training with the best values.
+
+Our store keeps the trials, and a round is entered whole before it is trained; Optuna's own storages leave a trial that was
+killed running for ever. A second call tells Optuna what has ended and goes on with the round that was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from isolora import registry
+from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
+from isolora.errors import ConfigError
+from isolora.store import DONE, PRUNED, RUNNING, Store, Trial
+from isolora.study import design
+from isolora.study.executors import Train, patient
+from isolora.study.pruning import OF_POINTS, Bench, evaluations, measured
+from isolora.study.suggestions import optuna, suggest
+from isolora.training.prepare import run_identity
+from isolora.training.run import outcome
+
+SEARCH, FINAL = "search", "final"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """How a search ended. saved_flops: what the pruned trials would still have cost, at their own cost of a token."""
+
+    metric: str
+    best: dict[str, Any]
+    value: float
+    states: dict[str, int]
+    runs: int
+    flops: float
+    saved_flops: float
+    tokens: float
+    saved_tokens: float
+    final: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.states.items())
+        values = ", ".join(f"{key} {_short(value)}" for key, value in self.best.items())
+        saved = self.saved_flops / (self.flops + self.saved_flops)
+        return "\n".join(
+            [
+                f"trials {sum(self.states.values())} ({counts}), {self.runs} runs",
+                f"best   {self.metric} {self.value:.4f} at {values}",
+                f"cost   {self.flops:.3g} FLOPs; pruning saved {self.saved_flops:.3g} ({saved:.0%})",
+                f"final  {self._ending()}",
+            ]
+        )
+
+    def _ending(self) -> str:
+        if "value" not in self.final:
+            return str(self.final["state"])
+        return f"{self.metric} {self.final['value']:.4f} for {self.final['flops']:.3g} FLOPs ({self.final['state']})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def check(study: StudyConfig) -> list[RunConfig]:
+    """Every choice and every bound once, as runs. Raises ConfigError for whatever of the search cannot be run."""
+    optuna()
+    search = _search(study)
+    first = {key: _values(choice)[0] for key, choice in search.space.items()}
+    runs = [design.run_of(study.base, {**first, key: value}) for key, choice in search.space.items() for value in _values(choice)]
+    design.run_of(study.base, {**first, **study.final})
+    if search.metric not in OF_POINTS and search.pruner != "none" and not all(map(_scored_at_points, runs)):
+        raise ConfigError(f"search.metric: {search.metric!r} is taken at the end alone; set task.score_at or search.pruner: none")
+    return runs
+
+
+def _scored_at_points(run: RunConfig) -> bool:
+    plain = registry.load("task", run.task.name)
+    return bool(plain.bound(plain.Settings(**run.task.fields())).scored_at == "points")
+
+
+def _search(study: StudyConfig) -> SearchConfig:
+    assert study.search is not None
+    return study.search
+
+
+def _values(choice: RangeConfig | list[Any]) -> list[Any]:
+    return choice if isinstance(choice, list) else [choice.low, choice.high]
+
+
+def identity(study: StudyConfig) -> str:
+    """Hash of what decides which trials come: not how many, and not what follows them."""
+    return content_hash({"base": study.base, "search": _search(study).model_dump(exclude={"trials"})})
+
+
+def search(study: StudyConfig, store: Store, train: Train, workers: int = 1) -> Searched:
+    """Run what is missing of the search and its final training. Raises ConfigError when no trial ended well."""
+    corners, key = check(study), identity(study)
+    together = len(design.stacks(corners, len(corners))) == 1
+    width = workers * (study.stack if together else 1)
+    while open_trials := _open(study, store, key, width):
+        told = tuple(trial for trial in store.trials(key) if trial.state != RUNNING)
+        bench = Bench(store.folder, _search(study), evaluations(corners), told, tuple(open_trials))
+        jobs = _jobs(study, bench)
+        train(jobs, SEARCH, bench)
+        store.keep_trials(_told(store, bench, jobs))
+    train([(final_run(study, store.trials(key)),)], FINAL, patient)
+    return searched(study, store)
+
+
+def _open(study: StudyConfig, store: Store, key: str, width: int) -> list[Trial]:
+    """The round to train: the one that was cut off, else a new one; empty when all trials have been."""
+    trials = store.trials(key)
+    cut_off = [trial for trial in trials if trial.state == RUNNING]
+    count = min(width, _search(study).trials - len(trials))
+    if cut_off or count <= 0:
+        return cut_off
+    number = 1 + max((trial.round for trial in trials), default=-1)
+    suggested = suggest(_search(study), trials, count)
+    asked = [
+        Trial(key, len(trials) + place, number, run_identity(design.run_of(study.base, values)), json.dumps(values))
+        for place, values in enumerate(suggested)
+    ]
+    store.keep_trials(asked)
+    return asked
+
+
+def _jobs(study: StudyConfig, bench: Bench) -> list[design.Stack]:
+    """The round's runs that no earlier round has had, once each."""
+    known_runs = {trial.run for trial in bench.told}
+    fresh = {trial.run: json.loads(trial.parameters) for trial in bench.asked if trial.run not in known_runs}
+    return design.stacks([design.run_of(study.base, values) for values in fresh.values()], study.stack)
+
+
+def _told(store: Store, bench: Bench, jobs: Sequence[design.Stack]) -> list[Trial]:
+    """The round's trials with how they ended; one suggested before ends as it did then, and does not compete a second time."""
+    states = store.states()
+    endings = {trial.run: _ending(trial) for trial in bench.told}
+    for judge in map(bench, jobs):
+        judge.replay()
+        endings |= {run: judge.ending(run, states[run]) for run in judge.order}
+    rows = []
+    for trial in bench.asked:
+        rows.append(replace(trial, **endings[trial.run]))
+        endings[trial.run] = _ending(rows[-1])
+    return rows
+
+
+def _ending(trial: Trial) -> dict[str, Any]:
+    return {"state": trial.state, "value": trial.value, "curve": trial.curve}
+
+
+def best_trial(study: StudyConfig, trials: Sequence[Trial]) -> Trial:
+    """The best of those that came to their end. Raises ConfigError when none did."""
+    done = [trial for trial in trials if trial.state == DONE]
+    if not done:
+        raise ConfigError(f"search: none of {len(trials)} trials came to its end; lower the learning rates or set pruner: none")
+    sign = -1 if _search(study).maximizes else 1
+    return min(done, key=lambda trial: sign * float(trial.value or 0.0))
+
+
+def final_run(study: StudyConfig, trials: Sequence[Trial]) -> RunConfig:
+    """The best values with what `final` sets beside them."""
+    return design.run_of(study.base, {**json.loads(best_trial(study, trials).parameters), **study.final})
+
+
+def searched(study: StudyConfig, store: Store) -> Searched:
+    """What the store knows of a search that has ended."""
+    trials = store.trials(identity(study))
+    best, final = best_trial(study, trials), run_identity(final_run(study, trials))
+    rows = {row["run"]: row for row in store.runs()}
+    last = {point["run"]: point for point in store.points()}
+    own = dict.fromkeys(trial.run for trial in trials if trial.run in last)
+    rest = {run: 1 / json.loads(rows[run]["environment"])["spent"] - 1 for run in own if rows[run]["state"] == PRUNED}
+    states = [trial.state for trial in trials]
+    metric = _search(study).metric
+    return Searched(
+        metric=metric,
+        best=json.loads(best.parameters),
+        value=float(best.value or 0.0),
+        states={state: states.count(state) for state in dict.fromkeys(states)},
+        runs=len(own),
+        flops=sum(last[run]["flops"] for run in own),
+        saved_flops=sum(last[run]["flops"] * share for run, share in rest.items()),
+        tokens=sum(last[run]["tokens"] for run in own),
+        saved_tokens=sum(last[run]["tokens"] * share for run, share in rest.items()),
+        final=outcome(store, final) | ({"value": measured(last[final], metric)} if final in last else {}),
+    )
