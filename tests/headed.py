@@ -72,7 +72,9 @@ def is_learnt_and_comes_back(config: RunConfig, folder: Path) -> dict[str, float
 
 
 def in_a_stack_as_alone(config: RunConfig, folder: Path) -> None:
-    second = config.model_copy(update={"seed": 1, "method": tiny.run(method={"rank": 2}).method})
+    """With a neighbour of another seed, another rank and another rate of its head."""
+    training = config.training.model_copy(update={"head_learning_rate_ratio": 2.0})
+    second = config.model_copy(update={"seed": 1, "method": tiny.run(method={"rank": 2}).method, "training": training})
     store = Store(folder / "together")
     for name, member in zip(train_stack([config, second], store, "grid", quiet=True), (config, second), strict=True):
         train(member, folder / name, quiet=True)

@@ -127,6 +127,7 @@ def test_the_tuned_key_has_to_be_in_the_grid() -> None:
         ({RANK: [2, 4], RATE: RATES, "seed": [0, 1]}, 8, [8, 4]),
         ({RANK: [2, 4], RATE: RATES, "seed": [0, 1]}, 1, [1] * 12),
         ({"method.dropout": [0, 0.1], "method.alpha": [8, 16], "method.rank_stabilised": [True, False]}, 8, [8]),
+        ({"training.head_learning_rate_ratio": [1, 10], RATE: RATES}, 8, [6]),
         ({"model": ["a", "b"], RATE: RATES}, 8, [3, 3]),
         ({"training.tokens": [100, 200], RANK: [2, 4]}, 8, [2, 2]),
         ({"data.train_examples": [10, 20], RANK: [2, 4]}, 8, [2, 2]),

@@ -87,8 +87,8 @@ def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:
 
 
 def _shared(run: RunConfig) -> str:
-    """Hash of all that members of a stack must have in common: not the seed, not the learning rate, and what the method says."""
-    shared = run.model_dump(exclude={"seed": True, "training": {"learning_rate"}})
+    """Hash of all that members of a stack must have in common: not the seed, not the learning rates, and what the method says."""
+    shared = run.model_dump(exclude={"seed": True, "training": {"learning_rate", "head_learning_rate_ratio"}})
     own = registry.load("method", run.method.name).own_in_stack
     shared["method"] = {key: value for key, value in shared["method"].items() if key not in own}
     return content_hash(shared)

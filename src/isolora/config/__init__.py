@@ -1,0 +1,37 @@
+"""What a run and a study are: typed settings read from YAML and `key=value` words, with one-line errors.
+
+Field descriptions are written once, here; help texts and docs/reference.md are generated from them.
+"""
+
+from __future__ import annotations
+
+from isolora.config.data import DataConfig, MixConfig
+from isolora.config.plug_ins import MethodConfig, TaskConfig
+from isolora.config.run import ForgettingConfig, RunConfig, load_run
+from isolora.config.search import RangeConfig, SearchConfig
+from isolora.config.settings import content_hash, parse
+from isolora.config.strict_yaml import read_yaml
+from isolora.config.study import StudyConfig, TuneConfig, load_study
+from isolora.config.training import TrainingConfig
+from isolora.config.words import with_value, with_word
+
+__all__ = [
+    "DataConfig",
+    "ForgettingConfig",
+    "MethodConfig",
+    "MixConfig",
+    "RangeConfig",
+    "RunConfig",
+    "SearchConfig",
+    "StudyConfig",
+    "TaskConfig",
+    "TrainingConfig",
+    "TuneConfig",
+    "content_hash",
+    "load_run",
+    "load_study",
+    "parse",
+    "read_yaml",
+    "with_value",
+    "with_word",
+]

@@ -1,0 +1,56 @@
+"""How long a run trains, and how: its budget, its steps, when it is measured and kept."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from isolora.config.settings import Settings
+
+BUDGETS = ("tokens", "steps", "epochs", "flops")
+
+
+class TrainingConfig(Settings):
+    tokens: PositiveFloat | None = Field(None, description="budget in real (non-padding) tokens")
+    steps: PositiveInt | None = Field(None, description="budget in optimiser steps")
+    epochs: PositiveFloat | None = Field(None, description="budget in passes over the training examples")
+    flops: PositiveFloat | None = Field(None, description="budget in training FLOPs")
+    trainer: Literal["native", "hf", "sft", "dpo"] = Field(
+        "native", description="who drives the steps: our own loop, transformers' Trainer, TRL's SFTTrainer or DPOTrainer"
+    )
+    learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate (AdamW)")
+    head_learning_rate_ratio: PositiveFloat = Field(
+        10.0, description="learning rate of a task's new head, which starts from nothing, over the adapter's"
+    )
+    batch_tokens: PositiveInt = Field(4096, description="padded tokens in one optimiser step, at most")
+    accumulation: PositiveInt = Field(1, description="micro-batches that one optimiser step is split into")
+    warmup_steps: NonNegativeInt = Field(10, description="steps of linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="what the rate does after warm-up")
+    weight_decay: NonNegativeFloat = Field(0.0, description="decoupled weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
+    beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
+    clip_norm: PositiveFloat | None = Field(1.0, description="largest gradient norm of one member; null switches clipping off")
+    averaging: NonNegativeFloat = Field(
+        3.0, description="polynomial-decay averaging: newest weights get (a+1)/(step+a); 0 averages all"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision")
+    evaluate_from: PositiveFloat = Field(4096, description="tokens at the first evaluation")
+    evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
+    checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
+    keep_checkpoints: bool = Field(False, description="keep all checkpoints, after the run's end too, for export --checkpoint")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainingConfig:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise ValueError(f"exactly one of {', '.join(BUDGETS)} sets the budget; found {found}")
+        return self
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The budget's unit and its amount."""
+        name = next(name for name in BUDGETS if getattr(self, name) is not None)
+        return name, float(getattr(self, name))

@@ -1,0 +1,37 @@
+"""Dotted keys: `training.tokens=1e6` on the command line, `method.rank` in a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isolora.config import strict_yaml
+from isolora.config.plug_ins import PLUG_INS
+from isolora.config.training import BUDGETS
+from isolora.errors import ConfigError
+
+
+def with_word(given: dict[str, Any], word: str) -> dict[str, Any]:
+    """A copy of `given` in which one `dotted.key=value` word is set; the value is read as YAML."""
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"expected key=value, got {word!r} (for example training.tokens=1e6)")
+    return with_value(given, key, strict_yaml.load(text, where=key))
+
+
+def with_value(given: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy of a nested mapping with one dotted key set; another budget of the same group gives way."""
+    head, _, rest = dotted.partition(".")
+    copy = dict(given)
+    if not rest:
+        if head in BUDGETS:
+            copy = {key: kept for key, kept in copy.items() if key not in BUDGETS}
+        copy[head] = value
+        return copy
+    inner = copy.get(head, {})
+    if head in PLUG_INS and isinstance(inner, str):
+        inner = {"name": inner}
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"{dotted}: {head} is not a group of keys")
+    copy[head] = with_value(inner, rest, value)
+    return copy
