@@ -1,11 +1,13 @@
-"""What every test stands on: no network, one seed, a cache that is thrown away."""
+"""What every test stands on: no network, one seed, a cache that is thrown away, and an adapter for those that want one."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,3 +36,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ISOLORA_CACHE", str(tmp_path_factory.getbasetemp() / "isolora-cache"))
         yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, its adapter trained far enough to matter."""
+    import tiny
+
+    from isolora.training import train
+
+    folder = tmp_path_factory.mktemp("made")
+    ended = train(tiny.from_files(folder, steps=12, learning_rate=5e-2), folder / "out", quiet=True)
+    assert ended["state"] == "DONE"
+    return folder / "out"
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    """An adapter's folder to spoil."""
+    return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +54,7 @@ def a_run(folder: Path, kind: str, task: dict[str, Any], rows: Sequence[dict[str
     model.config.eos_token_id = 3  # what BART and T5 look for
     model.save_pretrained(folder / "model")
     tokenizer(kind not in DECODERS, kind in ENCODERS[1:]).save_pretrained(folder / "model")
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = DataConfig(source=str(folder / "rows.jsonl"), eval_examples=10)
+    data = DataConfig(source=tiny.json_lines(folder / "rows.jsonl", rows), eval_examples=10)
     own = {"model": str(folder / "model"), "data": data, "task": TaskConfig.model_validate(task)}
     return tiny.run(**{"batch_tokens": 200, **changes}).model_copy(update=own)
 

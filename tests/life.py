@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ def answers(model: Any, ids: Tensor | None = None) -> Tensor:
     second = {"decoder_input_ids": ids[:, :5]} if model.config.is_encoder_decoder else {}
     out = model(input_ids=ids, use_cache=False, **second) if model.config.use_cache else model(input_ids=ids, **second)
     found: Tensor = torch.stack([out.start_logits, out.end_logits], -1) if "start_logits" in out else out.logits
+    return found
+
+
+def logits(model: Any) -> Tensor:
+    """As a person gets them, without gradients: [rows, length, vocabulary]."""
+    with torch.no_grad():
+        found: Tensor = model.eval()(input_ids=tiny.ids()).logits
     return found
 
 
@@ -48,6 +56,23 @@ def fit(attached: Any, steps: int, learning_rate: float = 1e-2) -> list[float]:
         losses.append(loss.item())
     attached.train(False)
     return losses
+
+
+def recomputes_alike(attach: Callable[[], Any]) -> None:
+    """Gradient checkpointing changes no gradient, with the dropout of two members."""
+    gradients = []
+    for recompute in (False, True):
+        attached = attach()
+        for tensor in attached.tensors(0):
+            tensor.data.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+        if recompute:
+            attached.model.activation_checkpointing_enable()
+        attached.train(True)
+        with attached.rows([(0, 0, 2), (1, 2, 3)]):
+            answers(attached.model).square().mean().backward()
+        gradients.append([parameter.grad.clone() for k in (0, 1) for parameter in attached.tensors(k)])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert any(gradient.any() for gradient in gradients[0])
 
 
 def state(model: Any) -> dict[str, Tensor]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 import torch
+from life import logits
+from person import one_line
 
 from isolora import adapters
 from isolora.adapters import record as records
@@ -23,31 +24,6 @@ torch.set_num_threads(1)
 # PEFT 0.21 asks transformers 5.23 for a property that the latter is about to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PROMPT = "w5 w13 w37"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder, its adapter trained far enough to matter."""
-    folder = tmp_path_factory.mktemp("made")
-    ended = train(tiny.from_files(folder, steps=12, learning_rate=5e-2), folder / "out", quiet=True)
-    assert ended["state"] == "DONE"
-    return folder / "out"
-
-
-@pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Path:
-    """An adapter's folder to spoil."""
-    return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))
-
-
-def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.eval()(input_ids=tiny.ids()).logits
-
-
-def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_loads_from_its_run_and_from_its_own_folder(made: Path) -> None:

@@ -143,21 +143,8 @@ def test_learns_in_the_loop_and_together_as_alone(tmp_path: Path) -> None:
 
 
 def test_recomputed_layers_drop_the_same() -> None:
-    """Gradient checkpointing changes no gradient, with dropout and two members."""
-    gradients = []
-    for recompute in (False, True):
-        settings = [BottleneckSettings(size=4, dropout=0.5), BottleneckSettings(size=2)]
-        attached = bottleneck.attach(tiny.llama(), settings, [0, 1])
-        for tensor in attached.tensors(0):
-            tensor.data.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
-        if recompute:
-            attached.model.activation_checkpointing_enable()
-        attached.train(True)
-        with attached.rows([(0, 0, 2), (1, 2, 3)]):
-            life.answers(attached.model).square().mean().backward()
-        gradients.append([parameter.grad.clone() for k in (0, 1) for parameter in attached.tensors(k)])
-    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
-    assert any(gradient.any() for gradient in gradients[0])
+    settings = [BottleneckSettings(size=4, dropout=0.5), BottleneckSettings(size=2)]
+    life.recomputes_alike(lambda: bottleneck.attach(tiny.llama(), settings, [0, 1]))
 
 
 def test_resumes_exactly(tmp_path: Path) -> None:

@@ -9,19 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-
-from isolora import cli
+from person import run
 
 COLUMNS = "run,model,rank,body_parameters,tokens,trainable_parameters,flops,loss\n"
-
-
-def run(monkeypatch, capsys, *words) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of a call."""
-    monkeypatch.setattr(sys, "argv", ["isolora", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    return int(ended.value.code or 0), printed.out, printed.err
 
 
 @pytest.fixture

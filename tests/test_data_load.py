@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,11 +19,6 @@ from isolora.errors import DataError
 
 PACKAGED = "debian-descriptions"
 SENTENCES = [f"Sentence number {n} speaks of lantern {n * n}." for n in range(40)]
-
-
-def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def texts(source: object, **fields: object) -> list[str]:
@@ -60,8 +55,8 @@ def test_another_seed_draws_others_but_moves_nothing_across() -> None:
 
 def test_fingerprint_is_of_the_texts(tmp_path: Path) -> None:
     rows = [{"text": text} for text in SENTENCES]
-    one, two = jsonl(tmp_path / "one.jsonl", rows), jsonl(tmp_path / "two.jsonl", rows)
-    changed = jsonl(tmp_path / "three.jsonl", [{"text": rows[0]["text"] + "!"}, *rows[1:]])
+    one, two = tiny.json_lines(tmp_path / "one.jsonl", rows), tiny.json_lines(tmp_path / "two.jsonl", rows)
+    changed = tiny.json_lines(tmp_path / "three.jsonl", [{"text": rows[0]["text"] + "!"}, *rows[1:]])
     prints = [
         {part.fingerprint for part in (splits.train, splits.validation, splits.test)}
         for splits in (data.load(DataConfig(source=str(path))) for path in (one, two, changed))
@@ -70,7 +65,7 @@ def test_fingerprint_is_of_the_texts(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
-    jsonl(tmp_path / "a.jsonl", [{"text": text} for text in SENTENCES])
+    tiny.json_lines(tmp_path / "a.jsonl", [{"text": text} for text in SENTENCES])
     (tmp_path / "a.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in SENTENCES))
     (tmp_path / "a.tsv").write_text("text\n" + "".join(f"{text}\n" for text in SENTENCES))
     (tmp_path / "a.txt").write_text("\n\n".join(SENTENCES))
@@ -91,8 +86,8 @@ def test_glob_of_texts_is_a_document_a_file(tmp_path: Path) -> None:
 
 
 def test_folder_with_a_file_a_split(tmp_path: Path) -> None:
-    jsonl(tmp_path / "train.jsonl", [{"title": "A", "body": "b"}, {"title": "C", "body": "d"}])
-    jsonl(tmp_path / "dev.jsonl", [{"title": "E", "body": "f"}])
+    tiny.json_lines(tmp_path / "train.jsonl", [{"title": "A", "body": "b"}, {"title": "C", "body": "d"}])
+    tiny.json_lines(tmp_path / "dev.jsonl", [{"title": "E", "body": "f"}])
     (tmp_path / "data.json").write_text('{"text": "{title}: {body}"}')
     splits = data.load(DataConfig(source=str(tmp_path), eval_examples=1, train_examples=1))
     assert splits.validation.texts == ["E: f"]
@@ -100,7 +95,7 @@ def test_folder_with_a_file_a_split(tmp_path: Path) -> None:
 
 
 def test_text_field_picks_the_column(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "a.jsonl", [{"question": f"q{n}", "answer": f"a{n}", "size": n} for n in range(10)])
+    path = tiny.json_lines(tmp_path / "a.jsonl", [{"question": f"q{n}", "answer": f"a{n}", "size": n} for n in range(10)])
     assert all(text.startswith("a") for text in texts(path, text_field="answer"))
     assert "no column 'reply' (columns: question, answer, size)" in refusal(path, text_field="reply")
     assert "'size' holds int64, not text" in refusal(path, text_field="size")
@@ -125,13 +120,13 @@ def test_equal_rows_share_a_side(rows: list[str], seed: int) -> None:
 
 
 def test_empty_rows_are_left_out(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "a.jsonl", [{"text": " \n"}, {"text": None}, *({"text": text} for text in SENTENCES)])
+    path = tiny.json_lines(tmp_path / "a.jsonl", [{"text": " \n"}, {"text": None}, *({"text": text} for text in SENTENCES)])
     assert refusal(path) == f"data: {path} line 1: the text is empty (data.on_error=skip leaves such rows out)"
     assert len(texts(path, on_error="skip")) == 32
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    jsonl(tmp_path / "reports.jsonl", [])
+    tiny.json_lines(tmp_path / "reports.jsonl", [])
     assert refusal(tmp_path / "report.jsonl").endswith("(in that folder: reports.jsonl)")
     assert "there is no folder" in refusal(tmp_path / "absent" / "report.jsonl")
     assert "no such file" in refusal(tmp_path / "*.csv")
@@ -176,9 +171,9 @@ def test_refuses_broken_lines(tmp_path: Path) -> None:
 
 
 def test_refuses_more_than_there_is(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "a.jsonl", [{"text": text} for text in SENTENCES])
+    path = tiny.json_lines(tmp_path / "a.jsonl", [{"text": text} for text in SENTENCES])
     assert refusal(path, train_examples=33).startswith("data.train_examples: 33 asked for")
-    assert "too few" in refusal(jsonl(path, [{"text": "one"}, {"text": "two"}]))
+    assert "too few" in refusal(tiny.json_lines(tmp_path / "b.jsonl", [{"text": "one"}, {"text": "two"}]))
 
 
 def test_refuses_an_unknown_name() -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import tiny
+from person import run
 from test_data_load import refusal
 from transformers import PreTrainedTokenizerFast
 
-from isolora import cli, data, models, registry
+from isolora import data, models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.data_cards import Card, card_of, hub_cards, packaged, read_card
 from isolora.errors import DataError
@@ -114,7 +116,7 @@ def test_only_the_sections_that_the_card_names() -> None:
 
 def test_a_column_that_the_task_does_not_read_keeps_no_rows(tmp_path: Path) -> None:
     rows = [{"text": f"row {n}", "kind": "abc"[n % 3], "size": "ml"[n % 2]} for n in range(60)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.json_lines(tmp_path / "train.jsonl", rows)
     card = {"columns": {"sequence-classification": {"label": "kind"}}, "keep": {"sequence-classification": {"kind": ["a", "b"]}}}
     (tmp_path / "data.json").write_text(json.dumps(card))
     assert set(read(str(tmp_path), "sequence-classification")[1].train.fields["kind"]) == {"a", "b"}
@@ -155,16 +157,14 @@ def test_a_card_with_a_slip_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_card_of_other_columns_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"words": f"w{n}"}) + "\n" for n in range(9)))
+    tiny.json_lines(tmp_path / "train.jsonl", ({"words": f"w{n}"} for n in range(9)))
     for card in ({"text": "{word}"}, {"apart": "word"}, {"keep": {"causal-lm": {"word": ["a"]}}}):
         (tmp_path / "data.json").write_text(json.dumps(card))
         assert "its data.json names a column 'word' that is not there (columns: words)" in refusal(tmp_path)
 
 
 def test_the_command_line_lists_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["isolora", "list", "data"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    _, printed, _ = run(monkeypatch, capsys, "list", "data")
+    lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
     assert lines.keys() == packaged().keys()
     assert lines["sample-xsum"].endswith("(as EdinburghNLP/xsum)")

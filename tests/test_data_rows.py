@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from person import run
 
-from isolora import cli, data, registry
+from isolora import data, registry
 from isolora.config import DataConfig, TaskConfig, parse
 from isolora.data.origins import said
 from isolora.errors import DataError, UserError
@@ -67,11 +68,6 @@ def rows_of(task: str, count: int = 30) -> list[dict[str, Any]]:
     return found
 
 
-def lines(path: Path, rows: Sequence[Any]) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return str(path)
-
-
 def load(source: str, task: Mapping[str, Any] | str, **fields: Any) -> data.Splits:
     return load_documents(DataConfig(source=source, **fields), TaskConfig.model_validate(task))
 
@@ -87,7 +83,7 @@ def with_line_17(path: Path, case: str) -> tuple[str, str]:
     """(a file whose 17th line is the case's, the case's task)."""
     task, bad, _ = BAD[case]
     rows = rows_of(task)
-    return lines(path, [*rows[:16], bad, *rows[17:]]), task
+    return tiny.json_lines(path, [*rows[:16], bad, *rows[17:]]), task
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -109,7 +105,7 @@ def test_skipped_it_is_counted_and_nothing_else_is_lost(case: str, tmp_path: Pat
 @pytest.mark.parametrize("label", [2, -1])
 def test_a_label_out_of_range_is_named(label: int, tmp_path: Path) -> None:
     rows = [{"text": f"w{number}", "label": number % 2} for number in range(30)]
-    source = lines(tmp_path / "a.jsonl", [*rows[:16], {"text": "w40", "label": label}, *rows[17:]])
+    source = tiny.json_lines(tmp_path / "a.jsonl", [*rows[:16], {"text": "w40", "label": label}, *rows[17:]])
     task = {"name": "sequence-classification", "labels": ["no", "yes"]}
     assert refusal(source, task) == (
         f"data: {source} line 17: unknown label '{label}' (valid: no, yes); task.labels can name them all"
@@ -118,8 +114,10 @@ def test_a_label_out_of_range_is_named(label: int, tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_only_held_out_is_named_or_skipped(tmp_path: Path) -> None:
-    lines(tmp_path / "train.jsonl", rows_of("sequence-classification"))
-    held_out = lines(tmp_path / "validation.jsonl", [*rows_of("sequence-classification", 5), {"text": "w5", "label": "c"}])
+    tiny.json_lines(tmp_path / "train.jsonl", rows_of("sequence-classification"))
+    held_out = tiny.json_lines(
+        tmp_path / "validation.jsonl", [*rows_of("sequence-classification", 5), {"text": "w5", "label": "c"}]
+    )
     problem = f"{held_out} line 6: unknown label 'c' (valid: a, b); task.labels can name them all"
     assert refusal(str(tmp_path), "sequence-classification") == f"data: {problem}"
     splits = load(str(tmp_path), "sequence-classification", on_error="skip")
@@ -128,7 +126,7 @@ def test_a_label_that_is_only_held_out_is_named_or_skipped(tmp_path: Path) -> No
 
 
 def test_a_template_that_names_an_unknown_field(tmp_path: Path) -> None:
-    source = lines(tmp_path / "a.jsonl", rows_of("instruction"))
+    source = tiny.json_lines(tmp_path / "a.jsonl", rows_of("instruction"))
     task = {"name": "instruction", "template": "{{ promt }}"}
     message = refusal(source, task)
     assert message.startswith(f"data: {source} line ")
@@ -139,7 +137,7 @@ def test_a_template_that_names_an_unknown_field(tmp_path: Path) -> None:
 def test_a_chat_template_that_refuses_names_the_line(tmp_path: Path) -> None:
     rows = rows_of("conversation")
     system = {"messages": [{"role": "system", "content": "w9"}, *TALK]}
-    source = lines(tmp_path / "a.jsonl", [*rows[:16], system, *rows[17:]])
+    source = tiny.json_lines(tmp_path / "a.jsonl", [*rows[:16], system, *rows[17:]])
     refusing = "{{ raise_exception('no system here') if messages[0].role == 'system' }}" + tiny.CHAT
     task = registry.load("task", "conversation")
     task = task.bound(task.Settings(template=refusing))
@@ -148,7 +146,7 @@ def test_a_chat_template_that_refuses_names_the_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_names_the_file(tmp_path: Path) -> None:
-    source = lines(tmp_path / "a.jsonl", [{"tokens": ["w5"], "ner": ["O"]}] * 9)
+    source = tiny.json_lines(tmp_path / "a.jsonl", [{"tokens": ["w5"], "ner": ["O"]}] * 9)
     assert refusal(source, "token-classification") == (
         f"data.columns: {source} has no column 'tags' for the task's 'tags' (columns: ner, tokens)"
     )
@@ -170,8 +168,8 @@ def test_rows_of_every_kind_of_file(tmp_path: Path) -> None:
 
 def test_rows_of_several_files_keep_their_own_numbers(tmp_path: Path) -> None:
     rows = rows_of("summarization", 40)
-    lines(tmp_path / "a.jsonl", rows[:20])
-    lines(tmp_path / "b.jsonl", ["", *rows[20:25], {"document": "w5", "summary": ""}, *rows[25:]])
+    tiny.json_lines(tmp_path / "a.jsonl", rows[:20])
+    tiny.json_lines(tmp_path / "b.jsonl", ["", *rows[20:25], {"document": "w5", "summary": ""}, *rows[25:]])
     assert refusal(f"{tmp_path}/*.jsonl", "summarization") == f"data: {tmp_path}/b.jsonl line 7: summary is empty"
 
 
@@ -189,7 +187,7 @@ def test_torn_rows_of_csv_are_skipped_and_the_others_keep_their_numbers(tmp_path
 
 def test_draws_stay_nested_where_rows_are_skipped(tmp_path: Path) -> None:
     rows = [{"document": f"w{number}", "summary": "" if number % 4 == 0 else "w5"} for number in range(60)]
-    source = lines(tmp_path / "a.jsonl", rows)
+    source = tiny.json_lines(tmp_path / "a.jsonl", rows)
     small, large = (load(source, "summarization", on_error="skip", train_examples=count).train for count in (12, 40))
     assert large.fields["document"][: len(small)] == small.fields["document"]
     assert (len(small) + len(small.left_out), len(large) + len(large.left_out)) == (12, 40)
@@ -199,7 +197,7 @@ def test_origins_and_skipping_change_no_fingerprint_and_no_run(tmp_path: Path) -
     config = tiny.from_files(tmp_path)
     skipping = config.model_copy(update={"data": config.data.model_copy(update={"on_error": "skip"})})
     assert run_identity(skipping) == run_identity(config)
-    loaded = load(lines(tmp_path / "a.jsonl", rows_of("summarization")), "summarization").train
+    loaded = load(tiny.json_lines(tmp_path / "a.jsonl", rows_of("summarization")), "summarization").train
     assert sorted(loaded.fields) == ["document", "number", "summary"]
     assert loaded.fingerprint == data.Documents(loaded.table, None).fingerprint
 
@@ -214,16 +212,6 @@ def a_run(folder: Path) -> list[str]:
     source, task = with_line_17(folder / "people.jsonl", "unequal lengths")
     model = tiny.save(folder / "model", tiny.bert_classifier())
     return [f"model={model}", f"task={task}", f"data.source={source}", "training.steps=2", "data.eval_examples=3"]
-
-
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of a call."""
-    monkeypatch.setattr("sys.argv", ["isolora", *words])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    return int(ended.value.code or 0), printed.out, printed.err
 
 
 def test_the_command_line_stops_with_one_line(
@@ -248,7 +236,7 @@ def test_the_command_line_goes_on_and_says_how_many(
 
 def test_rows_mixed_in_are_skipped_too(tmp_path: Path) -> None:
     """A class that only the other source has is none of the run's."""
-    lines(tmp_path / "other.jsonl", [{"text": f"w{number}", "label": "abc"[number % 3]} for number in range(30)])
+    tiny.json_lines(tmp_path / "other.jsonl", [{"text": f"w{number}", "label": "abc"[number % 3]} for number in range(30)])
     config = tiny.from_rows(tmp_path, "bert_classifier", "sequence-classification", rows_of("sequence-classification"), steps=2)
     mix = [{"source": str(tmp_path / "other.jsonl"), "share": 0.4}]
     given = {**config.model_dump(), "data": {**config.data.model_dump(), "mix": mix}}

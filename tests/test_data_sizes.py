@@ -38,9 +38,8 @@ def test_shares_of_the_packaged_descriptions() -> None:
 
 
 def test_something_is_left_of_a_little(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"text": f"w{number}"}) + "\n" for number in range(20)))
-    assert len(documents("small", source=str(path))) == 1
+    source = tiny.json_lines(tmp_path / "a.jsonl", ({"text": f"w{number}"} for number in range(20)))
+    assert len(documents("small", source=source)) == 1
 
 
 def test_a_number_may_be_written_out() -> None:
@@ -61,8 +60,7 @@ def test_no_number_is_one_line_too() -> None:
 
 
 def rows(path: Path, count: int) -> str:
-    path.write_text("".join(json.dumps({"text": tiny.words(5 + seed % 8, seed)}) + "\n" for seed in range(count)))
-    return str(path)
+    return tiny.json_lines(path, ({"text": tiny.words(5 + seed % 8, seed)} for seed in range(count)))
 
 
 def test_a_grid_of_sizes(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tracemalloc
 from collections.abc import Iterator
@@ -29,22 +28,17 @@ COUNT = 6000
 ROWS = [{"text": f"row {number} of many", "size": number} for number in range(COUNT)]
 
 
-def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same rows in three forms, and shuffled over two files."""
     made = tmp_path_factory.mktemp("rows")
-    lines(made / "a.jsonl", ROWS)
+    tiny.json_lines(made / "a.jsonl", ROWS)
     table = pa.Table.from_pylist(ROWS)
     pq.write_table(table, made / "a.parquet", row_group_size=1000)
     pc_csv.write_csv(table, made / "a.csv")
     shuffled = random.Random(0).sample(ROWS, COUNT)
-    lines(made / "part-1.jsonl", shuffled[:100])
-    lines(made / "part-2.jsonl", shuffled[100:])
+    tiny.json_lines(made / "part-1.jsonl", shuffled[:100])
+    tiny.json_lines(made / "part-2.jsonl", shuffled[100:])
     return made
 
 
@@ -147,10 +141,7 @@ def test_rows_keep_their_origins(folder: Path, tmp_path: Path) -> None:
     assert [train.origin(place) for place in range(3)] == [
         f"{folder}/a.parquet row {size + 1}" for size in train.fields["size"][:3]
     ]
-    broken = [*ROWS[:3000], {"text": " ", "size": 1}]
-    path = lines(tmp_path / "a.jsonl", broken)
-    with path.open("a") as file:
-        file.write('{"text": "w5\n')
+    path = tiny.json_lines(tmp_path / "a.jsonl", [*ROWS[:3000], {"text": " ", "size": 1}, '{"text": "w5'])
     with pytest.raises(DataError, match=rf"^data: {path} line 300[12]: "):
         load(path)
     left_out = load(path, on_error="skip").train.left_out
@@ -159,8 +150,8 @@ def test_rows_keep_their_origins(folder: Path, tmp_path: Path) -> None:
 
 def test_columns_that_come_late_or_change(tmp_path: Path) -> None:
     late = [*ROWS[:3000], *({**row, "note": "late"} for row in ROWS[3000:])]
-    assert set(load(lines(tmp_path / "late.jsonl", late), 2000).train.fields["note"]) == {None, "late"}
-    changing = lines(tmp_path / "changing.jsonl", [*ROWS[:4096], {"text": "a", "size": "large"}, *ROWS[4096:]])
+    assert set(load(tiny.json_lines(tmp_path / "late.jsonl", late), 2000).train.fields["note"]) == {None, "late"}
+    changing = tiny.json_lines(tmp_path / "changing.jsonl", [*ROWS[:4096], {"text": "a", "size": "large"}, *ROWS[4096:]])
     with pytest.raises(DataError, match=r"changing\.jsonl line 4097: size holds str, rows before it int$"):
         load(changing)
     assert len(load(changing, on_error="skip").train.left_out) == 1
@@ -202,7 +193,7 @@ def test_hub_data_by_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_run_on_a_stream(tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path, steps=2)
-    source = lines(tmp_path / "a.jsonl", [{"text": tiny.words(5 + seed % 8, seed)} for seed in range(80)])
-    streamed = DataConfig(source=str(source), streaming=True, train_examples=20, eval_examples=5)
+    source = tiny.json_lines(tmp_path / "a.jsonl", [{"text": tiny.words(5 + seed % 8, seed)} for seed in range(80)])
+    streamed = DataConfig(source=source, streaming=True, train_examples=20, eval_examples=5)
     result = train(config.model_copy(update={"data": streamed}), tmp_path / "out", quiet=True)
     assert (result["state"], result["passes"] > 0) == ("DONE", True)

@@ -12,6 +12,8 @@ import pytest
 import tiny
 import torch
 import yaml
+from life import logits
+from person import one_line
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isolora import adapters
@@ -28,31 +30,6 @@ torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 WORKING = {"selective": {"train": "norms"}}  # the tiny LLaMA has no biases
 PEFT_FOLDER = ["README.md", "adapter_config.json", "adapter_model.safetensors", "isolora.json"]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder, its adapter trained far enough to matter."""
-    folder = tmp_path_factory.mktemp("made")
-    ended = train(tiny.from_files(folder, steps=12, learning_rate=5e-2), folder / "out", quiet=True)
-    assert ended["state"] == "DONE"
-    return folder / "out"
-
-
-@pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Path:
-    """An adapter's folder to spoil."""
-    return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))
-
-
-def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.eval()(input_ids=tiny.ids()).logits
-
-
-def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def spoil(folder: Path, **changes: Any) -> None:

@@ -40,8 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def include(folder: Path, **task: Any) -> Path:
     """A folder with one task, called mine, over TEXTS."""
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TEXTS))
-    files = {"data_files": {"test": str(folder / "texts.jsonl")}, "cache_dir": str(folder / "cache")}
+    files = {"data_files": {"test": tiny.json_lines(folder / "texts.jsonl", TEXTS)}, "cache_dir": str(folder / "cache")}
     shared = {"task": "mine", "dataset_path": "json", "dataset_kwargs": files, "test_split": "test", "doc_to_text": ""}
     (folder / "mine.yaml").write_text(yaml.safe_dump(shared | task))
     return folder

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from person import run
 
-from isolora import adapters, cli
+from isolora import adapters
 from isolora.adapters import RECORD
 from isolora.config import MethodConfig
 from isolora.training import train
@@ -28,16 +28,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = MethodConfig(name="lora", rank=8, rank_stabilised=True, targets=["q_proj", "embed_tokens"])
     train(config.model_copy(update={"method": method}), folder / "out", quiet=True)
     return folder / "out"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of a call."""
-    monkeypatch.setattr(sys, "argv", ["isolora", *map(str, words)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    return int(ended.value.code or 0), printed.out, printed.err
 
 
 def test_an_export_warns_on_both_channels(made: Path, tmp_path: Path, monkeypatch, capsys) -> None:

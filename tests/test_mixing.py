@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ def a_run(folder: Path, task: Any = "instruction", mix: dict[str, Any] = MIX, ot
     """Prompts of four words, half of the examples from another source."""
     rows = [{"prompt": tiny.words(4, row), "completion": "w7 w8", "chosen": "w7", "rejected": "w8"} for row in range(60)]
     config = tiny.from_rows(folder, "llama", task, rows, **changes)
-    (folder / "others.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others))
-    part = MixConfig(source=str(folder / "others.jsonl"), **mix)
+    part = MixConfig(source=tiny.json_lines(folder / "others.jsonl", others), **mix)
     return config.model_copy(update={"data": config.data.model_copy(update={"mix": (part,)})})
 
 

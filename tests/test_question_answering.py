@@ -14,7 +14,7 @@ from transformers import AutoModelForQuestionAnswering
 
 from isolora.config import RunConfig
 from isolora.errors import DataError
-from isolora.metrics.squad import squad_v2_scores
+from isolora.metrics.squad import v2_questions
 from isolora.tasks._base import IGNORED
 from isolora.tasks._head import inputs
 from isolora.tasks.question_answering import QuestionAnswering, QuestionAnsweringSettings, best_span
@@ -124,7 +124,7 @@ def test_no_answer_where_every_window_says_so() -> None:
     rows = [asked("w10 w11 w12 w13", "w12"), asked("w10 w11")]
     windows = (([[9.0, 2, 0]], [[9.0, 0, 2]]), ([[0.0, 3, 0]], [[0.0, 3, 0]]), ([[4.0, 1, 1]], [[4.0, 1, 1]]))
     found = scored(rows, 3, *windows)
-    assert found == squad_v2_scores([["w12"], []], ["w12", "w10"], np.array([0.0 - 6, 8.0 - 2]))
+    assert found == v2_questions([["w12"], []], ["w12", "w10"], np.array([0.0 - 6, 8.0 - 2])).scores(np.arange(2))
     assert next(iter(found)) == "f1"
     assert (found["f1"], found["HasAns_f1"], found["NoAns_f1"]) == (1, 1, 1)
 

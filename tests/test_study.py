@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+import studies
 import torch
+from studies import RANK, RATE, points
 
 from isolora.adapters import load
 from isolora.config import RunConfig, StudyConfig, parse
@@ -24,20 +25,11 @@ from isolora.training.loop import Stack
 from isolora.training.run import describe
 
 torch.set_num_threads(1)
-RATE, RANK = "training.learning_rate", "method.rank"
-MEASURED_ANEW = {"seconds", "peak_memory_bytes", "changed", "environment"}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A tiny model and a text file, as a study's base."""
-    run = tiny.from_files(tmp_path_factory.mktemp("files"), steps=1)
-    training = {"tokens": 300, "batch_tokens": 60, "warmup_steps": 1, "evaluate_from": 100}
-    return {
-        "model": run.model,
-        "data": {"source": run.data.source, "eval_examples": 5, "train_examples": 20},
-        "training": training,
-    }
+    return studies.base(tmp_path_factory.mktemp("files"), tokens=300, batch_tokens=60, evaluate_from=100)
 
 
 @pytest.fixture
@@ -64,11 +56,6 @@ def counts(store: Store) -> dict[str, int]:
     return {stage: stages.count(stage) for stage in stages}
 
 
-def rows(store: Store) -> list[dict[str, Any]]:
-    points = sorted(store.points(), key=lambda point: (point["run"], point["tokens"]))
-    return [{key: value for key, value in point.items() if key not in MEASURED_ANEW} for point in points]
-
-
 def test_tune_then_grid_then_nothing(base: dict[str, Any], tmp_path: Path, steps: list[Any], capsys: Any) -> None:
     study = a_study(base)
     store = run_study(study, tmp_path, quiet=True)
@@ -83,21 +70,21 @@ def test_tune_then_grid_then_nothing(base: dict[str, Any], tmp_path: Path, steps
     kept = json.loads((tmp_path / STUDY_FILE).read_text())
     assert parse(StudyConfig, kept["study"]) == study
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(RATE)] == kept["remarks"]
-    before, count = rows(store), len(steps)
+    before, count = points(store), len(steps)
     assert len(set(steps)) == 2, "one stack of trials, one of runs"
-    assert rows(run_study(study, tmp_path, quiet=True)) == before
+    assert points(run_study(study, tmp_path, quiet=True)) == before
     assert len(steps) == count, "a second call trains nothing"
 
 
 def test_a_grown_grid_trains_only_what_is_missing(base: dict[str, Any], tmp_path: Path, steps: list[Any]) -> None:
     grid = {RANK: [2, 4], RATE: [1e-2]}
     small = run_study(a_study(base, grid=grid, tune=None), tmp_path, quiet=True)
-    before, changed = rows(small), {run["run"]: run["changed"] for run in small.runs()}
+    before, changed = points(small), {run["run"]: run["changed"] for run in small.runs()}
     steps.clear()
     grown = run_study(a_study(base, grid={**grid, RANK: [2, 4, 8]}, tune=None), tmp_path, quiet=True)
     assert counts(grown) == {"grid": 3}
     assert {name for names in steps for name in names} == grown.states().keys() - changed.keys()
-    assert [row for row in rows(grown) if row["run"] in changed] == before
+    assert [row for row in points(grown) if row["run"] in changed] == before
     assert {run["run"]: run["changed"] for run in grown.runs() if run["run"] in changed} == changed
 
 
@@ -133,8 +120,8 @@ def point_of(name: str, tokens: int, loss: float) -> Point:
 
 def test_two_workers_measure_what_one_does(base: dict[str, Any], tmp_path: Path) -> None:
     study = a_study(base, grid={RANK: [2, 4], RATE: [1e-2]}, tune=None, stack=1)
-    alone = rows(run_study(study, tmp_path / "alone", quiet=True))
-    together = rows(run_study(study, tmp_path / "together", workers=2, quiet=True))
+    alone = points(run_study(study, tmp_path / "alone", quiet=True))
+    together = points(run_study(study, tmp_path / "together", workers=2, quiet=True))
     assert len(alone) == len(together) >= 4
     for one, other in zip(alone, together, strict=True):
         measured = {"loss", "train_loss"}

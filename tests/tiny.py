@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,11 +209,16 @@ def from_files(folder: Path, **changes: Any) -> RunConfig:
     return run(**changes).model_copy(update={"model": model, "data": data})
 
 
+def json_lines(path: Path, rows: Iterable[Any]) -> str:
+    """Write a file of rows; one that is a string stands as it is."""
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
 def from_rows(folder: Path, kind: str, task: Any, rows: Sequence[dict[str, Any]], **changes: Any) -> RunConfig:
     """A run of a task (its name, or a mapping) on one of ARCHITECTURES; `rows` hold its columns; texts end in w60."""
     model = save(folder / "model", ARCHITECTURES[kind](), eos_token="w60")
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = DataConfig(source=str(folder / "rows.jsonl"), eval_examples=5)
+    data = DataConfig(source=json_lines(folder / "rows.jsonl", rows), eval_examples=5)
     return run(**changes).model_copy(update={"model": model, "data": data, "task": TaskConfig.model_validate(task)})
 
 

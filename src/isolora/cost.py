@@ -108,8 +108,8 @@ def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place =
     if length > positions:
         raise ConfigError(f"length: {length} exceeds the model's {positions} positions")
     step, price = typical(models.bound_task(config), rows, length), rehearse(config)
-    progress = Progress(step=1, tokens=step.tokens)
-    return _cost(config, price, Plan(progress, price.flops(step), 1, step), TWO_CLASSES, place)
+    progress = Progress(step=1, tokens=step.tokens, flops_table=price.flops(step).table.tolist())
+    return _cost(config, price, Plan(progress, 1, step), TWO_CLASSES, place)
 
 
 def with_task(config: RunConfig) -> RunConfig:

@@ -81,6 +81,8 @@ def _kind(annotation: Any) -> str:
         return " or ".join(_kind(option) for option in get_args(annotation) if option is not type(None))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "group of keys"
+    if get_origin(annotation) is tuple:
+        return f"list of {_kind(get_args(annotation)[0])}"
     words = {str: "text", float: "number", int: "whole number", bool: "true or false"}
     return words.get(annotation, "list" if get_origin(annotation) is list else "keys and values")
 

@@ -53,7 +53,7 @@ class RunConfig(Settings):
     def identity(self) -> str:
         """Content hash of all that decides the result: 16 hexadecimal digits, equal for equal runs."""
         # How the documents were come by is seen in them, and a run's name in the store holds their fingerprints too.
-        aside = {"training": {"checkpoint_seconds", "keep_checkpoints"}, "data": {"on_error", "streaming"}}
+        aside = {"training": {"checkpoint_seconds", "keep_checkpoints", "trackers"}, "data": {"on_error", "streaming"}}
         return content_hash(self.model_dump(exclude=aside))
 
 

@@ -40,6 +40,10 @@ class TrainingConfig(Settings):
     evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
     checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
     keep_checkpoints: bool = Field(False, description="keep all checkpoints, after the run's end too, for export --checkpoint")
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
+        (),
+        description="any of tensorboard, trackio, wandb, told every point; files go to OUT/trackers, trackio's to its own home",
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:

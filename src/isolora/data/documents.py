@@ -105,7 +105,7 @@ def load(config: DataConfig, task: Task | None = None) -> Splits:
     examples asked for than there are.
     """
     left_out = LeftOut(config.on_error == "skip")
-    form, tables = (_passed_over if config.streaming else _read)(config, task, left_out)
+    form, tables = (_stream if config.streaming else _read)(config, task, left_out)
     drawn = {split: Documents.of(table, form.template) for split, table in tables.items()}
     drawn["train"] = replace(drawn["train"], left_out=tuple(left_out.rows))
     if task and task.columns:
@@ -164,7 +164,7 @@ def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[For
     return form, {split: draw(parts[split], count, config.seed, split) for split, count in counts.items()}
 
 
-def _passed_over(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
+def _stream(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
     """As `_read`, of a source that is passed over once."""
     found = streams.open_source(config.source, left_out)
     blocks = iter(found.parts["train"])

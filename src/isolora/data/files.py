@@ -45,8 +45,11 @@ def decoded(path: Path) -> str:
     except UnicodeDecodeError as failure:
         # The codec counts from behind a byte-order mark when there is one.
         offset = failure.start + (len(raw) - len(failure.object))
-        line = raw.count(b"\n", 0, offset) + 1
-        raise DataError(f"{path}: not UTF-8 at byte {offset} (line {line}); save it as UTF-8") from None
+        raise not_utf8(path, offset, raw.count(b"\n", 0, offset) + 1) from None
+
+
+def not_utf8(path: Path, offset: int, line: int) -> DataError:
+    return DataError(f"{path}: not UTF-8 at byte {offset} (line {line}); save it as UTF-8")
 
 
 def _parquet(path: Path, left_out: LeftOut) -> pa.Table:
@@ -119,7 +122,7 @@ def _decoded_line(path: Path, number: int, raw: bytes, offset: int) -> str:
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as failure:
-        raise DataError(f"{path}: not UTF-8 at byte {offset + failure.start} (line {number}); save it as UTF-8") from None
+        raise not_utf8(path, offset + failure.start, number) from None
     return line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
 
 

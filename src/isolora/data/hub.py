@@ -7,7 +7,7 @@ from typing import Any
 
 from isolora.data.origins import numbered
 from isolora.data.tables import Tables, split_of
-from isolora.data_cards import Card, hub_cards
+from isolora.data_cards import Card, card_of
 from isolora.errors import DataError
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
@@ -23,7 +23,7 @@ def open_hub(source: str, streaming: bool) -> tuple[Card, dict[str, tuple[str, A
     """(card, split -> its name there and the data set that gives Arrow tables). Raises DataError as `read_hub` does."""
     import datasets  # slow to import, and only needed here
 
-    card = hub_cards().get(source, Card())
+    card = card_of(source)
     name, _, configuration = (card.hub or (source,))[0].partition(":")
     options = {"streaming": True} if streaming else {}
     try:

@@ -35,9 +35,6 @@ class Reservoir:
         elif entry[0] > self._held[0][0]:
             heapreplace(self._held, entry)
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def table(self, schema: pa.Schema) -> pa.Table:
         """The rows held, in the order of their keys."""
         return pa.Table.from_pylist([row for _, _, row in sorted(self._held, key=lambda entry: (-entry[0], entry[1]))], schema)

@@ -20,7 +20,7 @@ from isolora.metrics.bootstrap import interval_of
 from isolora.metrics.perplexity import perplexity
 from isolora.metrics.predictions import Predictions
 from isolora.tasks._base import Examples, Task
-from isolora.training.held_out import predictions, row_losses
+from isolora.training.held_out import measures, predictions, row_losses
 from isolora.training.prepare import Prepared, examples_of, held_out_documents, mixed_held_out
 from isolora.training.reference import mixed_with_reference, with_reference
 
@@ -60,14 +60,13 @@ def evaluate(folder: Path | str, split: str | None = None, repeats: int = 1000, 
     losses = row_losses(ready.task, attached, ready.held_out, [0], tokens, pad_id)[0]
     loss = float(losses.sum() / ready.task.units(ready.held_out).sum())
     answered = predictions(ready, attached, 0, tokens, pad_id)
-    metrics = {prefix + name: value for prefix, told in answered.items() for name, value in told.measures().items()}
     own_split = config.data.eval_split == adapter.config.data.eval_split
     return {
         "split": config.data.eval_split,
         "loss": loss,
         "perplexity": perplexity(loss),
         **(_recorded(adapter, loss) if own_split and not bare else {}),
-        "metrics": metrics | ready.task.restated(loss, ready.held_out, adapter.base.tokenizer),
+        "metrics": measures(ready, answered, loss),
         "intervals": _intervals(ready, losses, answered, repeats) if repeats else {},
         "examples": len(ready.held_out),
         "labelled_tokens": int(ready.held_out.label_counts.sum()),

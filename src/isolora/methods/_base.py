@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from isolora.errors import DataError
 
 Span = tuple[int, int, int]
 """(member, first row, row after the last) of a batch."""
@@ -62,6 +64,15 @@ class Attached(ABC):
     @abstractmethod
     def detach(self) -> None:
         """Give the base model back as it was."""
+
+    @contextmanager
+    def detached_on_error(self) -> Iterator[None]:
+        """Within the context, a DataError gives the base model back before it goes on."""
+        try:
+            yield
+        except DataError:
+            self.detach()
+            raise
 
     def extra_loss(self) -> Tensor | None:
         """What the method adds to the loss of the batch just seen, such as a regulariser; called inside `rows`."""

@@ -51,8 +51,8 @@ class OwnRows(nn.Module):
             yield self.start, reached, tokens
 
 
-class LongerEmbedding(nn.Module):
-    """The base's embedding, with more entries."""
+class Longer(nn.Module):
+    """A part of the base with more entries; its `weight` stays the base's."""
 
     def __init__(self, base: nn.Module, own: OwnRows) -> None:
         super().__init__()
@@ -61,6 +61,10 @@ class LongerEmbedding(nn.Module):
     @property
     def weight(self) -> Any:
         return self.base.weight
+
+
+class LongerEmbedding(Longer):
+    """The base's embedding, with more entries."""
 
     def forward(self, ids: Tensor) -> Tensor:
         flat = ids.reshape(-1)
@@ -73,16 +77,8 @@ class LongerEmbedding(nn.Module):
         return torch.where(new.view(*ids.shape, 1), torch.cat(parts).view(y.shape).to(y.dtype) * scale, y)
 
 
-class LongerHead(nn.Module):
+class LongerHead(Longer):
     """The base's output head, with more logits."""
-
-    def __init__(self, base: nn.Module, own: OwnRows) -> None:
-        super().__init__()
-        self.base, self.own = base, own
-
-    @property
-    def weight(self) -> Any:
-        return self.base.weight
 
     @property
     def bias(self) -> Any:

@@ -63,11 +63,8 @@ class OwnFormat(Method):
     def load(self, model: Any, folder: Path, heads: bool = False) -> OwnFormatAttached:
         settings, tensors = self.saved_settings(folder), saved_tensors(folder)
         attached = self.attach(model, [settings], [0], heads)
-        try:
+        with attached.detached_on_error():
             attached.fill(0, tensors)
-        except DataError:
-            attached.detach()
-            raise
         return attached
 
     def saved_settings(self, folder: Path) -> Any:

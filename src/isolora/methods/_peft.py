@@ -212,11 +212,8 @@ class PeftMethod(Method):
             attached = self._attached(model, self.saved(folder), 0, heads)
         except ConfigError as failure:
             raise DataError(f"{folder}: {failure}") from None
-        try:
+        with attached.detached_on_error():
             attached.fill(saved_tensors(folder))
-        except DataError:
-            attached.detach()
-            raise
         return attached
 
     def saved(self, folder: Path) -> Any:

@@ -215,11 +215,8 @@ class Lora(Method):
     def load(self, model: Any, folder: Path, heads: bool = False) -> LoraAdapters:
         settings, tensors = saved_settings(folder, heads), saved_tensors(folder)
         attached = self.attach(model, [settings], [0], heads)
-        try:
+        with attached.detached_on_error():
             attached.fill(0, tensors)
-        except DataError:
-            attached.detach()
-            raise
         return attached
 
 

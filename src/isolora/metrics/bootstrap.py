@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-
-def interval(per_example: ArrayLike, repeats: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of scores [examples], in their unit; see interval_of."""
-    values = np.asarray(per_example, np.float64)
-    return interval_of(lambda rows: float(values[rows].mean()), len(values), repeats, seed)
+from numpy.typing import NDArray
 
 
 def interval_of(
@@ -31,8 +25,8 @@ def intervals_of(
 
     `statistics` maps indices [examples], drawn with replacement, to numbers; the same seed draws the same indices, so two models
     may be compared on the same draws. The interval covers the choice of the test set alone, neither seeds nor training, and is
-    too narrow for a few dozen examples; where every example scores the same it has no width. A
-    statistic that a draw lacks, as none of its cases is in it, is judged by the other draws.
+    too narrow for a few dozen examples; where every example scores the same it has no width. A statistic that a draw lacks, as
+    none of its cases is in it, is judged by the other draws.
     """
     random = np.random.default_rng(seed)
     draws = [statistics(random.integers(examples, size=examples)) for _ in range(repeats)]

@@ -24,13 +24,6 @@ GLUE = {
 """Metrics of each task by its name on the hub; MNLI's apply to its matched and to its mismatched set."""
 
 
-def glue_scores(task: str, true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """The metrics of one of the nine GLUE tasks; see scores. Raises ConfigError for another task."""
-    if task not in GLUE:
-        raise ConfigError(unknown("GLUE task", task, GLUE))
-    return scores(GLUE[task], true, predicted)
-
-
 def scores(names: Sequence[str], true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """Named metrics of predicted classes or numbers [examples] against the true ones.
 

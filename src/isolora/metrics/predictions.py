@@ -34,6 +34,7 @@ class Predictions:
         return cls(len(next(iter(table.values()))), measure)
 
     def measures(self) -> dict[str, float]:
+        """Scores on all documents, by name."""
         return self.measure(np.arange(self.count))
 
     def intervals(self, repeats: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:

@@ -44,25 +44,6 @@ def per_question(answers: Sequence[Sequence[str]], predictions: Sequence[str]) -
     return np.array(exact, np.float64), np.array(shared, np.float64)
 
 
-def squad_scores(answers: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """v1.1's means over questions (0..1): exact, f1. `answers` [questions][one or more], `predictions` [questions]."""
-    exact, shared = per_question(answers, predictions)
-    return {"exact": float(exact.mean()), "f1": float(shared.mean())}
-
-
-def squad_v2_scores(
-    answers: Sequence[Sequence[str]], predictions: Sequence[str], no_answer_scores: Array, threshold: float = 0.0
-) -> dict[str, float]:
-    """v2's means over questions (0..1) and its best thresholds.
-
-    `answers` [questions][none or more]: none means that the text holds no answer; `predictions` [questions]: what the model
-    would answer, "" for nothing; `no_answer_scores` [questions]: the larger, the surer that there is no answer; above
-    `threshold` the answer counts as "". exact and f1 over all, HasAns_ and NoAns_ over those with and without a true answer
-    (left out where there are none); best_exact, best_exact_threshold, best_f1, best_f1_threshold: see best_threshold.
-    """
-    return v2_questions(answers, predictions, no_answer_scores).scores(np.arange(len(predictions)), threshold)
-
-
 @dataclass(frozen=True)
 class V2Questions:
     """What v2's scores are made of [questions]: exact and f1 of the answers as given, whether there is none, scores of that."""
@@ -72,12 +53,16 @@ class V2Questions:
     unanswerable: NDArray[np.bool_]
     no_answer_scores: Array
 
-    def scores(self, rows: NDArray[np.int64], threshold: float = 0.0) -> dict[str, float]:
-        """The scores of some questions, by their numbers; see squad_v2_scores."""
+    def scores(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        """v2's means (0..1) over some questions, by their numbers, and the best thresholds.
+
+        exact and f1 over all, HasAns_ and NoAns_ over those with and without a true answer (left out where there are none);
+        best_exact, best_exact_threshold, best_f1, best_f1_threshold: see best_threshold.
+        """
         unanswerable, doubts = self.unanswerable[rows], self.no_answer_scores[rows]
         result: dict[str, float] = {}
         for name, kept in (("exact", self.exact[rows]), ("f1", self.f1[rows])):
-            values = np.where(doubts > threshold, unanswerable, kept)
+            values = np.where(doubts > 0, unanswerable, kept)
             splits = {"": np.full(len(values), True), "HasAns_": ~unanswerable, "NoAns_": unanswerable}
             result |= {prefix + name: float(values[some].mean()) for prefix, some in splits.items() if some.any()}
             result[f"best_{name}"], result[f"best_{name}_threshold"] = best_threshold(kept, unanswerable, doubts)
@@ -85,7 +70,12 @@ class V2Questions:
 
 
 def v2_questions(answers: Sequence[Sequence[str]], predictions: Sequence[str], no_answer_scores: Array) -> V2Questions:
-    """Every question judged by itself; see squad_v2_scores."""
+    """Every question judged by itself, by v2's rules.
+
+    `answers` [questions][none or more]: none means that the text holds no answer; `predictions` [questions]: what the model
+    would answer, "" for nothing; `no_answer_scores` [questions]: the larger, the surer that there is no answer; above 0 the
+    answer counts as "".
+    """
     wanted = [[text for text in question if normalise(text)] or [""] for question in answers]
     unanswerable = np.array([not question for question in answers])
     return V2Questions(*per_question(wanted, predictions), unanswerable, no_answer_scores)

@@ -17,18 +17,12 @@ Key = tuple[str, str, int | None]
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """One run: tokens, training FLOPs and held-out loss (nats per token) at each evaluation, in order of tokens."""
+class Adapted:
+    """A base model with an adapter."""
 
-    run: str
     model: str
     method: str
     rank: int | None
-    learning_rate: float
-    stage: str
-    tokens: Array
-    flops: Array
-    loss: Array
 
     @property
     def key(self) -> Key:
@@ -37,6 +31,18 @@ class Trajectory:
     @property
     def name(self) -> str:
         return named(*self.key)
+
+
+@dataclass(frozen=True)
+class Trajectory(Adapted):
+    """One run: tokens, training FLOPs and held-out loss (nats per token) at each evaluation, in order of tokens."""
+
+    run: str
+    learning_rate: float
+    stage: str
+    tokens: Array
+    flops: Array
+    loss: Array
 
     def loss_at_flops(self, flops: float) -> float:
         """Between two measured points by the logarithm of FLOPs; NaN outside the measured range."""
@@ -45,23 +51,12 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A base model with an adapter: its weights, and the distinct tokens that there are (infinite where none was repeated)."""
+class Choice(Adapted):
+    """Its weights, and the distinct tokens that there are (infinite where none was repeated)."""
 
-    model: str
-    method: str
-    rank: int | None
     body_parameters: float
     trainable_parameters: float
     available_tokens: float
-
-    @property
-    def key(self) -> Key:
-        return self.model, self.method, self.rank
-
-    @property
-    def name(self) -> str:
-        return named(*self.key)
 
     def columns(self, tokens_M: Array) -> Columns:
         """What a law takes, for this choice at so many tokens."""

@@ -27,7 +27,8 @@ SEARCH, FINAL = "search", "final"
 
 @dataclass(frozen=True)
 class Searched:
-    """How a search ended. saved_flops: what the pruned trials would still have cost, at their own cost of a token."""
+    """How a search ended. value: of the metric, in its unit; flops, tokens: of all trials; saved_flops, saved_tokens: what the
+    pruned ones would still have cost, at their own cost of a token."""
 
     metric: str
     best: dict[str, Any]
@@ -52,11 +53,11 @@ class Searched:
                 f"trials {sum(self.states.values())} ({counts}), {self.runs} runs",
                 f"best   {self.metric} {self.value:.4f} at {values}",
                 f"cost   {self.flops:.3g} FLOPs; pruning saved {self.saved_flops:.3g} ({saved:.0%})",
-                f"final  {self._ending()}",
+                f"final  {self._final_words()}",
             ]
         )
 
-    def _ending(self) -> str:
+    def _final_words(self) -> str:
         if "value" not in self.final:
             return str(self.final["state"])
         return f"{self.metric} {self.final['value']:.4f} for {self.final['flops']:.3g} FLOPs ({self.final['state']})"
@@ -102,17 +103,17 @@ def search(study: StudyConfig, store: Store, train: Train, workers: int = 1) -> 
     corners, key = check(study), identity(study)
     together = len(design.stacks(corners, len(corners))) == 1
     width = workers * (study.stack if together else 1)
-    while open_trials := _open(study, store, key, width):
+    while asked := _next_round(study, store, key, width):
         told = tuple(trial for trial in store.trials(key) if trial.state != RUNNING)
-        bench = Bench(store.folder, _search(study), evaluations(corners), told, tuple(open_trials))
+        bench = Bench(store.folder, _search(study), evaluations(corners), told, tuple(asked))
         jobs = _jobs(study, bench)
         train(jobs, SEARCH, bench)
-        store.keep_trials(_told(store, bench, jobs))
+        store.keep_trials(_ended(store, bench, jobs))
     train([(final_run(study, store.trials(key)),)], FINAL, patient)
     return searched(study, store)
 
 
-def _open(study: StudyConfig, store: Store, key: str, width: int) -> list[Trial]:
+def _next_round(study: StudyConfig, store: Store, key: str, width: int) -> list[Trial]:
     """The round to train: the one that was cut off, else a new one; empty when all trials have been."""
     trials = store.trials(key)
     cut_off = [trial for trial in trials if trial.state == RUNNING]
@@ -136,7 +137,7 @@ def _jobs(study: StudyConfig, bench: Bench) -> list[design.Stack]:
     return design.stacks([design.run_of(study.base, values) for values in fresh.values()], study.stack)
 
 
-def _told(store: Store, bench: Bench, jobs: Sequence[design.Stack]) -> list[Trial]:
+def _ended(store: Store, bench: Bench, jobs: Sequence[design.Stack]) -> list[Trial]:
     """The round's trials with how they ended; one suggested before ends as it did then, and does not compete a second time."""
     states = store.states()
     endings = {trial.run: _ending(trial) for trial in bench.told}

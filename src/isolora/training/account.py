@@ -76,18 +76,21 @@ class Plan:
     """A whole run on paper. progress: what it will have consumed; largest: its micro-batch of most tokens."""
 
     progress: Progress
-    flops: Flops
     micro_batches: int
     largest: Shape
+
+    @property
+    def flops(self) -> Flops:
+        return Flops(np.array(self.progress.flops_table))
 
 
 def plan(config: RunConfig, examples: Examples, price: Ledger) -> Plan:
     """Draw the very batches that the run will draw."""
     account = Account(config, Stream(examples.sizes, config.training.batch_tokens, config.seed), price)
-    flops, shapes = Flops(), []
+    shapes: list[Shape] = []
     while account.spent() < 1:
         indices = account.stream.next()
-        flops += account.book(examples, indices)
+        account.book(examples, indices)
         account.progress.step += 1
         shapes += [Shape.of(examples, rows) for rows in np.array_split(indices, config.training.accumulation) if len(rows)]
-    return Plan(account.progress, flops, len(shapes), max(shapes, key=lambda shape: shape.tokens))
+    return Plan(account.progress, len(shapes), max(shapes, key=lambda shape: shape.tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -49,7 +49,11 @@ def mean_losses(
 def scores(ready: Prepared, attached: Attached, member: int, batch_tokens: int, pad_id: int, loss: float) -> dict[str, float]:
     """The task's own measures of one member on the held-out examples, and as `NAME/measure` on those of every source that is
     mixed in; loss: its mean loss on the former."""
-    answered = predictions(ready, attached, member, batch_tokens, pad_id)
+    return measures(ready, predictions(ready, attached, member, batch_tokens, pad_id), loss)
+
+
+def measures(ready: Prepared, answered: Mapping[str, Predictions], loss: float) -> dict[str, float]:
+    """What `predictions` gave, scored, and the mean loss on the held-out examples as the task restates it."""
     found = {prefix + name: value for prefix, told in answered.items() for name, value in told.measures().items()}
     return found | ready.task.restated(loss, ready.held_out, ready.base.tokenizer)
 

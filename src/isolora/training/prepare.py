@@ -139,9 +139,8 @@ def mixed_in(config: RunConfig) -> list[data.Documents]:
     """Training documents of the other sources, as many as their shares ask for. Raises DataError where a source has too few."""
     if not config.data.mix:
         return []
-    return [
-        _of_classes(load_documents(alone.data, alone.task).train, alone, task_of(config)) for alone in mix_of(config).values()
-    ]
+    task = task_of(config)
+    return [_of_classes(load_documents(alone.data, alone.task).train, alone, task) for alone in mix_of(config).values()]
 
 
 def mixed_held_out(config: RunConfig, task: Task, tokenizer: Any, positions: int) -> dict[str, HeldOut]:

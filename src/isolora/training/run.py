@@ -21,7 +21,7 @@ from isolora.data import said
 from isolora.errors import ConfigError
 from isolora.metrics.perplexity import perplexity
 from isolora.store import DIVERGED, DONE, ENDED, FILE, PRUNED, RUNNING, Point, Run, Store
-from isolora.training import checkpoint
+from isolora.training import checkpoint, trackers
 from isolora.training.backends import driver
 from isolora.training.batches import Stream
 from isolora.training.checks import Checks, Pair
@@ -87,16 +87,18 @@ def train_stack(
         if missing:
             train_stack(missing, store, stage, quiet, hopeless)
         return names
+    trackers.check(configs)
     store.set_state([name for name in names if name not in ended], RUNNING)
     stack = build(configs, names, store, hopeless)
     checks = Checks(stack, configs, memory=stage == "train")
     title = f"{configs[0].model} x {len(configs)}"
     try:
-        with Reporter(title, quiet) as reporter:
-            seconds, on_step = configs[0].training.checkpoint_seconds, lambda stack: reporter.update(*_standing(stack))
-            stack.train(folder, seconds, on_step, checks.watching, driver(configs[0].training.trainer))
-        for k, config in enumerate(configs):
-            _conclude(stack, k, config, store, stage, checks.of(k))
+        with trackers.tracked(stack, store.folder):
+            with Reporter(title, quiet) as reporter:
+                seconds, on_step = configs[0].training.checkpoint_seconds, lambda stack: reporter.update(*_standing(stack))
+                stack.train(folder, seconds, on_step, checks.watching, driver(configs[0].training.trainer))
+            for k, config in enumerate(configs):  # kept before the trackers are closed: one may wait for its network
+                _conclude(stack, k, config, store, stage, checks.of(k))
     finally:
         stack.attached.detach()  # the base is kept for the next stack
     if not any(config.training.keep_checkpoints for config in configs):
