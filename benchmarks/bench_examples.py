@@ -1,10 +1,11 @@
 """Every example in examples/ on real data: its score before and after training, beside a floor that needs no training.
 
-python benchmarks/bench_examples.py [NAME ...]: these examples alone, shown and not recorded.
+python benchmarks/bench_examples.py [NAME ...]: these examples alone. The record's other rows stay, each with its date and commit.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import record
+from record import RESULTS, moment, record
 
 from isolora.config import load_run
 from isolora.evaluation import evaluate
@@ -117,6 +118,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         "untrained": untrained,
         "score": trained,
         "seconds": seconds,
+        **moment(),
     }
 
 
@@ -133,13 +135,13 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 def main(names: Sequence[str]) -> None:
-    rows = []
+    path = RESULTS / "examples.json"
+    rows = {row["example"]: row for row in json.loads(path.read_text())["measured"]["examples"]} if path.is_file() else {}
     for name in names or TESTED:
         shutil.rmtree(FOLDER / name, ignore_errors=True)
-        rows.append(measured(name, FOLDER / name))
-        print(line(rows[-1]), flush=True)
-    if not names:
-        record("examples", {"examples": rows})
+        rows[name] = measured(name, FOLDER / name)
+        print(line(rows[name]), flush=True)
+        record("examples", {"examples": [rows[name] for name in TESTED if name in rows]})
 
 
 if __name__ == "__main__":

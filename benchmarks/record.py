@@ -18,12 +18,9 @@ PACKAGES = ("isolora", "torch", "transformers", "peft", "accelerate", "numpy", "
 def record(name: str, measured: dict[str, Any]) -> Path:
     """One JSON file a benchmark; the newest measurement replaces the last."""
     RESULTS.mkdir(exist_ok=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False).stdout.strip()
     entry = {
         "benchmark": name,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit + (" with changes" if changed else ""),
+        **moment(),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
         "measured": measured,
@@ -32,6 +29,14 @@ def record(name: str, measured: dict[str, Any]) -> Path:
     path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path.relative_to(RESULTS.parent.parent)}")
     return path
+
+
+def moment() -> dict[str, str]:
+    """When a figure was measured, and of which commit."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False).stdout.strip()
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": now, "commit": commit + (" with changes" if changed else "")}
 
 
 def _processor() -> str:
