@@ -1,14 +1,13 @@
 """Every example in examples/ on real data: its score before and after training, beside a floor that needs no training.
 
 python benchmarks/bench_examples.py [NAME ...]: these examples alone. The record's other rows stay, each with its date and commit.
+A run that has ended is measured again and not trained again; seconds are those of training alone.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,11 +98,10 @@ TESTED = {
 
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
-    """Train the example and score it: a row of the table."""
+    """Train the example, in a folder of its own within this one, and score it: a row of the table."""
     config, example = load_run(EXAMPLES / f"{name}.yaml"), TESTED[name]
-    begun = time.monotonic()
-    train(config, folder, quiet=True)
-    seconds = time.monotonic() - begun
+    folder = folder / f"{name}-{config.identity()}"
+    ended = train(config, folder, quiet=True)
     trained, untrained = (evaluate(folder, bare=bare)["metrics"][example.measure] for bare in (False, True))
     texts = load_documents(config.data, config.task).train, held_out_documents(config)
     return {
@@ -117,7 +115,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         "floor_is": example.called,
         "untrained": untrained,
         "score": trained,
-        "seconds": seconds,
+        "seconds": ended["seconds"],
         **moment(),
     }
 
@@ -138,8 +136,7 @@ def main(names: Sequence[str]) -> None:
     path = RESULTS / "examples.json"
     rows = {row["example"]: row for row in json.loads(path.read_text())["measured"]["examples"]} if path.is_file() else {}
     for name in names or TESTED:
-        shutil.rmtree(FOLDER / name, ignore_errors=True)
-        rows[name] = measured(name, FOLDER / name)
+        rows[name] = measured(name, FOLDER)
         print(line(rows[name]), flush=True)
         record("examples", {"examples": [rows[name] for name in TESTED if name in rows]})
 

@@ -27,7 +27,7 @@ def test_an_example_beats_its_floor(name: str, tmp_path: Path) -> None:
         models.fingerprint(load_run(EXAMPLES / f"{name}.yaml").model)
     except ConfigError:
         pytest.skip("its model comes with make models")
-    row = measured(name, tmp_path / "run")
+    row = measured(name, tmp_path)
     assert gain(row, "untrained") > 0, row
     assert gain(row, "floor") > 0 or row["floor"] == row["untrained"], row
     assert row["score"] >= AIMS.get(name, 0), row
