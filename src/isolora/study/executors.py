@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -41,10 +42,13 @@ def trainer(folder: Path, executor: str, workers: int, quiet: bool) -> Iterator[
         yield partial(_in_turn, folder, quiet)
     else:
         threads = max(1, (os.cpu_count() or 1) // workers)
-        with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
-        ) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
             yield partial(_in_processes, pool, folder, quiet)
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it tells of a kernel that it does without
 
 
 def _in_turn(folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, judge_of: Callable[[Stack], Judge]) -> None:
