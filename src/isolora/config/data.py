@@ -44,7 +44,6 @@ class DataConfig(Settings):
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="what a row that cannot be used does: end the run, or be left out"
     )
-
     streaming: bool = Field(
         False,
         description="pass over the source once and hold only the rows drawn, for what does not fit in memory; needs "

@@ -35,6 +35,11 @@ class Progress:
     forgotten: dict[str, float] = field(default_factory=dict)
     state: str = "RUNNING"
 
+    @property
+    def booked(self) -> Flops:
+        """The FLOPs so far, by phase and group."""
+        return Flops(np.array(self.flops_table))
+
 
 class Account:
     """A run's budget and what is left of it. `price` is the ledger of its method on its base."""
@@ -81,7 +86,7 @@ class Plan:
 
     @property
     def flops(self) -> Flops:
-        return Flops(np.array(self.progress.flops_table))
+        return self.progress.booked
 
 
 def plan(config: RunConfig, examples: Examples, price: Ledger) -> Plan:

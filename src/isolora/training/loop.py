@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from isolora.ledger import Flops
 from isolora.methods._base import Attached, Span
 from isolora.store import DIVERGED, DONE, PRUNED, Point
 from isolora.training import checkpoint
@@ -232,7 +231,7 @@ class Stack:
             peak_memory_bytes=peak_memory_bytes(),
             metrics=json.dumps(progress.metrics | {f"forgotten.{name}": lost for name, lost in progress.forgotten.items()}),
             forgetting=statistics.fmean(progress.forgotten.values()) if progress.forgotten else None,
-            flops_by_group=json.dumps(Flops(np.array(progress.flops_table)).by_group()),
+            flops_by_group=json.dumps(progress.booked.by_group()),
         )
 
     def save(self, folder: Path) -> None:
