@@ -22,8 +22,8 @@ from isolora.evaluation import evaluate
 from isolora.metrics.direction import larger_is_better
 from isolora.metrics.entities import entity_scores
 from isolora.metrics.rouge import rouge_scores
+from isolora.runs.prepared import held_out_documents, load_documents
 from isolora.training import train
-from isolora.training.prepare import held_out_documents, load_documents
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 FOLDER = Path("runs/examples")

@@ -10,10 +10,10 @@ from record import record
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.models import packaged
 from isolora.registry import load
+from isolora.runs.prepared import prepare
 from isolora.study import run_study
 from isolora.study.design import grid_runs
-from isolora.training.held_out import mean_losses
-from isolora.training.prepare import prepare
+from isolora.training.evaluator import mean_losses
 
 STUDY = {
     "name": "family",

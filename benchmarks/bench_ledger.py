@@ -30,9 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isolora import models
 from isolora.config import RunConfig, parse
+from isolora.cost.flops import rehearse
 from isolora.data import load
 from isolora.ledger import Flops, Ledger, Shape
-from isolora.rehearsal import rehearse
 
 Batch = dict[str, Tensor]
 

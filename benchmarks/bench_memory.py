@@ -16,14 +16,14 @@ from record import record
 from torch.profiler import ProfilerActivity, profile
 
 from isolora import models
-from isolora.calibration import random_model
 from isolora.config import RunConfig, parse
-from isolora.cost import typical
+from isolora.cost.calibration import random_model
+from isolora.cost.estimate import typical
+from isolora.cost.flops import TWO_CLASSES, attach, task_batch
+from isolora.cost.memory import one_step, peak
 from isolora.ledger import Shape
-from isolora.rehearsal import TWO_CLASSES, attach, task_batch
-from isolora.tasks._base import Batch
-from isolora.training.member import Member
-from isolora.training.memory import one_step, peak
+from isolora.runs.member import Member
+from isolora.tasks.base import Batch
 
 LORA = {"name": "lora", "rank": 16}
 CHECKPOINTED = {"gradient_checkpointing": True}

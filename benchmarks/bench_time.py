@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from record import record
 
-from isolora import calibration, models
+from isolora import models
 from isolora.config import RunConfig, parse
-from isolora.cost import cost, typical
+from isolora.cost import calibration
+from isolora.cost.estimate import cost, typical
+from isolora.cost.flops import TWO_CLASSES, attach, rehearse, task_batch
+from isolora.cost.memory import device, one_step
 from isolora.ledger import Shape
-from isolora.rehearsal import TWO_CLASSES, attach, rehearse, task_batch
+from isolora.runs.member import Member
 from isolora.training import train
-from isolora.training.member import Member
-from isolora.training.memory import device, one_step
 
 RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("nano-150k", {"name": "lora", "rank": 8}),

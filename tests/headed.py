@@ -16,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isolora import models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig
+from isolora.cost.flops import experts_by_choice, rehearse, task_batch
 from isolora.evaluation import evaluate
 from isolora.ledger import Shape
-from isolora.rehearsal import experts_by_choice, rehearse, task_batch
+from isolora.runs.batches import collate
+from isolora.runs.prepared import prepare
 from isolora.store import Store
-from isolora.tasks._base import Batch
+from isolora.tasks.base import Batch
 from isolora.training import train, train_stack
-from isolora.training.batches import collate
-from isolora.training.prepare import prepare
 
 ENCODERS = ("roberta_classifier", "bert_classifier")
 DECODERS = ("gpt2", "llama", "mixtral", "bloom")

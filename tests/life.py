@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isolora import registry
 from isolora.config import RunConfig, parse
-from isolora.tasks._base import Batch
+from isolora.tasks.base import Batch
 
 
 def answers(model: Any, ids: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isolora.accelerators import find, known
+from isolora.cost.accelerators import find, known
 from isolora.errors import ConfigError
 
 

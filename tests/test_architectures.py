@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from isolora import architectures, models
+from isolora import models
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
+from isolora.models import architectures
 
 POSITIONS = {
     "gpt2": 1024,

@@ -7,8 +7,8 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isolora.tasks._base import IGNORED, Examples
-from isolora.training.batches import Stream, collate, cut_by_tokens, epoch_batches
+from isolora.runs.batches import Stream, collate, cut_by_tokens, epoch_batches
+from isolora.tasks.base import IGNORED, Examples
 
 LENGTHS = np.random.default_rng(0).integers(2, 200, 3000)
 

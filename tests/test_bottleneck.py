@@ -14,10 +14,10 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from isolora import registry
 from isolora.config import RunConfig, parse
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
 from isolora.ledger import Shape
 from isolora.methods.bottleneck import BottleneckSettings, adapted_modules
-from isolora.rehearsal import rehearse
 
 torch.set_num_threads(1)
 bottleneck = registry.load("method", "bottleneck")

@@ -10,11 +10,13 @@ import tiny
 import torch
 from test_speed import RATES
 
-from isolora import calibration, models, speed
+from isolora import models
 from isolora.config import RunConfig, parse
-from isolora.cost import cost
+from isolora.cost import calibration
+from isolora.cost import rates as speed
+from isolora.cost.estimate import cost
+from isolora.cost.flops import rehearse
 from isolora.ledger import Shape
-from isolora.rehearsal import rehearse
 
 torch.set_num_threads(1)
 

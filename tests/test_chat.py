@@ -15,7 +15,7 @@ from isolora import adapters, cli
 from isolora.adapters.chat import Chat
 from isolora.adapters.generation import Sampling, Teller
 from isolora.errors import DataError
-from isolora.tasks._chat import plain_template
+from isolora.tasks.chat_templates import plain_template
 from isolora.training import train
 
 torch.set_num_threads(1)

@@ -12,10 +12,11 @@ import tiny
 import torch
 from test_speed import RATES
 
-from isolora import speed
+from isolora.cost import crosscheck as checks
+from isolora.cost import rates as speed
 from isolora.store import Store
-from isolora.training import checks, train
 from isolora.training import run as running
+from isolora.training import train
 
 torch.set_num_threads(1)
 RUNS: dict[str, dict[str, Any]] = {

@@ -12,10 +12,10 @@ import tiny
 import torch
 
 from isolora.config import RunConfig
-from isolora.cost import cost, shape_of, table
+from isolora.cost.estimate import cost, shape_of, table
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, Shape
-from isolora.rehearsal import rehearse
 from isolora.training import train
 
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from isolora.cross_entropy import CHUNK_ROWS, from_logits, frozen_head
+from isolora.tasks.cross_entropy import CHUNK_ROWS, from_logits, frozen_head
 
 torch.set_num_threads(1)
 ENTRIES, WIDTH = 37, 8

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from isolora import data
 from isolora.data.documents import Documents
-from isolora.tasks._base import Examples
-from isolora.tasks._text import encode
+from isolora.tasks.base import Examples
+from isolora.tasks.text import encode
 
 transformers = pytest.importorskip("transformers")
 END = 0

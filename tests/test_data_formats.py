@@ -11,8 +11,8 @@ import tiny
 
 from isolora.config import DataConfig
 from isolora.errors import ConfigError, DataError
-from isolora.tasks._base import IGNORED, Examples
-from isolora.training.prepare import prepare
+from isolora.runs.prepared import prepare
+from isolora.tasks.base import IGNORED, Examples
 
 TEMPLATE = (
     "{% for turn in messages %}{{ {'system': 'w50', 'user': 'w51', 'assistant': 'w52'}[turn.role] }} {{ turn.content }} w59 "

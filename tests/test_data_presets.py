@@ -17,7 +17,7 @@ from isolora import data, models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.data_cards import Card, card_of, hub_cards, packaged, read_card
 from isolora.errors import DataError
-from isolora.tasks._base import Task
+from isolora.tasks.base import Task
 
 SAMPLES = {name: card_of(name) for name in packaged() if name.startswith("sample-")}
 PRESETS = [(name, task) for name, card in SAMPLES.items() for task in card.columns]

@@ -19,8 +19,8 @@ from isolora import data, registry
 from isolora.config import DataConfig, TaskConfig, parse
 from isolora.data.origins import said
 from isolora.errors import DataError, UserError
+from isolora.runs.prepared import load_documents, run_identity
 from isolora.training import train
-from isolora.training.prepare import load_documents, run_identity
 
 torch.set_num_threads(1)
 TALK = [{"role": "user", "content": "w5"}, {"role": "assistant", "content": "w6"}]

@@ -12,7 +12,7 @@ import torch
 
 from isolora import data
 from isolora.config import DataConfig, RunConfig, StudyConfig, parse
-from isolora.cost import cost
+from isolora.cost.estimate import cost
 from isolora.errors import ConfigError
 from isolora.store import Store
 from isolora.study import run_study

@@ -8,9 +8,9 @@ import pytest
 import tiny
 from test_speed import RATES, some
 
-from isolora import speed
 from isolora.config import RunConfig
-from isolora.duration import HERE, Place, duration, words
+from isolora.cost import rates as speed
+from isolora.cost.time import HERE, Place, duration, words
 from isolora.errors import ConfigError
 
 FLOPS = some(3.6e15, 0, 0)

@@ -21,10 +21,10 @@ from isolora.errors import ConfigError, DataError
 from isolora.evaluation import evaluate
 from isolora.evaluation.held_out import loss_interval
 from isolora.metrics.perplexity import perplexity
+from isolora.runs.prepared import prepare
 from isolora.store import Store
 from isolora.training import train, train_stack
-from isolora.training.held_out import mean_losses
-from isolora.training.prepare import prepare
+from isolora.training.evaluator import mean_losses
 
 torch.set_num_threads(1)
 KINDS: dict[str, dict[str, Any]] = {

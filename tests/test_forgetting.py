@@ -14,9 +14,9 @@ import torch
 from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig
 from isolora.errors import ConfigError, DataError
 from isolora.evaluation.forget import forget
+from isolora.runs.prepared import mixed_in, prepare, run_identity
 from isolora.store import Store
 from isolora.training import train
-from isolora.training.prepare import mixed_in, prepare, run_identity
 
 torch.set_num_threads(1)
 

@@ -17,13 +17,14 @@ from person import one_line
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isolora import adapters
+from isolora.adapters.export import EXPORTS
 from isolora.config import MethodConfig, RunConfig, parse
 from isolora.errors import ConfigError, DataError
 from isolora.evaluation import evaluate
-from isolora.handover import EXPORTS, export
 from isolora.store import Store
 from isolora.training import train, train_stack
-from isolora.training.progress import Reporter
+from isolora.training.checkpoint_export import export
+from isolora.training.progress_bar import Reporter
 
 torch.set_num_threads(1)
 # PEFT 0.21 asks transformers 5.23 for a property that the latter is about to rename.

@@ -10,8 +10,8 @@ import torch
 
 from isolora import registry
 from isolora.config import TrainingConfig
-from isolora.methods._base import ParameterGroup
-from isolora.training.member import FlatGroup
+from isolora.methods.base import ParameterGroup
+from isolora.runs.member import FlatGroup
 
 METHODS = ("lora", "adalora", "bottleneck", "selective", "full", "prefix", "peft:LOHA")
 

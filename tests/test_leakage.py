@@ -16,9 +16,9 @@ import torch
 
 from isolora import data, registry
 from isolora.config import DataConfig
-from isolora.tasks._base import IGNORED, Batch, Examples
+from isolora.runs.batches import collate
+from isolora.tasks.base import IGNORED, Batch, Examples
 from isolora.tasks.causal_lm import packed
-from isolora.training.batches import collate
 
 torch.set_num_threads(1)
 ALL = 1_000_000

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isolora import registry
 from isolora.config import RunConfig
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError
 from isolora.ledger import GROUPS, PHASES, TERMS, Flops, Ledger, Shape
-from isolora.rehearsal import rehearse
-from isolora.tasks._base import Batch
+from isolora.tasks.base import Batch
 
 torch.set_num_threads(1)
 SHAPES = ((3, 11, 20), (2, 29, 57), (5, 7, 35))

@@ -18,10 +18,10 @@ from transformers import CONFIG_MAPPING
 
 from isolora import models, registry
 from isolora.config import RunConfig, parse
+from isolora.cost.flops import attach, rehearse, task_batch
 from isolora.errors import ConfigError
 from isolora.ledger import Shape
-from isolora.rehearsal import attach, rehearse, task_batch
-from isolora.tasks._base import Batch
+from isolora.tasks.base import Batch
 
 torch.set_num_threads(1)
 WIDE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -17,11 +17,11 @@ import torch
 from isolora import registry
 from isolora.config import DataConfig, RunConfig
 from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
+from isolora.runs.member import averaging_weight, rate_factor
 from isolora.store import DIVERGED, DONE, Point, Store
 from isolora.training import train, train_stack
-from isolora.training.held_out import spans_of
+from isolora.training.evaluator import spans_of
 from isolora.training.loop import Stack
-from isolora.training.member import averaging_weight, rate_factor
 
 torch.set_num_threads(1)
 NEVER = 1e9

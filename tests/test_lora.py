@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from isolora import registry
 from isolora.config import parse
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
-from isolora.methods._low_rank import LowRankUpdate, dropout_mask
 from isolora.methods.lora import CONFIG, WEIGHTS, LoraSettings, saved_settings, target_modules
-from isolora.rehearsal import rehearse
+from isolora.methods.low_rank import LowRankUpdate, dropout_mask
 
 torch.set_num_threads(1)
 # PEFT asks transformers for an attribute that will be renamed.

@@ -12,11 +12,11 @@ import torch
 
 from isolora import models
 from isolora.config import RunConfig, parse
-from isolora.cost import typical
+from isolora.cost.estimate import typical
+from isolora.cost.flops import TWO_CLASSES
+from isolora.cost.memory import Memory, peak
 from isolora.errors import ConfigError
 from isolora.ledger import Shape
-from isolora.rehearsal import TWO_CLASSES
-from isolora.training.memory import Memory, peak
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from bench_memory import measured

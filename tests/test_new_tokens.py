@@ -15,7 +15,7 @@ import isolora
 from isolora import registry
 from isolora.certify import certify
 from isolora.errors import ConfigError, DataError
-from isolora.methods._new_tokens import FILE, NewTokens
+from isolora.methods.new_tokens import FILE, NewTokens
 from isolora.training import train
 
 torch.set_num_threads(1)

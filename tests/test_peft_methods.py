@@ -16,11 +16,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from isolora import registry
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
 from isolora.ledger import Shape
-from isolora.methods._heads import head_names
-from isolora.methods._own_format import CONFIG, WEIGHTS
-from isolora.rehearsal import rehearse
+from isolora.methods.heads import head_names
+from isolora.methods.own_format import CONFIG, WEIGHTS
 
 torch.set_num_threads(1)
 # PEFT asks transformers for an attribute that will be renamed.

@@ -15,10 +15,10 @@ from peft import PeftModel
 from test_checkpoint import in_pieces, weights
 
 from isolora import registry
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
 from isolora.ledger import Shape
-from isolora.methods.peft import OWN, REFUSED, UNMERGED, types
-from isolora.rehearsal import rehearse
+from isolora.methods.peft.pass_through import OWN, REFUSED, UNMERGED, types
 
 torch.set_num_threads(1)
 pytestmark = [

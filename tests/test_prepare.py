@@ -10,7 +10,7 @@ import torch
 
 from isolora import models
 from isolora.errors import ConfigError, DataError
-from isolora.training.prepare import prepare, run_identity
+from isolora.runs.prepared import prepare, run_identity
 
 
 def test_a_base_is_kept_until_it_changes(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ from transformers import (
 
 from isolora import registry
 from isolora.config import DataConfig
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError
-from isolora.rehearsal import rehearse
+from isolora.runs.prepared import prepare
 from isolora.store import DONE
-from isolora.tasks._base import IGNORED, Batch
+from isolora.tasks.base import IGNORED, Batch
 from isolora.training import train
-from isolora.training.prepare import prepare
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from isolora import registry
 from isolora.config import RunConfig, parse
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, MissingExtra
 from isolora.ledger import Shape
 from isolora.methods.qlora import QloraSettings
-from isolora.rehearsal import rehearse
 
 pytest.importorskip("bitsandbytes")
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from isolora.adapters.readers import warnings
+from isolora.adapters.compatibility import warnings
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none", "modules_to_save": None, "rank_pattern": {}}
 PAIR = ("base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight")

@@ -15,7 +15,8 @@ import pytest
 from isolora import report
 from isolora.fit import fit
 from isolora.plan import Budget, plan
-from isolora.report import frontier, palette, words
+from isolora.report import formats as words
+from isolora.report import frontier, palette
 from isolora.report.captions import forgetting as forgetting_caption
 from isolora.report.forgetting import endings, unbeaten
 from isolora.report.forgetting import figure as forgetting_figure

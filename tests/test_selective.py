@@ -14,10 +14,10 @@ from test_checkpoint import comparable, in_pieces, weights
 
 from isolora import registry
 from isolora.config import RunConfig, parse
+from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
 from isolora.ledger import Shape
 from isolora.methods.selective import SelectiveSettings
-from isolora.rehearsal import rehearse
 
 torch.set_num_threads(1)
 selective, full = registry.load("method", "selective"), registry.load("method", "full")

@@ -16,8 +16,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import DataError
-from isolora.tasks._base import IGNORED
-from isolora.tasks._head import inputs
+from isolora.tasks.base import IGNORED
+from isolora.tasks.heads import inputs
 from isolora.tasks.sequence_classification import SequenceClassification, SequenceClassificationSettings
 from isolora.training import train
 

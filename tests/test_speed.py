@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from isolora import speed
+from isolora.cost import rates as speed
+from isolora.cost.rates import Speed, fit
 from isolora.ledger import GROUPS, PHASES, Flops
-from isolora.speed import Speed, fit
 
 RATES = Speed("here", 0.01, (2e-11, 5e-11, 3e-11), 1e11, 0.0)
 

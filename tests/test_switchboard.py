@@ -14,7 +14,7 @@ import torch
 from isolora import adapters, cli
 from isolora.adapters.chat import Chat
 from isolora.adapters.generation import Sampling
-from isolora.adapters.switchboard import named
+from isolora.adapters.multi_adapter_chat import named
 from isolora.errors import ConfigError
 from isolora.store import Store
 from isolora.training import train_stack

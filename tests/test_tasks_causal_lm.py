@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM
 
 from isolora import models, registry
 from isolora.config import RunConfig, TaskConfig, parse
-from isolora.cost import cost
+from isolora.cost.estimate import cost
 from isolora.errors import ConfigError
 from isolora.evaluation import evaluate
+from isolora.runs.batches import collate
 from isolora.store import Store
-from isolora.tasks._base import IGNORED, Batch, Examples
-from isolora.tasks._causal import plain_head
+from isolora.tasks.base import IGNORED, Batch, Examples
+from isolora.tasks.causal import plain_head
 from isolora.tasks.causal_lm import next_tokens, packed, packed_positions, predicted_bytes, windows
 from isolora.training import train
-from isolora.training.batches import collate
 
 torch.set_num_threads(1)
 LENGTHS = [5, 9, 1, 7, 12, 3]

@@ -14,9 +14,9 @@ from isolora import models, registry
 from isolora.config import RunConfig, parse
 from isolora.errors import ConfigError, DataError
 from isolora.metrics.perplexity import perplexity
-from isolora.tasks._base import IGNORED
-from isolora.tasks._chat import answered, plain_template, spoken
-from isolora.training.batches import collate
+from isolora.runs.batches import collate
+from isolora.tasks.base import IGNORED
+from isolora.tasks.chat_templates import answered, plain_template, spoken
 
 torch.set_num_threads(1)
 MARKED = (

@@ -11,8 +11,8 @@ import tiny
 
 from isolora import registry
 from isolora.errors import DataError, UserError
-from isolora.tasks._base import IGNORED
-from isolora.training.prepare import prepare
+from isolora.runs.prepared import prepare
+from isolora.tasks.base import IGNORED
 
 ROW = {"question": "w5 w6", "hint": None, "answer": "w7"}
 ALPACA = "{{ question }}{% if hint %} w9 {{ hint }}{% endif %} w8"
@@ -59,7 +59,7 @@ def test_a_long_prompt_loses_its_beginning() -> None:
     ("prompt", "completion", "joined"), [("a", "b", " b"), ("a ", "b", "b"), ("a", "\nb", "\nb"), ("", "b", "b")]
 )
 def test_a_completion_is_a_word_of_its_own(prompt: str, completion: str, joined: str) -> None:
-    from isolora.tasks._pairs import Pair, _spaced
+    from isolora.tasks.pairs import Pair, _spaced
 
     assert _spaced(Pair("", prompt, completion)) == joined
 
@@ -67,7 +67,7 @@ def test_a_completion_is_a_word_of_its_own(prompt: str, completion: str, joined:
 def test_scores_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"prompt": "w5", "completion": text, "task": name} for text, name in (("w7", "one"), ("w8 w9", "two"), ("w8", "two"))]
     task, documents = bound(), tiny.documents(rows)
-    monkeypatch.setattr("isolora.tasks._prompted.generate", lambda *_: ["w7 ", "w8", "w8"])
+    monkeypatch.setattr("isolora.tasks.prompted.generate", lambda *_: ["w7 ", "w8", "w8"])
     examples = task.examples(documents, tiny.tokenizer(), 32).subset(np.array([0, 1, 2]))
     scores = task.predictions(None, examples, documents, None, None).measures()
     assert next(iter(scores)) == "exact_match"

@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isolora import adapters, models, registry
 from isolora.config import RunConfig
-from isolora.cost import cost
+from isolora.cost.estimate import cost
+from isolora.cost.flops import experts_by_choice, rehearse, task_batch
 from isolora.evaluation import evaluate
 from isolora.ledger import Shape
-from isolora.rehearsal import experts_by_choice, rehearse, task_batch
 from isolora.store import Store
-from isolora.tasks._base import Task
+from isolora.tasks.base import Task
 from isolora.training import train, train_stack
 
 torch.set_num_threads(1)

@@ -13,9 +13,9 @@ from torch.nn.functional import log_softmax
 
 from isolora import registry
 from isolora.errors import DataError
-from isolora.tasks._base import IGNORED, Batch, Examples
+from isolora.runs.batches import collate
+from isolora.tasks.base import IGNORED, Batch, Examples
 from isolora.training import reference, run
-from isolora.training.batches import collate
 from isolora.training.reference import reference_scores, with_reference
 
 torch.set_num_threads(1)

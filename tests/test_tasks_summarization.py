@@ -11,10 +11,10 @@ import torch
 
 from isolora import registry
 from isolora.errors import ConfigError, DataError
-from isolora.tasks._base import IGNORED, Batch, Examples
-from isolora.tasks._generation import generate
-from isolora.tasks._pairs import frame
-from isolora.training.batches import collate
+from isolora.runs.batches import collate
+from isolora.tasks.base import IGNORED, Batch, Examples
+from isolora.tasks.generation import generate
+from isolora.tasks.pairs import frame
 
 torch.set_num_threads(1)
 ROWS = [{"document": tiny.words(5 + 3 * row, row), "summary": tiny.words(2 + row, 9 + row)} for row in range(3)]
@@ -104,7 +104,7 @@ def test_the_score_is_of_what_the_prompt_alone_brings_forth(monkeypatch: pytest.
         shown.extend(prompts)
         return ["w7 w7 w8"] * len(prompts)
 
-    monkeypatch.setattr("isolora.tasks._prompted.generate", says)
+    monkeypatch.setattr("isolora.tasks.prompted.generate", says)
     task = bound(tiny.llama(), score_examples=2)
     documents = tiny.documents([{"document": f"w{row}", "summary": text} for row, text in ((5, "w7 w8"), (6, "w7"), (4, "w9"))])
     examples = task.examples(documents, tiny.tokenizer(eos_token="w60"), 32).subset(np.array([2, 0]))

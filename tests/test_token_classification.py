@@ -18,10 +18,10 @@ from transformers import BertConfig, LlamaConfig
 from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import ConfigError, DataError
-from isolora.tasks._base import IGNORED
-from isolora.tasks._head import inputs
-from isolora.tasks._windows import seams, windows
+from isolora.tasks.base import IGNORED
+from isolora.tasks.heads import inputs
 from isolora.tasks.token_classification import TokenClassification, TokenClassificationSettings, whole_words
+from isolora.tasks.windows import seams, windows
 from isolora.training import train
 
 torch.set_num_threads(1)

@@ -38,7 +38,7 @@ from isolora import registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
 from isolora.store import Point
-from isolora.tasks._base import Examples
+from isolora.tasks.base import Examples
 from isolora.tasks.causal_lm import next_tokens
 
 if TYPE_CHECKING:
@@ -247,10 +247,10 @@ def stack(
 
     from isolora.data import Documents
     from isolora.models import Base
-    from isolora.training.batches import Stream
+    from isolora.runs.batches import Stream
+    from isolora.runs.member import Member
+    from isolora.runs.prepared import Prepared
     from isolora.training.loop import Stack
-    from isolora.training.member import Member
-    from isolora.training.prepare import Prepared
 
     rng = np.random.default_rng(1)
     train = train or examples(rng.integers(4, 17, 40).tolist())

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from isolora.adapters import Adapter, Residents, load
     from isolora.certify import certify as certify_adapter
     from isolora.config import RunConfig, StudyConfig, load_run, load_study
-    from isolora.cost import cost as estimate_cost
+    from isolora.cost.estimate import cost as estimate_cost
     from isolora.errors import UserError
     from isolora.evaluation import evaluate
     from isolora.fit import Fit
     from isolora.fit import fit as fit_law
-    from isolora.handover import export
     from isolora.plan import Recommendation
     from isolora.plan import plan as recommend
     from isolora.report import report as write_report
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from isolora.study.verify import verify
     from isolora.table import Table, read
     from isolora.training import train
+    from isolora.training.checkpoint_export import export
 
 __version__ = version("isolora")
 
@@ -71,9 +71,9 @@ _HOMES = {
     "UserError": ("errors", "UserError"),
     "certify_adapter": ("certify", "certify"),
     "demo": ("study", "demo"),
-    "estimate_cost": ("cost", "cost"),
+    "estimate_cost": ("cost.estimate", "cost"),
     "evaluate": ("evaluation", "evaluate"),
-    "export": ("handover", "export"),
+    "export": ("training.checkpoint_export", "export"),
     "fit_law": ("fit", "fit"),
     "load": ("adapters", "load"),
     "load_run": ("config", "load_run"),

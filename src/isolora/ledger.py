@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.tasks._base import Examples
+from isolora.tasks.base import Examples
 
 TERMS = 8
 PHASES = ("forward", "backward_inputs", "backward_weights", "recomputation", "reference")

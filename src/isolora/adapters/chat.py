@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from isolora.adapters.generation import Sampling, Teller
 from isolora.adapters.loading import Adapter
-from isolora.tasks._chat import plain_template, template_of, written
+from isolora.tasks.chat_templates import plain_template, template_of, written
 
 Turns = list[dict[str, str]]
 

@@ -13,7 +13,7 @@ from transformers import StoppingCriteriaList, TextStreamer
 
 from isolora.errors import ConfigError
 from isolora.models import Base
-from isolora.tasks._base import Task
+from isolora.tasks.base import Task
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from isolora import models, registry
 from isolora.adapters.generation import Sampling, Writer
 from isolora.adapters.record import bound_task, find, read_record
 from isolora.config import MethodConfig, RunConfig
-from isolora.methods._base import Attached
-from isolora.methods._new_tokens import NewTokens
+from isolora.methods.base import Attached
+from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
-from isolora.tasks._base import Task
+from isolora.tasks.base import Task
 
 
 @dataclass(frozen=True)

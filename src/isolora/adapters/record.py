@@ -12,7 +12,7 @@ from isolora.adapters.card import CARD, card
 from isolora.config import RunConfig, content_hash, parse
 from isolora.data.sources import looks_like_a_file
 from isolora.errors import DataError
-from isolora.tasks._base import Task
+from isolora.tasks.base import Task
 
 RECORD, CERTIFICATE = "isolora.json", "certificate.json"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

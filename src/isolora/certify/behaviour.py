@@ -11,7 +11,7 @@ from isolora.adapters.record import beyond_peft
 from isolora.certify.contents import Verdict
 from isolora.certify.subject import NotApplicableError, Subject
 from isolora.evaluation import evaluate
-from isolora.methods._peft_fields import quietly
+from isolora.methods.peft.configuration import quietly
 from isolora.models import Base
 
 LOGITS_TOLERANCE = 1e-4

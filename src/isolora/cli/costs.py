@@ -21,11 +21,11 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """FLOPs, memory, parameters and time of a run, or with batch=B length=L of one step; needs no weights."""
-    from isolora.calibration import calibrate as measure
     from isolora.config import load_run
-    from isolora.cost import cost as cost_of
-    from isolora.cost import shape_of
-    from isolora.duration import Place
+    from isolora.cost.calibration import calibrate as measure
+    from isolora.cost.estimate import cost as cost_of
+    from isolora.cost.estimate import shape_of
+    from isolora.cost.time import Place
 
     path, keys = split_words(words)
     shape, keys = shape_of(keys)

@@ -13,7 +13,7 @@ from isolora.cli.answer import Json, answer
 from isolora.errors import UserError
 
 if TYPE_CHECKING:
-    from isolora.adapters.switchboard import Switchboard
+    from isolora.adapters.multi_adapter_chat import Switchboard
 
 Folder = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="an adapter's or a run's folder")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0: greedy; higher: more varied")]
@@ -52,7 +52,7 @@ def chat(
     from isolora.adapters import Residents, load
     from isolora.adapters.chat import Chat
     from isolora.adapters.generation import Sampling
-    from isolora.adapters.switchboard import Switchboard, named
+    from isolora.adapters.multi_adapter_chat import Switchboard, named
 
     how = Sampling(max_new_tokens, temperature, seed)
     talk = Switchboard(Residents(named(folder, also)), system, how) if also else Chat(load(folder), system, how)
@@ -96,7 +96,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Hand an adapter over to other tools."""
-    from isolora.handover import export as hand_over
+    from isolora.training.checkpoint_export import export as hand_over
 
     done = hand_over(folder, to, out, checkpoint, run)
     for warning in done.warnings:

@@ -30,7 +30,7 @@ def found(kind: str) -> list[str]:
 
         return sorted(packaged() | fetched())
     if kind == "architectures":
-        from isolora.architectures import known
+        from isolora.models.architectures import known
 
         return sorted(known())
     if kind == "data":

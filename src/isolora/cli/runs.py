@@ -25,8 +25,8 @@ def train(
 ) -> None:
     """Train one adapter; a run that was cut off goes on where it stopped."""
     from isolora.config import load_run
+    from isolora.cost.crosscheck import words as said
     from isolora.training import train as train_run
-    from isolora.training.checks import words as said
 
     result = train_run(load_run(*split_words(words)), out, must_exist=resume)
     compared = [said(name, values) for name, values in result.get("checks", {}).items()]

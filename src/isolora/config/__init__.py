@@ -6,6 +6,7 @@ Field descriptions are written once, here; help texts and docs/reference.md are 
 from __future__ import annotations
 
 from isolora.config.data import DataConfig, MixConfig
+from isolora.config.overrides import with_value, with_word
 from isolora.config.plug_ins import MethodConfig, TaskConfig
 from isolora.config.run import ForgettingConfig, RunConfig, load_run
 from isolora.config.search import RangeConfig, SearchConfig
@@ -13,7 +14,6 @@ from isolora.config.settings import content_hash, parse
 from isolora.config.strict_yaml import read_yaml
 from isolora.config.study import StudyConfig, TuneConfig, load_study
 from isolora.config.training import TrainingConfig
-from isolora.config.words import with_value, with_word
 
 __all__ = [
     "DataConfig",

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from isolora.config.data import DataConfig
+from isolora.config.overrides import with_word
 from isolora.config.plug_ins import MethodConfig, TaskConfig
 from isolora.config.settings import Settings, content_hash, parse
 from isolora.config.strict_yaml import read_yaml
 from isolora.config.training import TrainingConfig
-from isolora.config.words import with_word
 from isolora.data_cards import card_of
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from isolora.config.overrides import with_word
 from isolora.config.search import SearchConfig
 from isolora.config.settings import Settings, parse
 from isolora.config.strict_yaml import read_yaml
-from isolora.config.words import with_word
 
 
 class TuneConfig(Settings):

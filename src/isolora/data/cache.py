@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from isolora.tasks._base import Examples
+from isolora.tasks.base import Examples
 
 FORMAT = 3  # raise it when the same documents would give other examples
 SECOND = "second."

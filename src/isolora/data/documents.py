@@ -21,8 +21,8 @@ from isolora.data.splits import complete, draw
 from isolora.data.tables import Tables, check_card, columns_of, filled, read_by, text_template
 from isolora.data_cards import Card
 from isolora.errors import DataError
-from isolora.tasks._base import Task
-from isolora.tasks._rows import flaw_of
+from isolora.tasks.base import Task
+from isolora.tasks.rows import flaw_of
 
 
 @dataclass(frozen=True)

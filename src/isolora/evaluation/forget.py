@@ -8,8 +8,8 @@ from typing import Any
 
 from isolora import adapters
 from isolora.config import ForgettingConfig
+from isolora.runs.prepared import other_texts
 from isolora.training.forgetting import text_loss
-from isolora.training.prepare import other_texts
 
 
 def forget(folder: Path | str, sources: Sequence[str] = (), examples: int | None = None) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from isolora import adapters
 from isolora.adapters import Adapter
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, unknown
-from isolora.methods._base import Attached, Span
+from isolora.methods.base import Attached, Span
 from isolora.metrics.bootstrap import interval_of
 from isolora.metrics.perplexity import perplexity
 from isolora.metrics.predictions import Predictions
-from isolora.tasks._base import Examples, Task
-from isolora.training.held_out import measures, predictions, row_losses
-from isolora.training.prepare import Prepared, examples_of, held_out_documents, mixed_held_out
+from isolora.runs.prepared import Prepared, examples_of, held_out_documents, mixed_held_out
+from isolora.tasks.base import Examples, Task
+from isolora.training.evaluator import measures, predictions, row_losses
 from isolora.training.reference import mixed_with_reference, with_reference
 
 SPLITS = ("validation", "test")

@@ -11,9 +11,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from isolora.methods._base import Span
-from isolora.methods._peft import PeftAdapter, PeftMethod, peft_targets
-from isolora.methods._peft_fields import quietly
+from isolora.methods.base import Span
+from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
+from isolora.methods.peft.configuration import quietly
 
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 """PEFT's names for the smoothed importance and uncertainty of every weight."""

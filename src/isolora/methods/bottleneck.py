@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError
-from isolora.methods._base import Span
-from isolora.methods._heads import Heads
-from isolora.methods._layers import attention_outputs, feed_forward_output, layer_stacks
-from isolora.methods._low_rank import Rows, dropout_mask, linear_shape
-from isolora.methods._own_format import OwnFormat, OwnFormatAttached
+from isolora.methods.base import Span
+from isolora.methods.heads import Heads
+from isolora.methods.layers import attention_outputs, feed_forward_output, layer_stacks
+from isolora.methods.low_rank import Rows, dropout_mask, linear_shape
+from isolora.methods.own_format import OwnFormat, OwnFormatAttached
 
 
 class BottleneckSettings(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.errors import ConfigError, unknown
-from isolora.methods._peft import PeftMethod
+from isolora.methods.peft.adapter import PeftMethod
 
 
 class LlamaAdapterSettings(BaseModel):

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, DataError
-from isolora.methods._base import Attached, Method, ParameterGroup, Span
-from isolora.methods._heads import Heads, head_names
-from isolora.methods._low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
+from isolora.methods.base import Attached, Method, ParameterGroup, Span
+from isolora.methods.heads import Heads, head_names
+from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

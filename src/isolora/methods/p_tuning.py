@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from isolora.methods._prompt_learning import PromptMethod, PromptSettings
+from isolora.methods.peft.prompt_learning import PromptMethod, PromptSettings
 
 
 class PTuningSettings(PromptSettings):

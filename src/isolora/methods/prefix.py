@@ -12,9 +12,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from isolora.errors import ConfigError
-from isolora.methods._base import Span
-from isolora.methods._peft import PEFT_RAISES, PeftAdapter
-from isolora.methods._prompt_learning import PromptAdapter, PromptMethod, PromptSettings
+from isolora.methods.base import Span
+from isolora.methods.peft.adapter import PEFT_RAISES, PeftAdapter
+from isolora.methods.peft.prompt_learning import PromptAdapter, PromptMethod, PromptSettings
 
 
 class PrefixSettings(PromptSettings):

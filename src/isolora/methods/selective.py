@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError
-from isolora.methods._base import Span
-from isolora.methods._heads import Heads, head_names
-from isolora.methods._layers import layer_stacks
-from isolora.methods._low_rank import Rows
-from isolora.methods._own_format import OwnFormat, OwnFormatAttached
+from isolora.methods.base import Span
+from isolora.methods.heads import Heads, head_names
+from isolora.methods.layers import layer_stacks
+from isolora.methods.low_rank import Rows
+from isolora.methods.own_format import OwnFormat, OwnFormatAttached
 
 RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 LAST = re.compile(r"last (\d+)")

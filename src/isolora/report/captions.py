@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isolora.report import words
+from isolora.report import formats as words
 from isolora.report.forgetting import endings
 from isolora.report.study import StudyReport, Verified
 from isolora.report.trajectories import named

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from isolora.report import palette, words
+from isolora.report import formats as words
+from isolora.report import palette
 from isolora.report.palette import ACCENT, PAPER, Figure, label
 from isolora.report.study import StudyReport
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from isolora.laws import Array
 from isolora.plan import frontier
-from isolora.report import palette, words
+from isolora.report import formats as words
+from isolora.report import palette
 from isolora.report.marks import extent, measured_trace, prediction_trace, proof_trace
 from isolora.report.palette import SOFT, Figure, faded, label
 from isolora.report.study import StudyReport

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from isolora.plan import isoflop
-from isolora.report import palette, words
+from isolora.report import formats as words
+from isolora.report import palette
 from isolora.report.marks import extent, measured_trace, prediction_trace
 from isolora.report.palette import ACCENT, BUDGET_RAMP, PAPER, SOFT, Figure, label
 from isolora.report.study import StudyReport

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from isolora.report import words
+from isolora.report import formats as words
 from isolora.report.study import StudyReport, key_of
 from isolora.report.trajectories import Key, Trajectory
 

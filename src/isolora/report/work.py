@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from isolora.report import palette, words
+from isolora.report import formats as words
+from isolora.report import palette
 from isolora.report.palette import GROUP_COLOURS, SOFT, Figure, faded, label
 from isolora.report.study import StudyReport
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from isolora.config import RunConfig, SearchConfig, TrainingConfig
 from isolora.errors import ConfigError
+from isolora.runs.prepared import run_identity
 from isolora.store import DONE, Point, Store, Trial
 from isolora.study.design import Stack
 from isolora.study.suggestions import filled, optuna
-from isolora.training.prepare import run_identity
 
 OF_POINTS = ("loss", "train_loss", "forgetting")
 """Measures that are columns of a point; all others are among its metrics."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from isolora.config import RunConfig, StudyConfig
 from isolora.errors import ConfigError, unknown
+from isolora.runs.prepared import run_identity
 from isolora.store import Store
 from isolora.study import design
 from isolora.study.executors import EXECUTORS, Train, patient, trainer
 from isolora.study.search import check, search
-from isolora.training.prepare import run_identity
 
 STUDY_FILE = "study.json"
 

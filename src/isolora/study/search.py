@@ -14,12 +14,12 @@ from typing import Any
 from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
+from isolora.runs.prepared import run_identity
 from isolora.store import DONE, PRUNED, RUNNING, Store, Trial
 from isolora.study import design
 from isolora.study.executors import Train, patient
 from isolora.study.pruning import OF_POINTS, Bench, evaluations, measured
 from isolora.study.suggestions import optuna, suggest
-from isolora.training.prepare import run_identity
 from isolora.training.run import outcome
 
 SEARCH, FINAL = "search", "final"

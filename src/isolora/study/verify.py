@@ -12,10 +12,10 @@ from isolora.adapters import record
 from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
 from isolora.plan import Recommendation
+from isolora.runs.prepared import load_documents
 from isolora.store import Store
 from isolora.study.design import run_of
 from isolora.study.run import STUDY_FILE
-from isolora.training.prepare import load_documents
 from isolora.training.run import adapter_folder, outcome, train_stack
 
 VERIFY = "verify"

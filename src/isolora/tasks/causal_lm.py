@@ -15,10 +15,10 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from isolora.errors import ConfigError
 from isolora.metrics.perplexity import bits_per_byte, perplexity
-from isolora.tasks._base import IGNORED, Batch, Examples, Loss, Task
-from isolora.tasks._causal import causal_class, causal_loss
-from isolora.tasks._pairs import bare_ids, frame
-from isolora.tasks._text import encode
+from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task
+from isolora.tasks.causal import causal_class, causal_loss
+from isolora.tasks.pairs import bare_ids, frame
+from isolora.tasks.text import encode
 
 
 class CausalLMSettings(BaseModel):

@@ -9,12 +9,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.metrics.perplexity import perplexity
-from isolora.tasks._base import Batch, Examples, Loss, Task
-from isolora.tasks._causal import causal_class, causal_loss
-from isolora.tasks._chat import flaw, spoken, template_of, written
-from isolora.tasks._pairs import bare_ids, next_of
-from isolora.tasks._rows import made
-from isolora.tasks._templates import Template
+from isolora.tasks.base import Batch, Examples, Loss, Task
+from isolora.tasks.causal import causal_class, causal_loss
+from isolora.tasks.chat_templates import flaw, spoken, template_of, written
+from isolora.tasks.pairs import bare_ids, next_of
+from isolora.tasks.prompt_templates import Template
+from isolora.tasks.rows import made
 
 
 class ConversationSettings(BaseModel):

@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 from isolora.errors import ConfigError, DataError, unknown
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.rouge import rouge_per_example
-from isolora.tasks._base import Batches, Examples
-from isolora.tasks._pairs import Pair
-from isolora.tasks._prompted import Prompted, PromptedSettings
-from isolora.tasks._rows import checked
-from isolora.tasks._templates import FAILURES, Template
+from isolora.tasks.base import Batches, Examples
+from isolora.tasks.pairs import Pair
+from isolora.tasks.prompt_templates import FAILURES, Template
+from isolora.tasks.prompted import Prompted, PromptedSettings
+from isolora.tasks.rows import checked
 
 
 def _text(value: Any) -> Any:

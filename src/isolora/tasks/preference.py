@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from isolora.metrics.predictions import Predictions
-from isolora.tasks._base import Batch, Batches, Examples, Loss, Task
-from isolora.tasks._causal import causal_class, causal_logits
-from isolora.tasks._chat import answered, flaw, shared, template_of
-from isolora.tasks._pairs import Pair, decoder_examples, decoder_prompts
-from isolora.tasks._rows import empty, made
-from isolora.tasks._templates import Template
+from isolora.tasks.base import Batch, Batches, Examples, Loss, Task
+from isolora.tasks.causal import causal_class, causal_logits
+from isolora.tasks.chat_templates import answered, flaw, shared, template_of
+from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts
+from isolora.tasks.prompt_templates import Template
+from isolora.tasks.rows import empty, made
 
 LAST_SPACE = re.compile(r"\s\S*\Z")
 

@@ -16,11 +16,11 @@ from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING as TOKEN_HEADS
 from isolora.errors import ConfigError, DataError
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.squad import per_question, v2_questions
-from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks._classes import class_options
-from isolora.tasks._head import head_class, inputs, joined
-from isolora.tasks._rows import checked, empty
-from isolora.tasks._windows import Window, windows
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.classes import class_options
+from isolora.tasks.heads import head_class, inputs, joined
+from isolora.tasks.rows import checked, empty
+from isolora.tasks.windows import Window, windows
 
 START, END = 1, 2
 """Labels of the answer's first and last token; their sum where one token is both."""

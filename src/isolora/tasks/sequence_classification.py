@@ -12,14 +12,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from isolora.cross_entropy import from_logits
 from isolora.errors import DataError, unknown
 from isolora.metrics.classification import GLUE, scores
 from isolora.metrics.predictions import Predictions
-from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks._classes import Classes, class_names, class_options
-from isolora.tasks._head import head_class, inputs, joined
-from isolora.tasks._rows import checked, empty
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.classes import Classes, class_names, class_options
+from isolora.tasks.cross_entropy import from_logits
+from isolora.tasks.heads import head_class, inputs, joined
+from isolora.tasks.rows import checked, empty
 
 CORRELATIONS = ("pearson", "spearman")
 

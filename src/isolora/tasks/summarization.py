@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from isolora.metrics.rouge import rouge_per_example
-from isolora.tasks._pairs import Pair
-from isolora.tasks._prompted import Prompted, PromptedSettings
-from isolora.tasks._rows import checked, empty
+from isolora.tasks.pairs import Pair
+from isolora.tasks.prompted import Prompted, PromptedSettings
+from isolora.tasks.rows import checked, empty
 
 
 class SummarizationSettings(PromptedSettings):

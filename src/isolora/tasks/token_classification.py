@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from isolora.cross_entropy import from_logits
 from isolora.errors import ConfigError, DataError, unknown
 from isolora.metrics.entities import entity_counts
 from isolora.metrics.predictions import Predictions
-from isolora.tasks._base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks._causal import is_encoder
-from isolora.tasks._classes import Classes, class_names, class_options
-from isolora.tasks._head import head_class, inputs
-from isolora.tasks._pairs import frame
-from isolora.tasks._rows import checked
-from isolora.tasks._windows import seams, windows
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.causal import is_encoder
+from isolora.tasks.classes import Classes, class_names, class_options
+from isolora.tasks.cross_entropy import from_logits
+from isolora.tasks.heads import head_class, inputs
+from isolora.tasks.pairs import frame
+from isolora.tasks.rows import checked
+from isolora.tasks.windows import seams, windows
 
 MAIN_SCORES = ("f1", "precision", "recall", "token_f1")
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from isolora import registry
-from isolora.methods._base import Attached, Span
-from isolora.tasks._base import Examples, Task
-from isolora.training.batches import collate
-from isolora.training.held_out import short_first
+from isolora.methods.base import Attached, Span
+from isolora.runs.batches import collate
+from isolora.tasks.base import Examples, Task
+from isolora.training.evaluator import short_first
 
 
 @torch.no_grad()

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from isolora.methods._base import Attached, Span
+from isolora.methods.base import Attached, Span
+from isolora.runs.batches import Indices, collate
+from isolora.runs.member import Member
+from isolora.runs.prepared import Prepared
 from isolora.store import DIVERGED, DONE, PRUNED, Point
 from isolora.training import checkpoint
-from isolora.training.batches import Indices, collate
+from isolora.training.evaluator import mean_losses, scores, spans_of
 from isolora.training.forgetting import text_loss
-from isolora.training.held_out import mean_losses, scores, spans_of
-from isolora.training.member import Member
-from isolora.training.prepare import Prepared
 
 
 class Stack:

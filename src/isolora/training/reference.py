@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from isolora import data, models
 from isolora.config import RunConfig
-from isolora.methods._base import Attached
-from isolora.tasks._base import Examples, Task
-from isolora.training.batches import collate
-from isolora.training.held_out import short_first
-from isolora.training.prepare import HeldOut
+from isolora.methods.base import Attached
+from isolora.runs.batches import collate
+from isolora.runs.prepared import HeldOut
+from isolora.tasks.base import Examples, Task
+from isolora.training.evaluator import short_first
 
 
 def with_reference(examples: Examples, task: Task, attached: Attached, config: RunConfig, tokenizer: Any) -> Examples:

@@ -13,23 +13,24 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from isolora import ledger, models, rehearsal
+from isolora import ledger, models
 from isolora.adapters import record
-from isolora.attachment import attach
 from isolora.config import RunConfig, TrainingConfig, content_hash
+from isolora.cost import flops as rehearsal
+from isolora.cost.crosscheck import Checks, Pair
 from isolora.data import said
 from isolora.errors import ConfigError
 from isolora.metrics.perplexity import perplexity
+from isolora.runs.attachment import attach
+from isolora.runs.batches import Stream
+from isolora.runs.member import Member
+from isolora.runs.prepared import prepare, run_identity
 from isolora.store import DIVERGED, DONE, ENDED, FILE, PRUNED, RUNNING, Point, Run, Store
 from isolora.training import checkpoint, trackers
 from isolora.training.backends import driver
-from isolora.training.batches import Stream
-from isolora.training.checks import Checks, Pair
 from isolora.training.environment import environment
 from isolora.training.loop import Stack
-from isolora.training.member import Member
-from isolora.training.prepare import prepare, run_identity
-from isolora.training.progress import Reporter
+from isolora.training.progress_bar import Reporter
 from isolora.training.reference import mixed_with_reference, with_reference
 
 CHECKPOINTS = "checkpoints"

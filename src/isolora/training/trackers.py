@@ -15,9 +15,9 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from isolora.config import RunConfig
 from isolora.errors import MissingExtra
+from isolora.runs.member import Member, rate_factor
 from isolora.store import Point
 from isolora.training.loop import Stack
-from isolora.training.member import Member, rate_factor
 
 FOLDER = "trackers"
 SERIES = ("loss", "train_loss", "flops", "seconds", "passes")

@@ -12,9 +12,9 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from isolora.errors import ConfigError
-from isolora.tasks._base import IGNORED, Examples
-from isolora.training.backends.steered import arguments, steer
-from isolora.training.backends.trl import RowTrainer
+from isolora.tasks.base import IGNORED, Examples
+from isolora.training.backends.trainer_base import arguments, steer
+from isolora.training.backends.trl_base import RowTrainer
 from isolora.training.loop import Stack
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainingArguments
 
-from isolora.training.backends.steered import Steered, arguments, steer
-from isolora.training.batches import Indices, collate
+from isolora.runs.batches import Indices, collate
+from isolora.training.backends.trainer_base import Steered, arguments, steer
 from isolora.training.loop import Stack
 
 

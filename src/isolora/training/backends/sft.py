@@ -12,9 +12,9 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from isolora.errors import ConfigError
-from isolora.tasks._base import IGNORED
-from isolora.training.backends.steered import arguments, steer
-from isolora.training.backends.trl import RowTrainer
+from isolora.tasks.base import IGNORED
+from isolora.training.backends.trainer_base import arguments, steer
+from isolora.training.backends.trl_base import RowTrainer
 from isolora.training.loop import Stack
 
 

@@ -1,0 +1,1 @@
+"""What a run costs, before and as measured: FLOPs, memory, seconds, money."""

@@ -1,0 +1,168 @@
+"""Peak memory of a training step, before it is run: a rehearsal with tensors that have no values, every storage followed.
+
+The tensors bear the device that will run, so that attention takes the kernel it takes there and keeps what that keeps. On a CPU
+this agrees with the profiler's records of the allocator (benchmarks/bench_memory.py); work space that a kernel takes and returns
+within one call is not seen. On a GPU the rehearsal is the same, but nothing has been measured there yet.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from isolora import models, registry
+from isolora.config import RunConfig
+from isolora.cost.flops import TWO_CLASSES, attach, task_batch
+from isolora.cost.storage import Rehearsed
+from isolora.errors import ConfigError
+from isolora.ledger import Shape
+from isolora.methods.base import Attached
+from isolora.runs.member import Member
+from isolora.tasks.base import Batch, Task
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the fullest moment of a step. adapter: the trained weights; logits: all whose last dimension is the vocabulary;
+    activations: whatever else is kept for the backward pass or just passing."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimiser: int
+    average: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+def device() -> str:
+    """Where steps run here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def peak(
+    config: RunConfig, shape: Shape, labels: Sequence[str] = TWO_CLASSES, device: str = "cpu", padded: bool | None = None
+) -> Memory:
+    """Of a step whose micro-batch has this shape, the optimiser's moments already there. Allocates nothing of the model's size.
+
+    labels: the task's classes; device: "cpu" or "cuda"; padded: whether rows differ in length and need a mask where attention
+    looks both ways, as several usually do. Raises ConfigError where this PyTorch cannot bear tensors of the device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: this PyTorch sees no cuda; memory can be rehearsed for: cpu")
+    if registry.load("method", config.method.name).looks_at_weights:
+        raise ConfigError(f"method: {config.method.name} looks at the base's weights; its memory cannot be told without them")
+    task = models.bound_task(config, labels)
+    model = models.skeleton(config, task).model
+    books = Rehearsed(device, model.config.get_text_config().vocab_size)
+    with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real(), books:
+        _move(model, device)
+        saved = _quantise(config, model)
+        attached = attach(config, task, model)
+        member = Member(config, attached.groups(0), None, None)  # type: ignore[arg-type]
+        member.update(0.0)  # makes the moments
+        held = _held(member)
+        held["weights"] = books.alive - sum(held.values()) - saved
+        books.begin()
+        batch = task_batch(task, shape, device)
+        if shape.rows > 1 if padded is None else padded:
+            books.rows_differ(batch)
+        one_step(config, task, attached, member, batch)
+    logits = books.logits_at_peak
+    return Memory(**held, activations=books.peak - logits, logits=logits)
+
+
+def one_step(config: RunConfig, task: Task, attached: Attached, member: Member, batch: Batch) -> None:
+    """Forward pass, backward pass and update of one micro-batch, as in the loop."""
+    precise = config.training.precision == "float32"
+    with attached.rows([(0, 0, -1)]):
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=not precise):
+            loss = task.loss(attached.model, batch)
+            extra = attached.extra_loss()
+        (loss.objective if extra is None else loss.objective + extra).backward()
+    member.update(0.0, lambda: attached.after_step(0, 0.0))
+
+
+@contextmanager
+def _taken_for_real() -> Iterator[None]:
+    """transformers makes masks that it would leave out of a real step when it sees that tensors have no values; torch cannot move
+    the weights of a module of such tensors, and warns when one is copied."""
+    with (
+        mock.patch("transformers.utils.import_utils.is_fake_tensor", _is_never),
+        mock.patch("torch.utils.swap_tensors", _take_over),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+        yield
+
+
+def _is_never(tensor: object) -> bool:
+    """Not a Mock, which would remember the tensor and keep it alive."""
+    return False
+
+
+def _take_over(kept: Any, moved: Any) -> None:
+    kept.data, kept.fake_device = moved.data, moved.fake_device
+
+
+def _move(model: nn.Module, device: str) -> None:
+    """Give weights and buffers a device, shared ones once."""
+    moved: dict[Tensor | None, Any] = {None: None}
+    for module in model.modules():
+        held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in held:
+            for name, tensor in tensors.items():
+                if tensor not in moved:
+                    empty = torch.empty_like(tensor, device=device)
+                    moved[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+                tensors[name] = moved[tensor]
+
+
+def _quantise(config: RunConfig, model: Any) -> int:
+    """Let the layers that the method stores in fewer bits compute as these do; returns the bytes that their storage saves."""
+    method = registry.load("method", config.method.name)
+    settings, saved = method.settings(config.method.fields()), 0.0
+    for name, layer in model.named_modules():
+        stored = method.stored_bytes(settings, name, layer)
+        if stored is not None:
+            saved += sum(weight.nbytes for weight in layer.parameters(recurse=False)) - stored
+            layer.forward = partial(Dequantised.apply, layer.weight)
+    return int(saved)
+
+
+class Dequantised(torch.autograd.Function):
+    """A product with a frozen weight that is made dense for its duration, forward and backward, and kept by neither."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor) -> Tensor:
+        ctx.weight = weight
+        return _product(weight, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, _product(ctx.weight, gradients[0])
+
+
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    dense = torch.empty_like(weight, dtype=x.dtype)
+    return x.new_empty((*x.shape[:-1], dense.numel() // x.shape[-1]))
+
+
+def _held(member: Member) -> dict[str, int]:
+    """Bytes that a member holds between its steps."""
+    weights = sum(group.weights.nbytes for group in member.groups)
+    moments = sum(value.nbytes for state in member.optimizer.state.values() for value in state.values())
+    return {"adapter": weights, "gradients": weights, "optimiser": moments, "average": weights}

@@ -1,0 +1,97 @@
+"""Which storages are alive during a step, each followed from birth to release; of real tensors and of those without values."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from isolora.cost.flops import storage
+from isolora.tasks.base import Batch
+
+CUDA_BLOCK_BYTES = 512
+"""PyTorch's caching allocator on a GPU rounds every request up to a multiple of it."""
+
+
+class Lifetimes(TorchDispatchMode):
+    """Bytes of the storages that are alive, and the most there have been since `begin`, less what was there then."""
+
+    def __init__(self, device: str, vocabulary: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.block = CUDA_BLOCK_BYTES if device == "cuda" else 1
+        self.vocabulary = vocabulary
+        self.followed: dict[int, weakref.ref[Any]] = {}
+        self.alive = self.logits = self.peak = self.logits_at_peak = self.before = 0
+
+    def begin(self) -> None:
+        self.before, self.peak, self.logits_at_peak = self.alive, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            for tensor in tree_leaves(out):
+                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # a sparse one has no storage of its own
+                    self.follow(tensor)
+        return out
+
+    def follow(self, tensor: Tensor) -> None:
+        held = tensor.untyped_storage()
+        key, is_logits = held._cdata, tensor.shape[-1:] == (self.vocabulary,)
+        if key not in self.followed:
+            size = -(-held.nbytes() // self.block) * self.block
+            self.followed[key] = weakref.ref(held, lambda _: self.release(key, size, is_logits))
+            self._add(size, is_logits)
+
+    def release(self, key: int, size: int, is_logits: bool) -> None:
+        del self.followed[key]
+        self._add(-size, is_logits)
+
+    def _add(self, size: int, is_logits: bool) -> None:
+        self.alive += size
+        self.logits += size * is_logits
+        if self.alive - self.before > self.peak:
+            self.peak, self.logits_at_peak = self.alive - self.before, self.logits
+
+
+class Rehearsed(Lifetimes):
+    """The same for tensors without values. Questions about values ("is the mask all ones?") are answered as for a padded batch
+    once `rows_differ` has been told which."""
+
+    def __init__(self, device: str, vocabulary: int) -> None:
+        super().__init__(device, vocabulary)
+        self.differing: set[int] = set()
+
+    def rows_differ(self, batch: Batch | None) -> None:
+        """From here on, what is computed from the rows' lengths alone is not equal everywhere."""
+        if batch is not None:
+            self.differing.add(storage(batch.lengths))
+            self.rows_differ(batch.second)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:  # asked for before every product
+            return args[0].fake_device
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return storage(args[0]) not in self.differing if args[0].dtype == torch.bool else 1
+        if func is torch.ops.aten._grouped_mm.default:
+            out = _grouped(*args)
+            self.follow(out)
+            return out
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if isinstance(out, Tensor) and not out.is_floating_point() and not self.differing.isdisjoint(map(storage, args)):
+            self.differing.add(storage(out))
+        return out
+
+    def release(self, key: int, size: int, is_logits: bool) -> None:
+        super().release(key, size, is_logits)
+        self.differing.discard(key)
+
+
+def _grouped(x: Tensor, other: Tensor, ends: Tensor, *_: Any) -> Tensor:
+    """Products of experts, whose own form without values refuses float32: x [rows, in] · other [experts, in, out], or a weight's
+    gradient, x [in, rows] · other [rows, out], one for each of `ends`."""
+    experts = () if other.dim() == 3 else (len(ends),)
+    return x.new_empty((*experts, len(x), other.shape[-1]))

@@ -1,0 +1,83 @@
+"""Seconds and money: from rates measured on this machine, or from an accelerator's peak rate and a utilisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from isolora.config import RunConfig
+from isolora.cost import accelerators
+from isolora.cost import rates as speed
+from isolora.errors import ConfigError
+from isolora.ledger import Flops
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run would take place. on: an accelerator's name, this machine when absent; utilisation: achieved share of its peak
+    rate; price_per_hour in any currency."""
+
+    on: str | None = None
+    utilisation: float | None = None
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise ConfigError(f"--utilisation: a share above 0 and up to 1 of the peak rate (got {self.utilisation:g})")
+        if self.utilisation is not None and self.on is None:
+            raise ConfigError(f"--utilisation: of which accelerator? give --on too (valid: {', '.join(accelerators.known())})")
+        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
+            raise ConfigError(f"--price-per-hour: 0 or more (got {self.price_per_hour:g})")
+
+
+HERE = Place()
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds of training without evaluation; basis: what they rest on; memory_bytes: of the accelerator, where one is named."""
+
+    seconds: float
+    basis: str
+    price: float | None = None
+    memory_bytes: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "seconds_basis": self.basis, "price": self.price}
+
+    def __str__(self) -> str:
+        money = "" if self.price is None else f", {self.price:,.2f} at the price given"
+        return f"{words(self.seconds)}{money}: {self.basis}"
+
+
+def duration(config: RunConfig, flops: Flops, micro_batches: int, place: Place) -> Duration | None:
+    """How long the work takes; None on a machine that has not been measured for this base and method.
+
+    Raises ConfigError where the utilisation of another machine is neither given nor measured here.
+    """
+    here = speed.stored(config)
+    if place.on is None:
+        if here is None:
+            return None
+        return _priced(here.seconds(flops, micro_batches), f"as measured on {here.machine}", place)
+    accelerator = accelerators.find(place.on)
+    share, basis = place.utilisation, "as given"
+    if share is None:
+        if here is None:
+            raise ConfigError(f"--on: {accelerator.name} needs --utilisation U, or one measured here with --calibrate")
+        share, basis = here.utilisation(flops, micro_batches), f"as measured on {here.machine}, assumed to carry over"
+    peak = accelerator.peak(config.training.precision)
+    basis = f"{accelerator.name} at {share:.3g} of {peak / 1e12:g} TFLOP/s in {config.training.precision}, {basis}"
+    return _priced(flops.total / (share * peak), basis, place, accelerator.memory_bytes)
+
+
+def _priced(seconds: float, basis: str, place: Place, memory_bytes: float | None = None) -> Duration:
+    price = None if place.price_per_hour is None else place.price_per_hour * seconds / 3600
+    return Duration(seconds, basis, price, memory_bytes)
+
+
+def words(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,206 @@
+"""Low-rank updates of frozen layers, several members side by side in one batch (LoRA, Hu et al. 2106.09685)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from isolora.methods.base import Span
+
+
+class Rows:
+    """Which rows of the batch belong to which member, and what each drops there; shared by all layers of one model."""
+
+    def __init__(self, generators: Sequence[torch.Generator] = ()) -> None:
+        self.spans: Sequence[Span] = ((0, 0, -1),)
+        self.generators = list(generators)
+        self.dropout_seeds: dict[int, int] | None = None
+
+    def dropout_seed(self, member: int) -> int:
+        """One draw for each member and micro-batch, so that layers recomputed in the backward pass drop the same again."""
+        seeds = {} if self.dropout_seeds is None else self.dropout_seeds
+        if member not in seeds:
+            seeds[member] = int(torch.randint(2**62, (), generator=self.generators[member]))
+        return seeds[member]
+
+    @contextmanager
+    def assigned(self, spans: Sequence[Span]) -> Iterator[None]:
+        before, self.spans, self.dropout_seeds = self.spans, spans, {}
+        try:
+            yield
+        finally:
+            self.spans, self.dropout_seeds = before, None
+
+    def token_spans(self, rows: int, tokens: int) -> list[Span]:
+        """Spans over the flattened tokens of an input with `rows` batch rows and `tokens` tokens in all."""
+        if not self.spans:  # the bare base
+            return []
+        if self.spans[0][2] == -1:  # one member owns every row, however the model has reshaped them
+            return [(self.spans[0][0], 0, tokens)]
+        assert self.spans[-1][2] == rows, "a stack needs layers that keep the batch as their first dimension"
+        length = tokens // rows
+        return [(member, start * length, stop * length) for member, start, stop in self.spans]
+
+
+class LowRankUpdate(torch.autograd.Function):
+    """y[rows of k] += scaling_k · x[rows of k] A_kᵀ B_kᵀ, in place, with the thin products done once per member.
+
+    Shapes: y [tokens, out], x [tokens, in], A_k [rank_k, in], B_k [out, rank_k].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, spans: list[Span], scalings: list[float], *factors: Tensor) -> Tensor:
+        inner = []
+        for index, (_, start, stop) in enumerate(spans):
+            a, b = factors[2 * index], factors[2 * index + 1]
+            inner.append(x[start:stop] @ a.T)
+            y[start:stop].addmm_(inner[-1], b.T, alpha=scalings[index])
+        ctx.mark_dirty(y)
+        ctx.save_for_backward(x, *factors, *inner)
+        ctx.spans, ctx.scalings = spans, scalings
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | list[Span] | list[float] | None, ...]:
+        (gradient,) = gradients
+        count = len(ctx.spans)
+        x, *saved = ctx.saved_tensors  # asked for once: recomputed tensors are handed out a single time
+        factors, inner = saved[: 2 * count], saved[2 * count :]
+        x_gradient = None
+        if ctx.needs_input_grad[1]:
+            x_gradient = (
+                torch.zeros_like(x) if sum(stop - start for _, start, stop in ctx.spans) < len(x) else torch.empty_like(x)
+            )
+        factor_gradients: list[Tensor] = []
+        for index, (_, start, stop) in enumerate(ctx.spans):
+            a, b = factors[2 * index], factors[2 * index + 1]
+            outer = gradient[start:stop]
+            inner_gradient = (outer @ b).mul_(ctx.scalings[index])
+            factor_gradients += [inner_gradient.T @ x[start:stop], (outer.T @ inner[index]).mul_(ctx.scalings[index])]
+            if x_gradient is not None:
+                torch.mm(inner_gradient, a, out=x_gradient[start:stop])
+        return gradient, x_gradient, None, None, *factor_gradients
+
+
+class AdaptedLayer(nn.Module):
+    """A frozen layer and the low-rank factors of K members. Base class; `base` is called unchanged."""
+
+    def __init__(self, base: nn.Module, rows: Rows, number: int, scalings: Sequence[float], dropouts: Sequence[float]) -> None:
+        super().__init__()
+        self.base = base
+        self.batch_rows = rows
+        self.number = number  # place among the adapted layers: each drops other inputs
+        self.scalings = list(scalings)
+        self.dropouts = list(dropouts)
+        self.a = nn.ParameterList()
+        self.b = nn.ParameterList()
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's weight, for models that look at a layer's weight without calling it."""
+        assert isinstance(self.base.weight, Tensor)
+        return self.base.weight
+
+    @property
+    def bias(self) -> Any:
+        return getattr(self.base, "bias", None)
+
+    def delta(self, member: int) -> Tensor:
+        """scaling · B A, in the layout of the base's weight."""
+        product: Tensor = self.scalings[member] * (self.b[member] @ self.a[member])
+        return product
+
+    @torch.no_grad()
+    def merge(self, member: int) -> None:
+        self.weight.add_(self.delta(member).to(self.weight.dtype))
+
+
+class AdaptedLinear(AdaptedLayer):
+    """`nn.Linear` or GPT-2's `Conv1D` with low-rank updates."""
+
+    def add_member(self, rank: int, generator: torch.Generator) -> None:
+        inputs, outputs = linear_shape(self.base)
+        bound = 1 / math.sqrt(inputs)  # PEFT's start: kaiming_uniform_(a=sqrt(5)) for A, zeros for B
+        device = self.weight.device
+        start = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+        self.a.append(nn.Parameter(start.to(device)))
+        self.b.append(nn.Parameter(torch.zeros(outputs, rank, device=device)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if y._is_view():  # what another autograd function hands out as a view may not be changed in place
+            y = y.clone()
+        flat_y, flat_x = y.reshape(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+        spans = self.batch_rows.token_spans(x.shape[0], len(flat_x))
+        if self.training and any(self.dropouts[member] for member, _, _ in spans):
+            flat_x = self._dropped(flat_x, spans, len(flat_x) // x.shape[0])
+        factors = [f.to(y.dtype) for member, _, _ in spans for f in (self.a[member], self.b[member])]
+        scalings = [self.scalings[member] for member, _, _ in spans]
+        updated: Tensor = LowRankUpdate.apply(flat_y, flat_x.to(y.dtype), spans, scalings, *factors)  # type: ignore[no-untyped-call]
+        return updated.view(y.shape)
+
+    def _dropped(self, x: Tensor, spans: list[Span], length: int) -> Tensor:
+        dropped = x.clone()
+        for member, start, stop in spans:
+            if self.dropouts[member]:
+                seed = self.batch_rows.dropout_seed(member) + self.number
+                dropped[start:stop] *= dropout_mask(x[start:stop], length, self.dropouts[member], seed)
+        return dropped
+
+    def delta(self, member: int) -> Tensor:
+        product = super().delta(member)
+        return product.T if isinstance(self.base, Conv1D) else product
+
+
+class AdaptedEmbedding(AdaptedLayer):
+    """`nn.Embedding` with low-rank updates: A [rank, vocabulary], B [width, rank]."""
+
+    def add_member(self, rank: int, generator: torch.Generator) -> None:
+        entries, width = self.weight.shape
+        device = self.weight.device  # PEFT's start: zeros for A, normal for B
+        self.a.append(nn.Parameter(torch.zeros(rank, entries, device=device)))
+        self.b.append(nn.Parameter(torch.empty(width, rank).normal_(generator=generator).to(device)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y: Tensor = self.base(ids)
+        flat_ids = ids.reshape(-1)
+        update = y.new_zeros(len(flat_ids), y.shape[-1])
+        for member, start, stop in self.batch_rows.token_spans(ids.shape[0], len(flat_ids)):
+            looked_up = nn.functional.embedding(flat_ids[start:stop], self.a[member].T, padding_idx=self._padding())
+            update[start:stop] = (looked_up @ self.b[member].T * self.scalings[member]).to(y.dtype)
+        return y + update.view(y.shape) * getattr(self.base, "embed_scale", 1)  # some models scale what they look up
+
+    def _padding(self) -> int | None:
+        """The entry whose column of A never learns, as in the base's own embedding and in PEFT."""
+        assert isinstance(self.base, nn.Embedding)
+        return self.base.padding_idx
+
+    def delta(self, member: int) -> Tensor:
+        return super().delta(member).T
+
+
+def dropout_mask(x: Tensor, length: int, p: float, seed: int) -> Tensor:
+    """0 or 1 / (1 - p) for each element of x [rows · length, width].
+
+    Drawn position by position: on a CPU, longer padding behind the same rows leaves the draws for what is in front unchanged,
+    and a member drops the same inputs alone and in a stack.
+    """
+    generator = torch.Generator(x.device if x.is_cuda else "cpu").manual_seed(seed)
+    kept = torch.empty(length, len(x) // length, x.shape[1], dtype=x.dtype, device=x.device).bernoulli_(
+        1 - p, generator=generator
+    )
+    return kept.transpose(0, 1).reshape(x.shape).div_(1 - p)
+
+
+def linear_shape(layer: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs) of a Linear or a Conv1D."""
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features, layer.out_features

@@ -1,0 +1,89 @@
+"""Adapters that PEFT has no format for: settings as JSON, tensors as safetensors under their full names in the model."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from isolora.errors import DataError
+from isolora.methods.base import Attached, Method, ParameterGroup
+from isolora.methods.heads import Heads
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+TYPE = "isolora_type"
+
+
+class OwnFormatAttached(Attached):
+    """Adapters whose trained tensors have names; `settings` are those of each member, `heads` what they train for the task."""
+
+    name: str
+    settings: Sequence[Any]
+    heads: Heads
+
+    @abstractmethod
+    def named(self, member: int) -> Iterator[tuple[str, nn.Parameter]]:
+        """(full name, parameter) of all that one member trains."""
+
+    def groups(self, member: int) -> list[ParameterGroup]:
+        heads = [parameter for _, parameter in self.heads.named(member)]
+        return ParameterGroup.apart([parameter for _, parameter in self.named(member)], heads)
+
+    def save(self, member: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        described = {TYPE: self.name, **self.settings[member].model_dump()}
+        (folder / CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        tensors = {name: parameter.detach().cpu().clone() for name, parameter in self.named(member)}
+        save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
+
+    def fill(self, member: int, tensors: dict[str, Tensor]) -> None:
+        """Copy saved tensors into one member. Raises DataError when one is missing, foreign or misshapen."""
+        named = dict(self.named(member))
+        if odd := sorted(named.keys() ^ tensors.keys()):
+            raise DataError(f"adapter file: tensor {odd[0]} is {'missing' if odd[0] in named else 'none of this adapter'}")
+        for name, parameter in named.items():
+            if tensors[name].shape != parameter.shape:
+                raise DataError(f"adapter file: {name} is {tuple(tensors[name].shape)}, the base needs {tuple(parameter.shape)}")
+            parameter.data.copy_(tensors[name])
+
+
+class OwnFormat(Method):
+    """A method whose adapters are kept in this format."""
+
+    @abstractmethod
+    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> OwnFormatAttached: ...
+
+    def load(self, model: Any, folder: Path, heads: bool = False) -> OwnFormatAttached:
+        settings, tensors = self.saved_settings(folder), saved_tensors(folder)
+        attached = self.attach(model, [settings], [0], heads)
+        with attached.detached_on_error():
+            attached.fill(0, tensors)
+        return attached
+
+    def saved_settings(self, folder: Path) -> Any:
+        try:
+            saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            kind = saved.pop(TYPE, None)
+        except (OSError, ValueError, AttributeError):
+            raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder") from None
+        if kind != self.name:
+            raise DataError(f"{folder}: {TYPE} is {kind!r}, expected {self.name!r}")
+        try:
+            return self.Settings(**saved)
+        except ValidationError as failure:
+            fields = ", ".join(sorted({str(error["loc"][0]) for error in failure.errors()}))
+            raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
+
+
+def saved_tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(str(folder / WEIGHTS))
+    except (OSError, SafetensorError):
+        raise DataError(f"{folder}: no readable {WEIGHTS}") from None

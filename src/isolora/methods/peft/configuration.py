@@ -1,0 +1,101 @@
+"""PEFT's configuration classes as data: the fields that a person may set, and a saved adapter's configuration read back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, fields
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from isolora.errors import DataError
+from isolora.methods.own_format import CONFIG
+
+BOOKKEEPING = {
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "revision", "base_model_name_or_path", "inference_mode"),
+    *("modules_to_save", "token_dim", "num_attention_heads", "num_layers"),
+}
+"""Fields that the model decides, or that change nothing."""
+WITHHELD = {"bias", "layer_replication", "alora_invocation_tokens", "use_asa"}
+"""Fields that train or rearrange the base itself, or need a forward pass or a schedule of PEFT's own."""
+PLAIN = (bool, int, float, str, list, dict, tuple, NoneType)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without PEFT's advice to its own users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def config_class(peft_type: str) -> Any:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
+
+    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)]
+
+
+def plain_fields(peft_type: str) -> dict[str, tuple[Any, Field[Any]]]:
+    """Name -> (type, field) of what can be written in YAML and concerns the adapter alone."""
+    kind = config_class(peft_type)
+    hints = get_type_hints(kind)
+    found = {field.name: (hints[field.name], field) for field in fields(kind) if field.init}
+    return {
+        name: (hint, field)
+        for name, (hint, field) in found.items()
+        if name not in BOOKKEEPING | WITHHELD and not name.startswith("megatron") and _is_plain(hint)
+    }
+
+
+def default(field: Field[Any]) -> Any:
+    """A field's default as YAML would have it."""
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_plain(hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType, list, dict, tuple):
+        return all(_is_plain(part) for part in get_args(hint))
+    is_enum = isinstance(hint, type) and issubclass(hint, Enum)
+    return hint in PLAIN or get_origin(hint) is Literal or is_enum
+
+
+def saved_config(folder: Path, peft_type: str) -> Any:
+    """The configuration in an adapter's folder. Raises DataError where it is unreadable, another method's, or asks for more than
+    the plain fields can say."""
+    saved = read(folder)
+    if saved.get("peft_type") != peft_type:
+        raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected {peft_type!r}")
+    try:
+        with quietly():
+            config = config_class(peft_type)(**{name: saved[name] for name in plain_fields(peft_type) if name in saved})
+    except (TypeError, ValueError) as failure:
+        raise DataError(f"{folder}: {CONFIG}: {' '.join(str(failure).split())}") from None
+    beyond = [name for name, value in _plain(config.to_dict()).items() if name in saved and _plain(saved[name]) != value]
+    if foreign := sorted(set(beyond) - BOOKKEEPING):
+        raise DataError(f"{folder}: {', '.join(foreign)} is beyond what is understood here; load it with PEFT")
+    return config
+
+
+def read(folder: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder")
+    return saved
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back, sets and lists alike in any order."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return sorted((_plain(inner) for inner in value), key=repr)
+    return value.value if isinstance(value, Enum) else value

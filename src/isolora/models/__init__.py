@@ -1,0 +1,23 @@
+"""Base models: names to folders, loading, and architectures as facts."""
+
+from isolora.models.configuration import load_architecture, positions
+from isolora.models.loading import Base, bound_task, load, load_tokenizer, measured, skeleton, weights_of
+from isolora.models.names import describe, fetched, fetched_root, fingerprint, locate, packaged
+
+__all__ = [
+    "Base",
+    "bound_task",
+    "describe",
+    "fetched",
+    "fetched_root",
+    "fingerprint",
+    "load",
+    "load_architecture",
+    "load_tokenizer",
+    "locate",
+    "measured",
+    "packaged",
+    "positions",
+    "skeleton",
+    "weights_of",
+]

@@ -1,0 +1,58 @@
+"""The transformers configuration of a base model: from its folder, the hub or packaged facts; and its longest sequence."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from isolora.config import RunConfig
+from isolora.errors import ConfigError
+from isolora.models import architectures
+from isolora.models.names import locate, not_found
+from isolora.tasks.base import Task
+
+
+def load_architecture(config: RunConfig, task: Task | None = None) -> Any:
+    """The transformers configuration alone, with what the task adds to it; packaged facts before a look at the hub."""
+    import transformers
+
+    facts = architectures.by_name().get(config.model)
+    if facts is None or Path(locate(config.model)).is_dir():
+        return published_architecture(config, task)
+    options = {} if task is None else task.model_options()
+    return transformers.CONFIG_MAPPING[facts.config["model_type"]].from_dict(deepcopy(facts.config), **options)
+
+
+def published_architecture(config: RunConfig, task: Task | None) -> Any:
+    """The configuration that lies beside the weights."""
+    import transformers
+
+    options = {} if task is None else task.model_options()
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            locate(config.model), trust_remote_code=config.trust_remote_code, **options
+        )
+    except (OSError, ValueError) as failure:
+        raise ConfigError(not_found(config.model, failure)) from None
+
+
+def positions(architecture: Any) -> int:
+    """The longest sequence that a model takes, in tokens; 1,024 where its configuration sets no bound.
+
+    Relative positions set none: there it is the length of pretraining, which T5 and BLOOM write down.
+    """
+    text = architecture.get_text_config()
+    bounds = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length"))
+    return next((int(bound) for bound in bounds if bound), 1024) - _positions_of_padding(text)
+
+
+def _positions_of_padding(architecture: Any) -> int:
+    """Rows of the table of positions that no token uses: RoBERTa and its kin count from behind the padding's own."""
+    import transformers
+
+    if getattr(architecture, "pad_token_id", None) is None or type(architecture) not in transformers.MODEL_MAPPING:
+        return 0
+    modules = architectures.on_meta(architecture, "AutoModel").named_modules()
+    rows = [table.padding_idx for name, table in modules if name.endswith("position_embeddings")]
+    return max((row + 1 for row in rows if row is not None), default=0)

@@ -1,0 +1,116 @@
+"""Base models loaded by transformers' ordinary `from_pretrained`, or without weights on the `meta` device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from isolora import registry
+from isolora.config import RunConfig
+from isolora.errors import ConfigError
+from isolora.models import architectures
+from isolora.models.configuration import load_architecture, positions, published_architecture
+from isolora.models.names import locate, not_found
+from isolora.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model with its tokenizer. Weight counts: `body_parameters` leaves embeddings and the output head out."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    body_parameters: int
+    model_parameters: int
+    max_length: int
+
+
+def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:
+    """The run's task with its settings and its model's architecture, and the classes where they are known."""
+    plain: Task = registry.load("task", config.task.name)
+    return plain.bound(plain.Settings(**config.task.fields()), labels, load_architecture(config))
+
+
+def weights_of(config: RunConfig) -> RunConfig:
+    """A configuration equal for all runs that share a base in memory: the same weights, head and quantisation."""
+    own = {name: getattr(config, name) for name in ("model", "task", "trust_remote_code", "new_tokens")}
+    return RunConfig(**own, **({"method": config.method} if _method_options(config) else {}))
+
+
+def _method_options(config: RunConfig) -> dict[str, Any]:
+    method = registry.load("method", config.method.name)
+    options: dict[str, Any] = method.model_options(method.settings(config.method.fields()))
+    return options
+
+
+def load(config: RunConfig, task: Task) -> Base:
+    """Load weights and tokenizer in float32. Raises ConfigError with one line when the name leads nowhere.
+
+    What the task puts on top of the body is new, whatever the checkpoint holds there.
+    """
+    import torch
+    import transformers
+
+    tokenizer = load_tokenizer(config)
+    architecture = published_architecture(config, task)
+    kind = getattr(transformers, task.auto_class(architecture))
+    options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
+            model = kind.from_pretrained(
+                locate(config.model), config=architecture, ignore_mismatched_sizes=task.new_head, **options
+            )
+    except (OSError, ValueError) as failure:
+        raise ConfigError(not_found(config.model, failure)) from None
+    registry.load("method", config.method.name).after_loading(model.eval())
+    model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
+    return measured(config.model, model, tokenizer)
+
+
+def load_tokenizer(config: RunConfig) -> Any:
+    """The tokenizer alone, with the run's new tokens."""
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as failure:
+        raise ConfigError(not_found(config.model, failure)) from None
+    known = sorted(set(config.new_tokens) & tokenizer.get_vocab().keys())
+    if known or len(set(config.new_tokens)) < len(config.new_tokens):
+        raise ConfigError(f"new_tokens: {known[0]!r} is a token already" if known else "new_tokens: a token is given twice")
+    tokenizer.add_tokens(list(config.new_tokens))
+    return tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' table of weights that are new: a new head is meant to be."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def skeleton(config: RunConfig, task: Task) -> Base:
+    """The same model without weights, on the `meta` device: enough for the ledger."""
+    architecture = load_architecture(config, task)
+    model = architectures.on_meta(architecture, task.auto_class(architecture), config.trust_remote_code)
+    return measured(config.model, model, None)
+
+
+def measured(name: str, model: Any, tokenizer: Any) -> Base:
+    """Count the weights, each shared one once."""
+    embeddings = {
+        id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None
+    }
+    sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    body = sum(size for key, size in sizes.items() if key not in embeddings)
+    return Base(name, model, tokenizer, body, sum(sizes.values()), positions(model.config))

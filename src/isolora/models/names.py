@@ -1,0 +1,104 @@
+"""Names of base models: packaged ones, local folders and hub ids, and what identifies the weights behind them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from isolora.errors import ConfigError
+from isolora.models import architectures
+
+FETCHED = ("minilm-l6", "smollm2-135m")  # what `make models` fetches
+
+
+def packaged() -> dict[str, Path]:
+    """Models that come with isolora: name -> folder."""
+    root = Path(str(resources.files("isolora") / "assets" / "nano"))
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def fetched_root() -> Path:
+    """Where `make models` puts models: the folder that ISOLORA_MODELS names, else `models` in the project's root."""
+    return Path(os.environ.get("ISOLORA_MODELS") or Path(__file__).parents[3] / "models")
+
+
+def fetched() -> dict[str, Path]:
+    """Models that `make models` has fetched: name -> folder."""
+    return {name: fetched_root() / name for name in FETCHED if (fetched_root() / name / "config.json").is_file()}
+
+
+def locate(name: str) -> str:
+    """What `from_pretrained` is given: the packaged or fetched folder, a local folder, or the hub id itself."""
+    known = packaged() | fetched()
+    if name in known:
+        return str(known[name])
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ConfigError(f"model: folder {name} has no config.json")
+        return name
+    if name in FETCHED:
+        raise ConfigError(f"model: {name} is not in {fetched_root()}; fetch it with: make models")
+    return name
+
+
+def fingerprint(name: str) -> str:
+    """Identity of the weights behind a name: file hashes for a folder, the id itself for a hub model."""
+    place = Path(locate(name))
+    if not place.is_dir():
+        return name
+    files = sorted([*place.glob("*.json"), *place.glob("*.safetensors")])
+    return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash over names and contents of (path, time of change, size); read again only when one of them has changed."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def not_found(name: str, failure: Exception) -> str:
+    if unknown_type := _unknown_type(name):
+        return unknown_type
+    if name in architectures.by_name():
+        hint = "; its shape alone is packaged"
+    else:
+        hint = "; did you mean " + " or ".join(map(repr, near)) + "?" if (near := _near(name)) else ""
+    reason = str(failure).strip().split("\n")[0][:160]
+    return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; or a local folder, or a hub id: {reason})"
+
+
+def _near(name: str) -> list[str]:
+    """Names of packaged models and known architectures like a mistyped one, compared without their publishers."""
+    names = {known.split("/")[-1].lower(): known for known in [*architectures.by_name(), *packaged()]}
+    return [names[tail] for tail in difflib.get_close_matches(name.split("/")[-1].lower(), names, n=3)]
+
+
+def _unknown_type(name: str) -> str:
+    """One line where a local configuration names an architecture that transformers does not have, else nothing."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        described = json.loads((Path(locate(name)) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    kind = described.get("model_type")
+    if kind is None or kind in CONFIG_MAPPING or "auto_map" in described:
+        return ""
+    near = difflib.get_close_matches(kind, CONFIG_MAPPING, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"model: unknown architecture {kind!r} in {name}/config.json{hint} (transformers knows {len(CONFIG_MAPPING)} others)"
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A packaged model's configuration."""
+    described: dict[str, Any] = json.loads((packaged()[name] / "config.json").read_text(encoding="utf-8"))
+    return described

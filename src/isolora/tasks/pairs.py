@@ -1,0 +1,107 @@
+"""Prompts and what shall follow them as token sequences; a prompt carries no loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from isolora.tasks.base import IGNORED, Examples
+
+Ids = list[int]
+
+
+class Pair(NamedTuple):
+    """A prompt in two parts, and its completion. Where the prompt is too long, `context` loses its end and then `question` its
+    beginning. is_chat: it is written out with all special tokens that belong there."""
+
+    context: str
+    question: str
+    completion: str = ""
+    is_chat: bool = False
+
+
+def decoder_examples(pairs: Sequence[Pair], tokenizer: Any, max_length: int, completion_room: int) -> Examples:
+    """Prompt and completion in one sequence of at most `max_length` tokens; completions take at most `completion_room` of them,
+    and never more than half."""
+    room = min(completion_room, max_length // 2)
+    prompts = decoder_prompts(pairs, tokenizer, max_length - room)
+    ends = [[] if pair.is_chat else _end(tokenizer) for pair in pairs]
+    completions = _ended([_spaced(pair) for pair in pairs], tokenizer, ends, room)
+    return _numbered([after_prompt(*parts) for parts in zip(prompts, completions, strict=True)])
+
+
+def decoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+    """Prompts of at most `room` tokens, begun as the tokenizer begins a text."""
+    before, _ = frame(tokenizer)
+    prompts = _fitted(pairs, tokenizer, room - len(before))
+    return [prompt if pair.is_chat else before + prompt for pair, prompt in zip(pairs, prompts, strict=True)]
+
+
+def encoder_decoder_examples(
+    pairs: Sequence[Pair], tokenizer: Any, max_length: int, completion_room: int, decoder_start: int
+) -> Examples:
+    """The decoder's inputs, labelled with the completion, and the prompts as second sequences for the encoder."""
+    before, after = frame(tokenizer)
+    room = min(completion_room, max_length)
+    ends = [after or _end(tokenizer)] * len(pairs)
+    bodies = _ended([pair.completion for pair in pairs], tokenizer, ends, room - len(before))
+    targets = [before + body for body in bodies]
+    sources = [(ids, [IGNORED] * len(ids)) for ids in encoder_prompts(pairs, tokenizer, max_length)]
+    return _numbered([([decoder_start, *target[:-1]], target) for target in targets], second=Examples.of(sources))
+
+
+def encoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+    """Prompts of at most `room` tokens with what the tokenizer puts around a text."""
+    before, after = frame(tokenizer)
+    return [before + prompt + after for prompt in _fitted(pairs, tokenizer, room - len(before) - len(after))]
+
+
+def after_prompt(prompt: Ids, completion: Ids) -> tuple[Ids, Ids]:
+    """(ids, labels) with the completion asked for."""
+    return next_of(prompt + completion, [False] * len(prompt) + [True] * len(completion))
+
+
+def next_of(ids: Ids, asked: Sequence[bool]) -> tuple[Ids, Ids]:
+    """(ids, labels) in which each position predicts the token that follows it, where that one is asked for."""
+    labels = [entry if wanted else IGNORED for entry, wanted in zip(ids, asked, strict=True)]
+    return ids, [*labels[1:], IGNORED]
+
+
+def frame(tokenizer: Any) -> tuple[Ids, Ids]:
+    """What the tokenizer puts in front of a text and behind it."""
+    bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
+    start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+def bare_ids(texts: Sequence[str], tokenizer: Any) -> list[Ids]:
+    """Token ids of texts with nothing around them."""
+    found: list[Ids] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return found
+
+
+def _fitted(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+    contexts = bare_ids([pair.context for pair in pairs], tokenizer)
+    questions = [ids[max(0, len(ids) - room) :] for ids in bare_ids([pair.question for pair in pairs], tokenizer)]
+    return [context[: max(0, room - len(question))] + question for context, question in zip(contexts, questions, strict=True)]
+
+
+def _ended(texts: Sequence[str], tokenizer: Any, ends: Sequence[Ids], room: int) -> list[Ids]:
+    """A completion that is cut does not end."""
+    return [(ids + end)[:room] for ids, end in zip(bare_ids(texts, tokenizer), ends, strict=True)]
+
+
+def _end(tokenizer: Any) -> Ids:
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+
+def _spaced(pair: Pair) -> str:
+    """A completion that is one more word of its prompt's text, as pretraining has seen words."""
+    touching = not pair.is_chat and (pair.context + pair.question)[-1:].strip() and pair.completion[:1].strip()
+    return f" {pair.completion}" if touching else pair.completion
+
+
+def _numbered(rows: Sequence[tuple[Ids, Ids]], **more: Any) -> Examples:
+    return Examples.of(rows, documents=np.arange(len(rows)), **more)

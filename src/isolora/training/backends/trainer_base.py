@@ -1,0 +1,148 @@
+"""A transformers Trainer that is steered by a stack of one member: its batches, optimiser, schedule, rows and bookkeeping."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer, TrainingArguments
+
+from isolora.runs.batches import Indices
+from isolora.runs.member import Member, rate_factor
+from isolora.training.backends.trainer_callback import Bookkeeper
+from isolora.training.loop import Stack
+
+ENDLESS = 2**31
+"""Steps that a Trainer is told to take; the member's budget stops it."""
+
+
+class Steered(Trainer):  # type: ignore[misc]
+    """Forward, backward, clipping, step and schedule are the Trainer's."""
+
+    loss_is_scaled_for_ga = True
+    """A micro-batch's loss is already its share of the step's mean."""
+
+    def __init__(self, stack: Stack, bookkeeper: Bookkeeper, **given: Any) -> None:
+        self.stack, self.bookkeeper = stack, bookkeeper
+        member = stack.members[0]
+        optimizers = (member.optimizer, schedule(member))
+        super().__init__(model=stack.attached.model, callbacks=[bookkeeper], optimizers=optimizers, **given)
+
+    @abstractmethod
+    def inputs(self, rows: Indices) -> dict[str, Any]:
+        """A micro-batch of these examples."""
+
+    @abstractmethod
+    def losses(self, model: Any, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+        """(what is differentiated, the loss summed over what the task counts) of a micro-batch; share: its part of the step's
+        examples."""
+
+    def get_train_dataloader(self) -> Iterator[dict[str, Any]]:
+        """Taken as they are: accelerate's own loader would fetch a batch ahead, past the place that a checkpoint notes."""
+        while True:
+            for rows in self.bookkeeper.take():
+                share = len(rows) / len(self.bookkeeper.taken)
+                yield {**self.inputs(rows), "share": share} if len(rows) else {}
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if not inputs:  # a step of fewer examples than micro-batches
+            return torch.zeros((), device=self.args.device)
+        with self.stack.attached.rows([(0, 0, -1)]):
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        share = inputs.pop("share")
+        self.model.eval()  # the Trainer has just switched the frozen base's dropout on
+        self.stack.attached.train(True)
+        with self.stack.accelerator.autocast():
+            objective, summed = self.losses(model, inputs, share)
+            extra = self.stack.attached.extra_loss()
+        self.bookkeeper.loss += summed
+        return objective if extra is None else objective + share * extra
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
+        """The stack counts for itself, empty micro-batches included."""
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Only what clipping has found; without clipping, a Trainer multiplies every gradient by one to learn its norm."""
+        return grad_norm
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """The ledger counts."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Points are written by the stack; standard output belongs to the command line."""
+
+    def _send_telemetry(self) -> None:
+        """TRL reports its use to the hub; nothing leaves this machine."""
+
+
+def schedule(member: Member) -> LambdaLR:
+    """The member's own schedule, asked after every step for the next one's rates."""
+
+    def rate(ratio: float) -> Callable[[int], float]:
+        return lambda _: ratio * rate_factor(member.training, member.progress.step, member.spent())
+
+    return LambdaLR(member.optimizer, [rate(group.learning_rate_ratio) for group in member.groups])
+
+
+def arguments(stack: Stack, folder: Path) -> dict[str, Any]:
+    """What every kind of TrainingArguments is given: the run's own settings, and all that reaches outside switched off."""
+    training = stack.members[0].training
+    return {
+        "output_dir": str(folder),
+        "max_steps": ENDLESS,
+        "gradient_accumulation_steps": training.accumulation,
+        "max_grad_norm": training.clip_norm or 0.0,
+        "bf16": training.precision == "bfloat16",
+        "use_cpu": stack.accelerator.device.type == "cpu",
+        "activation_checkpointing": False,  # the model has it already, where the run asks for it
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "logging_strategy": "no",
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "push_to_hub": False,
+        "disable_tqdm": True,
+    }
+
+
+def steer(
+    kind: type[Steered],
+    settings: TrainingArguments,
+    stack: Stack,
+    watching: Callable[[Stack], AbstractContextManager[Any]],
+    after: Callable[[], None],
+) -> None:
+    """Make the Trainer and let it run to the end of the member's budget; it leaves no marks on the base or on accelerate."""
+    model, base, bookkeeper = stack.attached.model, stack.ready.base.model, Bookkeeper(stack, watching, after)
+    with as_it_was(model, base, stack.accelerator.state), ExitStack() as bookkeeper.watched:
+        if getattr(base, "is_quantized", False):
+            model._hf_peft_config_loaded = True  # it has adapters; a Trainer knows only those of PEFT
+        with torch.random.fork_rng(), as_it_was(base.config, getattr(base, "generation_config", None)):  # it seeds and sets
+            trainer = kind(stack, bookkeeper, args=settings)
+        if stack.members[0].running:
+            trainer.train()
+
+
+@contextmanager
+def as_it_was(*things: Any) -> Iterator[None]:
+    """Take back, at the end, whatever attributes have been set or replaced."""
+    before = [(thing, dict(vars(thing))) for thing in things if thing is not None]
+    try:
+        yield
+    finally:
+        for thing, attributes in before:
+            vars(thing).clear()
+            vars(thing).update(attributes)

@@ -1,0 +1,67 @@
+"""The adapter of a checkpoint: a run that is not at its end, with its averaged weights, kept as if it were."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from isolora.adapters.export import Export, export_adapter
+from isolora.config import RunConfig
+from isolora.errors import DataError
+from isolora.store import FILE, Store
+from isolora.training import checkpoint
+from isolora.training.run import CHECKPOINTS, build, keep
+
+
+def export(folder: Path | str, to: str, out: Path | str, checkpoint: int | None = None, run: str | None = None) -> Export:
+    """Write a finished adapter, or the one in a run's checkpoint of that step, with its model card; see `export_adapter`."""
+    if checkpoint is None:
+        return export_adapter(folder, to, out)
+    with tempfile.TemporaryDirectory() as aside:
+        return export_adapter(rebuild(Path(folder), checkpoint, Path(aside) / "adapter", run), to, out)
+
+
+def rebuild(folder: Path, step: int, out: Path, run: str | None = None) -> Path:
+    """Write the adapter that a run's checkpoint holds, its held-out loss measured anew; returns its folder.
+
+    folder: a run's or a study's; run: which one, where several were trained side by side. Raises DataError, naming the
+    checkpoints or runs that exist, when there is none such.
+    """
+    place = _checkpoint(folder, step)
+    configs = {row["run"]: RunConfig.model_validate_json(row["config"]) for row in Store(folder).runs()}
+    with tempfile.TemporaryDirectory() as alone:  # a stack resumes from the newest checkpoint that it finds
+        shutil.copytree(place, Path(alone) / place.name)
+        found = checkpoint.newest(Path(alone))
+        if found is None:
+            raise DataError(f"--checkpoint: {place} is broken (its hashes do not hold)")
+        names = found[1]["names"]
+        member = _member(names, run)
+        stack = build([configs[name] for name in names], names, Store(folder))
+        try:
+            stack.resume(Path(alone))
+            losses = stack.evaluate([member])
+            stack.members[member].progress.last_loss = losses[member]
+            stack.score([member], losses)
+            keep(stack, member, out, configs[names[member]])
+        finally:
+            stack.attached.detach()
+    return out
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    if not (folder / FILE).is_file():
+        raise DataError(f"--checkpoint: {folder} is not a run's folder ({FILE} is missing)")
+    found = {int(place.name.removeprefix("step-")): place for place in sorted(folder.glob(f"{CHECKPOINTS}/*/step-*"))}
+    if step not in found:
+        exist = f"it has those of steps {', '.join(map(str, sorted(found)))}" if found else "it has none"
+        raise DataError(f"--checkpoint: {folder} has no checkpoint of step {step} ({exist})")
+    return found[step]
+
+
+def _member(names: list[str], run: str | None) -> int:
+    if run is None and len(names) > 1:
+        raise DataError(f"--run: the checkpoint holds {len(names)} runs; name one of {', '.join(names)}")
+    if run is not None and run not in names:
+        raise DataError(f"--run: no run {run!r} in this checkpoint (it holds {', '.join(names)})")
+    return names.index(run) if run is not None else 0
