@@ -22,7 +22,7 @@ from isolora.evaluation import evaluate
 from isolora.metrics.direction import larger_is_better
 from isolora.metrics.entities import entity_scores
 from isolora.metrics.rouge import rouge_scores
-from isolora.runs.prepared import held_out_documents, load_documents
+from isolora.runs.documents import RunDocuments
 from isolora.training import train
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -103,7 +103,8 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     folder = folder / f"{name}-{config.identity()}"
     ended = train(config, folder, quiet=True)
     trained, untrained = (evaluate(folder, bare=bare)["metrics"][example.measure] for bare in (False, True))
-    texts = load_documents(config.data, config.task).train, held_out_documents(config)
+    documents = RunDocuments.load(config)
+    texts = documents.train, documents.held_out
     return {
         "example": name,
         "task": config.task.name,
@@ -111,7 +112,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         "trainer": config.training.trainer,
         "data": config.data.source,
         "measure": example.measure,
-        "floor": untrained if example.floor is None else example.floor(*(documents.fields for documents in texts)),
+        "floor": untrained if example.floor is None else example.floor(*(part.fields for part in texts)),
         "floor_is": example.called,
         "untrained": untrained,
         "score": trained,

@@ -9,11 +9,10 @@ from record import record
 
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.models import packaged
-from isolora.registry import load
-from isolora.runs.prepared import prepare
+from isolora.runs.prepared import PreparedRun
 from isolora.study import run_study
 from isolora.study.design import grid_runs
-from isolora.training.evaluator import mean_losses
+from isolora.training.evaluator import Evaluator
 
 STUDY = {
     "name": "family",
@@ -45,12 +44,9 @@ def main() -> None:
 
 def bare_loss(config: RunConfig) -> float:
     """Held-out loss of the base alone: a fresh LoRA adapter changes nothing."""
-    ready = prepare(config)
-    method = load("method", "lora")
-    attached = method.attach(ready.base.model, [method.settings({})], [0])
-    loss = mean_losses(ready.task, attached, ready.held_out, [0], 4096, ready.base.tokenizer.pad_token_id)[0]
-    attached.detach()
-    return loss
+    with PreparedRun.load(config) as run:
+        evaluator = Evaluator(config, run.base, run.attach([config]))
+        return evaluator.losses(run.examples.held_out, [0])[0]
 
 
 if __name__ == "__main__":

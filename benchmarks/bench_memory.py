@@ -22,7 +22,7 @@ from isolora.cost.estimate import typical
 from isolora.cost.flops import TWO_CLASSES, attach, task_batch
 from isolora.cost.memory import one_step, peak
 from isolora.ledger import Shape
-from isolora.runs.member import Member
+from isolora.runs.optimizer import AveragedAdamW
 from isolora.tasks.base import Batch
 
 LORA = {"name": "lora", "rank": 16}
@@ -53,10 +53,11 @@ def measured(config: RunConfig, shape: Shape) -> int:
     task = models.bound_task(config, TWO_CLASSES)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         attached = attach(config, task, random_model(config, task))
-        member = Member(config, attached.groups(0), None, None)
-        member.update(0.0)
+        optimizer = AveragedAdamW(attached.groups(0), config.training)
+        optimizer.step(1.0)
+        optimizer.finish_step(1)
         begun = time.time_ns()
-        one_step(config, task, attached, member, padded(task_batch(task, shape, "cpu")))
+        one_step(config, task, attached, optimizer, padded(task_batch(task, shape, "cpu")))
     records = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     held, most = 0, 0
     for event in sorted(records, key=lambda event: event.start_ns()):

@@ -21,9 +21,10 @@ from isolora.config import RunConfig, parse
 from isolora.cost import calibration
 from isolora.cost.estimate import cost, typical
 from isolora.cost.flops import TWO_CLASSES, attach, rehearse, task_batch
-from isolora.cost.memory import device, one_step
+from isolora.cost.memory import one_step
 from isolora.ledger import Shape
-from isolora.runs.member import Member
+from isolora.runs.device import device
+from isolora.runs.optimizer import AveragedAdamW
 from isolora.training import train
 
 RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -56,10 +57,10 @@ def step_seconds(config: RunConfig, shapes: list[Shape]) -> list[float]:
     """Median over rounds, the first one left out."""
     task = models.bound_task(config, TWO_CLASSES)
     attached = attach(config, task, calibration.random_model(config, task).to(device()))
-    member = Member(config, attached.groups(0), None, None)
+    optimizer = AveragedAdamW(attached.groups(0), config.training)
     batches = [task_batch(task, shape, device()) for shape in shapes]
     rounds = [
-        [calibration.clock(lambda batch=batch: one_step(config, task, attached, member, batch)) for batch in batches]
+        [calibration.clock(lambda batch=batch: one_step(config, task, attached, optimizer, batch)) for batch in batches]
         for _ in range(ROUNDS + 1)
     ]
     return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]

@@ -20,7 +20,7 @@ from isolora.cost.flops import experts_by_choice, rehearse, task_batch
 from isolora.evaluation import evaluate
 from isolora.ledger import Shape
 from isolora.runs.batches import collate
-from isolora.runs.prepared import prepare
+from isolora.runs.prepared import PreparedRun
 from isolora.store import Store
 from isolora.tasks.base import Batch
 from isolora.training import train, train_stack
@@ -105,7 +105,8 @@ def counted(config: RunConfig, task: Any, shape: Shape) -> int:
 
 def batches(config: RunConfig) -> tuple[Any, Any, Batch, list[Batch]]:
     """(task, loaded model, all held-out examples as one padded batch, each as a batch of its own)."""
-    ready = prepare(config)
-    numbers = np.arange(len(ready.held_out))
-    alone = [collate(ready.held_out, numbers[i : i + 1], np.ones(1, np.float32), 0) for i in numbers]
-    return ready.task, ready.base.model, collate(ready.held_out, numbers, np.ones(len(numbers), np.float32), 0), alone
+    with PreparedRun.load(config) as run:
+        held_out = run.examples.held_out.examples
+        numbers = np.arange(len(held_out))
+        alone = [collate(held_out, numbers[i : i + 1], np.ones(1, np.float32), 0) for i in numbers]
+        return run.task, run.base.model, collate(held_out, numbers, np.ones(len(numbers), np.float32), 0), alone

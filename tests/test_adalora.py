@@ -15,7 +15,7 @@ from isolora import registry
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
 from isolora.store import Point
-from isolora.training.loop import Stack
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -37,7 +37,7 @@ def test_the_total_rank_falls_to_its_target_on_schedule(tmp_path: Path) -> None:
     """Pruned at every second step between a tenth and seven tenths of the budget; the optimiser revives what is not final."""
     ranks: list[int] = []
     stack = tiny.stack([a_run()])
-    stack.train(tmp_path, NEVER, lambda stack: ranks.append(total_rank(stack)))
+    tiny.train(stack, tmp_path, NEVER, lambda stack: ranks.append(total_rank(stack)))
     assert ranks[:5] == [LAYERS * FIRST] * 5
     pruned = ranks[5:27:2]
     assert pruned == [int(LAYERS * (TARGET + (FIRST - TARGET) * ((0.7 - step / 40) / 0.6) ** 3)) for step in range(6, 28, 2)]
@@ -52,8 +52,8 @@ def test_the_averaged_adapter_is_saved_as_it_was_measured(tmp_path: Path) -> Non
     """The average remembers steps before the pruning; neither the held-out loss nor the file may."""
     points: list[Point] = []
     stack = tiny.stack([a_run()], points)
-    stack.train(tmp_path / "checkpoints", NEVER)
-    stack.members[0].exchange()
+    tiny.train(stack, tmp_path / "checkpoints", NEVER)
+    stack.members[0].optimizer.exchange()
     stack.attached.save(0, tmp_path / "adapter")
     tensors = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
     by_layer = stack.attached.facts(0)["ranks"]
@@ -63,8 +63,8 @@ def test_the_averaged_adapter_is_saved_as_it_was_measured(tmp_path: Path) -> Non
     saved = adalora.load(tiny.llama(), tmp_path / "adapter")
     again = tiny.stack([a_run()])
     again.attached = saved
-    again.members[0].groups = []
-    assert again.evaluate([0])[0] == pytest.approx(points[-1].loss, rel=1e-6)
+    again.members[0].optimizer.groups = []
+    assert tiny.loop(again, tmp_path).evaluate([0])[0] == pytest.approx(points[-1].loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("cut", [4, 17, 33])
@@ -72,19 +72,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(cut: int, tmp_path: Path) -> Non
     """Cut before the first pruning, between two, and after the last: averages, masks and dropout go on exactly."""
     points: list[Point] = []
     whole = tiny.stack([a_run()], points)
-    whole.train(tmp_path / "whole", NEVER)
+    tiny.train(whole, tmp_path / "whole", NEVER)
 
     def stop(stack: Stack) -> None:
         if stack.steps == cut:
-            stack.save(tmp_path / "cut")
+            tiny.checkpoint(stack, tmp_path / "cut")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tiny.stack([a_run()]).train(tmp_path / "cut", NEVER, stop)
+        tiny.train(tiny.stack([a_run()]), tmp_path / "cut", NEVER, stop)
     rest: list[Point] = []
     resumed = tiny.stack([a_run()], rest)
-    resumed.train(tmp_path / "cut", NEVER)
-    assert torch.equal(whole.members[0].groups[0].weights, resumed.members[0].groups[0].weights)
+    tiny.train(resumed, tmp_path / "cut", NEVER)
+    assert torch.equal(whole.members[0].optimizer.groups[0].weights, resumed.members[0].optimizer.groups[0].weights)
     assert rest[-1].loss == points[-1].loss
     assert resumed.attached.facts(0) == whole.attached.facts(0)
 
@@ -94,16 +94,16 @@ def test_every_budget_ends_at_the_target(budget: dict[str, Any], tmp_path: Path)
     """With no final share, the last step itself is the last pruning."""
     method = {"name": "adalora", "init_rank": FIRST, "target_rank": TARGET, "final_share": 0}
     stack = tiny.stack([tiny.run(method=method, **budget)])
-    stack.train(tmp_path, NEVER)
+    tiny.train(stack, tmp_path, NEVER)
     assert total_rank(stack) == LAYERS * TARGET
 
 
 def test_the_orthogonality_loss_counts_once_a_step(tmp_path: Path) -> None:
     method = {"name": "adalora", "init_rank": FIRST, "target_rank": TARGET, "orthogonality": 0.5}
     once, split = (tiny.stack([tiny.run(method=method, steps=8, accumulation=parts)]) for parts in (1, 3))
-    once.train(tmp_path / "1", NEVER)
-    split.train(tmp_path / "3", NEVER)
-    torch.testing.assert_close(once.members[0].groups[0].weights, split.members[0].groups[0].weights, rtol=0, atol=1e-4)
+    tiny.train(once, tmp_path / "1", NEVER)
+    tiny.train(split, tmp_path / "3", NEVER)
+    torch.testing.assert_close(*(stack.members[0].optimizer.groups[0].weights for stack in (once, split)), rtol=0, atol=1e-4)
 
 
 def test_the_orthogonality_loss_is_pefts() -> None:

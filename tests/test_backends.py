@@ -16,12 +16,13 @@ import torch
 from isolora.certify import certify
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, MissingExtra
+from isolora.runs.workspace import Workspace
 from isolora.store import DIVERGED, Point, Store
 from isolora.study.design import stacks
 from isolora.training import train
 from isolora.training.backends import driver
-from isolora.training.loop import Stack
-from isolora.training.run import build
+from isolora.training.run import loaded_stack
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 NEVER = 1e9
@@ -71,17 +72,15 @@ def pairs(folder: Path, **settings: Any) -> RunConfig:
 
 def path(config: RunConfig, trainer: str, folder: Path) -> list[float]:
     """Mean loss of every step but the last, whose evaluation starts the sum anew."""
-    stack = build([config], ["run"], Store(folder))
     sums: list[tuple[float, int]] = [(0.0, 0)]
 
     def on_step(stack: Stack) -> None:
         progress = stack.members[0].progress
         sums.append((progress.loss_sum, progress.loss_count))
 
-    try:
-        stack.train(folder / "checkpoints", NEVER, on_step, drive=driver(trainer))
-    finally:
-        stack.attached.detach()
+    with loaded_stack([config], ["run"], Workspace()) as (stack, _, _):
+        stack.written = []  # type: ignore[attr-defined]
+        tiny.train(stack, folder / "checkpoints", NEVER, on_step, drive=driver(trainer))
     losses, counts = np.diff(np.array(sums[:-1]), axis=0).T
     return list(losses / counts)
 
@@ -131,18 +130,18 @@ def test_a_resumed_run_is_the_uninterrupted_one(trainer: str, tmp_path: Path) ->
     config = tiny.run(steps=20, method={"dropout": 0.3}, schedule="cosine", accumulation=2)
     points: list[Point] = []
     whole = tiny.stack([config], points)
-    whole.train(tmp_path / "whole", NEVER, drive=driver(trainer))
+    tiny.train(whole, tmp_path / "whole", NEVER, drive=driver(trainer))
 
     def stop(stack: Stack) -> None:
         if stack.steps == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tiny.stack([config]).train(tmp_path / "cut", 0, stop, drive=driver(trainer))
+        tiny.train(tiny.stack([config]), tmp_path / "cut", 0, stop, drive=driver(trainer))
     rest: list[Point] = []
     resumed = tiny.stack([config], rest)
-    resumed.train(tmp_path / "cut", NEVER, drive=driver(trainer))
-    assert torch.equal(whole.members[0].groups[0].weights, resumed.members[0].groups[0].weights)
+    tiny.train(resumed, tmp_path / "cut", NEVER, drive=driver(trainer))
+    assert torch.equal(whole.members[0].optimizer.groups[0].weights, resumed.members[0].optimizer.groups[0].weights)
     assert rest[-1].loss == points[-1].loss
     assert resumed.steps == 20
 
@@ -152,7 +151,7 @@ def test_adalora_prunes(tmp_path: Path) -> None:
     method = {"name": "adalora", "init_rank": 6, "target_rank": 2, "interval_steps": 2}
     ranks: list[dict[str, Any]] = []
     stack = tiny.stack([tiny.run(steps=40, method=method)])
-    stack.train(tmp_path, NEVER, lambda stack: ranks.append(stack.attached.facts(0)), drive=driver("hf"))
+    tiny.train(stack, tmp_path, NEVER, lambda stack: ranks.append(stack.attached.facts(0)), drive=driver("hf"))
     layers = len(ranks[0]["ranks"])
     assert (ranks[0]["total_rank"], ranks[-1]["total_rank"]) == (6 * layers, 2 * layers)
     assert len(set(ranks[-1]["ranks"].values())) > 2, "layers keep different ranks"
@@ -163,7 +162,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     for trainer in ("native", "hf"):
         points: list[Point] = []
         stack = tiny.stack([tiny.run(steps=12, learning_rate=1e30)], points)
-        stack.train(tmp_path / trainer, NEVER, drive=driver(trainer))
+        tiny.train(stack, tmp_path / trainer, NEVER, drive=driver(trainer))
         ends.append((stack.members[0].progress.state, stack.members[0].progress.step, points))
     assert ends[0] == ends[1]
     assert ends[1][0] == DIVERGED
@@ -174,7 +173,7 @@ def test_the_base_is_left_as_it_was(trainer: str, tmp_path: Path) -> None:
     model = tiny.llama()
     before, attributes = model.config.to_dict(), set(vars(model))
     stack = tiny.stack([tiny.run(precision="bfloat16")], model=model)
-    stack.train(tmp_path, NEVER, drive=driver(trainer))
+    tiny.train(stack, tmp_path, NEVER, drive=driver(trainer))
     stack.attached.detach()
     assert (model.config.to_dict(), set(vars(model))) == (before, attributes)
 
@@ -194,7 +193,7 @@ def test_a_trainer_that_does_not_suit_the_task(trainer: str, run: Any, said: str
 def test_trl_would_overlook_an_adapted_head(tmp_path: Path) -> None:
     stack = tiny.stack([tiny.run(method={"targets": ["q_proj", "lm_head"]})])
     with pytest.raises(ConfigError, match="past what a method adds to it"):
-        stack.train(tmp_path, NEVER, drive=driver("sft"))
+        tiny.train(stack, tmp_path, NEVER, drive=driver("sft"))
 
 
 def test_trl_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

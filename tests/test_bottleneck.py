@@ -133,10 +133,10 @@ MEMBERS = [
 
 def test_learns_in_the_loop_and_together_as_alone(tmp_path: Path) -> None:
     together: list[Any] = []
-    tiny.stack(MEMBERS, together).train(tmp_path / "together", 1e9)
+    tiny.train(tiny.stack(MEMBERS, together), tmp_path / "together", 1e9)
     for k, config in enumerate(MEMBERS):
         alone: list[Any] = []
-        tiny.stack([config], alone).train(tmp_path / str(k), 1e9)
+        tiny.train(tiny.stack([config], alone), tmp_path / str(k), 1e9)
         mine = [point.loss for point in together if point.run == f"run-{k}"]
         assert mine == pytest.approx([point.loss for point in alone], rel=1e-4)
         assert mine[-1] < mine[0] - 0.05
@@ -150,7 +150,7 @@ def test_recomputed_layers_drop_the_same() -> None:
 def test_resumes_exactly(tmp_path: Path) -> None:
     expected: list[Any] = []
     whole = tiny.stack(MEMBERS, expected)
-    whole.train(tmp_path / "whole", 1e9)
+    tiny.train(whole, tmp_path / "whole", 1e9)
     pieces, points = in_pieces(lambda points: tiny.stack(MEMBERS, points), tmp_path / "pieces", (7, None), 0)
     assert comparable(points) == comparable(expected)
     assert all(torch.equal(one, other) for one, other in zip(weights(pieces), weights(whole), strict=True))

@@ -17,7 +17,7 @@ import torch
 
 from isolora.store import DONE, Point
 from isolora.training import checkpoint
-from isolora.training.loop import Stack
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 
@@ -121,7 +121,7 @@ def in_pieces(
                 raise Stopped
 
         with nullcontext() if stop is None else pytest.raises(Stopped):
-            pieces.train(folder, checkpoint_seconds, on_step)
+            tiny.train(pieces, folder, checkpoint_seconds, on_step)
     return pieces, points
 
 
@@ -132,7 +132,9 @@ def comparable(points: list[Point]) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def weights(stack: Stack) -> list[torch.Tensor]:
-    return [tensor for member in stack.members for group in member.groups for tensor in (group.weights.data, group.average)]
+    return [
+        tensor for member in stack.members for group in member.optimizer.groups for tensor in (group.weights.data, group.average)
+    ]
 
 
 @pytest.mark.parametrize("configs", [MEMBERS[:1], MEMBERS], ids=["alone", "stack"])
@@ -140,7 +142,7 @@ def test_exact_resume(configs: Any, tmp_path: Path) -> None:
     """Stopped twice, once before the first checkpoint: the same points and the same weights, bit for bit."""
     expected: list[Point] = []
     whole = tiny.stack(configs, expected)
-    whole.train(tmp_path / "whole", 1e9)
+    tiny.train(whole, tmp_path / "whole", 1e9)
     assert all(member.progress.state == DONE for member in whole.members)
 
     pieces, points = in_pieces(lambda points: tiny.stack(configs, points), tmp_path / "pieces", (1, 5, 9, None), 1e9)
@@ -151,7 +153,7 @@ def test_exact_resume(configs: Any, tmp_path: Path) -> None:
 def test_resume_from_a_checkpoint_at_every_step(tmp_path: Path) -> None:
     """checkpoint_seconds 0: what is saved between two evaluations is as exact."""
     expected: list[Point] = []
-    tiny.stack(MEMBERS, expected).train(tmp_path / "whole", 1e9)
+    tiny.train(tiny.stack(MEMBERS, expected), tmp_path / "whole", 1e9)
     points: list[Point] = []
     while True:
         pieces = tiny.stack(MEMBERS, points)
@@ -162,7 +164,7 @@ def test_resume_from_a_checkpoint_at_every_step(tmp_path: Path) -> None:
                 raise Stopped
 
         try:
-            pieces.train(tmp_path / "pieces", 0, on_step)
+            tiny.train(pieces, tmp_path / "pieces", 0, on_step)
             break
         except Stopped:
             continue
@@ -170,8 +172,8 @@ def test_resume_from_a_checkpoint_at_every_step(tmp_path: Path) -> None:
 
 
 def test_another_stacks_checkpoint_is_not_taken(tmp_path: Path) -> None:
-    tiny.stack(MEMBERS[:1]).train(tmp_path, 1e9)
+    tiny.train(tiny.stack(MEMBERS[:1]), tmp_path, 1e9)
     other = tiny.stack(MEMBERS[1:2])
     other.names = ["someone else"]
-    other.resume(tmp_path)
+    tiny.loop(other, tmp_path).checkpointer.resume(other)
     assert other.steps == 0

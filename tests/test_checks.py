@@ -51,13 +51,13 @@ def test_members_of_a_stack(tmp_path: Path) -> None:
 def test_a_wrong_ledger_and_a_slow_machine_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    price_of = running.price_of
+    ledger_of = running.ledger_of
 
     def dearer(*given: Any) -> Any:
-        right = price_of(*given)
+        right = ledger_of(*given)
         return replace(right, coefficients=1.1 * right.coefficients)
 
-    monkeypatch.setattr(running, "price_of", dearer)
+    monkeypatch.setattr(running, "ledger_of", dearer)
     monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path / "cache"))
     config = tiny.from_files(tmp_path, steps=3)
     speed.store(config, replace(RATES, seconds_per_micro_batch=1000.0))

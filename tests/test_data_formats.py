@@ -11,7 +11,6 @@ import tiny
 
 from isolora.config import DataConfig
 from isolora.errors import ConfigError, DataError
-from isolora.runs.prepared import prepare
 from isolora.tasks.base import IGNORED, Examples
 
 TEMPLATE = (
@@ -36,7 +35,7 @@ def learnt(folder: Path, task: str, row: Row, **settings: Any) -> list[tuple[str
     config = tiny.from_rows(folder, "llama", {"name": task, **settings}, [])
     for split in ("train", "validation", "test"):
         (folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
-    train = prepare(config.model_copy(update={"data": DataConfig(source=str(folder))})).train
+    train = tiny.prepared(config.model_copy(update={"data": DataConfig(source=str(folder))})).train
     return [words(side) for side in (train, train.second) if side is not None]
 
 

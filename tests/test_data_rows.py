@@ -19,7 +19,7 @@ from isolora import data, registry
 from isolora.config import DataConfig, TaskConfig, parse
 from isolora.data.origins import said
 from isolora.errors import DataError, UserError
-from isolora.runs.prepared import load_documents, run_identity
+from isolora.runs.documents import DocumentLoader
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def rows_of(task: str, count: int = 30) -> list[dict[str, Any]]:
 
 
 def load(source: str, task: Mapping[str, Any] | str, **fields: Any) -> data.Splits:
-    return load_documents(DataConfig(source=source, **fields), TaskConfig.model_validate(task))
+    return DocumentLoader().load(DataConfig(source=source, **fields), TaskConfig.model_validate(task))
 
 
 def refusal(source: str, task: Mapping[str, Any] | str, **fields: Any) -> str:
@@ -196,7 +196,7 @@ def test_draws_stay_nested_where_rows_are_skipped(tmp_path: Path) -> None:
 def test_origins_and_skipping_change_no_fingerprint_and_no_run(tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path)
     skipping = config.model_copy(update={"data": config.data.model_copy(update={"on_error": "skip"})})
-    assert run_identity(skipping) == run_identity(config)
+    assert tiny.identity(skipping) == tiny.identity(config)
     loaded = load(tiny.json_lines(tmp_path / "a.jsonl", rows_of("summarization")), "summarization").train
     assert sorted(loaded.fields) == ["document", "number", "summary"]
     assert loaded.fingerprint == data.Documents(loaded.table, None).fingerprint

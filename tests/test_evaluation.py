@@ -14,17 +14,16 @@ import pytest
 import tiny
 import torch
 
-from isolora import registry
 from isolora.adapters import RECORD
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, DataError
 from isolora.evaluation import evaluate
 from isolora.evaluation.held_out import loss_interval
 from isolora.metrics.perplexity import perplexity
-from isolora.runs.prepared import prepare
+from isolora.runs.prepared import PreparedRun
 from isolora.store import Store
 from isolora.training import train, train_stack
-from isolora.training.evaluator import mean_losses
+from isolora.training.evaluator import Evaluator
 
 torch.set_num_threads(1)
 KINDS: dict[str, dict[str, Any]] = {
@@ -99,11 +98,9 @@ def test_the_other_split_is_measured_alike(run: RunConfig, tmp_path: Path) -> No
 def test_without_the_adapter_the_base_is_measured(run: RunConfig, tmp_path: Path) -> None:
     trained = train(run, tmp_path / "out", quiet=True)["loss"]
     result = evaluate(tmp_path / "out", repeats=0, bare=True)
-    ready = prepare(run)
-    method = registry.load("method", "lora")
-    fresh = method.attach(ready.base.model, [method.settings(run.method.fields())], [0])  # adds nothing before training
-    untrained = mean_losses(ready.task, fresh, ready.held_out, [0], 100, 0)[0]
-    fresh.detach()
+    with PreparedRun.load(run) as ready:
+        fresh = ready.attach([run])  # adds nothing before training
+        untrained = Evaluator(run, ready.base, fresh).losses(ready.examples.held_out, [0])[0]
     assert result["loss"] == pytest.approx(untrained, rel=1e-6)
     assert abs(result["loss"] - trained) > 0.01
     assert "recorded_loss" not in result
@@ -126,7 +123,7 @@ def test_a_documents_windows_are_drawn_together() -> None:
     examples = replace(tiny.examples([5] * 400), documents=np.repeat(np.arange(100), 4))
     losses = np.repeat([4.0, 12.0], 200)
     half_width = 1.96 / math.sqrt(100)
-    found = loss_interval(registry.load("task", "causal-lm"), examples, losses, 2000)
+    found = loss_interval(replace(tiny.stack([tiny.run()]).examples.held_out, examples=examples), losses, 2000)
     assert found == pytest.approx((2 - half_width, 2 + half_width), abs=0.03)
 
 

@@ -14,7 +14,7 @@ import torch
 from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig
 from isolora.errors import ConfigError, DataError
 from isolora.evaluation.forget import forget
-from isolora.runs.prepared import mixed_in, prepare, run_identity
+from isolora.runs.documents import RunDocuments
 from isolora.store import Store
 from isolora.training import train
 
@@ -62,17 +62,17 @@ def test_mixing_forgets_less(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_shares_are_of_the_examples(share: float, tmp_path: Path) -> None:
     config = a_run(tmp_path, share)
-    alone = len(prepare(a_run(tmp_path)).train)
-    mixed = prepare(config)
+    alone = len(tiny.prepared(a_run(tmp_path)).train)
+    mixed = tiny.prepared(config)
     assert (len(mixed.train) - alone) / len(mixed.train) == pytest.approx(share, abs=0.01)
-    assert len(mixed.held_out) == 5, "only the main source is measured"
-    assert run_identity(config) != run_identity(a_run(tmp_path))
+    assert len(mixed.held_out.examples) == 5, "only the main source is measured"
+    assert tiny.identity(config) != tiny.identity(a_run(tmp_path))
 
 
 def test_what_is_measured_is_never_trained_on(tmp_path: Path) -> None:
     config = a_run(tmp_path, 0.5)
-    [documents] = mixed_in(config)
-    [others] = prepare(config).others.values()
+    [documents] = [source.train for source in RunDocuments.load(config).mixed.values()]
+    [others] = tiny.prepared(config).other_texts.values()
     trained = {tuple(text.split()) for text in documents.texts}
     held_out = {tuple(f"w{entry}" for entry in others.subset(np.array([i])).ids) for i in range(len(others))}
     assert held_out
@@ -81,7 +81,7 @@ def test_what_is_measured_is_never_trained_on(tmp_path: Path) -> None:
 
 def test_a_source_that_is_too_small_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.train_examples: \d+ asked for"):
-        prepare(a_run(tmp_path, 0.9))
+        tiny.prepared(a_run(tmp_path, 0.9))
 
 
 def test_shares_leave_something_to_the_source() -> None:
@@ -93,5 +93,5 @@ def test_a_model_without_a_language_head_is_refused(tmp_path: Path) -> None:
     rows = [{"text": f"w{i % 7 + 2} w{i % 5 + 9}", "label": "ab"[i % 2]} for i in range(40)]
     config = tiny.from_rows(tmp_path, "llama", "sequence-classification", rows)
     with pytest.raises(ConfigError, match="forgetting: measured by a decoder's loss on texts"):
-        prepare(config.model_copy(update={"forgetting": ForgettingConfig()}))
+        tiny.prepared(config.model_copy(update={"forgetting": ForgettingConfig()}))
     assert config.task == TaskConfig(name="sequence-classification")

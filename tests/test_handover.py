@@ -24,7 +24,7 @@ from isolora.evaluation import evaluate
 from isolora.store import Store
 from isolora.training import train, train_stack
 from isolora.training.checkpoint_export import export
-from isolora.training.progress_bar import Reporter
+from isolora.training.progress_bar import ProgressBar
 
 torch.set_num_threads(1)
 # PEFT 0.21 asks transformers 5.23 for a property that the latter is about to rename.
@@ -42,13 +42,13 @@ def cut_off(configs: Sequence[RunConfig], folder: Path, steps: int, monkeypatch:
     """A stack that is killed after some steps."""
     done: list[int] = []
 
-    def update(self: Reporter, *_: Any) -> None:
+    def update(self: ProgressBar, *_: Any) -> None:
         done.append(1)
         if len(done) == steps:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Reporter, "update", update)
+        patched.setattr(ProgressBar, "update", update)
         with pytest.raises(KeyboardInterrupt):
             train_stack(configs, Store(folder), "train", quiet=True)
 

@@ -11,7 +11,7 @@ import torch
 from isolora import registry
 from isolora.config import TrainingConfig
 from isolora.methods.base import ParameterGroup
-from isolora.runs.member import FlatGroup
+from isolora.runs.optimizer import FlatGroup
 
 METHODS = ("lora", "adalora", "bottleneck", "selective", "full", "prefix", "peft:LOHA")
 

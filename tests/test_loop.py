@@ -17,11 +17,10 @@ import torch
 from isolora import registry
 from isolora.config import DataConfig, RunConfig
 from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
-from isolora.runs.member import averaging_weight, rate_factor
+from isolora.runs.optimizer import averaging_weight, rate_factor
 from isolora.store import DIVERGED, DONE, Point, Store
 from isolora.training import train, train_stack
-from isolora.training.evaluator import spans_of
-from isolora.training.loop import Stack
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 NEVER = 1e9
@@ -48,7 +47,7 @@ def losses_of(stack: Stack, folder: Path) -> list[list[float]]:
             if member.running and member.progress.loss_count:
                 losses.append(member.progress.loss_sum / member.progress.loss_count)
 
-    stack.train(folder, NEVER, on_step)
+    tiny.train(stack, folder, NEVER, on_step)
     return seen
 
 
@@ -95,14 +94,14 @@ def test_a_diverging_member_does_not_disturb_the_others(how: str, tmp_path: Path
 
     def on_step(stack: Stack) -> None:
         if how == "nan" and stack.steps == 4:
-            stack.members[1].groups[0].weights.data[0] = torch.nan
+            stack.members[1].optimizer.groups[0].weights.data[0] = torch.nan
 
-    stack.train(tmp_path / "together", NEVER, on_step)
+    tiny.train(stack, tmp_path / "together", NEVER, on_step)
     assert [member.progress.state for member in stack.members] == [DONE, DIVERGED, DONE]
     assert all(np.isfinite(point.loss) for point in points)
     for k in (0, 2):
         own: list[Point] = []
-        tiny.stack([configs[k]], own).train(tmp_path / f"alone-{k}", NEVER)
+        tiny.train(tiny.stack([configs[k]], own), tmp_path / f"alone-{k}", NEVER)
         assert relative([p.loss for p in points if p.run == f"run-{k}"], [p.loss for p in own]) < 1e-5
 
 
@@ -135,7 +134,7 @@ def worked(folder: Path, **training: Any) -> tuple[list[Point], list[int]]:
     tokens: list[int] = []
     config = tiny.run(**{"batch_tokens": 12, "evaluate_from": NEVER, **training})
     stack = tiny.stack([config], points, train=tiny.examples(LENGTHS))
-    stack.train(folder, NEVER, lambda stack: tokens.append(stack.members[0].progress.tokens))
+    tiny.train(stack, folder, NEVER, lambda stack: tokens.append(stack.members[0].progress.tokens))
     return points, tokens
 
 
@@ -150,7 +149,7 @@ def test_counts_by_hand(tmp_path: Path) -> None:
 
 
 def test_flops_are_kept_by_group_and_phase(tmp_path: Path) -> None:
-    """The price of tiny.PRICE is the adapter's alone, a third in each phase; what a checkpoint holds goes on."""
+    """The price of tiny.LEDGER is the adapter's alone, a third in each phase; what a checkpoint holds goes on."""
     (point,), _ = worked(tmp_path / "whole", epochs=2)
     third = pytest.approx(2 * PASS["flops"] / 3, rel=1e-12)
     booked = {"forward": third, "backward_inputs": third, "backward_weights": third, "recomputation": 0, "reference": 0}
@@ -160,8 +159,8 @@ def test_flops_are_kept_by_group_and_phase(tmp_path: Path) -> None:
     first, second = (tiny.stack([config], points, train=tiny.examples(LENGTHS)) for _ in range(2))
     for _ in range(4):
         first.step()
-    first.save(tmp_path / "cut")
-    second.train(tmp_path / "cut", NEVER)
+    tiny.checkpoint(first, tmp_path / "cut")
+    tiny.train(second, tmp_path / "cut", NEVER)
     assert points[-1].flops_by_group == point.flops_by_group
 
 
@@ -203,8 +202,8 @@ def test_held_out_loss_is_that_of_the_averaged_weights(tmp_path: Path) -> None:
     held_out = tiny.examples([5, 9, 12], seed=2)
     stack = tiny.stack([config], points, held_out=held_out)
     path: list[torch.Tensor] = []
-    stack.train(tmp_path, NEVER, lambda stack: path.append(stack.members[0].groups[0].weights.detach().clone()))
-    group = stack.members[0].groups[0]
+    tiny.train(stack, tmp_path, NEVER, lambda stack: path.append(stack.members[0].optimizer.groups[0].weights.detach().clone()))
+    group = stack.members[0].optimizer.groups[0]
     torch.testing.assert_close(group.average, torch.stack(path).mean(0), rtol=1e-5, atol=1e-6)
     group.exchange()
     total = 0.0
@@ -219,9 +218,9 @@ def test_lora_plus_steps_are_longer_for_b(tmp_path: Path) -> None:
     """Adam's first step is the learning rate in every direction; A has no gradient while B is zero."""
     config = tiny.run(steps=1, warmup_steps=0, learning_rate=1e-3, method={"b_learning_rate_ratio": 16})
     stack = tiny.stack([config])
-    a, b = (group.weights.detach().clone() for group in stack.members[0].groups)
-    stack.train(tmp_path, NEVER)
-    moved_a, moved_b = (group.weights.detach() for group in stack.members[0].groups)
+    a, b = (group.weights.detach().clone() for group in stack.members[0].optimizer.groups)
+    tiny.train(stack, tmp_path, NEVER)
+    moved_a, moved_b = (group.weights.detach() for group in stack.members[0].optimizer.groups)
     assert float((moved_b - b).abs().median()) == pytest.approx(16e-3, rel=1e-3)
     assert torch.equal(moved_a, a)
 
@@ -239,7 +238,7 @@ def test_a_decayed_schedule_uses_its_last_step(budget: dict[str, float], tmp_pat
     """The rate of a step depends on the budget spent before it: whole at the first, above zero at the last."""
     stack = tiny.stack([tiny.run(batch_tokens=12, warmup_steps=0, schedule="linear", **budget)], train=tiny.examples(LENGTHS))
     rates: list[float] = []
-    stack.train(tmp_path, NEVER, lambda stack: rates.append(stack.members[0].optimizer.param_groups[0]["lr"]))
+    tiny.train(stack, tmp_path, NEVER, lambda stack: rates.append(stack.members[0].optimizer.adamw.param_groups[0]["lr"]))
     assert rates[0] == 1e-2
     assert len(rates) == 6
     assert all(earlier > later > 0 for earlier, later in pairwise(rates))
@@ -265,7 +264,7 @@ def test_averaging_window() -> None:
 def test_members_with_other_budgets_end_on_their_own(tmp_path: Path) -> None:
     points: list[Point] = []
     stack = tiny.stack([tiny.run(seed=1, steps=3), tiny.run(seed=2, steps=8), tiny.run(seed=3, epochs=1)], points)
-    stack.train(tmp_path, NEVER)
+    tiny.train(stack, tmp_path, NEVER)
     last = {point.run: point for point in points}
     assert (last["run-0"].step, last["run-1"].step) == (3, 8)
     assert last["run-2"].unique_examples == 40
@@ -274,7 +273,7 @@ def test_members_with_other_budgets_end_on_their_own(tmp_path: Path) -> None:
 
 def test_seconds_are_shared_by_tokens(tmp_path: Path) -> None:
     stack = tiny.stack([tiny.run(seed=1, steps=5, batch_tokens=16), tiny.run(seed=2, steps=5, batch_tokens=160)])
-    stack.train(tmp_path, NEVER)
+    tiny.train(stack, tmp_path, NEVER)
     small, large = (member.progress for member in stack.members)
     assert 0 < small.seconds < large.seconds
 
@@ -282,7 +281,7 @@ def test_seconds_are_shared_by_tokens(tmp_path: Path) -> None:
 def test_the_ledger_prices_the_loop(tmp_path: Path) -> None:
     points: list[Point] = []
     price = Ledger(np.eye(TERMS)[3] * np.eye(len(GROUPS))[5][:, None] * np.eye(len(PHASES))[0][:, None, None], 1, 1, 1)
-    tiny.stack([tiny.run(epochs=1)], points, train=tiny.examples(LENGTHS), price=price).train(tmp_path, NEVER)
+    tiny.train(tiny.stack([tiny.run(epochs=1)], points, train=tiny.examples(LENGTHS), ledger=price), tmp_path, NEVER)
     assert points[-1].flops == 28 - 6  # one label less than tokens in each example
 
 
@@ -317,19 +316,9 @@ def test_divergence_is_entered_with_its_reason(from_files: RunConfig, tmp_path: 
     assert not list((tmp_path / "out").glob("checkpoints/*"))
 
 
-def test_a_failing_stack_leaves_the_kept_base_as_it_was(
-    from_files: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(Stack, "step", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(from_files, tmp_path / "out", quiet=True)
-    assert train(from_files, tmp_path / "out", quiet=True)["state"] == DONE
-
-
-def interrupt(_: Stack) -> None:
-    raise KeyboardInterrupt
-
-
-def test_spans() -> None:
-    assert spans_of({3: 2, 0: 5, 1: 1}) == [(3, 0, 2), (0, 2, 7), (1, 7, 8)]
+def test_members_own_rows_one_after_the_other() -> None:
+    stack = tiny.stack(FOUR, model=wide())
+    assigned: list[Any] = []
+    stack.attached.rows = assigned.append  # type: ignore[method-assign]
+    stack.attached.rows_of({3: 2, 0: 5, 1: 1})
+    assert assigned == [[(3, 0, 2), (0, 2, 7), (1, 7, 8)]]

@@ -11,7 +11,6 @@ import tiny
 from isolora import evaluation
 from isolora.config import MixConfig, RunConfig, parse
 from isolora.errors import ConfigError
-from isolora.runs.prepared import prepare
 from isolora.training.run import train
 
 OTHERS = [{"goal": tiny.words(4, row), "answer": "w9"} for row in range(80)]
@@ -27,13 +26,13 @@ def a_run(folder: Path, task: Any = "instruction", mix: dict[str, Any] = MIX, ot
 
 
 def test_each_source_has_its_own_columns_and_template(tmp_path: Path) -> None:
-    ready = prepare(a_run(tmp_path))
+    ready = tiny.prepared(a_run(tmp_path))
     half = len(ready.train) // 2
     assert ready.train.label_counts.tolist() == [3] * half + [2] * half, "w7 w8 and the end, w9 and the end"
     assert [(name, len(on.examples)) for name, on in ready.mixed.items()] == [("goals", 5)]
     goals = ready.mixed["goals"].examples
     assert set(goals.ids[goals.starts[:-1]]) == {50}
-    assert len(ready.held_out) == 5, "the loss is the main source's"
+    assert len(ready.held_out.examples) == 5, "the loss is the main source's"
 
 
 def test_each_source_has_its_own_scores(tmp_path: Path) -> None:
@@ -56,6 +55,6 @@ def test_other_answers_are_compared_with_the_base_too(tmp_path: Path) -> None:
 
 def test_slips_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.mix: task\.templat: unknown key 'templat'; did you mean 'template'"):
-        prepare(a_run(tmp_path, mix={**MIX, "task": {"templat": "w2"}}))
+        tiny.prepared(a_run(tmp_path, mix={**MIX, "task": {"templat": "w2"}}))
     with pytest.raises(ConfigError, match=r"data\.mix: two sources have the same name \(names: b, b\)"):
         parse(RunConfig, {"data": {"mix": [{"source": "a/b", "share": 0.1}, {"source": "b", "share": 0.1}]}})

@@ -116,7 +116,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(peft_type: str, tmp_path: Path) 
     dropout = {f"{peft_type.lower()}_dropout": 0.3}
     config = tiny.run(method={"name": f"peft:{peft_type}", **FIELDS[peft_type], **dropout}, steps=8)
     whole = tiny.stack([config])
-    whole.train(tmp_path / "whole", 1e9)
+    tiny.train(whole, tmp_path / "whole", 1e9)
     resumed, _ = in_pieces(lambda points: tiny.stack([config], points), tmp_path / "pieces", (4, None), 0)
     assert all(torch.equal(one, other) for one, other in zip(weights(resumed), weights(whole), strict=True))
 

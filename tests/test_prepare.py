@@ -1,47 +1,120 @@
-"""From a run's configuration to base and examples: what is kept between runs is never out of date."""
+"""A run with a body: what it resolves to, what is shared between runs, and that nothing shared is out of date or left dirty."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 
 from isolora import models
+from isolora.config import RunConfig
 from isolora.errors import ConfigError, DataError
-from isolora.runs.prepared import prepare, run_identity
+from isolora.runs.prepared import PreparedRun
+from isolora.runs.workspace import Workspace
+from isolora.store import DONE
+from isolora.training import train
+from isolora.training.stack import Stack
 
 
-def test_a_base_is_kept_until_it_changes(tmp_path: Path) -> None:
-    config = tiny.from_files(tmp_path)
-    first, name, fingerprint = prepare(config), run_identity(config), models.fingerprint(config.model)
-    assert prepare(config.model_copy(update={"seed": 1})).base is first.base
+def base_of(config: RunConfig, workspace: Workspace) -> Any:
+    with PreparedRun.load(config, workspace) as run:
+        return run.base
+
+
+def test_a_base_is_shared_until_it_changes(tmp_path: Path) -> None:
+    config, workspace = tiny.from_files(tmp_path), Workspace()
+    name, fingerprint = tiny.identity(config), models.fingerprint(config.model)
+    first = base_of(config, workspace)
+    assert base_of(config.model_copy(update={"seed": 1}), workspace) is first
+    assert base_of(config, Workspace()) is not first, "nothing is kept outside a workspace"
     model = tiny.llama()
     model.model.embed_tokens.weight.data += 1
     model.save_pretrained(config.model)
-    weight = prepare(config).base.model.model.embed_tokens.weight
-    assert torch.equal(weight, first.base.model.model.embed_tokens.weight + 1)
+    weight = base_of(config, workspace).model.model.embed_tokens.weight
+    assert torch.equal(weight, first.model.model.embed_tokens.weight + 1)
     assert models.fingerprint(config.model) != fingerprint
-    assert run_identity(config) != name
+    assert tiny.identity(config) != name
+
+
+def test_a_base_is_lent_to_one_run_at_a_time(tmp_path: Path) -> None:
+    config, workspace = tiny.from_files(tmp_path), Workspace()
+    with PreparedRun.load(config, workspace) as one, PreparedRun.load(config, workspace) as other:
+        assert one.base is not other.base
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_a_base_that_was_left_in_the_middle_is_not_used_again(failure: type[BaseException], tmp_path: Path) -> None:
+    config, workspace = tiny.from_files(tmp_path), Workspace()
+
+    def fail() -> None:
+        with PreparedRun.load(config, workspace) as run:
+            seen.append(run.base)
+            run.attach([config])
+            raise failure
+
+    seen: list[Any] = []
+    with pytest.raises(failure):
+        fail()
+    assert not [name for name, _ in seen[0].model.named_parameters() if "lora" in name], "the adapters are gone all the same"
+    assert base_of(config, workspace) is not seen[0]
+
+
+def test_an_interrupt_while_adapters_are_attached_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the layers are wrapped when Ctrl-C comes: nobody can detach them, so nobody gets this base again."""
+    from isolora.methods import lora
+
+    config, workspace = tiny.from_files(tmp_path), Workspace()
+    with monkeypatch.context() as patched:
+        patched.setattr(lora, "Heads", interrupt)
+        with pytest.raises(KeyboardInterrupt), PreparedRun.load(config, workspace) as run:
+            run.attach([config])
+    with PreparedRun.load(config, workspace) as run:
+        assert not [name for name, _ in run.base.model.named_parameters() if "lora" in name]
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_after_an_interrupted_one_is_the_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.from_files(tmp_path, steps=3)
+    undisturbed = train(config, tmp_path / "undisturbed", quiet=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Stack, "step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "out", quiet=True)
+    ended = train(config, tmp_path / "out", quiet=True)
+    assert (ended["state"], ended["loss"]) == (DONE, undisturbed["loss"])
+
+
+def test_training_again_after_an_edit_sees_the_new_file(tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=3)
+    first = train(config, tmp_path / "first", quiet=True)
+    source = Path(config.data.source)
+    source.write_text(source.read_text().replace("w5", "w6"))
+    second = train(config, tmp_path / "second", quiet=True)
+    assert first["run"] != second["run"]
+    assert first["loss"] != second["loss"]
 
 
 def test_an_identity_is_of_settings_base_and_texts(tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path)
     data = config.data.model_copy(update={"seed": 1})
     names = [
-        run_identity(run) for run in (config, config.model_copy(update={"seed": 1}), config.model_copy(update={"data": data}))
+        tiny.identity(run) for run in (config, config.model_copy(update={"seed": 1}), config.model_copy(update={"data": data}))
     ]
     assert len(set(names)) == 3
-    patient = config.training.model_copy(update={"checkpoint_seconds": 1.0})
-    assert run_identity(config.model_copy(update={"training": patient})) == names[0]
+    often = config.training.model_copy(update={"checkpoint_seconds": 1.0})
+    assert tiny.identity(config.model_copy(update={"training": often})) == names[0]
 
 
 def test_examples_fit_the_model(tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path)
-    short = config.model_copy(update={"data": config.data.model_copy(update={"max_length": 7})})
-    assert prepare(short).train.lengths.max() == 7 < prepare(config).train.lengths.max()
+    assert tiny.prepared(config, max_length=7).train.lengths.max() == 7 < tiny.prepared(config).train.lengths.max()
     with pytest.raises(ConfigError, match=r"data\.max_length: 65 exceeds the model's 64 positions"):
-        prepare(config.model_copy(update={"data": config.data.model_copy(update={"max_length": 65})}))
+        tiny.prepared(config, max_length=65)
     with pytest.raises(DataError, match="leaves nothing to learn"):
-        prepare(config.model_copy(update={"data": config.data.model_copy(update={"max_length": 1})}))
+        tiny.prepared(config, max_length=1)

@@ -29,7 +29,6 @@ from isolora import registry
 from isolora.config import DataConfig
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError
-from isolora.runs.prepared import prepare
 from isolora.store import DONE
 from isolora.tasks.base import IGNORED, Batch
 from isolora.training import train
@@ -193,9 +192,9 @@ def test_checkpointing_changes_nothing_elsewhere(method: str, tmp_path: Path) ->
     again = tiny.llama()
     again.activation_checkpointing_enable()
     kept, recomputed = tiny.stack([config]), tiny.stack([config], model=again)
-    kept.train(tmp_path / "kept", 1e9)
-    recomputed.train(tmp_path / "again", 1e9)
-    weights = [stack.members[0].groups[0].weights.detach() for stack in (kept, recomputed)]
+    tiny.train(kept, tmp_path / "kept", 1e9)
+    tiny.train(recomputed, tmp_path / "again", 1e9)
+    weights = [stack.members[0].optimizer.groups[0].weights.detach() for stack in (kept, recomputed)]
     torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
 
 
@@ -246,7 +245,7 @@ def test_generation_sees_the_virtual_tokens_and_no_padding(method: str, kind: st
 def test_a_resumed_run_is_the_uninterrupted_one(method: str, fields: dict[str, Any], tmp_path: Path) -> None:
     config = tiny.run(method={"name": method, "virtual_tokens": TOKENS, **fields}, steps=9)
     whole = tiny.stack([config])
-    whole.train(tmp_path / "whole", 1e9)
+    tiny.train(whole, tmp_path / "whole", 1e9)
     resumed, _ = in_pieces(lambda points: tiny.stack([config], points), tmp_path / "pieces", (4, None), 0)
     assert all(torch.equal(one, other) for one, other in zip(weights(resumed), weights(whole), strict=True))
 
@@ -278,7 +277,7 @@ def test_virtual_tokens_take_positions(tmp_path: Path) -> None:
     data = DataConfig(source=str(tmp_path / "texts.txt"), eval_examples=5)
     config = tiny.run(method={"name": "prompt", "virtual_tokens": TOKENS}, steps=2, batch_tokens=200)
     config = config.model_copy(update={"model": tiny.save(tmp_path / "model", tiny.gpt2()), "data": data})
-    assert int(prepare(config).train.lengths.max()) == 64 - TOKENS
+    assert int(tiny.prepared(config).train.lengths.max()) == 64 - TOKENS
     assert train(config, tmp_path / "out", quiet=True)["state"] == DONE
     with pytest.raises(ConfigError, match="64 exceeds the model's 64 positions besides 3 virtual tokens"):
-        prepare(config.model_copy(update={"data": data.model_copy(update={"max_length": 64})}))
+        tiny.prepared(config.model_copy(update={"data": data.model_copy(update={"max_length": 64})}))

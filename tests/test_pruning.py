@@ -43,17 +43,14 @@ def test_a_trainer_stops_where_a_trial_is_pruned(tmp_path: Path) -> None:
     assert all((last[row["run"]] < 800) == (row["state"] == PRUNED) for row in rows)
 
 
-def test_a_pruned_member_leaves_the_others_alone() -> None:
+def test_a_pruned_member_leaves_the_others_alone(tmp_path: Path) -> None:
     configs = [tiny.run(seed=k, tokens=400, evaluate_from=50) for k in range(3)]
     kept: list[Point] = []
     alone = tiny.stack(configs, kept)
     cut: list[Point] = []
     pruned = tiny.stack(configs, cut)
-    pruned.hopeless = lambda point: point.run == "run-1" and point.tokens >= 100
-    for stack in (alone, pruned):
-        while any(member.running for member in stack.members):
-            stack.step()
-            stack.evaluate_due()
+    tiny.train(alone, tmp_path / "alone")
+    tiny.loop(pruned, tmp_path / "pruned", should_prune=lambda point: point.run == "run-1" and point.tokens >= 100).run()
     assert [member.progress.state for member in pruned.members] == [DONE, PRUNED, DONE]
     assert 100 <= pruned.members[1].progress.tokens < 200
     own = {name: [point.loss for point in cut if point.run == name] for name in pruned.names}

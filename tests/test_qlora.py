@@ -144,9 +144,9 @@ def test_learns_in_the_loop_together_as_alone_and_resumes_exactly(tmp_path: Path
 
     together: list[Any] = []
     whole = stack(MEMBERS, together)
-    whole.train(tmp_path / "together", 1e9)
+    tiny.train(whole, tmp_path / "together", 1e9)
     alone: list[Any] = []
-    stack(MEMBERS[:1], alone).train(tmp_path / "alone", 1e9)
+    tiny.train(stack(MEMBERS[:1], alone), tmp_path / "alone", 1e9)
     mine = [point.loss for point in together if point.run == "run-0"]
     assert mine == pytest.approx([point.loss for point in alone], rel=1e-4)
     assert mine[-1] < mine[0] - 0.2

@@ -21,7 +21,7 @@ from isolora.store import DIVERGED, DONE, PRUNED, RUNNING, Store
 from isolora.study import run_study
 from isolora.study.search import searched
 from isolora.table import read
-from isolora.training.loop import Stack
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 pytest.importorskip("optuna")

@@ -114,7 +114,7 @@ def test_in_the_loop(method: dict[str, Any], tmp_path: Path) -> None:
     model = tiny.llama()
     before = life.state(model)
     whole = tiny.stack([config], expected, model)
-    whole.train(tmp_path / "whole", 1e9)
+    tiny.train(whole, tmp_path / "whole", 1e9)
     assert expected[-1].loss < expected[0].loss - 0.05
 
     pieces, points = in_pieces(lambda points: tiny.stack([config], points), tmp_path / "pieces", (7, None), 0)

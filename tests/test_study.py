@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import studies
+import tiny
 import torch
 from studies import RANK, RATE, points
 
@@ -17,12 +18,13 @@ from isolora.adapters import load
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, DataError, MissingExtra
 from isolora.plan import Recommendation
+from isolora.runs.workspace import Workspace
 from isolora.store import DIVERGED, DONE, Point, Store
 from isolora.study import run_study, verify
 from isolora.study.run import STUDY_FILE, final_losses
 from isolora.study.verify import recommended_run
-from isolora.training.loop import Stack
-from isolora.training.run import describe
+from isolora.training.recorder import run_row
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 
@@ -105,13 +107,13 @@ def test_a_diverged_trial_is_out_of_the_race(base: dict[str, Any], tmp_path: Pat
 def test_final_losses_are_of_runs_that_ended_well(base: dict[str, Any], tmp_path: Path) -> None:
     runs = [parse(RunConfig, {**base, "seed": seed}) for seed in range(3)]
     store = Store(tmp_path)
-    store.add([describe(run, "grid") for run in runs], {})
-    names = [describe(run, "grid").run for run in runs]
+    names = [tiny.identity(run) for run in runs]
+    store.add([run_row(run, name, "grid") for run, name in zip(runs, names, strict=True)], {})
     for tokens, loss in ((100, 3.0), (200, 2.0)):
         store.write([point_of(name, tokens, loss + k) for k, name in enumerate(names)])
     store.set_state(names[:1], DONE)
     store.set_state(names[1:2], DIVERGED)
-    assert final_losses(store, runs) == {runs[0]: 2.0}
+    assert final_losses(store, runs, Workspace()) == {runs[0]: 2.0}
 
 
 def point_of(name: str, tokens: int, loss: float) -> Point:

@@ -11,7 +11,6 @@ import tiny
 
 from isolora import registry
 from isolora.errors import DataError, UserError
-from isolora.runs.prepared import prepare
 from isolora.tasks.base import IGNORED
 
 ROW = {"question": "w5 w6", "hint": None, "answer": "w7"}
@@ -36,7 +35,7 @@ def test_templates_over_any_columns() -> None:
 
 def test_trls_columns_need_no_template(tmp_path: Path) -> None:
     rows = [{"prompt": tiny.words(4, row), "completion": "w7 w8"} for row in range(40)]
-    ready = prepare(tiny.from_rows(tmp_path, "llama", "instruction", rows))
+    ready = tiny.prepared(tiny.from_rows(tmp_path, "llama", "instruction", rows))
     assert ready.train.lengths.tolist() == [7] * len(ready.train)
     assert ready.train.label_counts.tolist() == [3] * len(ready.train)
 
@@ -45,7 +44,7 @@ def test_other_columns_by_name(tmp_path: Path) -> None:
     rows = [{"goal": tiny.words(4, row), "solution": "w7"} for row in range(40)]
     config = tiny.from_rows(tmp_path, "gpt2", "instruction", rows)
     data = config.data.model_copy(update={"columns": {"prompt": "goal", "completion": "solution"}})
-    assert prepare(config.model_copy(update={"data": data})).train.label_counts.max() == 2
+    assert tiny.prepared(config.model_copy(update={"data": data})).train.label_counts.max() == 2
 
 
 def test_a_long_prompt_loses_its_beginning() -> None:

@@ -13,10 +13,11 @@ from torch.nn.functional import log_softmax
 
 from isolora import registry
 from isolora.errors import DataError
+from isolora.models import Base
 from isolora.runs.batches import collate
 from isolora.tasks.base import IGNORED, Batch, Examples
-from isolora.training import reference, run
-from isolora.training.reference import reference_scores, with_reference
+from isolora.training import run
+from isolora.training.evaluator import Evaluator
 
 torch.set_num_threads(1)
 ROWS = [
@@ -40,9 +41,13 @@ def adapted() -> Any:
     return attached
 
 
+def evaluator(attached: Any) -> Evaluator:
+    return Evaluator(tiny.run(batch_tokens=32), Base("tiny", attached.model, tiny.tokenizer(), 0, 0, 64), attached)
+
+
 def referenced(task: Any, attached: Any, rows: list[dict[str, Any]] = ROWS) -> Examples:
     examples = task.examples(tiny.documents(rows), tiny.tokenizer(eos_token="w60"), 64)
-    values = reference_scores(task, attached, examples, 32, 0)
+    values = evaluator(attached).reference_scores(task, examples)
     return Examples(examples.ids, examples.labels, examples.starts, examples.second, values, examples.documents)
 
 
@@ -154,7 +159,8 @@ def test_the_reference_is_taken_once_and_kept(tmp_path: Path, monkeypatch: pytes
     rows = [{**ROWS[number % 3], "prompt": tiny.words(4, number)} for number in range(40)]
     config = tiny.from_rows(tmp_path, "llama", "preference", rows, steps=2)
     taken: list[int] = []
-    monkeypatch.setattr(reference, "reference_scores", lambda *given: taken.append(1) or reference_scores(*given))
+    scores = Evaluator.reference_scores
+    monkeypatch.setattr(Evaluator, "reference_scores", lambda *given: taken.append(1) or scores(*given))
     run.train(config, tmp_path / "first", quiet=True)
     assert len(taken) == 2, "training and held-out examples"
     run.train(config.model_copy(update={"seed": 1}), tmp_path / "second", quiet=True)
@@ -172,9 +178,8 @@ def test_the_reference_keeps_the_order_of_the_examples() -> None:
     with attached.rows(()):
         expected = [[side[0] for side in by_hand(attached.model, row)] for row in ROWS]
     assert values == pytest.approx(np.array(expected), rel=1e-5)
-    plain = registry.load("task", "causal-lm")
-    examples = tiny.examples([5])
-    assert with_reference(examples, plain, attached, tiny.run(), None) is examples
+    examples = tiny.stack([tiny.run()]).examples
+    assert evaluator(attached).with_references(examples) is examples, "a task that uses no reference"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from isolora.errors import ConfigError, MissingExtra
 from isolora.store import DONE, PENDING, Store
 from isolora.study import run_study
 from isolora.training import trackers, train, train_stack
-from isolora.training.loop import Stack
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 PEAK = 1e-2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,9 @@ from isolora.tasks.base import Examples
 from isolora.tasks.causal_lm import next_tokens
 
 if TYPE_CHECKING:
-    from isolora.training.loop import Stack
+    from isolora.runs.prepared import RunExamples
+    from isolora.training.loop import Loop
+    from isolora.training.stack import Stack
 
 VOCABULARY = 61
 LLAMA = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -78,7 +80,7 @@ CHAT = (
 """A chat template in the tokenizer's words, that does not mark what the assistant says."""
 COEFFICIENTS = np.zeros((len(PHASES), len(GROUPS), TERMS))
 COEFFICIENTS[:3, -1, :5] = [0.0, 10.0, 1.0, 5.0, 0.0]
-PRICE = Ledger(
+LEDGER = Ledger(
     coefficients=COEFFICIENTS,
     trainable_parameters=7,
     body_parameters=11,
@@ -240,32 +242,80 @@ def stack(
     model: Any = None,
     train: Examples | None = None,
     held_out: Examples | None = None,
-    price: Ledger = PRICE,
+    ledger: Ledger = LEDGER,
 ) -> Stack:
     """A stack on a tiny LLaMA; its points are added to `points`."""
     from accelerate import Accelerator
 
     from isolora.data import Documents
     from isolora.models import Base
-    from isolora.runs.batches import Stream
     from isolora.runs.member import Member
-    from isolora.runs.prepared import Prepared
-    from isolora.training.loop import Stack
+    from isolora.runs.prepared import HeldOut, RunExamples
+    from isolora.training.stack import Stack
 
     rng = np.random.default_rng(1)
     train = train or examples(rng.integers(4, 17, 40).tolist())
-    held_out = held_out or examples([5, 9, 12], seed=2)
+    task, none = registry.load("task", "causal-lm"), Documents(pa.table({"text": []}), "{text}")
+    on = RunExamples(train, HeldOut(task, held_out or examples([5, 9, 12], seed=2), none), {}, {})
     method = registry.load("method", configs[0].method.name)
     settings = [method.settings(config.method.fields()) for config in configs]
     attached = method.attach(model or llama(), settings, [config.seed for config in configs])
-    members = [
-        Member(config, attached.groups(k), Stream(train.lengths, config.training.batch_tokens, config.seed), price)
-        for k, config in enumerate(configs)
-    ]
-    names = [f"run-{k}" for k in range(len(configs))]
-    accelerator = Accelerator(cpu=True)
-    task = registry.load("task", "causal-lm")
-    written = points if points is not None else []
+    members = [Member(config, attached.groups(k), train, ledger) for k, config in enumerate(configs)]
     base = Base("tiny", attached.model, tokenizer(), 0, 0, 64)
-    ready = Prepared(base, task, train, held_out, Documents(pa.table({"text": []}), "{text}"))
-    return Stack(ready, attached, members, names, 0, accelerator, written.extend)
+    made = Stack(base, on, attached, members, [f"run-{k}" for k in range(len(configs))], Accelerator(cpu=True))
+    made.written = [] if points is None else points  # type: ignore[attr-defined]
+    return made
+
+
+def loop(
+    stack: Stack,
+    folder: Path,
+    seconds: float = 1e9,
+    on_step: Callable[[Stack], None] = lambda stack: None,
+    should_prune: Callable[[Point], bool] = lambda point: False,
+) -> Loop:
+    """A loop whose points go to the stack's list; seconds: between checkpoints."""
+    from isolora.runs.observer import Observer
+    from isolora.training.checkpoint import Checkpointer
+    from isolora.training.evaluator import Evaluator
+    from isolora.training.loop import Loop
+    from isolora.training.run import Pruner
+
+    class Watching(Observer):
+        def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
+            stack.written.extend(points)  # type: ignore[attr-defined]
+
+        def after_step(self, stack: Stack) -> None:
+            on_step(stack)
+
+    evaluator = Evaluator(stack.members[0].config, stack.base, stack.attached)
+    return Loop(stack, evaluator, Checkpointer(folder, seconds), [Watching(), Pruner(should_prune)])
+
+
+def train(
+    stack: Stack,
+    folder: Path,
+    seconds: float = 1e9,
+    on_step: Callable[[Stack], None] = lambda stack: None,
+    drive: Any = None,
+) -> None:
+    """The stack to the ends of its budgets."""
+    loop(stack, folder, seconds, on_step).run(drive)
+
+
+def checkpoint(stack: Stack, folder: Path) -> None:
+    loop(stack, folder).checkpointer.save(stack)
+
+
+def identity(config: RunConfig) -> str:
+    from isolora.runs.workspace import Workspace
+
+    return Workspace().identity(config)
+
+
+def prepared(config: RunConfig, **data: Any) -> RunExamples:
+    """A run's examples, with other settings of its data."""
+    from isolora.runs.prepared import PreparedRun
+
+    with PreparedRun.load(config.model_copy(update={"data": config.data.model_copy(update=data)})) as run:
+        return run.examples

@@ -38,7 +38,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation of one trajectory. Losses in nats per token; memory in bytes; seconds of training, evaluation left out."""
+    """One evaluation of one trajectory. Losses in nats per token; seconds of training, evaluation left out; memory in bytes, as
+    the ledger predicts it for the run on its own."""
 
     run: str
     step: int

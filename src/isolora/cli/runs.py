@@ -25,12 +25,13 @@ def train(
 ) -> None:
     """Train one adapter; a run that was cut off goes on where it stopped."""
     from isolora.config import load_run
-    from isolora.cost.crosscheck import words as said
+    from isolora.cost.crosscheck import comparison
     from isolora.training import train as train_run
 
     result = train_run(load_run(*split_words(words)), out, must_exist=resume)
-    compared = [said(name, values) for name, values in result.get("checks", {}).items()]
-    answer(result, "\n".join([lines({key: value for key, value in result.items() if key != "checks"}), *compared]), as_json)
+    flat = {key: value for key, value in result.items() if not isinstance(value, dict)} | result.get("metrics", {})
+    compared = [comparison(name, values) for name, values in result.get("checks", {}).items()]
+    answer(result, "\n".join([lines(flat), *compared]), as_json)
 
 
 def eval_(

@@ -14,10 +14,11 @@ from isolora.config import RunConfig
 from isolora.cost import rates as speed
 from isolora.cost.estimate import typical, with_task
 from isolora.cost.flops import TWO_CLASSES, attach, rehearse, task_batch
-from isolora.cost.memory import device, one_step
+from isolora.cost.memory import one_step
 from isolora.cost.rates import Speed
 from isolora.ledger import Shape
-from isolora.runs.member import Member
+from isolora.runs.device import device
+from isolora.runs.optimizer import AveragedAdamW
 from isolora.tasks.base import Task
 
 PARTS = ((1, 1, 1), (1, 1 / 4, 1), (1, 1 / 4, 1 / 4), (1 / 4, 1 / 4, 1), (1 / 16, 1 / 8, 1))
@@ -36,9 +37,9 @@ def calibrate(config: RunConfig) -> Speed:
     """
     config = with_task(config)
     task = models.bound_task(config, TWO_CLASSES)
-    price = rehearse(config)
+    ledger = rehearse(config)
     attached = attach(config, task, random_model(config, task).to(device()))
-    member = Member(config, attached.groups(0), None, None)  # type: ignore[arg-type]
+    optimizer = AveragedAdamW(attached.groups(0), config.training)
     shapes = steps(config, task)
     batches = [task_batch(task, shape, device()) for shape in shapes]
     timed: list[list[float]] = [[] for _ in shapes]
@@ -47,8 +48,8 @@ def calibrate(config: RunConfig) -> Speed:
         if round_number > 1 and time.perf_counter() - started > SECONDS:
             break
         for batch, seconds in zip(batches, timed, strict=True):
-            seconds.append(clock(lambda batch=batch: one_step(config, task, attached, member, batch)))  # type: ignore[misc]
-    priced = [price.flops(shape, first_pass=False) for shape in shapes]
+            seconds.append(clock(lambda batch=batch: one_step(config, task, attached, optimizer, batch)))  # type: ignore[misc]
+    priced = [ledger.flops(shape, first_pass=False) for shape in shapes]
     found = speed.fit(speed.machine(), priced, [median(seconds[1:]) for seconds in timed], product_rate(config))
     speed.store(config, found)
     return found

@@ -9,12 +9,14 @@ from typing import Any
 from isolora import models
 from isolora.config import RunConfig, TaskConfig
 from isolora.cost.flops import TWO_CLASSES, rehearse
-from isolora.cost.memory import Memory, device, peak
+from isolora.cost.memory import Memory, peak
 from isolora.cost.time import HERE, Duration, Place, duration
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, Flops, Ledger, Shape
-from isolora.runs.prepared import examples_of, task_of
-from isolora.runs.progress import Plan, Progress, plan
+from isolora.runs.device import device
+from isolora.runs.documents import RunDocuments
+from isolora.runs.prepared import RunExamples
+from isolora.runs.progress import DryRun, Progress, dry_run
 from isolora.tasks.base import Task
 from isolora.tasks.causal import is_encoder
 
@@ -107,9 +109,9 @@ def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place =
     positions = models.positions(models.load_architecture(config))
     if length > positions:
         raise ConfigError(f"length: {length} exceeds the model's {positions} positions")
-    step, price = typical(models.bound_task(config), rows, length), rehearse(config)
-    progress = Progress(step=1, tokens=step.tokens, flops_table=price.flops(step).table.tolist())
-    return _cost(config, price, Plan(progress, 1, step), TWO_CLASSES, place)
+    step, ledger = typical(models.bound_task(config), rows, length), rehearse(config)
+    progress = Progress(step=1, tokens=step.tokens, flops_table=ledger.flops(step).table.tolist())
+    return _cost(config, ledger, DryRun(progress, 1, step), TWO_CLASSES, place)
 
 
 def with_task(config: RunConfig) -> RunConfig:
@@ -134,20 +136,21 @@ def typical(task: Task, rows: int, length: int) -> Shape:
 
 
 def _run_cost(config: RunConfig, place: Place) -> Cost:
-    task, positions = task_of(config), models.positions(models.load_architecture(config))
-    price = rehearse(config, task.labels)
-    train, _ = examples_of(config, task, models.load_tokenizer(config), positions)
-    return _cost(config, price, plan(config, train, price), task.labels, place)
+    documents, positions = RunDocuments.load(config), models.positions(models.load_architecture(config))
+    labels = documents.task.labels
+    examples = RunExamples.of(documents, models.load_tokenizer(config), positions)
+    ledger = rehearse(config, labels)
+    return _cost(config, ledger, dry_run(config, examples.train, ledger), labels, place)
 
 
-def _cost(config: RunConfig, price: Ledger, planned: Plan, labels: Sequence[str], place: Place) -> Cost:
+def _cost(config: RunConfig, ledger: Ledger, planned: DryRun, labels: Sequence[str], place: Place) -> Cost:
     progress = planned.progress
     return Cost(
-        trainable_parameters=price.trainable_parameters,
-        all_parameters=price.model_parameters + price.added_parameters,
+        trainable_parameters=ledger.trainable_parameters,
+        all_parameters=ledger.model_parameters + ledger.added_parameters,
         task=config.task.name,
         flops=planned.flops,
-        optimiser_flops=progress.step * price.optimiser_flops_per_step,
+        optimiser_flops=progress.step * ledger.optimiser_flops_per_step,
         memory=peak(config, planned.largest, labels, device()),
         tokens=progress.tokens,
         padding_tokens=progress.padding_tokens,

@@ -22,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from isolora import models, registry
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.ledger import GROUPS, PHASES, Ledger, Shape
 from isolora.methods.base import Attached
 from isolora.methods.heads import head_names
-from isolora.runs.attachment import attach as attach_to
+from isolora.runs.prepared import attach as attach_to
 from isolora.tasks.base import Batch, Task
 
 SHAPES = tuple(Shape(*sizes) for sizes in ((1, 8, 7), (1, 16, 15), (1, 32, 31), (1, 32, 16), (2, 16, 30)))
@@ -66,6 +66,17 @@ def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES) -> Ledger:
     table = coefficients.T.reshape(len(PHASES), len(GROUPS), -1)
     added = sum(p.numel() for p in attached.model.parameters() if storage(p) not in groups) - replaced
     return Ledger(table, attached.trainable_parameters(0), base.body_parameters, base.model_parameters, added)
+
+
+def ledger_of(config: RunConfig, labels: Sequence[str], known: dict[str, Ledger]) -> Ledger:
+    """As `rehearse`, kept in `known` for all runs that differ in nothing that decides it: data, budget, seed do not."""
+    own = {"model", "task", "method", "trust_remote_code", "new_tokens"}
+    training = TrainingConfig(tokens=1, gradient_checkpointing=config.training.gradient_checkpointing)
+    decided_by = RunConfig(**{key: getattr(config, key) for key in own}, training=training)
+    key = content_hash([decided_by.identity(), models.fingerprint(config.model), labels])
+    if key not in known:
+        known[key] = rehearse(decided_by, labels)
+    return known[key]
 
 
 def experts_by_choice(model: Any) -> None:

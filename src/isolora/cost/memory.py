@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isolora import models, registry
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost.flops import TWO_CLASSES, attach, task_batch
-from isolora.cost.storage import Rehearsed
+from isolora.cost.storage import RehearsedStorageTracker
 from isolora.errors import ConfigError
 from isolora.ledger import Shape
 from isolora.methods.base import Attached
-from isolora.runs.member import Member
-from isolora.tasks.base import Batch, Task
+from isolora.runs.batches import epoch_batches
+from isolora.runs.device import autocast
+from isolora.runs.optimizer import AveragedAdamW
+from isolora.runs.progress import micro_batches
+from isolora.tasks.base import Batch, Examples, Task
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,6 @@ class Memory:
         return sum(asdict(self).values())
 
 
-def device() -> str:
-    """Where steps run here."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def peak(
     config: RunConfig, shape: Shape, labels: Sequence[str] = TWO_CLASSES, device: str = "cpu", padded: bool | None = None
 ) -> Memory:
@@ -67,33 +65,56 @@ def peak(
         raise ConfigError(f"method: {config.method.name} looks at the base's weights; its memory cannot be told without them")
     task = models.bound_task(config, labels)
     model = models.skeleton(config, task).model
-    books = Rehearsed(device, model.config.get_text_config().vocab_size)
+    books = RehearsedStorageTracker(device, model.config.get_text_config().vocab_size)
     with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real(), books:
         _move(model, device)
         saved = _quantise(config, model)
         attached = attach(config, task, model)
-        member = Member(config, attached.groups(0), None, None)  # type: ignore[arg-type]
-        member.update(0.0)  # makes the moments
-        held = _held(member)
+        optimizer = AveragedAdamW(attached.groups(0), config.training)
+        optimizer.step(1.0)  # makes the moments
+        optimizer.finish_step(1)
+        held = optimizer.bytes_held()
         held["weights"] = books.alive - sum(held.values()) - saved
         books.begin()
         batch = task_batch(task, shape, device)
         if shape.rows > 1 if padded is None else padded:
             books.rows_differ(batch)
-        one_step(config, task, attached, member, batch)
+        one_step(config, task, attached, optimizer, batch)
     logits = books.logits_at_peak
     return Memory(**held, activations=books.peak - logits, logits=logits)
 
 
-def one_step(config: RunConfig, task: Task, attached: Attached, member: Member, batch: Batch) -> None:
+def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], device: str, known: dict[str, int]) -> int | None:
+    """Bytes of the fullest step of a run trained alone, kept in `known` for runs that differ in nothing that decides it.
+
+    None where the method or the architecture cannot be rehearsed without weights.
+    """
+    training = config.training
+    batches = epoch_batches(examples.sizes, training.batch_tokens, config.seed, 0)
+    shapes = [Shape.of(examples, rows) for batch in batches for rows in micro_batches(batch, training.accumulation)]
+    largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
+    own = {key: getattr(config, key) for key in ("model", "task", "method", "trust_remote_code", "new_tokens")}
+    options = {key: getattr(training, key) for key in ("precision", "gradient_checkpointing")}
+    decided_by = RunConfig(**own, training=TrainingConfig(tokens=1, **options))
+    key = content_hash([decided_by.identity(), models.fingerprint(config.model), labels, device, astuple(largest)])
+    if key not in known:
+        try:
+            known[key] = peak(decided_by, largest, labels, device).total
+        except Exception:  # whatever a method does to tensors without values: an estimate ends no run
+            return None
+    return known[key]
+
+
+def one_step(config: RunConfig, task: Task, attached: Attached, optimizer: AveragedAdamW, batch: Batch) -> None:
     """Forward pass, backward pass and update of one micro-batch, as in the loop."""
-    precise = config.training.precision == "float32"
     with attached.rows([(0, 0, -1)]):
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=not precise):
+        with autocast(batch.input_ids.device, config.training.precision):
             loss = task.loss(attached.model, batch)
             extra = attached.extra_loss()
         (loss.objective if extra is None else loss.objective + extra).backward()
-    member.update(0.0, lambda: attached.after_step(0, 0.0))
+    optimizer.step(1.0)
+    attached.after_step(0, 0.0)
+    optimizer.finish_step(1)
 
 
 @contextmanager
@@ -159,10 +180,3 @@ class Dequantised(torch.autograd.Function):
 def _product(weight: Tensor, x: Tensor) -> Tensor:
     dense = torch.empty_like(weight, dtype=x.dtype)
     return x.new_empty((*x.shape[:-1], dense.numel() // x.shape[-1]))
-
-
-def _held(member: Member) -> dict[str, int]:
-    """Bytes that a member holds between its steps."""
-    weights = sum(group.weights.nbytes for group in member.groups)
-    moments = sum(value.nbytes for state in member.optimizer.state.values() for value in state.values())
-    return {"adapter": weights, "gradients": weights, "optimiser": moments, "average": weights}

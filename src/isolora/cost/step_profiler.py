@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from isolora.cost.flops import FORMULAS
-from isolora.cost.storage import Lifetimes
+from isolora.cost.storage import StorageTracker
 
 if TYPE_CHECKING:
-    from isolora.training.loop import Stack
+    from isolora.training.stack import Stack
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -65,7 +65,7 @@ REAL_FORMULAS: dict[str, Any] = {
 takes for nothing or counts with what only the fused kernel does."""
 
 
-class Witness(Lifetimes):
+class StepProfiler(StorageTracker):
     """Memory by the allocator on a GPU, storage by storage on a CPU. Torch's FlopCounterMode would keep alive what gradient
     checkpointing gives up."""
 
@@ -75,10 +75,9 @@ class Witness(Lifetimes):
         self.flops = 0
         self.held = [*stack.attached.model.parameters(), *stack.attached.model.buffers()]
         for member in stack.members:
-            self.held += member.state()[0].values()
-            self.held += [group.weights.grad for group in member.groups if group.weights.grad is not None]
+            self.held += member.optimizer.held_tensors()
 
-    def __enter__(self) -> Witness:
+    def __enter__(self) -> StepProfiler:
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
             self.allocated = torch.cuda.memory_allocated()

@@ -17,7 +17,7 @@ CUDA_BLOCK_BYTES = 512
 """PyTorch's caching allocator on a GPU rounds every request up to a multiple of it."""
 
 
-class Lifetimes(TorchDispatchMode):
+class StorageTracker(TorchDispatchMode):
     """Bytes of the storages that are alive, and the most there have been since `begin`, less what was there then."""
 
     def __init__(self, device: str, vocabulary: int = 0) -> None:
@@ -57,7 +57,7 @@ class Lifetimes(TorchDispatchMode):
             self.peak, self.logits_at_peak = self.alive - self.before, self.logits
 
 
-class Rehearsed(Lifetimes):
+class RehearsedStorageTracker(StorageTracker):
     """The same for tensors without values. Questions about values ("is the mask all ones?") are answered as for a padded batch
     once `rows_differ` has been told which."""
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from isolora import adapters
 from isolora.config import ForgettingConfig
-from isolora.runs.prepared import other_texts
-from isolora.training.forgetting import text_loss
+from isolora.runs.prepared import other_texts, virtual_tokens
+from isolora.training.evaluator import Evaluator
 
 
 def forget(folder: Path | str, sources: Sequence[str] = (), examples: int | None = None) -> dict[str, Any]:
@@ -22,10 +22,11 @@ def forget(folder: Path | str, sources: Sequence[str] = (), examples: int | None
     asked = adapter.config.forgetting or ForgettingConfig()
     asked = ForgettingConfig(sources=tuple(sources) or asked.sources, examples=examples or asked.examples)
     config = adapter.config.model_copy(update={"forgetting": asked})
-    base = adapter.base
-    tokens, pad_id = config.training.batch_tokens, base.tokenizer.pad_token_id or 0
-    found = {}
-    for name, texts in other_texts(config, adapter.task, base.tokenizer, base.max_length).items():
-        before, after = (text_loss(adapter.attached, spans, texts, tokens, pad_id) for spans in ((), [(0, 0, -1)]))
-        found[name] = {"before": before, "after": after, "forgotten": after - before, "texts": len(texts)}
+    base, evaluator = adapter.base, Evaluator(config, adapter.base, adapter.attached)
+    texts = other_texts(config, adapter.task, base.tokenizer, base.max_length - virtual_tokens(config))
+    before, after = (evaluator.text_losses(texts, member) for member in (None, 0))
+    found = {
+        name: {"before": before[name], "after": after[name], "forgotten": after[name] - before[name], "texts": len(texts[name])}
+        for name in texts
+    }
     return {"forgetting": sum(source["forgotten"] for source in found.values()) / len(found), "sources": found}

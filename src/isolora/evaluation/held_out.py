@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,14 @@ from isolora import adapters
 from isolora.adapters import Adapter
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, unknown
-from isolora.methods.base import Attached, Span
 from isolora.metrics.bootstrap import interval_of
 from isolora.metrics.perplexity import perplexity
 from isolora.metrics.predictions import Predictions
-from isolora.runs.prepared import Prepared, examples_of, held_out_documents, mixed_held_out
-from isolora.tasks.base import Examples, Task
-from isolora.training.evaluator import measures, predictions, row_losses
-from isolora.training.reference import mixed_with_reference, with_reference
+from isolora.runs.documents import RunDocuments
+from isolora.runs.prepared import HeldOut, RunExamples
+from isolora.training.evaluator import Evaluator
 
 SPLITS = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class Bare:
-    """A model with its adapter in place and every row of a batch passed by it; a new head is as it was before training."""
-
-    attached: Attached
-
-    @property
-    def model(self) -> Any:
-        return self.attached.model
-
-    @property
-    def members(self) -> int:
-        return self.attached.members
-
-    def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
-        return self.attached.rows(())
 
 
 def evaluate(folder: Path | str, split: str | None = None, repeats: int = 1000, bare: bool = False) -> dict[str, Any]:
@@ -54,22 +32,22 @@ def evaluate(folder: Path | str, split: str | None = None, repeats: int = 1000, 
     """
     adapter = adapters.load(folder)
     config = _measured_on(adapter.config, split)
-    ready = _prepared(adapter, config)
-    tokens, pad_id = config.training.batch_tokens, adapter.base.tokenizer.pad_token_id or 0
-    attached: Any = Bare(adapter.attached) if bare else adapter.attached
-    losses = row_losses(ready.task, attached, ready.held_out, [0], tokens, pad_id)[0]
-    loss = float(losses.sum() / ready.task.units(ready.held_out).sum())
-    answered = predictions(ready, attached, 0, tokens, pad_id)
+    evaluator = Evaluator(config, adapter.base, adapter.attached, bare)
+    examples = _examples(adapter, config, evaluator)
+    held_out = examples.held_out
+    losses = evaluator.row_losses(held_out, [0])[0]
+    loss = float(losses.sum() / held_out.task.units(held_out.examples).sum())
+    predictions = evaluator.all_predictions(examples, 0)
     own_split = config.data.eval_split == adapter.config.data.eval_split
     return {
         "split": config.data.eval_split,
         "loss": loss,
-        "perplexity": perplexity(loss),
+        **({"perplexity": perplexity(loss)} if held_out.task.predicts_tokens else {}),
         **(_recorded(adapter, loss) if own_split and not bare else {}),
-        "metrics": measures(ready, answered, loss),
-        "intervals": _intervals(ready, losses, answered, repeats) if repeats else {},
-        "examples": len(ready.held_out),
-        "labelled_tokens": int(ready.held_out.label_counts.sum()),
+        "metrics": evaluator.measures(examples, predictions, loss),
+        "intervals": _intervals(held_out, losses, predictions, adapter.base.tokenizer, repeats) if repeats else {},
+        "examples": len(held_out.examples),
+        "labelled_tokens": int(held_out.examples.label_counts.sum()),
     }
 
 
@@ -81,13 +59,10 @@ def _measured_on(config: RunConfig, split: str | None) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"eval_split": split})})
 
 
-def _prepared(adapter: Adapter, config: RunConfig) -> Prepared:
-    base, task, tokenizer = adapter.base, adapter.task, adapter.base.tokenizer
-    train, held_out = examples_of(config, task, tokenizer, base.max_length)
-    held_out = with_reference(held_out, task, adapter.attached, config, tokenizer)
-    mixed = mixed_held_out(config, task, tokenizer, base.max_length)
-    mixed = mixed_with_reference(mixed, adapter.attached, config, tokenizer)
-    return Prepared(base, task, train, held_out, held_out_documents(config), mixed=mixed)
+def _examples(adapter: Adapter, config: RunConfig, evaluator: Evaluator) -> RunExamples:
+    """Those that the adapter's training was measured on, with the classes that it knows."""
+    documents = replace(RunDocuments.load(config), task=adapter.task)
+    return evaluator.with_references(RunExamples.of(documents, adapter.base.tokenizer, adapter.base.max_length))
 
 
 def _recorded(adapter: Adapter, loss: float) -> dict[str, Any]:
@@ -100,17 +75,18 @@ def _recorded(adapter: Adapter, loss: float) -> dict[str, Any]:
 
 
 def _intervals(
-    ready: Prepared, losses: NDArray[np.float64], answered: dict[str, Predictions], repeats: int
+    on: HeldOut, losses: NDArray[np.float64], predictions: dict[str, Predictions], tokenizer: Any, repeats: int
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals by measure. What restates the loss, such as bits per byte, is restated at the ends of the loss's own."""
-    ends = loss_interval(ready.task, ready.held_out, losses, repeats)
-    low, high = (ready.task.restated(end, ready.held_out, ready.base.tokenizer) for end in ends)
-    apart = {prefix + name: found for prefix, told in answered.items() for name, found in told.intervals(repeats).items()}
-    return {"loss": ends, **apart, **{name: (low[name], high[name]) for name in low}}
+    ends = loss_interval(on, losses, repeats)
+    low, high = (on.task.restated(end, on.examples, tokenizer) for end in ends)
+    drawn = {prefix + name: found for prefix, part in predictions.items() for name, found in part.intervals(repeats).items()}
+    return {"loss": ends, **drawn, **{name: (low[name], high[name]) for name in low}}
 
 
-def loss_interval(task: Task, examples: Examples, losses: NDArray[np.float64], repeats: int) -> tuple[float, float]:
+def loss_interval(on: HeldOut, losses: NDArray[np.float64], repeats: int) -> tuple[float, float]:
     """95 % interval of the mean of losses [examples]: documents are drawn, each with all examples that were cut from it."""
+    examples = on.examples
     found = np.arange(len(examples)) if examples.documents is None else np.unique(examples.documents, return_inverse=True)[1]
-    sums, units = (np.bincount(found, values) for values in (losses, task.units(examples)))
+    sums, units = (np.bincount(found, values) for values in (losses, on.task.units(examples)))
     return interval_of(lambda rows: float(sums[rows].sum() / units[rows].sum()), len(sums), repeats)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,17 @@ class Attached(ABC):
         No spans: the bare base everywhere. The last span ends with the batch. The backward pass belongs inside too: recomputed
         layers ask for their rows again.
         """
+
+    def all_rows(self, member: int) -> AbstractContextManager[None]:
+        """As `rows`, for batches that are one member's, however many rows its layers make of them."""
+        return self.rows([(member, 0, -1)])
+
+    def rows_of(self, counts: Mapping[int, int]) -> AbstractContextManager[None]:
+        """As `rows`, for members with so many rows each, one after the other."""
+        if self.members == 1:
+            return self.all_rows(0)
+        stops = list(accumulate(counts.values()))
+        return self.rows([(k, stop - count, stop) for (k, count), stop in zip(counts.items(), stops, strict=True)])
 
     @abstractmethod
     def save(self, member: int, folder: Path) -> None:

@@ -27,6 +27,11 @@ class Base:
     model_parameters: int
     max_length: int
 
+    @property
+    def pad_id(self) -> int:
+        """The entry that fills a batch's shorter rows; its attention mask is 0 there, so any will do where there is none."""
+        return getattr(self.tokenizer, "pad_token_id", None) or 0
+
 
 def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:
     """The run's task with its settings and its model's architecture, and the classes where they are known."""

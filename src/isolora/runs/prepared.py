@@ -1,18 +1,24 @@
-"""From a run's configuration to what the loop needs: base model, task, training and held-out examples."""
+"""A run with a body: documents, task, base, tokenizer and examples, resolved once and handed down."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from isolora import data, models, registry
-from isolora.config import DataConfig, RunConfig, TaskConfig, content_hash, parse
+from isolora import data, registry
+from isolora.config import DataConfig, RunConfig, TaskConfig
+from isolora.data import Documents
 from isolora.errors import ConfigError, DataError
+from isolora.methods.base import Attached
+from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
+from isolora.runs.documents import DocumentLoader, RunDocuments
+from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
 
 
@@ -22,177 +28,124 @@ class HeldOut:
 
     task: Task
     examples: Examples
-    documents: data.Documents
+    documents: Documents
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """documents: those that the held-out examples were made from; others: texts on which forgetting is measured, by source;
-    left_out: origins of rows that could not be used, and why; mixed: what each source that is mixed in is scored on."""
+class RunExamples:
+    """A run's documents as token sequences. mixed: what each source that is mixed in is scored on; other_texts: texts on which
+    forgetting is measured, by source."""
 
-    base: Base
-    task: Task
     train: Examples
-    held_out: Examples
-    documents: data.Documents
-    others: Mapping[str, Examples] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-    mixed: Mapping[str, HeldOut] = field(default_factory=dict)
+    held_out: HeldOut
+    mixed: Mapping[str, HeldOut]
+    other_texts: Mapping[str, Examples]
+
+    @classmethod
+    def of(cls, documents: RunDocuments, tokenizer: Any, positions: int) -> RunExamples:
+        """positions: the longest sequence that the model takes. Raises DataError where nothing is left to learn or measure."""
+        config, task = documents.config, documents.task
+        length = max_length(config, positions)
+        held_out = HeldOut(task, _examples(task, documents.held_out, tokenizer, length), documents.held_out)
+        mixed = {
+            name: HeldOut(on.task, _examples(on.task, on.held_out, tokenizer, length), on.held_out)
+            for name, on in documents.mixed.items()
+        }
+        parts = [(task, documents.train), *((source.task, source.train) for source in documents.mixed.values())]
+        train = Examples.joined([_examples(part_task, part, tokenizer, length) for part_task, part in parts])
+        if not len(train) or not len(held_out.examples):
+            raise DataError(
+                f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)"
+            )
+        texts = other_texts(config, task, tokenizer, positions - virtual_tokens(config), documents.loader)
+        return cls(train, held_out, mixed, texts)
 
 
-@lru_cache(maxsize=2)
-def load_base(config: RunConfig, labels: tuple[str, ...], fingerprint: str) -> Base:
-    """A base with its weights; the last two are kept, since a study goes through its models one after the other.
+@dataclass(frozen=True)
+class PreparedRun(AbstractContextManager["PreparedRun"]):
+    """Everything that training, evaluation and certificates need of a run.
 
-    config: as `models.weights_of` gives it; fingerprint: of the weights, so that weights changed on the disk are read again.
+    A context manager: at its end the adapters are detached, whatever has been raised, and a base that was left clean goes back to
+    the workspace. `labels`, `left_out` and the rest follow from `documents`.
     """
-    return models.load(config, models.bound_task(config, labels))
+
+    config: RunConfig
+    documents: RunDocuments
+    base: Base
+    examples: RunExamples
+    cleanup: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, config: RunConfig, workspace: Workspace | None = None) -> PreparedRun:
+        """Raises ConfigError or DataError, one line. workspace: what is shared with other runs of this process."""
+        workspace = workspace or Workspace()
+        documents = RunDocuments.load(config, workspace.documents)
+        cleanup = ExitStack()
+        base = cleanup.enter_context(workspace.bases.borrow(config, documents.task))
+        return cls(config, documents, base, RunExamples.of(documents, base.tokenizer, base.max_length), cleanup)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+        return self.cleanup.__exit__(kind, error, trace)
+
+    @property
+    def task(self) -> Task:
+        return self.documents.task
+
+    def attach(self, configs: Sequence[RunConfig]) -> Attached:
+        """The adapters of the members of a stack, one a configuration, on this run's base; gone when the context ends."""
+        known_tokens = len(self.base.tokenizer) - len(self.config.new_tokens)
+        attached = attach(configs, self.base.model, self.task.new_head, known_tokens)
+        self.cleanup.callback(attached.detach)
+        return attached
 
 
-@lru_cache(maxsize=8)  # a mix has several
-def load_documents(config: DataConfig, task: TaskConfig) -> data.Splits:
-    plain: Task = registry.load("task", task.name)
-    return data.load(config, plain.bound(plain.Settings(**task.fields())))
+def attach(configs: Sequence[RunConfig], model: Any, new_head: bool, known_tokens: int) -> Attached:
+    """The runs' method on a model, one member a run, with the rows of new tokens where there are any. What members share is the
+    first one's; known_tokens: entries of the tokenizer before the new ones."""
+    first, seeds = configs[0], [config.seed for config in configs]
+    method = registry.load("method", first.method.name)
+    attached: Attached = method.attach(model, [method.settings(config.method.fields()) for config in configs], seeds, new_head)
+    return NewTokens(attached, known_tokens, len(first.new_tokens), seeds) if first.new_tokens else attached
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Load and tokenise what a run trains on and is measured on. Raises ConfigError or DataError in one line."""
-    task = task_of(config)
-    base = load_base(models.weights_of(config), task.labels, models.fingerprint(config.model))
-    train, held_out = examples_of(config, task, base.tokenizer, base.max_length)
-    others = other_texts(config, task, base.tokenizer, base.max_length - virtual_tokens(config))
-    mixed = mixed_held_out(config, task, base.tokenizer, base.max_length)
-    return Prepared(base, task, train, held_out, held_out_documents(config), others, left_out(config), mixed)
+def virtual_tokens(config: RunConfig) -> int:
+    """Positions that every sequence loses to the run's method."""
+    method = registry.load("method", config.method.name)
+    consumed: int = method.virtual_tokens(method.settings(config.method.fields()))
+    return consumed
 
 
-def task_of(config: RunConfig) -> Task:
-    """The run's task with its settings and the classes of its training documents."""
-    splits = load_documents(config.data, config.task)
-    return models.bound_task(config, models.bound_task(config).find_labels(splits.train))
-
-
-def left_out(config: RunConfig) -> tuple[str, ...]:
-    """Origins of all rows of a run's data that could not be used, and why."""
-    parts = [load_documents(config.data, config.task).train, held_out_documents(config), *mixed_in(config)]
-    return tuple(row for part in parts for row in part.left_out)
-
-
-def held_out_documents(config: RunConfig) -> data.Documents:
-    documents: data.Documents = getattr(load_documents(config.data, config.task), config.data.eval_split)
-    return documents
-
-
-def examples_of(config: RunConfig, task: Task, tokenizer: Any, positions: int) -> tuple[Examples, Examples]:
-    """Training and held-out examples; `positions` is the longest sequence that the model takes."""
-    max_length = longest(config, positions)
-    main, held_out = (
-        _learnable(_examples(task, part, tokenizer, max_length))
-        for part in (load_documents(config.data, config.task).train, held_out_documents(config))
-    )
-    mixed = [
-        _examples(models.bound_task(alone, task.labels), part, tokenizer, max_length)
-        for alone, part in zip(mix_of(config).values(), mixed_in(config), strict=True)
-    ]
-    train = Examples.joined([main, *map(_learnable, mixed)])
-    if not len(train) or not len(held_out):
-        raise DataError(
-            f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)"
-        )
-    return train, held_out
-
-
-def longest(config: RunConfig, positions: int) -> int:
+def max_length(config: RunConfig, positions: int) -> int:
     """Tokens of the longest example. Raises ConfigError where the model has too few positions."""
-    taken = virtual_tokens(config)
-    max_length = config.data.max_length or positions - taken
-    if max_length > positions - taken:
-        besides = f" besides {taken} virtual tokens" if taken else ""
-        raise ConfigError(f"data.max_length: {max_length} exceeds the model's {positions} positions{besides}")
-    return max_length
+    virtual = virtual_tokens(config)
+    asked = config.data.max_length or positions - virtual
+    if asked > positions - virtual:
+        besides = f" besides {virtual} virtual tokens" if virtual else ""
+        raise ConfigError(f"data.max_length: {asked} exceeds the model's {positions} positions{besides}")
+    return asked
 
 
-def mix_of(config: RunConfig) -> dict[str, RunConfig]:
-    """For each source that is mixed in, the run that would learn its share of the examples alone."""
-    if not config.data.mix:
-        return {}
-    own = len(load_documents(config.data, config.task).train)
-    kept = 1 - sum(part.share for part in config.data.mix)
-    shared = config.data.model_dump(include={"seed", "on_error", "streaming", "eval_examples", "eval_split"})
-    return {
-        part.called: config.model_copy(
-            update={
-                "data": DataConfig(
-                    source=part.source,
-                    train_examples=max(1, round(own * part.share / kept)),
-                    columns=part.columns,
-                    text_field=part.text_field,
-                    **shared,
-                ),
-                "task": parse(TaskConfig, config.task.model_dump() | part.task, where="data.mix"),
-            }
-        )
-        for part in config.data.mix
-    }
-
-
-def mixed_in(config: RunConfig) -> list[data.Documents]:
-    """Training documents of the other sources, as many as their shares ask for. Raises DataError where a source has too few."""
-    if not config.data.mix:
-        return []
-    task = task_of(config)
-    return [_of_classes(load_documents(alone.data, alone.task).train, alone, task) for alone in mix_of(config).values()]
-
-
-def mixed_held_out(config: RunConfig, task: Task, tokenizer: Any, positions: int) -> dict[str, HeldOut]:
-    """What each source that is mixed in is scored on. The held-out loss stays that of the main source."""
-    found, max_length = {}, longest(config, positions)
-    for name, alone in mix_of(config).items():
-        documents, own = _of_classes(held_out_documents(alone), alone, task), models.bound_task(alone, task.labels)
-        found[name] = HeldOut(own, _learnable(_examples(own, documents, tokenizer, max_length)), documents)
-    return found
-
-
-def _of_classes(documents: data.Documents, alone: RunConfig, task: Task) -> data.Documents:
-    """Those whose labels are of the main source's classes."""
-    return data.usable(documents, models.bound_task(alone, task.labels), alone.data.on_error == "skip")
-
-
-def other_texts(config: RunConfig, task: Task, tokenizer: Any, max_length: int) -> dict[str, Examples]:
+def other_texts(
+    config: RunConfig, task: Task, tokenizer: Any, length: int, loader: DocumentLoader | None = None
+) -> dict[str, Examples]:
     """Held-out texts of the sources on which forgetting is measured. Raises ConfigError where the model has no language head."""
     if config.forgetting is None:
         return {}
     if task.auto_class(task.architecture) != "AutoModelForCausalLM":
         raise ConfigError(f"forgetting: measured by a decoder's loss on texts; the model of task {task.name} is none")
     plain: Task = registry.load("task", "causal-lm")
-    found = {}
+    loader, found = loader or DocumentLoader(), {}
     for source in config.forgetting.sources:
         texts = DataConfig(source=source, eval_examples=config.forgetting.examples)
-        documents = load_documents(texts, TaskConfig(name="causal-lm")).validation
-        found[source] = _learnable(_examples(plain, documents, tokenizer, max_length))
+        held_out = loader.load(texts, TaskConfig(name="causal-lm")).validation
+        found[source] = _examples(plain, held_out, tokenizer, length)
     return found
 
 
-def virtual_tokens(config: RunConfig) -> int:
-    """Positions that every sequence loses to the run's method."""
-    method = registry.load("method", config.method.name)
-    taken: int = method.virtual_tokens(method.settings(config.method.fields()))
-    return taken
-
-
-def _examples(task: Task, documents: data.Documents, tokenizer: Any, max_length: int) -> Examples:
+def _examples(task: Task, documents: Documents, tokenizer: Any, length: int) -> Examples:
+    """Without examples that have no label: they would divide by zero and teach nothing."""
     # what the architecture decides
     form = (task.second, *(getattr(task.architecture, name, None) for name in ("model_type", "decoder_start_token_id")))
-    decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, form, documents.fingerprint, max_length)
-    return data.cached(lambda: task.examples(documents, tokenizer, max_length), tokenizer, decided_by)
-
-
-def _learnable(examples: Examples) -> Examples:
-    """Leave out examples without a single label: they would divide by zero and teach nothing."""
-    return examples.subset(np.flatnonzero(examples.label_counts))
-
-
-def run_identity(config: RunConfig) -> str:
-    """Content hash of a run: its configuration, the base's weights and the documents."""
-    splits = load_documents(config.data, config.task)
-    parts = [part.fingerprint for part in (splits.train, splits.validation, splits.test, *mixed_in(config))]
-    return content_hash([config.identity(), models.fingerprint(config.model), parts])
+    decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, form, documents.fingerprint, length)
+    found = data.cached(lambda: task.examples(documents, tokenizer, length), tokenizer, decided_by)
+    return found.subset(np.flatnonzero(found.label_counts))

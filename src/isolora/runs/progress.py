@@ -1,4 +1,4 @@
-"""What a run consumes, step by step: tokens, padding, passes, FLOPs; the loop books it as it trains, `cost` beforehand."""
+"""What a run consumes, step by step: tokens, padding, passes, FLOPs; counted by the loop as it trains and by `dry_run` before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TrainingConfig
 from isolora.ledger import Flops, Ledger, Shape
 from isolora.runs.batches import Indices, Stream
 from isolora.tasks.base import Examples
@@ -15,7 +15,7 @@ from isolora.tasks.base import Examples
 
 @dataclass
 class Progress:
-    """What a member has consumed so far; saved with every checkpoint."""
+    """What a member has consumed so far and how it stands; saved with every checkpoint."""
 
     step: int = 0
     tokens: int = 0
@@ -36,48 +36,50 @@ class Progress:
     state: str = "RUNNING"
 
     @property
-    def booked(self) -> Flops:
+    def consumed_flops(self) -> Flops:
         """The FLOPs so far, by phase and group."""
         return Flops(np.array(self.flops_table))
 
+    @property
+    def passes(self) -> float:
+        return self.tokens / self.unique_tokens
 
-class Account:
-    """A run's budget and what is left of it. `price` is the ledger of its method on its base."""
+    @property
+    def train_loss(self) -> float:
+        """Mean training loss since the last evaluation."""
+        return self.loss_sum / max(1, self.loss_count)
 
-    def __init__(self, config: RunConfig, stream: Stream, price: Ledger) -> None:
-        self.config, self.training = config, config.training
-        self.stream, self.price = stream, price
-        self.progress = Progress(next_evaluation=self.training.evaluate_from)
-
-    def spent(self) -> float:
+    def spent(self, training: TrainingConfig, stream: Stream) -> float:
         """Share of the budget that is used up."""
-        unit, amount = self.training.budget
+        unit, amount = training.budget
         if unit == "epochs":
-            return (self.progress.epoch + self.progress.index / self.stream.batches) / amount
-        return {"tokens": self.progress.tokens, "steps": self.progress.step, "flops": self.progress.flops}[unit] / amount
+            return (self.epoch + self.index / stream.batches) / amount
+        return {"tokens": self.tokens, "steps": self.step, "flops": self.flops}[unit] / amount
 
-    def book(self, examples: Examples, indices: Indices) -> Flops:
-        """Account for one optimiser step over the examples taken from the stream; returns its FLOPs."""
-        progress = self.progress
-        parts = [rows for rows in np.array_split(indices, self.training.accumulation) if len(rows)]
-        tokens = int(examples.sizes[indices].sum())
-        flops = Flops()
-        for rows in parts:
+    def consume(self, examples: Examples, micro_batches: list[Indices], stream: Stream, ledger: Ledger) -> None:
+        """Count one optimiser step over examples taken from the stream."""
+        consumed = Flops()
+        for rows in micro_batches:
             shape = Shape.of(examples, rows)
-            progress.padding_tokens += shape.tokens - int(examples.sizes[rows].sum())
-            flops += self.price.flops(shape, first_pass=self.stream.epoch == 0)
-        progress.tokens += tokens
-        progress.flops += flops.total
-        progress.flops_table = (progress.flops_table + flops.table).tolist()
-        progress.epoch, progress.index = self.stream.epoch, self.stream.index
-        if self.stream.epoch == 0:
-            progress.unique_tokens += tokens
-            progress.unique_examples += len(indices)
-        return flops
+            self.padding_tokens += shape.tokens - int(examples.sizes[rows].sum())
+            consumed += ledger.flops(shape, first_pass=stream.epoch == 0)
+        tokens = sum(int(examples.sizes[rows].sum()) for rows in micro_batches)
+        self.tokens += tokens
+        self.flops += consumed.total
+        self.flops_table = (self.flops_table + consumed.table).tolist()
+        self.epoch, self.index = stream.epoch, stream.index
+        if stream.epoch == 0:
+            self.unique_tokens += tokens
+            self.unique_examples += sum(map(len, micro_batches))
+
+
+def micro_batches(indices: Indices, accumulation: int) -> list[Indices]:
+    """A step's examples in at most `accumulation` parts, none of them empty."""
+    return [rows for rows in np.array_split(indices, accumulation) if len(rows)]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """A whole run on paper. progress: what it will have consumed; largest: its micro-batch of most tokens."""
 
     progress: Progress
@@ -86,16 +88,17 @@ class Plan:
 
     @property
     def flops(self) -> Flops:
-        return self.progress.booked
+        return self.progress.consumed_flops
 
 
-def plan(config: RunConfig, examples: Examples, price: Ledger) -> Plan:
+def dry_run(config: RunConfig, examples: Examples, ledger: Ledger) -> DryRun:
     """Draw the very batches that the run will draw."""
-    account = Account(config, Stream(examples.sizes, config.training.batch_tokens, config.seed), price)
+    training = config.training
+    progress, stream = Progress(), Stream(examples.sizes, training.batch_tokens, config.seed)
     shapes: list[Shape] = []
-    while account.spent() < 1:
-        indices = account.stream.next()
-        account.book(examples, indices)
-        account.progress.step += 1
-        shapes += [Shape.of(examples, rows) for rows in np.array_split(indices, config.training.accumulation) if len(rows)]
-    return Plan(account.progress, len(shapes), max(shapes, key=lambda shape: shape.tokens))
+    while progress.spent(training, stream) < 1:
+        parts = micro_batches(stream.next(), training.accumulation)
+        progress.consume(examples, parts, stream, ledger)
+        progress.step += 1
+        shapes += [Shape.of(examples, rows) for rows in parts]
+    return DryRun(progress, len(shapes), max(shapes, key=lambda shape: shape.tokens))

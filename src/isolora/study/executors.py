@@ -14,32 +14,35 @@ from pathlib import Path
 import torch
 
 from isolora.errors import MissingExtra
-from isolora.store import Point, Store
+from isolora.runs.workspace import Workspace
+from isolora.store import Store
 from isolora.study.design import Stack
-from isolora.training.run import train_stack
+from isolora.training.run import ShouldPrune, never_prune, train_stack
 
 EXECUTORS = ("local", "ray")
 
-Judge = Callable[[Point], bool]
-"""Whether a run is hopeless after an evaluation."""
+PrunerOf = Callable[[Stack], ShouldPrune]
+"""What decides for a stack which of its runs end early."""
 
 
-def patient(job: Stack) -> Judge:
-    """Never gives a run up."""
-    return lambda point: False
+def no_pruner(job: Stack) -> ShouldPrune:
+    return never_prune
 
 
-Train = Callable[[Sequence[Stack], str, Callable[[Stack], Judge]], None]
-"""Trains stacks at a stage, each under a judge of its own; each is resumed or skipped according to the store."""
+Train = Callable[[Sequence[Stack], str, PrunerOf], None]
+"""Trains stacks at a stage, each with a pruner of its own; each is resumed or skipped according to the store."""
+
+_workspace = Workspace()
+"""A worker process's own: it lives as long as the study that started it."""
 
 
 @contextmanager
-def trainer(folder: Path, executor: str, workers: int, quiet: bool) -> Iterator[Train]:
-    """What trains stacks into the store in `folder`; worker processes are kept until the end."""
+def trainer(folder: Path, executor: str, workers: int, quiet: bool, workspace: Workspace) -> Iterator[Train]:
+    """What trains stacks into the store in `folder`; worker processes are kept until the end. workspace: this process's."""
     if executor == "ray":
         yield partial(_on_ray, folder)
     elif workers == 1:
-        yield partial(_in_turn, folder, quiet)
+        yield partial(_in_turn, workspace, folder, quiet)
     else:
         threads = max(1, (os.cpu_count() or 1) // workers)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
@@ -51,9 +54,9 @@ def _begin(threads: int) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it tells of a kernel that it does without
 
 
-def _in_turn(folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, judge_of: Callable[[Stack], Judge]) -> None:
+def _in_turn(workspace: Workspace, folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf) -> None:
     for job in jobs:
-        _train(job, folder, stage, quiet, judge_of)
+        _train(job, folder, stage, quiet, pruner_of, workspace)
 
 
 def _in_processes(
@@ -62,21 +65,21 @@ def _in_processes(
     quiet: bool,
     jobs: Sequence[Stack],
     stage: str,
-    judge_of: Callable[[Stack], Judge],
+    pruner_of: PrunerOf,
 ) -> None:
-    for finished in [pool.submit(_train, job, folder, stage, quiet, judge_of) for job in jobs]:
+    for finished in [pool.submit(_train, job, folder, stage, quiet, pruner_of) for job in jobs]:
         finished.result()
 
 
-def _on_ray(folder: Path, jobs: Sequence[Stack], stage: str, judge_of: Callable[[Stack], Judge]) -> None:
+def _on_ray(folder: Path, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf) -> None:
     try:
         import ray
     except ImportError:
         raise MissingExtra("ray", "ray") from None
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     remote = ray.remote(_train)
-    ray.get([remote.remote(job, folder, stage, True, judge_of) for job in jobs])
+    ray.get([remote.remote(job, folder, stage, True, pruner_of) for job in jobs])
 
 
-def _train(job: Stack, folder: Path, stage: str, quiet: bool, judge_of: Callable[[Stack], Judge]) -> None:
-    train_stack(job, Store(folder), stage, quiet, judge_of(job))
+def _train(job: Stack, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None) -> None:
+    train_stack(job, Store(folder), stage, quiet, pruner_of(job), workspace or _workspace)

@@ -1,6 +1,6 @@
 """Pruning by Optuna at the points of a trajectory: whether a trial's loss so far is worth the rest of its budget.
 
-A judge compares its stack with the trials of earlier rounds and with itself, never with stacks that are trained at the same
+A pruner compares its stack with the trials of earlier rounds and with itself, never with stacks that are trained at the same
 time: which of those is ahead is a matter of luck, and a search has to come out the same every time.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from isolora.config import RunConfig, SearchConfig, TrainingConfig
 from isolora.errors import ConfigError
-from isolora.runs.prepared import run_identity
+from isolora.runs.documents import RunDocuments
 from isolora.store import DONE, Point, Store, Trial
 from isolora.study.design import Stack
 from isolora.study.suggestions import filled, optuna
@@ -26,8 +26,8 @@ OF_POINTS = ("loss", "train_loss", "forgetting")
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Appoints a judge for each stack of a round. told: trials of earlier rounds; asked: this one's; evaluations: of a whole
+class RoundPruner:
+    """Gives each stack of a round its pruner. told: trials of earlier rounds; asked: this one's; evaluations: of a whole
     trajectory, None where the budget does not tell."""
 
     folder: Path
@@ -36,17 +36,18 @@ class Bench:
     told: tuple[Trial, ...]
     asked: tuple[Trial, ...]
 
-    def __call__(self, job: Stack) -> Judge:
-        return Judge(self, job)
+    def __call__(self, job: Stack) -> StackPruner:
+        return StackPruner(self, job)
 
 
-class Judge:
-    """Says which runs of a stack are hopeless, from their points one by one. What a stack did before it was cut off is replayed
-    from the store in the order in which it happened, so that the verdicts after a resume are those that would have been."""
+class StackPruner:
+    """Says which runs of a stack end early, from their points one by one. What a stack did before it was cut off is replayed from
+    the store in the order in which it happened, so that a resumed search decides as an undisturbed one."""
 
-    def __init__(self, bench: Bench, job: Stack) -> None:
-        self.bench, self.store = bench, Store(bench.folder)
-        self.configs = {run_identity(config): config for config in job}
+    def __init__(self, of_round: RoundPruner, job: Stack) -> None:
+        self.round, self.store = of_round, Store(of_round.folder)
+        documents = RunDocuments.load(job[0])
+        self.configs = {documents.identity(config): config for config in job}
         self.order = list(self.configs)
         self.values: dict[str, dict[int, float]] = {run: {} for run in self.order}
         self.replayed = False
@@ -54,16 +55,16 @@ class Judge:
     @cached_property
     def trials(self) -> dict[str, Any]:
         """Optuna's trial of each run: of those suggested twice, the first."""
-        study = filled(self.bench.search, self.bench.told, pruner=_pruner(self.bench.search, self.bench.evaluations))
-        asked = [(trial.run, study.ask()) for trial in self.bench.asked]
+        study = filled(self.round.search, self.round.told, pruner=_pruner(self.round.search, self.round.evaluations))
+        asked = [(trial.run, study.ask()) for trial in self.round.asked]
         return dict(reversed(asked))
 
     def __call__(self, point: Point) -> bool:
         self.replay(point)
-        return self._hear(asdict(point))
+        return self._report(asdict(point))
 
     def replay(self, until: Point | None = None) -> None:
-        """Hear what the store knows of the stack before a point, or all of it; members take their steps together, so steps are
+        """Report what the store knows of the stack before a point, or all of it; members take their steps together, so steps are
         its clock."""
         if self.replayed:
             return
@@ -72,10 +73,10 @@ class Judge:
         end = (math.inf, 0) if until is None else (until.step, self.order.index(until.run))
         for step, place, point in sorted(points, key=lambda row: row[:2]):
             if (step, place) < end:
-                self._hear(point)
+                self._report(point)
 
-    def _hear(self, point: Mapping[str, Any]) -> bool:
-        run, search = str(point["run"]), self.bench.search
+    def _report(self, point: Mapping[str, Any]) -> bool:
+        run, search = str(point["run"]), self.round.search
         if search.pruner == "none" and search.metric not in measures(point):
             return False  # a task that is scored at the end of its budget
         value = measured(point, search.metric)
@@ -90,7 +91,7 @@ class Judge:
         values, trial = self.values[run], self.trials[run]
         noted = trial.study.trials[trial.number].system_attrs
         if state == DONE and not values:
-            measured(self.store.points(run)[-1], self.bench.search.metric)
+            measured(self.store.points(run)[-1], self.round.search.metric)
         value = values[max(values)] if values else None
         return {"state": state, "value": value, "curve": json.dumps(values), "rungs": json.dumps(noted)}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from isolora.config import RunConfig, StudyConfig
 from isolora.errors import ConfigError, unknown
-from isolora.runs.prepared import run_identity
+from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
-from isolora.study.executors import EXECUTORS, Train, patient, trainer
+from isolora.study.executors import EXECUTORS, Train, no_pruner, trainer
 from isolora.study.search import check, search
 
 STUDY_FILE = "study.json"
@@ -24,27 +24,27 @@ def run_study(study: StudyConfig, folder: Path | str, executor: str = "local", w
         raise ConfigError(unknown("executor", executor, EXECUTORS))
     (check if study.search else design.grid_runs)(study)  # a wrong field shows before anything is written
     folder = Path(folder)
-    store = Store(folder)
-    with trainer(folder, executor, workers, quiet) as train:
+    store, workspace = Store(folder), Workspace()
+    with trainer(folder, executor, workers, quiet, workspace) as train:
         if study.search:
             describe(study, folder)
-            search(study, store, train, workers)
+            search(study, store, train, workspace, workers)
         else:
-            _grid(study, store, train)
+            _grid(study, store, train, workspace)
     return store
 
 
-def _grid(study: StudyConfig, store: Store, train: Train) -> None:
+def _grid(study: StudyConfig, store: Store, train: Train, workspace: Workspace) -> None:
     runs = design.grid_runs(study)
     remarks: list[str] = []
     if study.tune:
         trials = design.trial_runs(study)
-        train(design.stacks(trials, study.stack), "tune", patient)
-        runs, remarks = design.tuned_runs(study, final_losses(store, trials))
+        train(design.stacks(trials, study.stack), "tune", no_pruner)
+        runs, remarks = design.tuned_runs(study, final_losses(store, trials, workspace))
         for remark in remarks:
             print(remark, file=sys.stderr)
     describe(study, store.folder, remarks)
-    train(design.stacks(runs, study.stack), "grid", patient)
+    train(design.stacks(runs, study.stack), "grid", no_pruner)
 
 
 def describe(study: StudyConfig, folder: Path, remarks: Sequence[str] = ()) -> None:
@@ -53,8 +53,8 @@ def describe(study: StudyConfig, folder: Path, remarks: Sequence[str] = ()) -> N
     (folder / STUDY_FILE).write_text(text + "\n")
 
 
-def final_losses(store: Store, runs: Sequence[RunConfig]) -> dict[RunConfig, float]:
+def final_losses(store: Store, runs: Sequence[RunConfig], workspace: Workspace) -> dict[RunConfig, float]:
     """Held-out loss at the end of each run that ended well."""
     last = {point["run"]: point["loss"] for point in store.points() if point["state"] == "DONE"}
-    named = {run: run_identity(run) for run in runs}
+    named = {run: workspace.identity(run) for run in runs}
     return {run: last[name] for run, name in named.items() if name in last}

@@ -14,13 +14,13 @@ from typing import Any
 from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
-from isolora.runs.prepared import run_identity
+from isolora.runs.workspace import Workspace
 from isolora.store import DONE, PRUNED, RUNNING, Store, Trial
 from isolora.study import design
-from isolora.study.executors import Train, patient
-from isolora.study.pruning import OF_POINTS, Bench, evaluations, measured
+from isolora.study.executors import Train, no_pruner
+from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, measured
 from isolora.study.suggestions import optuna, suggest
-from isolora.training.run import outcome
+from isolora.training.recorder import outcome
 
 SEARCH, FINAL = "search", "final"
 
@@ -98,22 +98,22 @@ def identity(study: StudyConfig) -> str:
     return content_hash({"base": study.base, "search": _search(study).model_dump(exclude={"trials"})})
 
 
-def search(study: StudyConfig, store: Store, train: Train, workers: int = 1) -> Searched:
+def search(study: StudyConfig, store: Store, train: Train, workspace: Workspace, workers: int = 1) -> Searched:
     """Run what is missing of the search and its final training. Raises ConfigError when no trial ended well."""
     corners, key = check(study), identity(study)
     together = len(design.stacks(corners, len(corners))) == 1
     width = workers * (study.stack if together else 1)
-    while asked := _next_round(study, store, key, width):
+    while asked := _next_round(study, store, key, width, workspace):
         told = tuple(trial for trial in store.trials(key) if trial.state != RUNNING)
-        bench = Bench(store.folder, _search(study), evaluations(corners), told, tuple(asked))
-        jobs = _jobs(study, bench)
-        train(jobs, SEARCH, bench)
-        store.keep_trials(_ended(store, bench, jobs))
-    train([(final_run(study, store.trials(key)),)], FINAL, patient)
-    return searched(study, store)
+        pruner = RoundPruner(store.folder, _search(study), evaluations(corners), told, tuple(asked))
+        jobs = _jobs(study, pruner)
+        train(jobs, SEARCH, pruner)
+        store.keep_trials(_ended(store, pruner, jobs))
+    train([(final_run(study, store.trials(key)),)], FINAL, no_pruner)
+    return searched(study, store, workspace)
 
 
-def _next_round(study: StudyConfig, store: Store, key: str, width: int) -> list[Trial]:
+def _next_round(study: StudyConfig, store: Store, key: str, width: int, workspace: Workspace) -> list[Trial]:
     """The round to train: the one that was cut off, else a new one; empty when all trials have been."""
     trials = store.trials(key)
     cut_off = [trial for trial in trials if trial.state == RUNNING]
@@ -123,29 +123,29 @@ def _next_round(study: StudyConfig, store: Store, key: str, width: int) -> list[
     number = 1 + max((trial.round for trial in trials), default=-1)
     suggested = suggest(_search(study), trials, count)
     asked = [
-        Trial(key, len(trials) + place, number, run_identity(design.run_of(study.base, values)), json.dumps(values))
+        Trial(key, len(trials) + place, number, workspace.identity(design.run_of(study.base, values)), json.dumps(values))
         for place, values in enumerate(suggested)
     ]
     store.keep_trials(asked)
     return asked
 
 
-def _jobs(study: StudyConfig, bench: Bench) -> list[design.Stack]:
+def _jobs(study: StudyConfig, pruner: RoundPruner) -> list[design.Stack]:
     """The round's runs that no earlier round has had, once each."""
-    known_runs = {trial.run for trial in bench.told}
-    fresh = {trial.run: json.loads(trial.parameters) for trial in bench.asked if trial.run not in known_runs}
+    known_runs = {trial.run for trial in pruner.told}
+    fresh = {trial.run: json.loads(trial.parameters) for trial in pruner.asked if trial.run not in known_runs}
     return design.stacks([design.run_of(study.base, values) for values in fresh.values()], study.stack)
 
 
-def _ended(store: Store, bench: Bench, jobs: Sequence[design.Stack]) -> list[Trial]:
+def _ended(store: Store, pruner: RoundPruner, jobs: Sequence[design.Stack]) -> list[Trial]:
     """The round's trials with how they ended; one suggested before ends as it did then, and does not compete a second time."""
     states = store.states()
-    endings = {trial.run: _ending(trial) for trial in bench.told}
-    for judge in map(bench, jobs):
-        judge.replay()
-        endings |= {run: judge.ending(run, states[run]) for run in judge.order}
+    endings = {trial.run: _ending(trial) for trial in pruner.told}
+    for of_stack in map(pruner, jobs):
+        of_stack.replay()
+        endings |= {run: of_stack.ending(run, states[run]) for run in of_stack.order}
     rows = []
-    for trial in bench.asked:
+    for trial in pruner.asked:
         rows.append(replace(trial, **endings[trial.run]))
         endings[trial.run] = _ending(rows[-1])
     return rows
@@ -169,10 +169,10 @@ def final_run(study: StudyConfig, trials: Sequence[Trial]) -> RunConfig:
     return design.run_of(study.base, {**json.loads(best_trial(study, trials).parameters), **study.final})
 
 
-def searched(study: StudyConfig, store: Store) -> Searched:
+def searched(study: StudyConfig, store: Store, workspace: Workspace | None = None) -> Searched:
     """What the store knows of a search that has ended."""
     trials = store.trials(identity(study))
-    best, final = best_trial(study, trials), run_identity(final_run(study, trials))
+    best, final = best_trial(study, trials), (workspace or Workspace()).identity(final_run(study, trials))
     rows = {row["run"]: row for row in store.runs()}
     last = {point["run"]: point for point in store.points()}
     own = dict.fromkeys(trial.run for trial in trials if trial.run in last)

@@ -12,11 +12,12 @@ from isolora.adapters import record
 from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
 from isolora.plan import Recommendation
-from isolora.runs.prepared import load_documents
+from isolora.runs.documents import DocumentLoader
 from isolora.store import Store
 from isolora.study.design import run_of
 from isolora.study.run import STUDY_FILE
-from isolora.training.run import adapter_folder, outcome, train_stack
+from isolora.training.recorder import adapter_folder, outcome
+from isolora.training.run import train_stack
 
 VERIFY = "verify"
 
@@ -74,7 +75,7 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
         return data
     if data.streaming:  # how many there are is not known
         return data.model_copy(update={"train_examples": wanted})
-    available = len(load_documents(data.model_copy(update={"train_examples": None}), run.task).train)
+    available = len(DocumentLoader().load(data.model_copy(update={"train_examples": None}), run.task).train)
     if recommendation.epochs == 1 and data.drawn_examples(available) >= wanted:
         return data
     return data.model_copy(update={"train_examples": min(wanted, available)})

@@ -164,6 +164,8 @@ class Task(ABC):
     """How many labels every example has, where that is fixed."""
     uses_reference: ClassVar[bool] = False
     """Whether every example's `values` are scores under the bare base, taken once before training (see `reference`)."""
+    predicts_tokens: ClassVar[bool] = False
+    """Whether its loss is a language model's, so that it has a perplexity."""
     mean_over: ClassVar[str] = "labels"
     """What a loss is the mean over: "labels" or "examples"."""
 

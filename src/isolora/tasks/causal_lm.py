@@ -39,6 +39,7 @@ class CausalLMSettings(BaseModel):
 
 class CausalLM(Task):
     name: ClassVar[str] = "causal-lm"
+    predicts_tokens: ClassVar[bool] = True
     Settings: ClassVar[type[BaseModel]] = CausalLMSettings
 
     def auto_class(self, architecture: Any) -> str:

@@ -28,6 +28,7 @@ class Conversation(Task):
     """What is learnt is every turn of the assistant in `messages`, or a `completion` alone, behind its `prompt`."""
 
     name: ClassVar[str] = "conversation"
+    predicts_tokens: ClassVar[bool] = True
     Settings: ClassVar[type[BaseModel]] = ConversationSettings
     columns: ClassVar[Mapping[str, bool]] = {"messages": False, "system": False, "prompt": False, "completion": False}
 

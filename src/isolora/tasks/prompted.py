@@ -30,6 +30,7 @@ class PromptedSettings(BaseModel):
 class Prompted(Task):
     """Prompts and their completions; scored by what is generated."""
 
+    predicts_tokens: ClassVar[bool] = True
     Settings: ClassVar[type[BaseModel]] = PromptedSettings
 
     @property

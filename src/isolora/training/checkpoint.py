@@ -6,15 +6,41 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from isolora.training.stack import Stack
+
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 ASIDE = ".writing-"
+
+
+class Checkpointer:
+    """The checkpoints of one stack. seconds: between two of them where no evaluation asks for one."""
+
+    def __init__(self, folder: Path, seconds: float, keep_all: bool = False) -> None:
+        self.folder, self.seconds, self.keep_all = folder, seconds, keep_all
+        self.saved = time.perf_counter()
+
+    def is_due(self) -> bool:
+        return time.perf_counter() - self.saved > self.seconds
+
+    def save(self, stack: Stack) -> None:
+        save(self.folder, stack.steps, *stack.state(), self.keep_all)
+        self.saved = time.perf_counter()
+
+    def resume(self, stack: Stack) -> None:
+        """Set the stack back to its newest valid checkpoint, where there is one of the same members."""
+        found = newest(self.folder)
+        if found is not None and found[1]["names"] == stack.names:
+            stack.restore(*found)
+        self.saved = time.perf_counter()
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep_all: bool = False) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from isolora.adapters.export import Export, export_adapter
 from isolora.config import RunConfig
 from isolora.errors import DataError
+from isolora.runs.workspace import Workspace
 from isolora.store import FILE, Store
-from isolora.training import checkpoint
-from isolora.training.run import CHECKPOINTS, build, keep
+from isolora.training.checkpoint import Checkpointer, newest
+from isolora.training.loop import Loop
+from isolora.training.recorder import save_adapter
+from isolora.training.run import CHECKPOINTS, loaded_stack
 
 
 def export(folder: Path | str, to: str, out: Path | str, checkpoint: int | None = None, run: str | None = None) -> Export:
@@ -32,20 +35,16 @@ def rebuild(folder: Path, step: int, out: Path, run: str | None = None) -> Path:
     configs = {row["run"]: RunConfig.model_validate_json(row["config"]) for row in Store(folder).runs()}
     with tempfile.TemporaryDirectory() as alone:  # a stack resumes from the newest checkpoint that it finds
         shutil.copytree(place, Path(alone) / place.name)
-        found = checkpoint.newest(Path(alone))
+        found = newest(Path(alone))
         if found is None:
             raise DataError(f"--checkpoint: {place} is broken (its hashes do not hold)")
         names = found[1]["names"]
         member = _member(names, run)
-        stack = build([configs[name] for name in names], names, Store(folder))
-        try:
-            stack.resume(Path(alone))
-            losses = stack.evaluate([member])
-            stack.members[member].progress.last_loss = losses[member]
-            stack.score([member], losses)
-            keep(stack, member, out, configs[names[member]])
-        finally:
-            stack.attached.detach()
+        with loaded_stack([configs[name] for name in names], names, Workspace()) as (stack, evaluator, left_out):
+            loop = Loop(stack, evaluator, Checkpointer(Path(alone), seconds=0))
+            loop.checkpointer.resume(stack)
+            stack.members[member].progress.last_loss = loop.evaluate([member])[member]
+            save_adapter(stack, member, out, len(left_out))
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import copy_context
 from importlib import import_module
@@ -15,9 +15,11 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from isolora.config import RunConfig
 from isolora.errors import MissingExtra
-from isolora.runs.member import Member, rate_factor
+from isolora.runs.member import Member
+from isolora.runs.observer import Observer
+from isolora.runs.optimizer import rate_factor
 from isolora.store import Point
-from isolora.training.loop import Stack
+from isolora.training.stack import Stack
 
 FOLDER = "trackers"
 SERIES = ("loss", "train_loss", "flops", "seconds", "passes")
@@ -33,23 +35,26 @@ def check(configs: Iterable[RunConfig]) -> None:
 
 
 @contextmanager
-def tracked(stack: Stack, out: Path) -> Iterator[None]:
-    """While open, what the stack writes also goes to its members' trackers. out: the folder of the store."""
+def tracked(stack: Stack, out: Path) -> Iterator[Tracking]:
+    """The trackers that the members of a stack ask for, as an observer; closed at the end. out: the folder of the store."""
     kinds = sorted({kind for member in stack.members for kind in member.training.trackers})
     trackers = [Tracker(kind, stack, out.resolve()) for kind in kinds]
-    write = stack.write
-
-    def pass_on(points: list[Point]) -> None:
-        write(points)
-        for tracker in trackers:
-            tracker.log(points)
-
-    stack.write = pass_on
     try:
-        yield
+        yield Tracking(trackers)
     finally:
         for tracker in trackers:
             tracker.finish()
+
+
+class Tracking(Observer):
+    """Passes points on to trackers."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
+        for tracker in self.trackers:
+            tracker.log(points)
 
 
 class Tracker:

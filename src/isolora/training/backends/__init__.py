@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from isolora.errors import MissingExtra
-from isolora.training.loop import own_steps
+from isolora.training.loop import Drive, drive_natively
 
 
-def driver(trainer: str) -> Any:
-    """What `Stack.train` is given as `drive`, by its name in `training.trainer`. Raises MissingExtra where TRL is missing."""
+def driver(trainer: str) -> Drive:
+    """What `Loop.run` is given as `drive`, by its name in `training.trainer`. Raises MissingExtra where TRL is missing."""
     if trainer == "native":
-        return own_steps
+        return drive_natively
     try:
-        return importlib.import_module(f"isolora.training.backends.{trainer}").drive
+        drive: Drive = importlib.import_module(f"isolora.training.backends.{trainer}").drive
     except ModuleNotFoundError as failure:
         if failure.name != "trl":
             raise
         raise MissingExtra("trl", "trl") from None
+    return drive

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,16 +10,16 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from isolora.errors import ConfigError
 from isolora.tasks.base import IGNORED, Examples
-from isolora.training.backends.trainer_base import arguments, steer
+from isolora.training.backends.trainer_base import arguments, run_trainer
 from isolora.training.backends.trl_base import RowTrainer
-from isolora.training.loop import Stack
+from isolora.training.loop import Loop
 
 
 class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
     collator = DataCollatorForPreference
 
     def row(self, number: int) -> dict[str, Any]:
-        examples = self.stack.train_examples
+        examples = self.stack.examples.train
         assert examples.second is not None
         assert examples.values is not None
         prompt, chosen = parts(examples, number)
@@ -51,14 +48,13 @@ def parts(examples: Examples, number: int) -> tuple[list[int], list[int]]:
     return ids[:start], ids[start:]
 
 
-def drive(
-    stack: Stack, folder: Path, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
-) -> None:
+def drive(loop: Loop) -> None:
+    stack = loop.stack
     task = stack.task
     if task.second != "rejected":
         raise ConfigError(f"training.trainer: dpo learns from chosen and rejected answers, and {task.name} has none; use hf")
     settings = DPOConfig(
-        **arguments(stack, folder),
+        **arguments(loop),
         beta=task.settings.beta,
         loss_type=[task.settings.loss_type],
         max_length=None,
@@ -66,4 +62,4 @@ def drive(
         disable_dropout=False,  # TRL's way takes it from the kept base for good
         precompute_ref_log_probs=True,
     )
-    steer(PreferenceTrainer, settings, stack, watching, after)
+    run_trainer(PreferenceTrainer, settings, loop)

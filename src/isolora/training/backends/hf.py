@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +9,14 @@ from torch import Tensor
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainingArguments
 
 from isolora.runs.batches import Indices, collate
-from isolora.training.backends.trainer_base import Steered, arguments, steer
-from isolora.training.loop import Stack
+from isolora.training.backends.trainer_base import StackTrainer, arguments, run_trainer
+from isolora.training.loop import Loop
 
 
-class TaskTrainer(Steered):
+class TaskTrainer(StackTrainer):
     def inputs(self, rows: Indices) -> dict[str, Any]:
-        weights = np.full(len(rows), 1 / self.bookkeeper.units)
-        return {"batch": collate(self.stack.train_examples, rows, weights, self.stack.pad_id)}
+        weights = np.full(len(rows), 1 / self.callback.units)
+        return {"batch": collate(self.stack.examples.train, rows, weights, self.stack.base.pad_id)}
 
     def losses(self, model: Any, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
         loss = self.stack.task.loss(self.stack.attached.model, inputs["batch"].to(self.args.device))
@@ -30,9 +27,8 @@ class Seq2SeqTaskTrainer(TaskTrainer, Seq2SeqTrainer):  # type: ignore[misc]
     """For models with an encoder and a decoder."""
 
 
-def drive(
-    stack: Stack, folder: Path, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
-) -> None:
+def drive(loop: Loop) -> None:
+    stack = loop.stack
     two_parts = stack.task.second == "source"
     kind, settings = (Seq2SeqTaskTrainer, Seq2SeqTrainingArguments) if two_parts else (TaskTrainer, TrainingArguments)
-    steer(kind, settings(**arguments(stack, folder)), stack, watching, after)
+    run_trainer(kind, settings(**arguments(loop)), loop)

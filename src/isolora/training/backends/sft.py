@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, tensor
@@ -13,9 +10,9 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from isolora.errors import ConfigError
 from isolora.tasks.base import IGNORED
-from isolora.training.backends.trainer_base import arguments, steer
+from isolora.training.backends.trainer_base import arguments, run_trainer
 from isolora.training.backends.trl_base import RowTrainer
-from isolora.training.loop import Stack
+from isolora.training.loop import Loop
 
 
 class NextTokenTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
@@ -23,27 +20,26 @@ class NextTokenTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
 
     def row(self, number: int) -> dict[str, list[int]]:
         """Labels stand at the tokens that they ask for, not one before."""
-        examples = self.stack.train_examples
+        examples = self.stack.examples.train
         place = slice(examples.starts[number], examples.starts[number + 1])
         return {"input_ids": examples.ids[place].tolist(), "labels": [IGNORED, *examples.labels[place].tolist()[:-1]]}
 
     def trl_loss(self, model: Any, inputs: dict[str, Any], share: float) -> Tensor:
-        loss: Tensor = SFTTrainer.compute_loss(self, model, inputs, num_items_in_batch=tensor(self.bookkeeper.units))
+        loss: Tensor = SFTTrainer.compute_loss(self, model, inputs, num_items_in_batch=tensor(self.callback.units))
         return loss
 
 
-def drive(
-    stack: Stack, folder: Path, watching: Callable[[Stack], AbstractContextManager[Any]], after: Callable[[], None]
-) -> None:
+def drive(loop: Loop) -> None:
+    stack = loop.stack
     task = stack.task
-    if task.second is not None or task.auto_class(stack.ready.base.model.config) != "AutoModelForCausalLM":
+    if task.second is not None or task.auto_class(stack.base.model.config) != "AutoModelForCausalLM":
         raise ConfigError(f"training.trainer: sft trains decoders on next tokens, and {task.name} is something else here; use hf")
     if getattr(task.settings, "packing", False):
         raise ConfigError("training.trainer: sft would let packed documents see each other; use hf, or task.packing=no")
     settings = SFTConfig(
-        **arguments(stack, folder),
+        **arguments(loop),
         max_length=None,
         router_aux_loss_coef=0.0,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    steer(NextTokenTrainer, settings, stack, watching, after)
+    run_trainer(NextTokenTrainer, settings, loop)

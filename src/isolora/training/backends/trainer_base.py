@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,25 +13,25 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
 
 from isolora.runs.batches import Indices
-from isolora.runs.member import Member, rate_factor
-from isolora.training.backends.trainer_callback import Bookkeeper
-from isolora.training.loop import Stack
+from isolora.runs.member import Member
+from isolora.training.backends.trainer_callback import LoopCallback
+from isolora.training.loop import Loop
 
 ENDLESS = 2**31
 """Steps that a Trainer is told to take; the member's budget stops it."""
 
 
-class Steered(Trainer):  # type: ignore[misc]
+class StackTrainer(Trainer):  # type: ignore[misc]
     """Forward, backward, clipping, step and schedule are the Trainer's."""
 
     loss_is_scaled_for_ga = True
     """A micro-batch's loss is already its share of the step's mean."""
 
-    def __init__(self, stack: Stack, bookkeeper: Bookkeeper, **given: Any) -> None:
-        self.stack, self.bookkeeper = stack, bookkeeper
-        member = stack.members[0]
-        optimizers = (member.optimizer, schedule(member))
-        super().__init__(model=stack.attached.model, callbacks=[bookkeeper], optimizers=optimizers, **given)
+    def __init__(self, loop: Loop, callback: LoopCallback, **given: Any) -> None:
+        self.stack, self.callback = loop.stack, callback
+        member = loop.stack.members[0]
+        optimizers = (member.optimizer.adamw, schedule(member))
+        super().__init__(model=loop.stack.attached.model, callbacks=[callback], optimizers=optimizers, **given)
 
     @abstractmethod
     def inputs(self, rows: Indices) -> dict[str, Any]:
@@ -46,14 +45,14 @@ class Steered(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> Iterator[dict[str, Any]]:
         """Taken as they are: accelerate's own loader would fetch a batch ahead, past the place that a checkpoint notes."""
         while True:
-            for rows in self.bookkeeper.take():
-                share = len(rows) / len(self.bookkeeper.taken)
+            for rows in self.callback.draw():
+                share = len(rows) / len(self.callback.drawn)
                 yield {**self.inputs(rows), "share": share} if len(rows) else {}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         if not inputs:  # a step of fewer examples than micro-batches
             return torch.zeros((), device=self.args.device)
-        with self.stack.attached.rows([(0, 0, -1)]):
+        with self.stack.attached.all_rows(0):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
@@ -66,7 +65,7 @@ class Steered(Trainer):  # type: ignore[misc]
         with self.stack.accelerator.autocast():
             objective, summed = self.losses(model, inputs, share)
             extra = self.stack.attached.extra_loss()
-        self.bookkeeper.loss += summed
+        self.callback.loss += summed
         return objective if extra is None else objective + share * extra
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
@@ -91,21 +90,21 @@ def schedule(member: Member) -> LambdaLR:
     """The member's own schedule, asked after every step for the next one's rates."""
 
     def rate(ratio: float) -> Callable[[int], float]:
-        return lambda _: ratio * rate_factor(member.training, member.progress.step, member.spent())
+        return lambda _: ratio * member.rate_factor
 
-    return LambdaLR(member.optimizer, [rate(group.learning_rate_ratio) for group in member.groups])
+    return LambdaLR(member.optimizer.adamw, [rate(group.learning_rate_ratio) for group in member.optimizer.groups])
 
 
-def arguments(stack: Stack, folder: Path) -> dict[str, Any]:
+def arguments(loop: Loop) -> dict[str, Any]:
     """What every kind of TrainingArguments is given: the run's own settings, and all that reaches outside switched off."""
-    training = stack.members[0].training
+    training = loop.stack.members[0].training
     return {
-        "output_dir": str(folder),
+        "output_dir": str(loop.folder),
         "max_steps": ENDLESS,
         "gradient_accumulation_steps": training.accumulation,
         "max_grad_norm": training.clip_norm or 0.0,
         "bf16": training.precision == "bfloat16",
-        "use_cpu": stack.accelerator.device.type == "cpu",
+        "use_cpu": loop.stack.accelerator.device.type == "cpu",
         "activation_checkpointing": False,  # the model has it already, where the run asks for it
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
@@ -118,20 +117,15 @@ def arguments(stack: Stack, folder: Path) -> dict[str, Any]:
     }
 
 
-def steer(
-    kind: type[Steered],
-    settings: TrainingArguments,
-    stack: Stack,
-    watching: Callable[[Stack], AbstractContextManager[Any]],
-    after: Callable[[], None],
-) -> None:
+def run_trainer(kind: type[StackTrainer], settings: TrainingArguments, loop: Loop) -> None:
     """Make the Trainer and let it run to the end of the member's budget; it leaves no marks on the base or on accelerate."""
-    model, base, bookkeeper = stack.attached.model, stack.ready.base.model, Bookkeeper(stack, watching, after)
-    with as_it_was(model, base, stack.accelerator.state), ExitStack() as bookkeeper.watched:
+    stack, callback = loop.stack, LoopCallback(loop)
+    model, base = stack.attached.model, stack.base.model
+    with as_it_was(model, base, stack.accelerator.state), callback.step:
         if getattr(base, "is_quantized", False):
             model._hf_peft_config_loaded = True  # it has adapters; a Trainer knows only those of PEFT
         with torch.random.fork_rng(), as_it_was(base.config, getattr(base, "generation_config", None)):  # it seeds and sets
-            trainer = kind(stack, bookkeeper, args=settings)
+            trainer = kind(loop, callback, args=settings)
         if stack.members[0].running:
             trainer.train()
 

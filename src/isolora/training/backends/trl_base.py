@@ -15,25 +15,25 @@ from torch import Tensor, nn
 
 from isolora.errors import ConfigError
 from isolora.runs.batches import Indices
-from isolora.training.backends.trainer_base import Steered
-from isolora.training.loop import Stack
+from isolora.training.backends.trainer_base import StackTrainer
+from isolora.training.loop import Loop
 
 
-class RowTrainer(Steered):
+class RowTrainer(StackTrainer):
     """In front of one of TRL's trainers. It is made with a copy of the tokenizer, in which TRL sets special tokens, and then goes
     without, or transformers would give the model's configuration the same."""
 
     collator: ClassVar[Any]
 
-    def __init__(self, stack: Stack, *given: Any, **more: Any) -> None:
-        self.stack = stack
-        if not isinstance(stack.ready.base.model.get_output_embeddings(), nn.Linear):
+    def __init__(self, loop: Loop, *given: Any, **more: Any) -> None:
+        self.stack = stack = loop.stack
+        if not isinstance(stack.base.model.get_output_embeddings(), nn.Linear):
             raise ConfigError(
                 "training.trainer: TRL multiplies by the output head's own weight, past what a method adds to it; use hf"
             )
         seen = Dataset.from_list([self.row(0)])  # TRL looks at the columns; batches come from the stack
-        more |= {"train_dataset": seen, "data_collator": self.collator(stack.pad_id)}
-        super().__init__(stack, *given, processing_class=deepcopy(stack.ready.base.tokenizer), **more)
+        more |= {"train_dataset": seen, "data_collator": self.collator(stack.base.pad_id)}
+        super().__init__(loop, *given, processing_class=deepcopy(stack.base.tokenizer), **more)
         self.processing_class = None
 
     @abstractmethod
@@ -52,4 +52,4 @@ class RowTrainer(Steered):
         loss = self.trl_loss(model, inputs, share)
         for kept in self._metrics.values():  # for logs that are never written
             kept.clear()
-        return loss, self.bookkeeper.units * float(loss.detach())
+        return loss, self.callback.units * float(loss.detach())

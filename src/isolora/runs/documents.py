@@ -1,0 +1,110 @@
+"""A run's documents, read once: what it trains on, what it is measured on, what is mixed in; and the identity they give it.
+
+The documents decide the task's classes. No weights and no tokenizer are needed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from isolora import data, models, registry
+from isolora.config import DataConfig, RunConfig, TaskConfig, content_hash, parse
+from isolora.data import Documents, Splits
+from isolora.tasks.base import Task
+
+KEPT = 8
+"""Data configurations that a loader holds: a mix has several."""
+
+
+class DocumentLoader:
+    """Reads each data configuration once in its lifetime. A new loader sees files as they are then."""
+
+    def __init__(self) -> None:
+        self.load = lru_cache(KEPT)(_load)
+
+
+def _load(config: DataConfig, task: TaskConfig) -> Splits:
+    plain: Task = registry.load("task", task.name)
+    return data.load(config, plain.bound(plain.Settings(**task.fields())))
+
+
+@dataclass(frozen=True)
+class MixedSource:
+    """A source mixed into the training examples. config: the run that would learn its share alone."""
+
+    config: RunConfig
+    task: Task
+    train: Documents
+    held_out: Documents
+
+
+@dataclass(frozen=True)
+class RunDocuments:
+    """The documents of a run and of all runs that share its data and task."""
+
+    config: RunConfig
+    task: Task
+    splits: Splits
+    mixed: Mapping[str, MixedSource]
+    loader: DocumentLoader
+
+    @classmethod
+    def load(cls, config: RunConfig, loader: DocumentLoader | None = None) -> RunDocuments:
+        """Raises DataError or ConfigError, one line."""
+        loader = loader or DocumentLoader()
+        splits = loader.load(config.data, config.task)
+        task = models.bound_task(config, models.bound_task(config).find_labels(splits.train))
+        mixed = {name: _mixed_source(alone, task.labels, loader) for name, alone in mixed_runs(config, len(splits.train)).items()}
+        return cls(config, task, splits, mixed, loader)
+
+    @property
+    def train(self) -> Documents:
+        return self.splits.train
+
+    @property
+    def held_out(self) -> Documents:
+        held_out: Documents = getattr(self.splits, self.config.data.eval_split)
+        return held_out
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Origins of all rows that could not be used, and why."""
+        mixed = [part for source in self.mixed.values() for part in (source.train, source.held_out)]
+        return tuple(row for part in (self.train, self.held_out, *mixed) for row in part.left_out)
+
+    def identity(self, config: RunConfig) -> str:
+        """Content hash of a run over these documents: its configuration, the base's weights and the documents."""
+        own = (self.splits.train, self.splits.validation, self.splits.test)
+        parts = [part.fingerprint for part in (*own, *(source.train for source in self.mixed.values()))]
+        return content_hash([config.identity(), models.fingerprint(config.model), parts])
+
+
+def mixed_runs(config: RunConfig, own: int) -> dict[str, RunConfig]:
+    """For each source that is mixed in, the run that would learn its share alone. own: training documents of the main source."""
+    kept = 1 - sum(part.share for part in config.data.mix)
+    shared = config.data.model_dump(include={"seed", "on_error", "streaming", "eval_examples", "eval_split"})
+    return {
+        part.called: config.model_copy(
+            update={
+                "data": DataConfig(
+                    source=part.source,
+                    train_examples=max(1, round(own * part.share / kept)),
+                    columns=part.columns,
+                    text_field=part.text_field,
+                    **shared,
+                ),
+                "task": parse(TaskConfig, config.task.model_dump() | part.task, where="data.mix"),
+            }
+        )
+        for part in config.data.mix
+    }
+
+
+def _mixed_source(alone: RunConfig, labels: tuple[str, ...], loader: DocumentLoader) -> MixedSource:
+    """The source's documents whose labels are among the main source's classes."""
+    task, splits = models.bound_task(alone, labels), loader.load(alone.data, alone.task)
+    skip = alone.data.on_error == "skip"
+    train, held_out = (data.usable(part, task, skip) for part in (splits.train, getattr(splits, alone.data.eval_split)))
+    return MixedSource(alone, task, train, held_out)

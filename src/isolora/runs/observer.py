@@ -1,0 +1,26 @@
+"""What may watch a stack being trained: progress bars, cost checks, recorders, trackers, pruners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from isolora.store import Point
+
+if TYPE_CHECKING:
+    from isolora.training.stack import Stack
+
+
+class Observer:
+    """Every method may be left as it is. Observers are called in the order of the loop's list."""
+
+    def around_step(self, stack: Stack) -> AbstractContextManager[None]:
+        """Opened before every optimiser step, closed after it."""
+        return nullcontext()
+
+    def after_step(self, stack: Stack) -> None:
+        """Called after every step, and after the evaluation that it may have led to."""
+
+    def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
+        """Called with the points of the members that have just been evaluated; their loss is finite."""

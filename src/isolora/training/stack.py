@@ -1,0 +1,148 @@
+"""A stack: K members on one frozen base, their rows side by side in each batch; K = 1 is the ordinary run.
+
+Losses are summed over members, so gradients do not mix; learning rate, clipping, average, budget and divergence are per member.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from isolora.methods.base import Attached
+from isolora.models import Base
+from isolora.runs.batches import Indices, collate
+from isolora.runs.member import Member
+from isolora.runs.prepared import RunExamples
+from isolora.store import DIVERGED
+from isolora.tasks.base import Task
+
+
+class Stack:
+    """Members that are trained together. names: the runs' identities; steps: taken so far; memory_bytes: predicted peak of each
+    run on its own, None where it cannot be predicted."""
+
+    def __init__(
+        self,
+        base: Base,
+        examples: RunExamples,
+        attached: Attached,
+        members: Sequence[Member],
+        names: Sequence[str],
+        accelerator: Accelerator,
+        memory_bytes: Sequence[int | None] = (),
+    ) -> None:
+        self.base, self.examples, self.attached = base, examples, attached
+        self.members, self.names, self.accelerator = list(members), list(names), accelerator
+        self.memory_bytes = list(memory_bytes) or [None] * len(self.members)
+        self.units = self.task.units(examples.train)
+        self.steps = 0
+
+    @property
+    def task(self) -> Task:
+        return self.examples.held_out.task
+
+    @property
+    def running(self) -> list[int]:
+        """Numbers of the members that have not ended."""
+        return [k for k, member in enumerate(self.members) if member.running]
+
+    def step(self) -> None:
+        """One optimiser step of every running member."""
+        started = time.perf_counter()
+        drawn = {k: self.members[k].stream.next() for k in self.running}
+        losses = dict.fromkeys(drawn, 0.0)
+        for part in range(max(self.members[k].training.accumulation for k in drawn)):
+            for k, loss in self._backward(drawn, part).items():
+                losses[k] += loss
+        for k, indices in drawn.items():
+            rate = self.members[k].rate_factor  # by the budget spent before this step
+            self.consume(k, indices, losses[k])
+            if self.members[k].running:
+                self.members[k].optimizer.step(rate)
+                self.finish_step(k)
+        self.steps += 1
+        self._share_seconds(drawn, time.perf_counter() - started)
+
+    def _backward(self, drawn: dict[int, Indices], part: int) -> dict[int, float]:
+        """Forward and backward of one micro-batch; returns each member's summed loss."""
+        parts = {k: self.members[k].micro_batches(indices) for k, indices in drawn.items()}
+        present = {k: split[part] for k, split in parts.items() if part < len(split)}
+        if not present:
+            return {}
+        weights = [np.full(len(rows), 1 / self.units[drawn[k]].sum()) for k, rows in present.items()]
+        rows, counts = np.concatenate(list(present.values())), {k: len(rows) for k, rows in present.items()}
+        batch = collate(self.examples.train, rows, np.concatenate(weights), self.base.pad_id)
+        with self.attached.rows_of(counts):
+            with self.accelerator.autocast():
+                loss = self.task.loss(self.attached.model, batch.to(self.accelerator.device))
+                extra = self.attached.extra_loss()
+            share = len(rows) / sum(map(len, drawn.values()))  # over all micro-batches, a regulariser counts once
+            self.accelerator.backward(loss.objective if extra is None else loss.objective + share * extra)
+        stops = np.cumsum(list(counts.values()))
+        return {k: float(loss.row_losses[stop - counts[k] : stop].sum()) for k, stop in zip(counts, stops, strict=True)}
+
+    def finish_step(self, k: int) -> None:
+        """Count and average a step that the member's optimiser has taken; the method sees it while its gradients are there."""
+        self.members[k].finish_step(lambda spent: self.attached.after_step(k, spent))
+
+    def consume(self, k: int, indices: Indices, loss: float) -> None:
+        """Count one member's step and its summed loss; a loss that is not finite ends the member."""
+        member = self.members[k]
+        member.consume(indices)
+        member.progress.loss_sum += loss
+        member.progress.loss_count += int(self.units[indices].sum())
+        if not math.isfinite(loss):
+            member.progress.state = DIVERGED
+
+    def _share_seconds(self, drawn: dict[int, Indices], seconds: float) -> None:
+        """Split a joint step's time by the members' tokens."""
+        tokens = {k: int(self.examples.train.sizes[indices].sum()) for k, indices in drawn.items()}
+        for k, count in tokens.items():
+            self.members[k].progress.seconds += seconds * count / sum(tokens.values())
+
+    @contextmanager
+    def averaged(self, which: Sequence[int]) -> Iterator[None]:
+        """Within the context these members bear their averaged weights, and nothing trains."""
+        self.attached.train(False)
+        for k in which:
+            self.members[k].optimizer.exchange()
+        try:
+            yield
+        finally:
+            for k in which:
+                self.members[k].optimizer.exchange()
+            self.attached.train(True)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and JSON values from which every member goes on exactly."""
+        tensors: dict[str, torch.Tensor] = {"random.torch": torch.get_rng_state()}
+        for name, generator in self.attached.generators().items():
+            tensors[f"random.{name}"] = generator.get_state()
+        tensors |= {f"method.{name}": tensor for name, tensor in self.attached.state().items()}
+        progress = []
+        for k, member in enumerate(self.members):
+            own, counters = member.state()
+            tensors |= {f"{k}.{key}": value for key, value in own.items()}
+            progress.append(counters)
+        return tensors, {"steps": self.steps, "names": self.names, "progress": progress}
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.steps = state["steps"]
+        torch.set_rng_state(tensors["random.torch"])
+        for name, generator in self.attached.generators().items():
+            generator.set_state(tensors[f"random.{name}"])
+        self.attached.load_state(_below(tensors, "method."))
+        for k, member in enumerate(self.members):
+            member.restore(_below(tensors, f"{k}."), state["progress"][k])
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
