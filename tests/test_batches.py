@@ -23,6 +23,20 @@ def test_a_pass_holds_every_example_once_and_keeps_the_budget(lengths: list[int]
         assert len(batch) * array[batch].max() <= batch_tokens or len(batch) == 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=1, max_size=120),
+    batch_tokens=st.integers(2, 600),
+)
+def test_a_batch_of_pairs_keeps_the_budget_with_both_sides_padded(pairs: list[tuple[int, int]], batch_tokens: int) -> None:
+    """A long prompt beside a short answer, and the other way round: each side is padded to its own longest."""
+    array = np.array(pairs)
+    batches = epoch_batches(array, batch_tokens, seed=0, epoch=0)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(pairs)))
+    for batch in batches:
+        assert len(batch) * array[batch].max(0).sum() <= batch_tokens or len(batch) == 1
+
+
 def test_cuts_by_hand() -> None:
     lengths = np.array([1, 2, 3, 3, 5, 9])
     cut = [piece.tolist() for piece in cut_by_tokens(np.arange(6), lengths, 9)]

@@ -90,7 +90,7 @@ def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], de
     None where the method or the architecture cannot be rehearsed without weights.
     """
     training = config.training
-    batches = epoch_batches(examples.sizes, training.batch_tokens, config.seed, 0)
+    batches = epoch_batches(examples.sequence_lengths, training.batch_tokens, config.seed, 0)
     shapes = [Shape.of(examples, rows) for batch in batches for rows in micro_batches(batch, training.accumulation)]
     largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
     own = {key: getattr(config, key) for key in ("model", "task", "method", "trust_remote_code", "new_tokens")}

@@ -22,16 +22,18 @@ POOL_BATCHES = 32
 def epoch_batches(lengths: NDArray[np.int64], batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """One pass over all examples as index arrays, each of at most `batch_tokens` padded tokens (or one longer example).
 
+    lengths: tokens of each example, [examples], or of each of its sequences, [examples, sequences], which are padded apart.
+
     Which examples meet is the seed's; the order in which short and long batches come is the same for every seed. So the
     members of a stack draw batches of like length at the same step and hardly pad one another.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    pool_examples = max(1, int(POOL_BATCHES * batch_tokens / lengths.mean()))
+    order, sizes = rng.permutation(len(lengths)), by_sequence(lengths).sum(1)
+    pool_examples = max(1, int(POOL_BATCHES * batch_tokens / sizes.mean()))
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), pool_examples):
         pool = order[start : start + pool_examples]
-        cut = list(cut_by_tokens(pool[np.argsort(lengths[pool], kind="stable")], lengths, batch_tokens))
+        cut = list(cut_by_tokens(pool[np.argsort(sizes[pool], kind="stable")], lengths, batch_tokens))
         batches += [cut[i] for i in visiting_order(len(batches), len(cut))]
     return batches
 
@@ -47,13 +49,23 @@ def visiting_order(first: int, count: int) -> NDArray[np.int64]:
 def cut_by_tokens(
     sorted_indices: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Consecutive slices whose padded size (rows x longest) stays within the budget; longest comes last in each slice."""
-    start = 0
-    for stop in range(1, len(sorted_indices) + 1):
-        last = stop == len(sorted_indices)
-        if last or (stop + 1 - start) * lengths[sorted_indices[stop]] > batch_tokens:
+    """Consecutive slices whose padded size stays within the budget: rows x longest, summed over the sequences of an example.
+
+    lengths: as in `epoch_batches`; sorted_indices: by size, so that neighbours pad each other little.
+    """
+    start, longest = 0, [0] * by_sequence(lengths).shape[1]
+    for stop, own in enumerate(by_sequence(lengths)[sorted_indices].tolist()):
+        longest = list(map(max, longest, own))
+        if stop > start and (stop + 1 - start) * sum(longest) > batch_tokens:
             yield sorted_indices[start:stop]
-            start = stop
+            start, longest = stop, own
+    if start < len(sorted_indices):
+        yield sorted_indices[start:]
+
+
+def by_sequence(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[examples, sequences], also of examples that are a single sequence."""
+    return lengths[:, None] if lengths.ndim == 1 else lengths
 
 
 class Stream:

@@ -23,7 +23,7 @@ class Member:
     def __init__(self, config: RunConfig, groups: list[ParameterGroup], examples: Examples, ledger: Ledger) -> None:
         self.config, self.training, self.ledger = config, config.training, ledger
         self.examples = examples
-        self.stream = Stream(examples.sizes, config.training.batch_tokens, config.seed)
+        self.stream = Stream(examples.sequence_lengths, config.training.batch_tokens, config.seed)
         self.progress = Progress(next_evaluation=config.training.evaluate_from)
         self.optimizer = AveragedAdamW(groups, config.training)
 

@@ -94,7 +94,7 @@ class DryRun:
 def dry_run(config: RunConfig, examples: Examples, ledger: Ledger) -> DryRun:
     """Draw the very batches that the run will draw."""
     training = config.training
-    progress, stream = Progress(), Stream(examples.sizes, training.batch_tokens, config.seed)
+    progress, stream = Progress(), Stream(examples.sequence_lengths, training.batch_tokens, config.seed)
     shapes: list[Shape] = []
     while progress.spent(training, stream) < 1:
         parts = micro_batches(stream.next(), training.accumulation)

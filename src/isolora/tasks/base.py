@@ -73,6 +73,12 @@ class Examples:
         return self.lengths if self.second is None else self.lengths + self.second.lengths
 
     @cached_property
+    def sequence_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence of each example: [examples, 1 or 2]."""
+        sequences = [self.lengths] if self.second is None else [self.lengths, self.second.lengths]
+        return np.stack(sequences, axis=1)
+
+    @cached_property
     def label_counts(self) -> NDArray[np.int64]:
         """Labelled positions of each example, its second sequence included."""
         labelled: NDArray[np.int64] = np.concatenate([[0], np.cumsum(self.labels != IGNORED)])

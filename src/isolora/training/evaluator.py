@@ -141,7 +141,7 @@ def prepared_evaluator(run: PreparedRun, attached: Attached) -> tuple[Evaluator,
 
 def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
     """All examples in batches of like size."""
-    return cut_by_tokens(np.argsort(examples.sizes, kind="stable"), examples.sizes, batch_tokens)
+    return cut_by_tokens(np.argsort(examples.sizes, kind="stable"), examples.sequence_lengths, batch_tokens)
 
 
 def examples_digest(examples: Examples) -> str:
