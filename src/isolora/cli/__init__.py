@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from isolora.cli import costs, fits, life, listing, runs, studies
+from isolora.cli import costs, fits, life, listing, runs, setup, studies
 from isolora.errors import UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verbs in (studies.VERBS, runs.VERBS, costs.VERBS, fits.VERBS, life.VERBS, listing.VERBS):
+for verbs in (studies.VERBS, setup.VERBS, runs.VERBS, costs.VERBS, fits.VERBS, life.VERBS, listing.VERBS):
     for verb in verbs:
         app.command(name=verb.__name__.rstrip("_"))(verb)
 

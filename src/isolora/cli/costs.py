@@ -1,13 +1,17 @@
-"""The verb cost: what a run takes, before it is run."""
+"""The verb cost: what a run or a whole study takes, before it is run."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isolora.cli.answer import Json, answer
 from isolora.cli.runs import Words, split_words
+
+if TYPE_CHECKING:
+    from isolora.cost.time import Place
 
 
 def cost(
@@ -18,22 +22,42 @@ def cost(
     on: Annotated[str | None, typer.Option(help="an accelerator to say the time for, such as H100")] = None,
     utilisation: Annotated[float | None, typer.Option(help="share of that accelerator's peak rate that such runs reach")] = None,
     price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, in any currency")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="of a study: processes that train side by side")] = 1,
     as_json: Json = False,
 ) -> None:
-    """FLOPs, memory, parameters and time of a run, or with batch=B length=L of one step; needs no weights."""
-    from isolora.config import load_run
+    """FLOPs, memory, parameters and time of a run or a study, or with batch=B length=L of one step; needs no weights."""
+    from isolora.config import is_study, load_run
     from isolora.cost.calibration import calibrate as measure
     from isolora.cost.estimate import cost as cost_of
     from isolora.cost.estimate import shape_of
     from isolora.cost.time import Place
 
     path, keys = split_words(words)
+    place = Place(on, utilisation, price_per_hour)
+    if path is not None and is_study(path):
+        answer_study(path, keys, place, workers, calibrate, as_json)
+        return
     shape, keys = shape_of(keys)
-    config, place = load_run(path, keys), Place(on, utilisation, price_per_hour)
+    config = load_run(path, keys)
     if calibrate:
         measure(config)
     estimate = cost_of(config, shape, place)
     answer(estimate.to_json(), str(estimate), as_json)
+
+
+def answer_study(path: Path, keys: list[str], place: Place, workers: int, calibrate: bool, as_json: bool) -> None:
+    """Price a study; with `calibrate` each of its bases and methods is timed here first."""
+    from isolora.config import load_study
+    from isolora.cost.calibration import calibrate as measure
+    from isolora.cost.time import HERE
+    from isolora.study.price import one_of_each, price_study
+
+    study = load_study(path, keys)
+    if calibrate:
+        for config in one_of_each(study):
+            measure(config)
+    found = price_study(study, place or HERE, workers)
+    answer(found.to_json(), str(found), as_json)
 
 
 VERBS = (cost,)

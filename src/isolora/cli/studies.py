@@ -27,6 +27,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="the study's folder; runs/NAME when absent")] = None,
     executor: Annotated[str, typer.Option(help="local or ray")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="processes that train stacks side by side")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="price the study and train nothing")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a grid of runs in stacks, or search for the best values; a second call does only what is missing."""
@@ -34,6 +35,12 @@ def study(
     from isolora.study import run_study, searched
 
     config = load_study(file)
+    if dry_run:
+        from isolora.study.price import price_study
+
+        price = price_study(config, workers=workers)
+        answer(price.to_json(), str(price), as_json)
+        return
     folder = out or Path("runs") / config.name
     store = run_study(config, folder, executor, workers, quiet=as_json)
     states = list(store.states().values())

@@ -12,7 +12,7 @@ from isolora.config.run import ForgettingConfig, RunConfig, load_run
 from isolora.config.search import RangeConfig, SearchConfig
 from isolora.config.settings import content_hash, parse
 from isolora.config.strict_yaml import read_yaml
-from isolora.config.study import StudyConfig, TuneConfig, load_study
+from isolora.config.study import StudyConfig, TuneConfig, is_study, load_study
 from isolora.config.training import TrainingConfig
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingConfig",
     "TuneConfig",
     "content_hash",
+    "is_study",
     "load_run",
     "load_study",
     "parse",

@@ -56,6 +56,11 @@ class StudyConfig(Settings):
         return self
 
 
+def is_study(path: Path) -> bool:
+    """Whether a YAML file is a study's rather than a run's."""
+    return "base" in read_yaml(path)
+
+
 def load_study(path: Path | str, words: Iterable[str] = ()) -> StudyConfig:
     given = read_yaml(Path(path))
     for word in words:

@@ -232,6 +232,16 @@ class Task(ABC):
         ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
+    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
+        """The part of an example that carries loss, for a person to read: the tokens that are predicted, or the names of the
+        classes. ids, labels [tokens]: as in Examples."""
+        asked = labels[labels != IGNORED]
+        if self.labels:
+            return " ".join(self.labels[int(label)] for label in asked)
+        if asked.dtype.kind == "f":
+            return " ".join(f"{label:g}" for label in asked)
+        return str(tokenizer.decode(asked))
+
     def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
         """A held-out loss in the field's other units, which cost nothing more."""
         return {}

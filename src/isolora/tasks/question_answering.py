@@ -112,6 +112,11 @@ class QuestionAnswering(Task):
                 raise DataError(f"data: the context of {row['question']!r} gives no token with this tokenizer")
             yield Reading(question[: self.settings.max_question_tokens], context, offsets, _answer(row["answers"], offsets))
 
+    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
+        """The answer's tokens; the first token of all where there is none."""
+        marked = np.flatnonzero(labels != IGNORED)
+        return str(tokenizer.decode(ids[marked[0] : marked[-1] + 1]))
+
     def loss(self, model: Any, batch: Batch) -> Loss:
         """Mean of the cross-entropies of start and end over a window's tokens."""
         rows = torch.zeros(len(batch.lengths), device=batch.lengths.device)

@@ -131,6 +131,11 @@ class TokenClassification(Task):
         rest = [IGNORED] * (length - 1)
         return [tag, *rest] if is_encoder(self.architecture) else [*rest, tag]
 
+    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
+        """token/TAG for every token that has a tag other than O."""
+        tagged = [(entry, self.labels[label]) for entry, label in zip(ids, labels, strict=True) if label != IGNORED]
+        return " ".join(f"{tokenizer.decode([entry]).strip()}/{tag}" for entry, tag in tagged if tag != "O")
+
     def loss(self, model: Any, batch: Batch) -> Loss:
         rows = _logits(model, batch)
         objective, losses = from_logits(rows, batch.targets, batch.row_weights[batch.target_rows])

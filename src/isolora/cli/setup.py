@@ -1,0 +1,74 @@
+"""Verbs of the first hour: init, preview, doctor."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isolora.cli.answer import Json, answer
+from isolora.cli.runs import Words, split_words
+from isolora.errors import ConfigError, unknown
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="the study's file; must not exist yet")] = Path("study.yaml"),
+    data: Annotated[str | None, typer.Option(help="as data.source: packaged name, local file or glob, folder, hub id")] = None,
+    task: Annotated[str | None, typer.Option(help="what is learnt; guessed from the data's columns when absent")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="a base model; may be given again, three sizes make a law")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1024, help="largest budget of a run in tokens")] = None,
+    max_length: Annotated[int, typer.Option(min=8, help="longest example in tokens")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Write a study to start from, commented, for the data and the models given; asks for what is missing on a terminal."""
+    from isolora.study.starter import check, look, starter_study
+
+    if file.exists():
+        raise ConfigError(f"FILE: {file} exists already; name another")
+    found = look(data or _asked("data (file, folder, packaged name or hub id)", "debian-descriptions"))
+    chosen = task or _asked(f"task (its columns are {', '.join(found.columns)}; valid: {', '.join(found.tasks)})", found.tasks[0])
+    if chosen not in found.tasks:
+        raise ConfigError(f"--task: {unknown('task for these columns', chosen, found.tasks)}")
+    check(found.source, chosen)
+    models = model or _asked("base models, with commas", "nano-55k,nano-150k,nano-440k").split(",")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem)[:64] or "study"
+    text = starter_study(found, chosen, [part.strip() for part in models], name, str(file), tokens, max_length)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
+    answer(result, f"{file}: {chosen} on {found.source}, {found.rows:,} rows; next: isolora study {file} --dry-run", as_json)
+
+
+def _asked(question: str, default: str) -> str:
+    """The answer typed on a terminal; the default where nobody can be asked, which is said."""
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return str(typer.prompt(question, default=default, err=True))
+    print(f"isolora: {question}: {default}, since nothing else was given", file=sys.stderr)
+    return default
+
+
+def preview(
+    words: Words = None,
+    rows: Annotated[int, typer.Option(min=0, help="examples to show")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show what the model will see: rows, tokens, labels, what is cut or left out; needs no weights."""
+    from isolora.config import load_run
+    from isolora.runs.preview import preview as preview_of
+
+    shown = preview_of(load_run(*split_words(words)), rows)
+    answer(shown.to_json(), str(shown), as_json)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Versions, device, extras, rates, models, hub: what will not work here and why."""
+    from isolora.doctor import doctor as diagnose
+
+    found = diagnose()
+    answer(found.to_json(), str(found), as_json)
+
+
+VERBS = (init, preview, doctor)

@@ -1,0 +1,123 @@
+"""The first hour: init, preview, doctor, and the price of a study before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from person import run as person
+
+from isolora.config import load_study, parse
+from isolora.config.study import StudyConfig
+from isolora.cost.time import Place
+from isolora.doctor import doctor
+from isolora.errors import ConfigError
+from isolora.runs.preview import preview
+from isolora.study import design
+from isolora.study.price import price_study
+from isolora.training import train
+
+TICKETS = "text,label\n" + "".join(f"w{3 + row % 9} w{4 + row % 7} w{5 + row % 5},{'ab'[row % 2]}\n" for row in range(60))
+
+
+def test_preview_shows_what_carries_loss(tmp_path: Path) -> None:
+    rows = [{"prompt": f"w{3 + row} w6", "completion": "w7 w8"} for row in range(40)]
+    shown = preview(tiny.from_rows(tmp_path, "llama", "instruction", rows), count=1)
+    assert shown.splits["train"] == shown.train_examples
+    assert shown.rows[0]["text"].split()[1:] == ["w6", "w7", "w8", "w60"]
+    assert shown.rows[0]["labelled_text"].split() == ["w7", "w8", "w60"]
+    assert shown.labelled_share == pytest.approx(3 / 5)
+
+
+def test_preview_counts_classes_and_what_was_left_out(tmp_path: Path) -> None:
+    rows = [{"text": f"w{3 + row % 9}", "label": "ab"[row % 2]} for row in range(60)] + [{"text": "", "label": "a"}]
+    config = tiny.from_rows(tmp_path, "llama", "sequence-classification", rows)
+    data = config.data.model_copy(update={"on_error": "skip"})
+    shown = preview(config.model_copy(update={"data": data}))
+    assert sum(shown.classes.values()) == shown.train_examples
+    assert set(shown.classes) == {"a", "b"}
+    assert {row["labelled_text"] for row in shown.rows} <= {"a", "b"}
+
+
+def test_preview_answers_in_json(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "tickets.csv").write_text(TICKETS)
+    words = ["model=nano-55k", f"data.source={tmp_path / 'tickets.csv'}", "task=sequence-classification"]
+    _, out, _ = person(monkeypatch, capsys, "preview", *words, "data.eval_examples=5", "--json")
+    found = json.loads(out)
+    assert {"splits", "left_out", "rows"} <= found.keys()
+    assert all({"text", "labelled_text"} <= row.keys() for row in found["rows"])
+
+
+def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "tickets.csv").write_text(TICKETS)
+    file = tmp_path / "study.yaml"
+    words = ["init", file, "--data", tmp_path / "tickets.csv", "--model", "nano-55k", "--json"]
+    found = json.loads(person(monkeypatch, capsys, *words)[1])
+    assert found["task"] == "sequence-classification", "its columns say so"
+    assert (found["rows"], found["columns"]) == (60, ["text", "label"])
+    study = load_study(file)
+    assert study.base["data"]["eval_examples"] == 12
+    assert {run.model for run in design.grid_runs(study)} == {"nano-55k"}
+    assert price_study(study).runs == 3 * 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--task", "question-answering"], "--task: unknown task for these columns 'question-answering'"),
+        (["--data", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_init_says_what_does_not_fit(words: list[str], line: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "tickets.csv").write_text(TICKETS)
+    given = ["init", tmp_path / "study.yaml", "--data", tmp_path / "tickets.csv", *words]
+    status, _, said = person(monkeypatch, capsys, *given)
+    assert status == 2
+    assert line in said
+    assert not (tmp_path / "study.yaml").exists()
+
+
+def test_init_overwrites_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    from isolora.cli.setup import init
+
+    (tmp_path / "study.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        init(tmp_path / "study.yaml", "debian-descriptions")
+    assert (tmp_path / "study.yaml").read_text() == "mine"
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isolora.doctor._version", lambda package: None if package == "trl" else "1.0")
+    found = doctor()
+    assert found.extras["trl"] == ["trl"]
+    assert any("pip install 'isolora[trl]'" in problem for problem in found.problems)
+    assert found.gflops_per_second["float32"] > 0
+    assert any("hub" in problem for problem in found.problems), "HF_HUB_OFFLINE is set in tests"
+    json.dumps(found.to_json())
+
+
+def test_a_studys_price_is_what_its_runs_consume(tmp_path: Path) -> None:
+    run = tiny.from_files(tmp_path, steps=4)
+    base = {"model": run.model, "data": run.data.model_dump(), "training": {"steps": 4, "batch_tokens": 60}}
+    grid = {"method.rank": [2, 4], "training.learning_rate": [1e-3, 1e-2]}
+    study = parse(StudyConfig, {"base": base, "grid": grid, "own_seeds": False})
+    price = price_study(study, Place("H100", 0.4, price_per_hour=2.5))
+    assert price.runs == 4
+    consumed = [train(config, tmp_path / str(k), quiet=True) for k, config in enumerate(design.grid_runs(study))]
+    assert price.flops == pytest.approx(sum(ended["flops"] for ended in consumed), rel=1e-12)
+    assert price.peak_memory_bytes == max(ended["peak_memory_bytes"] for ended in consumed)
+    assert price.price == pytest.approx(price.seconds / 3600 * 2.5)
+
+
+def test_memory_is_of_the_configuration_not_of_the_process(tmp_path: Path) -> None:
+    """After a large run a small one needs no more than before."""
+    config = tiny.from_files(tmp_path, steps=2)
+    before = train(config, tmp_path / "before", quiet=True)["peak_memory_bytes"]
+    large = [bytearray(200_000_000)]
+    large.clear()
+    after = train(config.model_copy(update={"seed": 1}), tmp_path / "after", quiet=True)["peak_memory_bytes"]
+    assert after == pytest.approx(before, rel=0.2)
+    assert after < 5_000_000
