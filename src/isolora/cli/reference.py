@@ -16,33 +16,70 @@ from pydantic import BaseModel
 
 from isolora import registry
 from isolora.cli import app
-from isolora.config import DataConfig, RangeConfig, RunConfig, SearchConfig, StudyConfig, TrainingConfig, TuneConfig
+from isolora.config import RunConfig, StudyConfig
+from isolora.config.plug_ins import PlugInConfig
 
 PAGE = Path("docs/reference.md")
-SECTIONS = (
-    ("A run", "", RunConfig),
-    ("data", "data.", DataConfig),
-    ("training", "training.", TrainingConfig),
-    ("A study", "", StudyConfig),
-    ("tune", "tune.", TuneConfig),
-    ("search", "search.", SearchConfig),
-    ("a range in search.space", "", RangeConfig),
-)
+SPLITS = """\
+How a source is divided. A folder or a hub set with files or splits called `train`, `validation` (also `valid`, `val`, `dev`,
+`eval`) and `test` is taken as it is divided. What is missing is cut from `train`, 10 % of its distinct rows each, by a hash of what
+a row says: equal rows stay on one side, and the same file is always cut in the same way, whatever the run's seed. From the held-out
+part `data.eval_examples` rows are drawn, or all where there are fewer.
+
+Splits of your own: put `train.jsonl`, `validation.jsonl` and `test.jsonl` (or `.csv`, `.parquet`) into one folder and name the
+folder as `data.source`. `isolora preview` shows the sizes."""
 
 
 def reference() -> str:
-    """The page's text."""
+    """The page's text: every verb, every key of a run and a study with all groups in them, every plug-in's own keys."""
     parts = ["# Reference", "", "Generated from the code by `make docs`; edit the descriptions there.", "", "## Verbs", ""]
     for command in app.registered_commands:
         assert command.callback is not None
         parts += _verb(str(command.name), command.callback)
-    for title, prefix, model in SECTIONS:
-        parts += ["", f"## {title}", "", *_fields(prefix, model)]
+    for title, model in (("A run", RunConfig), ("A study", StudyConfig)):
+        for prefix, group in _groups(model, ""):
+            heading = f"{title}: {prefix.rstrip('.')}" if prefix else title
+            parts += ["", f"## {heading}", "", _sentence(group), "", *_fields(prefix, group)]
+    parts += ["", "## Splits", "", SPLITS]
+    for name in registry.names("task"):
+        parts += ["", f"## task: {name}", "", _summary("task", name), "", *_columns(name)]
+        parts += _fields("task.", registry.load("task", name).Settings)
     for name in registry.names("method"):
-        parts += ["", f"## method: {name}", "", *_fields("method.", registry.load("method", name).Settings)]
-    for kind in ("task", "law"):
-        parts += ["", f"## {kind}s", "", *(f"- `{name}`: {_summary(kind, name)}" for name in registry.names(kind))]
+        parts += ["", f"## method: {name}", "", _summary("method", name), ""]
+        parts += _fields("method.", registry.load("method", name).Settings)
+    parts += ["", "## laws", "", *(f"- `{name}`: {_summary('law', name)}" for name in registry.names("law"))]
     return "\n".join(parts) + "\n"
+
+
+def _groups(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """(prefix of its keys, settings) of a model and of all settings in its fields; task and method have pages of their own."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        for inner in _settings_in(field.annotation):
+            if not issubclass(inner, PlugInConfig):
+                yield from _groups(inner, f"{prefix}{name}.")
+
+
+def _settings_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Settings that a type is, or holds as one of several, in a list or in a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for option in get_args(annotation):
+        yield from _settings_in(option)
+
+
+def _sentence(model: type[BaseModel]) -> str:
+    """Of its own docstring, not of the class that it is made from."""
+    return inspect.cleandoc(model.__doc__ or "").split("\n\n")[0] if "__doc__" in vars(model) else ""
+
+
+def _columns(name: str) -> list[str]:
+    """What a document of the task needs."""
+    columns = registry.load("task", name).columns
+    if not columns:
+        return ["Columns: a text.", ""]
+    shown = ", ".join(f"`{column}`" + ("" if needed else " (if there)") for column, needed in columns.items())
+    return [f"Columns: {shown}.", ""]
 
 
 def _verb(name: str, callback: Callable[..., Any]) -> list[str]:
@@ -64,6 +101,9 @@ def _written(parameter: inspect.Parameter, info: Any) -> str:
 
 
 def _fields(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+    if not model.model_fields:
+        yield "No keys of its own."
+        return
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in model.model_fields.items():

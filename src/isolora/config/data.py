@@ -30,6 +30,8 @@ class MixConfig(Settings):
 
 
 class DataConfig(Settings):
+    """Which examples a run learns from and is measured on."""
+
     source: str = Field("debian-descriptions", description="packaged name, local file or glob, or hub id")
     train_examples: PositiveInt | Literal["small", "medium", "large"] | None = Field(
         None, description="unique training examples: a number, or 1, 10 or 100 % of those there are; all when absent"

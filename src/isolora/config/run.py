@@ -28,10 +28,16 @@ class RunConfig(Settings):
     """One training run: everything that its result depends on."""
 
     model: str = Field("nano-1m", description="packaged name, local folder, or hub id")
-    task: TaskConfig = Field(default_factory=lambda: TaskConfig(name="causal-lm"))
-    data: DataConfig = DataConfig()
-    method: MethodConfig = Field(default_factory=lambda: MethodConfig(name="lora"))
-    training: TrainingConfig = TrainingConfig(tokens=1e6)
+    task: TaskConfig = Field(
+        default_factory=lambda: TaskConfig(name="causal-lm"), description="what is learnt: a name, or a name with keys of its own"
+    )
+    data: DataConfig = Field(DataConfig(), description="what is trained on and measured on")
+    method: MethodConfig = Field(
+        default_factory=lambda: MethodConfig(name="lora"), description="the adapter: a name, or a name with keys of its own"
+    )
+    training: TrainingConfig = Field(
+        TrainingConfig(tokens=1e6), description="budget, optimiser, schedule, evaluations, checkpoints"
+    )
     new_tokens: tuple[str, ...] = Field((), description="entries added to the vocabulary, trained and kept with the adapter")
     forgetting: ForgettingConfig | None = Field(
         None, description="measure at every point what is forgotten of other texts; {} takes the defaults"

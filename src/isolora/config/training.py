@@ -12,6 +12,8 @@ BUDGETS = ("tokens", "steps", "epochs", "flops")
 
 
 class TrainingConfig(Settings):
+    """How a run is trained: its budget (exactly one of tokens, steps, epochs, flops), optimiser, schedule and evaluations."""
+
     tokens: PositiveFloat | None = Field(None, description="budget in real (non-padding) tokens")
     steps: PositiveInt | None = Field(None, description="budget in optimiser steps")
     epochs: PositiveFloat | None = Field(None, description="budget in passes over the training examples")
