@@ -22,9 +22,9 @@ from isolora.config.plug_ins import PlugInConfig
 PAGE = Path("docs/reference.md")
 SPLITS = """\
 How a source is divided. A folder or a hub set with files or splits called `train`, `validation` (also `valid`, `val`, `dev`,
-`eval`) and `test` is taken as it is divided. What is missing is cut from `train`, 10 % of its distinct rows each, by a hash of what
-a row says: equal rows stay on one side, and the same file is always cut in the same way, whatever the run's seed. From the held-out
-part `data.eval_examples` rows are drawn, or all where there are fewer.
+`eval`) and `test` is taken as it is divided. What is missing is cut from `train`, 10 % of its distinct rows each, by a hash of
+what a row says: equal rows stay on one side, and the same file is always cut in the same way, whatever the run's seed. From the
+held-out part `data.eval_examples` rows are drawn, or all where there are fewer.
 
 Splits of your own: put `train.jsonl`, `validation.jsonl` and `test.jsonl` (or `.csv`, `.parquet`) into one folder and name the
 folder as `data.source`. `isolora preview` shows the sizes."""
