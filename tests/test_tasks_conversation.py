@@ -16,7 +16,7 @@ from isolora.errors import ConfigError, DataError
 from isolora.metrics.perplexity import perplexity
 from isolora.runs.batches import collate
 from isolora.tasks.base import IGNORED
-from isolora.tasks.chat_templates import answered, plain_template, spoken
+from isolora.tasks.chat_templates import assistant_tokens, plain_template, prompt_and_answer
 
 torch.set_num_threads(1)
 MARKED = (
@@ -24,7 +24,7 @@ MARKED = (
     "{% endgeneration %}{% else %}{{ turn.content }} w59 {% endif %}{% endfor %}{% if add_generation_prompt %}w5a {% endif %}"
 )
 UNMARKED = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-FORGETFUL = "{% for turn in messages %}{{ turn.content if loop.last or turn.role == 'user' else 'w4' }} {% endfor %}"
+FORGETFUL = "{% for turn in messages %}{{ turn.content if loop.last or turn.role != 'assistant' else 'w4' }} {% endfor %}"
 TALK = [
     {"role": "system", "content": "w40"},
     {"role": "user", "content": "w10 w11"},
@@ -37,7 +37,7 @@ TALK = [
 def heard(template: str, talk: list[dict[str, str]] = TALK) -> list[str]:
     """The assistant's words; each `|` stands for what is not its own."""
     tokenizer = tiny.tokenizer(eos_token="w60")
-    ids, own = spoken(talk, tokenizer, template)
+    ids, own = assistant_tokens(talk, tokenizer, template)
     return tokenizer.convert_ids_to_tokens([entry for entry, mine in zip(ids, own, strict=True) if mine])
 
 
@@ -48,7 +48,7 @@ def test_only_the_assistants_turns_are_asked_for(template: str) -> None:
 
 def test_marked_and_unmarked_templates_agree_token_by_token() -> None:
     tokenizer = tiny.tokenizer()
-    assert spoken(TALK, tokenizer, MARKED) == spoken(TALK, tokenizer, UNMARKED)
+    assert assistant_tokens(TALK, tokenizer, MARKED) == assistant_tokens(TALK, tokenizer, UNMARKED)
 
 
 def test_an_end_behind_the_last_turn_alone_is_learnt_there() -> None:
@@ -67,13 +67,13 @@ def test_dialogpts_template_has_ends_alone() -> None:
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
-    with pytest.raises(ConfigError, match="rewrites earlier turns; mark the assistant's with"):
+    with pytest.raises(DataError, match=r"rewrites turn 3 \(assistant\); mark the assistant's turns with"):
         heard(FORGETFUL)
 
 
 def test_the_plain_template_ends_each_answer() -> None:
     tokenizer = models.load_tokenizer(tiny.run())  # nano-1m brings no template
-    ids, own = spoken(TALK, tokenizer, plain_template())
+    ids, own = assistant_tokens(TALK, tokenizer, plain_template())
     assert tokenizer.decode(ids) == (
         "System: w40\nUser: w10 w11\nAssistant: w12 w13<|endoftext|>\nUser: w14\nAssistant: w15<|endoftext|>\n"
     )
@@ -82,16 +82,16 @@ def test_the_plain_template_ends_each_answer() -> None:
     task = registry.load("task", "conversation")
     prompt = task.prompt_ids("w10 w11", tokenizer, 99)
     assert tokenizer.decode(prompt) == "User: w10 w11\nAssistant:"
-    assert ids[: len(prompt)] != prompt == spoken(TALK[1:3], tokenizer, plain_template())[0][: len(prompt)]
+    assert ids[: len(prompt)] != prompt == assistant_tokens(TALK[1:3], tokenizer, plain_template())[0][: len(prompt)]
 
 
 def test_smollm2s_own_template(monkeypatch: pytest.MonkeyPatch) -> None:
     if "smollm2-135m" not in models.fetched():
         pytest.skip("make models has not been run")
     tokenizer = models.load_tokenizer(tiny.run().model_copy(update={"model": "smollm2-135m"}))
-    ids, own = spoken(TALK, tokenizer, tokenizer.chat_template)
+    ids, own = assistant_tokens(TALK, tokenizer, tokenizer.chat_template)
     mine = tokenizer.decode([entry for entry, wanted in zip(ids, own, strict=True) if wanted])
-    assert mine == "w12 w13<|im_end|>\nw15<|im_end|>\n"
+    assert mine == "w12 w13<|im_end|>w15<|im_end|>"
 
 
 def test_the_loss_is_the_models_own_on_the_assistants_tokens() -> None:
@@ -116,8 +116,8 @@ def test_a_long_conversation_loses_its_end() -> None:
 
 
 def test_what_is_said_before_an_answer() -> None:
-    pair = answered(TALK[:2], TALK[2:3], tiny.tokenizer(), UNMARKED)
-    assert (pair.question, pair.completion, pair.is_chat) == ("w5s w40 w59 w5u w10 w11 w59 w5a ", "w12 w13 w59 ", True)
+    pair = prompt_and_answer(TALK[:2], TALK[2:3], tiny.tokenizer(), UNMARKED)
+    assert (pair.question, pair.completion, pair.is_chat) == ("w5s w40 w59 w5u w10 w11 w59 w5a ", "w12 w13 w59", True)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_is_said_before_an_answer() -> None:
         (TALK[:2], "messages: the assistant says nothing"),
         ([], "messages holds no list of turns"),
         (None, "messages holds no list of turns"),
-        ([{"role": "bot", "content": "w5"}], r"messages: turn 1 is not \{role, content\} with a role of system, user"),
+        ([{"role": "bot", "content": "w5"}], r"messages: turn 1 is not \{role, content\} with a role of system, developer, user"),
         ([TALK[1], {"role": "assistant", "content": None}], "messages: turn 2 is not"),
     ],
 )

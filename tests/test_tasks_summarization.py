@@ -14,7 +14,7 @@ from isolora.errors import ConfigError, DataError
 from isolora.runs.batches import collate
 from isolora.tasks.base import IGNORED, Batch, Examples
 from isolora.tasks.generation import generate
-from isolora.tasks.pairs import frame
+from isolora.tasks.pairs import special_tokens_around
 
 torch.set_num_threads(1)
 ROWS = [{"document": tiny.words(5 + 3 * row, row), "summary": tiny.words(2 + row, 9 + row)} for row in range(3)]
@@ -125,7 +125,7 @@ def test_prompts_for_a_person() -> None:
     [("$A", [], []), ("w2 $A", [2], []), ("$A w60", [], [60]), ("w2 w3 $A w60 w59", [2, 3], [60, 59])],
 )
 def test_what_a_tokenizer_puts_around_a_text(text: str, before: list[int], after: list[int]) -> None:
-    assert frame(tiny.tokenizer(text)) == (before, after)
+    assert special_tokens_around(tiny.tokenizer(text)) == (before, after)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from isolora.adapters.generation import Sampling, Teller
 from isolora.adapters.loading import Adapter
-from isolora.tasks.chat_templates import plain_template, template_of, written
+from isolora.tasks.chat_templates import plain_template, render, template_of
 
 Turns = list[dict[str, str]]
 
@@ -40,7 +40,7 @@ class Chat:
         base = self.adapter.base
         limit = self.adapter.writer.room(self.how)
         for first in range(0, len(self.turns), 2):
-            text = written(self.system + self.turns[first:], base.tokenizer, self.template, answer_next=True)
+            text = render(self.system + self.turns[first:], base.tokenizer, self.template, answer_next=True)
             ids: list[int] = base.tokenizer(text, add_special_tokens=base.model.config.is_encoder_decoder).input_ids
             if len(ids) <= limit:
                 break

@@ -17,7 +17,7 @@ import numpy as np
 
 from isolora.tasks.base import Examples
 
-FORMAT = 3  # raise it when the same documents would give other examples
+FORMAT = 4  # raise it when the same documents would give other examples
 SECOND = "second."
 ARRAYS = ("ids", "labels", "starts", "values", "documents")
 

@@ -17,7 +17,7 @@ from isolora.errors import ConfigError
 from isolora.metrics.perplexity import bits_per_byte, perplexity
 from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
-from isolora.tasks.pairs import bare_ids, frame
+from isolora.tasks.pairs import ids_without_special_tokens, special_tokens_around
 from isolora.tasks.text import encode
 
 
@@ -59,7 +59,7 @@ class CausalLM(Task):
         return causal_loss(model, batch, packed_positions(batch) if self.settings.packing else None)
 
     def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
-        return frame(tokenizer)[0] + bare_ids([text], tokenizer)[0]
+        return special_tokens_around(tokenizer)[0] + ids_without_special_tokens([text], tokenizer)[0]
 
     def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
         tokens = int(examples.label_counts.sum())

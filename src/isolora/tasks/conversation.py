@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from isolora.metrics.perplexity import perplexity
 from isolora.tasks.base import Batch, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
-from isolora.tasks.chat_templates import flaw, spoken, template_of, written
-from isolora.tasks.pairs import bare_ids, next_of
+from isolora.tasks.chat_templates import assistant_tokens, conversation_problem, render, template_of
+from isolora.tasks.pairs import ids_without_special_tokens, next_of
 from isolora.tasks.prompt_templates import Template
 from isolora.tasks.rows import made
 
@@ -25,12 +26,15 @@ class ConversationSettings(BaseModel):
 
 
 class Conversation(Task):
-    """What is learnt is every turn of the assistant in `messages`, or a `completion` alone, behind its `prompt`."""
+    """What is learnt is every turn of the assistant in `messages`, or a `completion` alone, behind its `prompt`.
+
+    system: the system prompt of either; tools: descriptions of tools for the template, as a list or as JSON.
+    """
 
     name: ClassVar[str] = "conversation"
     predicts_tokens: ClassVar[bool] = True
     Settings: ClassVar[type[BaseModel]] = ConversationSettings
-    columns: ClassVar[Mapping[str, bool]] = {"messages": False, "system": False, "prompt": False, "completion": False}
+    columns: ClassVar[Mapping[str, bool]] = dict.fromkeys(("messages", "system", "tools", "prompt", "completion"), False)
 
     def auto_class(self, architecture: Any) -> str:
         return causal_class(architecture)
@@ -38,15 +42,21 @@ class Conversation(Task):
     def problem(self, row: Mapping[str, Any]) -> str:
         if "messages" not in row and not {"prompt", "completion"} <= row.keys():
             return f"no messages, and no prompt with a completion (columns: {', '.join(row)})"
-        messages, given = turns(row)
-        found = flaw(messages)
-        silent = not found and not any(turn["role"] == "assistant" for turn in messages[given:])
+        messages, context = turns(row)
+        found = conversation_problem(messages) or _system_problem(row, messages) or _tools_problem(row.get("tools"))
+        silent = not found and not any(turn["role"] == "assistant" for turn in messages[context:])
         return "messages: the assistant says nothing" if silent else found
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         """Conversations cut to `max_length` tokens."""
-        template = template_of(self.settings.template, tokenizer)
-        chats = list(made(self, documents, lambda row: spoken(turns(row)[0], tokenizer, template, turns(row)[1])))
+
+        def tokens(row: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
+            messages, context = turns(row)
+            tools = tools_of(row.get("tools"))
+            template = template_of(self.settings.template, tokenizer, tools)
+            return assistant_tokens(messages, tokenizer, template, context, tools)
+
+        chats = list(made(self, documents, tokens))
         return Examples.of([next_of(ids[:max_length], own[:max_length]) for ids, own in chats], documents=np.arange(len(chats)))
 
     def loss(self, model: Any, batch: Batch) -> Loss:
@@ -54,8 +64,8 @@ class Conversation(Task):
 
     def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
         turn = [{"role": "user", "content": text}]
-        chat = written(turn, tokenizer, template_of(self.settings.template, tokenizer), answer_next=True)
-        return bare_ids([chat], tokenizer)[0][-room:]
+        chat = render(turn, tokenizer, template_of(self.settings.template, tokenizer), answer_next=True)
+        return ids_without_special_tokens([chat], tokenizer)[0][-room:]
 
     def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
         return {"perplexity": perplexity(loss)}
@@ -63,15 +73,51 @@ class Conversation(Task):
 
 def turns(row: Mapping[str, Any]) -> tuple[Any, int]:
     """(the conversation, how many of its turns are only read); prompt and completion are turns, or a text each."""
+    system = [{"role": "system", "content": row["system"]}] if _given_system(row) else []
     if row.get("messages") is not None or not {"prompt", "completion"} <= row.keys():
-        return row.get("messages"), 0
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    read = system + _said(row["prompt"], "user")
-    return read + _said(row["completion"], "assistant"), len(read)
+        return _behind(system, row.get("messages")), 0
+    context = _behind(system, _as_turns(row["prompt"], "user"))
+    return context + _as_turns(row["completion"], "assistant"), len(context)
 
 
-def _said(given: Any, role: str) -> list[Any]:
+def _as_turns(given: Any, role: str) -> list[Any]:
     return [{"role": role, "content": given}] if isinstance(given, str) else list(given or ())
+
+
+def _behind(system: list[Any], messages: Any) -> Any:
+    """The turns behind the system prompt, unless they have one."""
+    return messages if not isinstance(messages, list) or _own_system(messages) is not None else system + messages
+
+
+def _own_system(messages: list[Any]) -> Any:
+    first = messages[0] if messages else None
+    return first.get("content") if isinstance(first, dict) and first.get("role") == "system" else None
+
+
+def _system_problem(row: Mapping[str, Any], messages: list[Any]) -> str:
+    """A row whose column and whose first turn disagree about the system prompt."""
+    differs = _given_system(row) and row["system"] != _own_system(messages)
+    return "system is not the system turn of the messages" if differs else ""
+
+
+def _given_system(row: Mapping[str, Any]) -> bool:
+    """Whether the column holds anything."""
+    given = row.get("system")
+    return bool(given.strip() if isinstance(given, str) else given)
+
+
+def tools_of(given: Any) -> Any:
+    """Descriptions of tools from a row: a list, or JSON. Raises ValueError for other text."""
+    return json.loads(given) if isinstance(given, str) and given.strip() else given or None
+
+
+def _tools_problem(given: Any) -> str:
+    try:
+        tools = tools_of(given)
+    except ValueError:
+        return "tools is no JSON"
+    sound = tools is None or (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools))
+    return "" if sound else "tools is no list of descriptions like {type: function, function: {name, ...}}"
 
 
 task = Conversation()

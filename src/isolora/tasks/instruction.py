@@ -6,30 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jinja2 import DictLoader, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
-from jinja2.sandbox import SandboxedEnvironment
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from isolora.errors import ConfigError, DataError, unknown
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks.base import Batches, Examples
 from isolora.tasks.pairs import Pair
-from isolora.tasks.prompt_templates import FAILURES, Template
+from isolora.tasks.prompt_templates import Template, fill
 from isolora.tasks.prompted import Prompted, PromptedSettings
 from isolora.tasks.rows import checked
-
-
-def _text(value: Any) -> Any:
-    """What stands in a prompt for a field's value."""
-    if isinstance(value, list | dict):
-        name = type(value).__name__
-        raise TypeError(f"a field holds {name}, not text; name a part of it, such as field[0] (task conversation reads turns)")
-    return "" if value is None else value
-
-
-JINJA = SandboxedEnvironment(loader=DictLoader({}), undefined=StrictUndefined, finalize=_text)
 
 
 class InstructionSettings(PromptedSettings):
@@ -54,7 +40,7 @@ class Instruction(Prompted):
         return [self._pair(row) for row in checked(self, documents)]
 
     def _pair(self, row: Mapping[str, Any]) -> Pair:
-        return Pair("", filled("template", self.settings.template, row), filled("completion", self.settings.completion, row))
+        return Pair("", fill("template", self.settings.template, row), fill("completion", self.settings.completion, row))
 
     def prompt(self, text: str) -> Pair:
         return Pair("", text)
@@ -74,19 +60,6 @@ class Instruction(Prompted):
             own = np.array([names[row] == name for row in rows])
             by_task |= {f"{name}/{measure}": np.where(own, values, np.nan) for measure, values in rated.items()}
         return Predictions.of_means(rated | by_task)
-
-
-def filled(setting: str, template: str, row: Mapping[str, Any]) -> str:
-    """The template with a row's fields in it. Raises ConfigError or DataError, naming the setting, where that cannot be."""
-    try:
-        return JINJA.from_string(template).render(row)
-    except TemplateSyntaxError as failure:
-        raise ConfigError(f"task.{setting}: line {failure.lineno}: {failure.message}") from None
-    except UndefinedError as failure:
-        missing = sorted(meta.find_undeclared_variables(JINJA.parse(template)) - row.keys())
-        raise DataError(f"task.{setting}: {unknown('field', missing[0], row) if missing else failure}") from None
-    except FAILURES as failure:
-        raise DataError(f"task.{setting}: {failure}") from None
 
 
 task = Instruction()

@@ -34,7 +34,7 @@ def decoder_examples(pairs: Sequence[Pair], tokenizer: Any, max_length: int, com
 
 def decoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens, begun as the tokenizer begins a text."""
-    before, _ = frame(tokenizer)
+    before, _ = special_tokens_around(tokenizer)
     prompts = _fitted(pairs, tokenizer, room - len(before))
     return [prompt if pair.is_chat else before + prompt for pair, prompt in zip(pairs, prompts, strict=True)]
 
@@ -43,7 +43,7 @@ def encoder_decoder_examples(
     pairs: Sequence[Pair], tokenizer: Any, max_length: int, completion_room: int, decoder_start: int
 ) -> Examples:
     """The decoder's inputs, labelled with the completion, and the prompts as second sequences for the encoder."""
-    before, after = frame(tokenizer)
+    before, after = special_tokens_around(tokenizer)
     room = min(completion_room, max_length)
     ends = [after or _end(tokenizer)] * len(pairs)
     bodies = _ended([pair.completion for pair in pairs], tokenizer, ends, room - len(before))
@@ -54,7 +54,7 @@ def encoder_decoder_examples(
 
 def encoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens with what the tokenizer puts around a text."""
-    before, after = frame(tokenizer)
+    before, after = special_tokens_around(tokenizer)
     return [before + prompt + after for prompt in _fitted(pairs, tokenizer, room - len(before) - len(after))]
 
 
@@ -69,28 +69,30 @@ def next_of(ids: Ids, asked: Sequence[bool]) -> tuple[Ids, Ids]:
     return ids, [*labels[1:], IGNORED]
 
 
-def frame(tokenizer: Any) -> tuple[Ids, Ids]:
+def special_tokens_around(tokenizer: Any) -> tuple[Ids, Ids]:
     """What the tokenizer puts in front of a text and behind it."""
     bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
     start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
     return whole[:start], whole[start + len(bare) :]
 
 
-def bare_ids(texts: Sequence[str], tokenizer: Any) -> list[Ids]:
+def ids_without_special_tokens(texts: Sequence[str], tokenizer: Any) -> list[Ids]:
     """Token ids of texts with nothing around them."""
     found: list[Ids] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     return found
 
 
 def _fitted(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
-    contexts = bare_ids([pair.context for pair in pairs], tokenizer)
-    questions = [ids[max(0, len(ids) - room) :] for ids in bare_ids([pair.question for pair in pairs], tokenizer)]
+    contexts = ids_without_special_tokens([pair.context for pair in pairs], tokenizer)
+    questions = [
+        ids[max(0, len(ids) - room) :] for ids in ids_without_special_tokens([pair.question for pair in pairs], tokenizer)
+    ]
     return [context[: max(0, room - len(question))] + question for context, question in zip(contexts, questions, strict=True)]
 
 
 def _ended(texts: Sequence[str], tokenizer: Any, ends: Sequence[Ids], room: int) -> list[Ids]:
     """A completion that is cut does not end."""
-    return [(ids + end)[:room] for ids, end in zip(bare_ids(texts, tokenizer), ends, strict=True)]
+    return [(ids + end)[:room] for ids, end in zip(ids_without_special_tokens(texts, tokenizer), ends, strict=True)]
 
 
 def _end(tokenizer: Any) -> Ids:

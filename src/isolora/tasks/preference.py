@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from isolora.errors import DataError
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import Batch, Batches, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_logits
-from isolora.tasks.chat_templates import answered, flaw, shared, template_of
+from isolora.tasks.chat_templates import common_prefix, conversation_problem, prompt_and_answer, template_of
 from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts
 from isolora.tasks.prompt_templates import Template
 from isolora.tasks.rows import empty, made
@@ -50,15 +51,16 @@ class Preference(Task):
         return causal_class(architecture)
 
     def problem(self, row: Mapping[str, Any]) -> str:
+        same = "chosen equals rejected" if row["chosen"] == row["rejected"] else ""
         if not isinstance(row["chosen"], list):
-            return empty(row, "chosen", "rejected", *(["prompt"] if "prompt" in row else []))
-        sides = ("chosen", "rejected")
-        found = [flaw([*(row.get("prompt") or []), *(row[side] or [])], side) for side in sides]
-        return next(filter(None, found), "chosen equals rejected" if row["chosen"] == row["rejected"] else "")
+            return empty(row, *SIDES, *(["prompt"] if "prompt" in row else [])) or same
+        prompt = _turns(row.get("prompt"))
+        found = [conversation_problem([*prompt, *(row[side] or [])], side) for side in SIDES]
+        return next(filter(None, found), same or _answers_problem(row))
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         template, room = template_of(self.settings.template, tokenizer), self.settings.max_completion_tokens
-        pairs = list(made(self, documents, lambda row: sides(row, tokenizer, template)))
+        pairs = list(made(self, documents, lambda row: both_pairs(row, tokenizer, template)))
         chosen, rejected = (decoder_examples(side, tokenizer, max_length, room) for side in zip(*pairs, strict=True))
         return replace(chosen, second=rejected)
 
@@ -97,18 +99,44 @@ class Preference(Task):
         )
 
 
-def sides(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[Pair, Pair]:
-    """Chosen and rejected answer, each behind its prompt; what both open with is the prompt where none is given."""
+SIDES = ("chosen", "rejected")
+
+
+def split_answers(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """(prompt, chosen answer, rejected answer); what both begin with is the prompt where none is given."""
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    if prompt is None:
-        start = shared(chosen, rejected)
-        if isinstance(chosen, str):
-            space = LAST_SPACE.search(chosen, 0, start)
-            start = space.start() if space else 0  # no word of an answer is parted
-        prompt, chosen, rejected = chosen[:start], chosen[start:], rejected[start:]
+    if prompt is not None:
+        return (_turns(prompt) if isinstance(chosen, list) else prompt), chosen, rejected
+    start = common_prefix(chosen, rejected)
     if isinstance(chosen, str):
-        return Pair("", prompt, chosen), Pair("", prompt, rejected)
-    return answered(prompt, chosen, tokenizer, template), answered(prompt, rejected, tokenizer, template)
+        space = LAST_SPACE.search(chosen, 0, start)
+        start = space.start() if space else 0  # no word is cut in two
+    return chosen[:start], chosen[start:], rejected[start:]
+
+
+def _turns(prompt: Any) -> list[Any]:
+    """A prompt as turns; a text is a user's."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
+
+
+def _answers_problem(row: Mapping[str, Any]) -> str:
+    """DPO compares two answers to one prompt."""
+    for side, answer in zip(SIDES, split_answers(row)[1:], strict=True):
+        if [turn["role"] for turn in answer] != ["assistant"]:
+            return f"{side}: {len(answer)} turns follow the prompt; one turn of the assistant is compared with another"
+    return ""
+
+
+def both_pairs(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[Pair, Pair]:
+    """Chosen and rejected answer, each behind its prompt. Raises DataError where a template writes two prompts."""
+    prompt, *answers = split_answers(row)
+    if isinstance(row["chosen"], str):
+        chosen, rejected = (Pair("", prompt, answer) for answer in answers)
+        return chosen, rejected
+    chosen, rejected = (prompt_and_answer(prompt, answer, tokenizer, template) for answer in answers)
+    if chosen.question != rejected.question:
+        raise DataError("task.template: the chat template writes one prompt before chosen and another before rejected")
+    return chosen, rejected
 
 
 def log_probabilities(model: Any, batch: Batch) -> Tensor:
@@ -121,8 +149,8 @@ def label_counts(batch: Batch) -> Tensor:
     """Labelled tokens [rows, 2] of both answers."""
     assert batch.second is not None
     none = batch.row_weights.new_zeros(len(batch.row_weights))  # bincount is unknown to the meta device
-    sides = (batch.target_rows, batch.second.target_rows)
-    return torch.stack([none.index_add(0, rows, none.new_ones(len(rows))) for rows in sides], 1)
+    both = (batch.target_rows, batch.second.target_rows)
+    return torch.stack([none.index_add(0, rows, none.new_ones(len(rows))) for rows in both], 1)
 
 
 task = Preference()

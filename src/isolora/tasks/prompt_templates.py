@@ -1,14 +1,18 @@
-"""Jinja templates of prompts and conversations, given as text or as a file."""
+"""Jinja templates of prompts, given as text or as a file, and filled with the fields of a row."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from jinja2 import TemplateError
+from jinja2 import DictLoader, StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2.sandbox import SandboxedEnvironment
 from pydantic import AfterValidator
 
-FAILURES = (TemplateError, ArithmeticError, TypeError, ValueError)
+from isolora.errors import ConfigError, DataError, unknown
+
+FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise while it is filled: it is a small program."""
 
 
@@ -16,10 +20,36 @@ def _read(given: str) -> str:
     """A file's text takes its name's place, so that a run's identity holds what it says."""
     if "{" in given or "\n" in given:
         return given
-    path = Path(given).expanduser()
-    if not path.is_file():
-        raise ValueError(f"{given!r} is neither a Jinja template nor a file that holds one")
-    return path.read_text(encoding="utf-8")
+    try:
+        return Path(given).expanduser().read_text(encoding="utf-8")
+    except UnicodeDecodeError as failure:
+        raise ValueError(f"{given}: not UTF-8 at byte {failure.start}; save it as UTF-8") from None
+    except (OSError, RuntimeError, ValueError):  # a folder, a name too long, the home of a user who is not there
+        raise ValueError(f"{given!r} is neither a Jinja template nor a file that holds one") from None
 
 
 Template = Annotated[str, AfterValidator(_read)]
+
+
+def _text(value: Any) -> Any:
+    """What a prompt shows of a field's value."""
+    if isinstance(value, list | dict):
+        name = type(value).__name__
+        raise TypeError(f"a field holds {name}, not text; name a part of it, such as field[0] (task conversation reads turns)")
+    return "" if value is None else value
+
+
+JINJA = SandboxedEnvironment(loader=DictLoader({}), undefined=StrictUndefined, finalize=_text)
+
+
+def fill(setting: str, template: str, row: Mapping[str, Any]) -> str:
+    """The template with a row's fields in it. Raises ConfigError or DataError, naming the setting, where that cannot be."""
+    try:
+        return JINJA.from_string(template).render({str(name): value for name, value in row.items()})
+    except TemplateSyntaxError as failure:
+        raise ConfigError(f"task.{setting}: line {failure.lineno}: {failure.message}") from None
+    except UndefinedError as failure:
+        missing = sorted(meta.find_undeclared_variables(JINJA.parse(template)) - row.keys())
+        raise DataError(f"task.{setting}: {unknown('field', missing[0], row) if missing else failure}") from None
+    except FAILURES as failure:
+        raise DataError(f"task.{setting}: {' '.join(str(failure).split())}") from None

@@ -19,7 +19,7 @@ from isolora.tasks.causal import is_encoder
 from isolora.tasks.classes import Classes, class_names, class_options
 from isolora.tasks.cross_entropy import from_logits
 from isolora.tasks.heads import head_class, inputs
-from isolora.tasks.pairs import frame
+from isolora.tasks.pairs import special_tokens_around
 from isolora.tasks.rows import checked
 from isolora.tasks.windows import seams, windows
 
@@ -98,7 +98,7 @@ class TokenClassification(Task):
         return "" if strange is None else unknown("tag", str(strange), self.labels)
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
-        before, after = frame(tokenizer)
+        before, after = special_tokens_around(tokenizer)
         room = max_length - len(before) - len(after)
         rows, numbers = [], []
         for number, (ids, labels) in enumerate(self._labelled(documents, tokenizer)):
