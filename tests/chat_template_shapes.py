@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Shapes of chat templates in the field, written anew: how a conversation is put and what of it the assistant says.
 
 Each shape says what is expected of TALK (a system prompt, two questions, two answers) where it can be written.

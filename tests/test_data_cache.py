@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from isolora import data
 from isolora.data.documents import Documents
 from isolora.tasks.base import Examples
-from isolora.tasks.text import encode
+from isolora.tasks.causal_lm import encode
 
 transformers = pytest.importorskip("transformers")
 END = 0

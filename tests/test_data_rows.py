@@ -17,7 +17,7 @@ from person import run
 
 from isolora import data, registry
 from isolora.config import DataConfig, TaskConfig, parse
-from isolora.data.origins import said
+from isolora.data.origins import left_out_summary
 from isolora.errors import DataError, UserError
 from isolora.runs.documents import DocumentLoader
 from isolora.training import train
@@ -203,8 +203,8 @@ def test_origins_and_skipping_change_no_fingerprint_and_no_run(tmp_path: Path) -
 
 
 def test_said_in_one_line() -> None:
-    assert said(["a row 1: x"]) == "1 row of the data left out (a row 1: x)"
-    assert said(["a", "b", "c", "d"]) == "4 rows of the data left out (a; b; c; ...)"
+    assert left_out_summary(["a row 1: x"]) == "1 row of the data left out (a row 1: x)"
+    assert left_out_summary(["a", "b", "c", "d"]) == "4 rows of the data left out (a; b; c; ...)"
 
 
 def a_run(folder: Path) -> list[str]:

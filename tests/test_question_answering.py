@@ -70,7 +70,10 @@ def test_an_answer_within_a_word_is_its_pieces() -> None:
 
 def test_windows_without_the_whole_answer_say_so() -> None:
     """Room for four tokens of the context, of which two are seen again."""
-    assert labels("w10 w11 w12 w13 w14 w15", "w11 w12 w13 w14", length=8, overlap=0.5) == [[3, *[0] * 7]] * 2
+    assert labels("w10 w11 w12 w13 w14 w15", "w10 w11 w12 w13", length=8, overlap=0.5) == [
+        [0, 0, 0, 1, 0, 0, 2, 0],
+        [3, *[0] * 7],
+    ]
     assert labels("w10 w11 w12 w13 w14 w15", "w13 w14", length=8, overlap=0.5) == [[3, *[0] * 7], [0, 0, 0, 0, 1, 2, 0, 0]]
 
 

@@ -21,7 +21,7 @@ from isolora.errors import ConfigError, DataError
 from isolora.tasks.base import IGNORED
 from isolora.tasks.heads import inputs
 from isolora.tasks.token_classification import TokenClassification, TokenClassificationSettings, whole_words
-from isolora.tasks.windows import seams, windows
+from isolora.tasks.heads import seams, windows
 from isolora.training import train
 
 torch.set_num_threads(1)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from isolora.data.cache import cache_folder, cached
 from isolora.data.documents import Documents, Splits, load, usable
-from isolora.data.origins import LeftOut, said
+from isolora.data.examples import make_examples
+from isolora.data.origins import LeftOut, left_out_summary
 from isolora.data_cards import packaged
 
-__all__ = ["Documents", "LeftOut", "Splits", "cache_folder", "cached", "load", "packaged", "said", "usable"]
+__all__ = [
+    "Documents",
+    "LeftOut",
+    "Splits",
+    "cache_folder",
+    "cached",
+    "left_out_summary",
+    "load",
+    "make_examples",
+    "packaged",
+    "usable",
+]

@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 
 from isolora.config import DataConfig
 from isolora.data import sources, streams
-from isolora.data.origins import LeftOut, bare, origins, said
+from isolora.data.origins import LeftOut, file_of, left_out_summary, origins, own_columns
 from isolora.data.reservoirs import draw_streams
 from isolora.data.splits import complete, draw
-from isolora.data.tables import Tables, check_card, columns_of, filled, read_by, text_template
+from isolora.data.tables import Tables, TextTemplate, check_card, filled, read_by, text_template
 from isolora.data_cards import Card
 from isolora.errors import DataError
 from isolora.tasks.base import Task
-from isolora.tasks.rows import flaw_of
+from isolora.tasks.rows import problem_of
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Documents:
     """
 
     table: pa.Table
-    template: str | None
+    template: TextTemplate | str | None
     sources: pa.Table | None = None
     left_out: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, table: pa.Table, template: str | None) -> Documents:
+    def of(cls, table: pa.Table, template: TextTemplate | None) -> Documents:
         """From rows with their origins beside them."""
-        own = bare(table)
+        own = own_columns(table)
         return cls(own, template, table.drop_columns(own.column_names))
 
     def __len__(self) -> int:
@@ -66,14 +66,20 @@ class Documents:
         """One text a row. Raises DataError when it is not clear which column holds it."""
         if self.template is None:
             raise DataError(f"data.text_field: say which column holds the text (columns: {', '.join(self.table.column_names)})")
-        columns = {name: self.table[name].to_pylist() for name in columns_of(self.template)}
-        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        return [self.template.format_map({name: "" if value is None else value for name, value in row.items()}) for row in rows]
+        template = TextTemplate.parse(self.template) if isinstance(self.template, str) else self.template
+        columns = {name: self.table[name].to_pylist() for name in template.columns}
+        return [template.fill(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
     @cached_property
     def fields(self) -> dict[str, list[Any]]:
-        """Every column's values, one a row."""
-        return dict(self.table.to_pydict())
+        """Every column's values, one a row. Raises DataError for a column whose values have no form in Python."""
+        found = {}
+        for name in self.table.column_names:
+            try:
+                found[name] = self.table[name].to_pylist()
+            except (ArithmeticError, ValueError) as failure:  # a year beyond 9999, a text that is not UTF-8
+                raise DataError(f"data: {file_of(self.sources)}: column {name!r}: {failure}") from None
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,7 +127,7 @@ class Form:
     task: Task | None
     card: Card
     left_out: LeftOut
-    template: str | None = None
+    template: TextTemplate | None = None
 
     @classmethod
     def of(cls, config: DataConfig, task: Task | None, card: Card, left_out: LeftOut, rows: pa.Table) -> Form:
@@ -131,9 +137,11 @@ class Form:
         return cls(config, task, card, left_out, template)
 
     @property
-    def apart(self) -> str | None:
-        """What is alike in rows that must stay on one side, as a template."""
-        return f"{{{self.card.apart}}}" if self.card.apart else self.template
+    def together(self) -> tuple[str, ...]:
+        """Columns whose equal values must stay in one split; none means all of them."""
+        if self.card.apart:
+            return (self.card.apart,)
+        return self.template.columns if self.template else ()
 
     def rows(self, split: str, table: pa.Table) -> pa.Table:
         """The rows that the task reads, with its columns; without those whose text is empty, where it asks for a text."""
@@ -141,7 +149,7 @@ class Form:
             return read_by(self.task.name, self.task.columns, self.config.columns, Tables({split: table}, self.card))[split]
         if self.template is None:
             return table
-        mask = filled(table, self.template)
+        mask = filled(table, self.template.columns)
         if split in ("train", self.config.eval_split):
             for origin in origins(table.filter(pc.invert(mask))):
                 self.left_out.add(origin, "the text is empty (data.on_error=skip leaves such rows out)")
@@ -156,10 +164,12 @@ class Form:
 def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
     """How rows are read, and those drawn of a source that fits in memory."""
     found = sources.read(config.source, left_out)
+    for split, table in found.parts.items():
+        _refuse_empty(config, split, table)
     form = Form.of(config, task, found.card, left_out, found.parts["train"])
     tables = {split: form.rows(split, table) for split, table in found.parts.items()}
     _none_empty(config, tables)
-    parts = complete(tables, form.apart)
+    parts = complete(tables, form.together)
     counts = form.counts(parts["train"].num_rows)
     return form, {split: draw(parts[split], count, config.seed, split) for split, count in counts.items()}
 
@@ -173,10 +183,15 @@ def _stream(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[F
     parts = {**found.parts, "train": chain([first], blocks)}
     rows = {split: map(partial(form.rows, split), part) for split, part in parts.items()}
     counts = form.counts(sys.maxsize)
-    tables = draw_streams(rows, counts, config.seed, columns_of(form.apart) if form.apart else ())
+    tables = draw_streams(rows, counts, config.seed, form.together)
     _none_empty(config, tables)
     config.drawn_examples(tables["train"].num_rows)  # fewer are refused
     return form, tables
+
+
+def _refuse_empty(config: DataConfig, split: str, table: pa.Table) -> None:
+    if not table.num_rows:
+        raise DataError(f"data.source: {config.source} has no rows in {split}")
 
 
 def _none_empty(config: DataConfig, tables: Mapping[str, pa.Table]) -> None:
@@ -196,14 +211,19 @@ def _judged(train: Documents, held_out: Documents, config: DataConfig, task: Tas
 def usable(documents: Documents, task: Task, skip: bool) -> Documents:
     """The documents that the task can use. Raises DataError, naming file and row, for the first that it cannot, unless such rows
     are skipped; and where none is left."""
-    left_out, kept = LeftOut(skip), []
-    for place, row in enumerate(documents.rows()):
-        if problem := flaw_of(task, row):
-            left_out.add(documents.origin(place), problem)
-        else:
-            kept.append(place)
+    problems = {place: problem for place, row in enumerate(documents.rows()) if (problem := problem_of(task, row))}
+    return without(documents, problems, skip)
+
+
+def without(documents: Documents, problems: Mapping[int, str], skip: bool) -> Documents:
+    """The documents but those at these places, each with its problem. Raises DataError, naming file and row, for the first of
+    them unless such rows are skipped; and where none is left."""
+    left_out = LeftOut(skip)
+    for place, problem in problems.items():
+        left_out.add(documents.origin(place), problem)
     if not left_out.rows:
         return documents
-    if not kept:
-        raise DataError(f"data.on_error: no row is left ({said(left_out.rows)})")
+    if len(problems) == len(documents):
+        raise DataError(f"data.on_error: no row is left ({left_out_summary(left_out.rows)})")
+    kept = [place for place in range(len(documents)) if place not in problems]
     return replace(documents.at(kept), left_out=(*documents.left_out, *left_out.rows))

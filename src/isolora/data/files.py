@@ -3,11 +3,16 @@ the row where it lies in one."""
 
 from __future__ import annotations
 
+import csv
 import difflib
 import glob
+import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,31 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from isolora.data.origins import LeftOut, numbered
-from isolora.errors import DataError
+from isolora.errors import DataError, UserError
+
+DELIMITERS = ",;\t|"
+SNIFFED_BYTES = 1 << 16
+CSV_BLOCK_BYTES = 1 << 24
+"""The longest row of a CSV file that is streamed."""
+NOT_ARROW = (pa.ArrowException, ArithmeticError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
+"""What readers raise for contents that they cannot take; UnicodeError is a ValueError."""
+
+
+@contextmanager
+def one_line(path: Path | str) -> Iterator[None]:
+    """Failures of a reader as one line that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as failure:
+        raise DataError(f"{path}: cannot be read ({failure.strerror or first_line(failure)})") from None
+    except NOT_ARROW as failure:
+        raise DataError(f"{path}: {first_line(failure)}") from None
+
+
+def first_line(failure: Exception) -> str:
+    return str(failure).strip().partition("\n")[0] or type(failure).__name__
 
 
 def read_table(path: Path, left_out: LeftOut) -> pa.Table:
@@ -27,14 +56,8 @@ def read_table(path: Path, left_out: LeftOut) -> pa.Table:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: cannot read {path.suffix or 'a file without an ending'} (valid: {', '.join(READERS)})")
-    try:
+    with one_line(path):
         return reader(path, left_out)
-    except pa.ArrowInvalid as failure:
-        raise DataError(f"{path}: {first_line(failure)}") from None
-
-
-def first_line(failure: Exception) -> str:
-    return str(failure).partition("\n")[0]
 
 
 def decoded(path: Path) -> str:
@@ -52,10 +75,50 @@ def not_utf8(path: Path, offset: int, line: int) -> DataError:
     return DataError(f"{path}: not UTF-8 at byte {offset} (line {line}); save it as UTF-8")
 
 
+# Parquet
+
+
 def _parquet(path: Path, left_out: LeftOut) -> pa.Table:
     # Opened by hand: given a path, pyarrow would take folder names such as `split=train` for columns.
     with path.open("rb") as file:
-        return numbered(pq.read_table(file), f"{path} row")
+        return numbered(plain_types(unique_columns(pq.read_table(file), path)), f"{path} row")
+
+
+def unique_columns(table: pa.Table, path: Path) -> pa.Table:
+    """The table. Raises DataError for a name that two columns have."""
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: {len(table.column_names)} columns, of which several are called {twice[0]!r}")
+    return table
+
+
+def plain_types(table: pa.Table) -> pa.Table:
+    """The table with dictionaries and views of strings, which few functions of Arrow take, as what they stand for."""
+    schema = pa.schema([field.with_type(_plain(field.type)) for field in table.schema], table.schema.metadata)
+    if schema.equals(table.schema):
+        return table
+    columns = [
+        column if column.type == field.type else pa.chunked_array([pa.array(column.to_pylist(), field.type)])
+        for column, field in zip(table.columns, schema, strict=True)
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _plain(kind.value_type)
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if lists or types.is_list_view(kind) or types.is_large_list_view(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind
+
+
+# CSV and TSV
 
 
 def _csv(path: Path, left_out: LeftOut) -> pa.Table:
@@ -63,9 +126,9 @@ def _csv(path: Path, left_out: LeftOut) -> pa.Table:
     if not data.strip():
         raise DataError(f"{path}: empty file")
     rows = CsvRows(path, left_out)
-    # One thread, so that an error can say in which row it lies.
-    one_thread = pc_csv.ReadOptions(use_threads=False)
-    table = pc_csv.read_csv(pa.BufferReader(data), parse_options=rows.options, read_options=one_thread)
+    # One thread, so that an error can say in which row it lies; one block, so that a long field is in one.
+    read = pc_csv.ReadOptions(use_threads=False, block_size=min(max(len(data) + 1, 1 << 20), 2**31 - 1))
+    table = pc_csv.read_csv(pa.BufferReader(data), parse_options=rows.options, read_options=read)
     return rows.numbered(table)
 
 
@@ -74,7 +137,9 @@ class CsvRows:
 
     def __init__(self, path: Path, left_out: LeftOut) -> None:
         self.path, self.left_out, self.torn, self.next = path, left_out, set[int](), 2
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        with path.open("rb") as file:
+            head = file.read(SNIFFED_BYTES).decode("utf-8-sig", errors="replace")
+        delimiter = delimiter_of(head, "\t" if path.suffix.lower() == ".tsv" else ",")
         self.options = pc_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=self._skip)
 
     def _skip(self, row: pc_csv.InvalidRow) -> str:
@@ -91,7 +156,30 @@ class CsvRows:
         while len(rows) < table.num_rows:
             rows += [self.next] * (self.next not in self.torn)
             self.next += 1
-        return numbered(table, f"{self.path} row", rows)
+        return numbered(unique_columns(table, self.path), f"{self.path} row", rows)
+
+
+def delimiter_of(head: str, usual: str) -> str:
+    """What parts the fields of a file that begins so: another delimiter than the usual one, where the header has that one alone
+    and most of the first rows have as many fields as the header."""
+    for delimiter in (usual, *DELIMITERS):
+        rows = [row for row in islice(_parsed(head, delimiter), 21) if row]
+        if not rows or (len(rows[0]) > 1 and delimiter == usual):
+            return usual
+        alike = sum(len(row) == len(rows[0]) for row in rows)
+        if len(rows[0]) > 1 and all(name.strip() for name in rows[0]) and 2 * alike > len(rows):
+            return delimiter
+    return usual
+
+
+def _parsed(head: str, delimiter: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(io.StringIO(head), delimiter=delimiter)
+    except csv.Error:  # such as a field beyond the module's own limit; the real reader will say what is wrong
+        return
+
+
+# JSON Lines
 
 
 def _json_lines(path: Path, left_out: LeftOut) -> pa.Table:
@@ -108,14 +196,24 @@ def json_rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, dict[str, An
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_unique_keys)
             except json.JSONDecodeError as failure:
                 left_out.add(f"{path} line {number}", f"not JSON ({failure.msg}, column {failure.colno})")
-                continue
-            if isinstance(row, dict):
-                yield number, row
+            except (ValueError, RecursionError) as failure:  # a key given twice, thousands of digits, nested too deep
+                left_out.add(f"{path} line {number}", first_line(failure))
             else:
-                left_out.add(f"{path} line {number}", f'{type(row).__name__}, not an object like {{"text": ...}}')
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    left_out.add(f"{path} line {number}", f'{type(row).__name__}, not an object like {{"text": ...}}')
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} is given twice")
+    return found
 
 
 def _decoded_line(path: Path, number: int, raw: bytes, offset: int) -> str:
@@ -130,34 +228,67 @@ def json_table(path: Path, found: Sequence[tuple[int, Mapping[str, Any]]], left_
     """Objects as a table; where a column holds values of several types, those unlike the ones before cannot be used."""
     names = dict.fromkeys(name for _, row in found for name in row)
     for name in names:
-        strange = _strangers([row.get(name) for _, row in found])
-        for place, problem in strange.items():
-            left_out.add(f"{path} line {found[place][0]}", f"{name} {problem}")
-        if strange:
-            return json_table(path, [pair for place, pair in enumerate(found) if place not in strange], left_out)
+        misfits = _misfits([row.get(name) for _, row in found])
+        if not _is_text(name):
+            misfits = dict.fromkeys((place for place, (_, row) in enumerate(found) if name in row), "is half of a surrogate pair")
+        for place, problem in sorted(misfits.items()):
+            left_out.add(f"{path} line {found[place][0]}", f"{printable(name)} {problem}")
+        if misfits:
+            return json_table(path, [pair for place, pair in enumerate(found) if place not in misfits], left_out)
     table = pa.table({name: [row.get(name) for _, row in found] for name in names})
     return numbered(table, f"{path} line", [number for number, _ in found])
 
 
-def _strangers(values: Sequence[Any]) -> dict[int, str]:
-    """Places of values that do not go with those before them, and what is wrong with each."""
-    if _go_together(values):
+def _misfits(values: Sequence[Any]) -> dict[int, str]:
+    """Places of values that are of no type, or of another than those before them, and what is wrong with each."""
+    if _fit(values):
         return {}
+    if alone := {place: _misfit(value) for place, value in enumerate(values) if not _fit([value])}:
+        return alone
     fitting, beyond = 0, len(values)
-    while beyond - fitting > 1:  # the longest beginning that goes together
+    while beyond - fitting > 1:  # the longest beginning that fits together
         middle = (fitting + beyond) // 2
-        fitting, beyond = (middle, beyond) if _go_together(values[:middle]) else (fitting, middle)
+        fitting, beyond = (middle, beyond) if _fit(values[:middle]) else (fitting, middle)
     model = next(value for value in reversed(values[:fitting]) if value is not None)
-    strange = [place for place in range(fitting, len(values)) if not _go_together([model, values[place]])] or [fitting]
-    return {place: f"holds {type(values[place]).__name__}, rows before it {type(model).__name__}" for place in strange}
+    strange = [place for place in range(fitting, len(values)) if not _fit([model, values[place]])] or [fitting]
+    return {place: _unlike(values[place], model) for place in strange}
 
 
-def _go_together(values: Sequence[Any]) -> bool:
+def _unlike(value: Any, model: Any) -> str:
+    name, before = type(value).__name__, type(model).__name__
+    if name == before == "int":
+        return "holds a whole number beyond 64 bits"
+    return f"holds {name}, rows before it {before if before != name else f'another kind of {name}'}"
+
+
+def _misfit(value: Any) -> str:
+    """Why a value alone is of no type."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not _is_text(text):
+        return "holds half of a surrogate pair, which is no text"
+    if re.search(r"\d{19}", text):
+        return "holds a whole number beyond 64 bits"
+    return f"holds {type(value).__name__} with values of several types"
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _fit(values: Sequence[Any]) -> bool:
     try:
         pa.array(values)
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
+    except NOT_ARROW:
         return False
     return True
+
+
+# Text
 
 
 def _text(path: Path, left_out: LeftOut) -> pa.Table:
@@ -183,29 +314,57 @@ def read_files(source: str, left_out: LeftOut) -> pa.Table:
     """
     paths = matches(source)
     if len(paths) == 1 and paths[0].suffix.lower() in TEXT_ENDINGS:
-        paragraphs = [part.strip() for part in re.split(r"\n[ \t]*\n", decoded(paths[0])) if part.strip()]
+        with one_line(paths[0]):
+            paragraphs = [part.strip() for part in re.split(r"\n[ \t]*\n", decoded(paths[0])) if part.strip()]
         return numbered(pa.table({"text": pa.array(paragraphs, pa.string())}), f"{paths[0]} paragraph")
+    tables = [read_table(path, left_out) for path in paths]
     try:
-        return pa.concat_tables([read_table(path, left_out) for path in paths], promote_options="permissive")
-    except pa.ArrowTypeError as failure:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as failure:
         raise DataError(f"{source}: files with different columns ({first_line(failure)})") from None
 
 
 def matches(source: str) -> list[Path]:
     """The files that a path or a glob means, sorted. Raises DataError, naming those nearby, when there are none."""
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = local(source)
+    if is_file(path):
         return [path]
-    found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+    with one_line(f"data.source: {source}"):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if is_file(Path(name)))
+        if not found and path.exists():
+            raise DataError(f"data.source: {source} is not a file that can be read to its end, such as a pipe or a device")
     if not found:
         raise DataError(f"data.source: no such file: {source}{nearby(path)}")
     return found
 
 
+def local(source: str) -> Path:
+    """The path that a source would be, `~` read as the person's home."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # the home of a user who is not there
+        return Path(source)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def nearby(path: Path) -> str:
     """What may have been meant: the likest names in the folder, or the files there that could be read."""
     folder = path.parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         return "" if glob.has_magic(str(folder)) else f"; there is no folder {folder}"
     there = sorted(other.name for other in folder.iterdir() if other.suffix.lower() in READERS)
     near = difflib.get_close_matches(path.name, there, n=3) or there[:5]

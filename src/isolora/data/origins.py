@@ -27,7 +27,7 @@ class LeftOut:
         self.rows.append(f"{origin}: {problem}")
 
 
-def said(left_out: Sequence[str]) -> str:
+def left_out_summary(left_out: Sequence[str]) -> str:
     """How many rows were left out, and which came first, in one line."""
     shown = [*left_out[:SHOWN], *(["..."] if len(left_out) > SHOWN else [])]
     return f"{len(left_out)} row{'s' * (len(left_out) != 1)} of the data left out ({'; '.join(shown)})"
@@ -40,7 +40,7 @@ def numbered(table: pa.Table, place: str, rows: Sequence[int] | None = None) -> 
     return table.append_column(PLACE, places).append_column(ROW, numbers)
 
 
-def bare(table: pa.Table) -> pa.Table:
+def own_columns(table: pa.Table) -> pa.Table:
     """The table's own columns."""
     return table.drop_columns([name for name in (PLACE, ROW) if name in table.column_names])
 
@@ -51,6 +51,7 @@ def origins(table: pa.Table) -> list[str]:
     return [f"{place} {row}" for place, row in pairs]
 
 
-def file_of(table: pa.Table) -> str:
+def file_of(table: pa.Table | None) -> str:
     """The first file that the rows come from."""
-    return str(table[PLACE][0]).rpartition(" ")[0] if PLACE in table.column_names and table.num_rows else "the data"
+    known = table is not None and PLACE in table.column_names and table.num_rows
+    return str(table[PLACE][0]).rpartition(" ")[0] if known else "the data"

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from isolora.data.files import first_line
-from isolora.data.origins import bare, file_of
+from isolora.data.origins import file_of, own_columns
 from isolora.data.splits import HELD_OUT_SHARE, hash_of
 from isolora.data.tables import SPLITS
 from isolora.errors import DataError
@@ -41,11 +41,11 @@ class Reservoir:
 
 
 def draw_streams(
-    parts: Mapping[str, Iterable[pa.Table]], counts: Mapping[str, int], seed: int, apart: Sequence[str]
+    parts: Mapping[str, Iterable[pa.Table]], counts: Mapping[str, int], seed: int, together: Sequence[str]
 ) -> dict[str, pa.Table]:
     """Draw `counts` rows of train, validation and test; a held-out part that the source lacks is cut from train.
 
-    apart: columns whose equal values stay on one side; without any, all of them. Raises DataError for blocks that do not match.
+    together: columns whose equal values stay in one part; without any, all of them. Raises DataError for blocks that do not match.
     """
     missing = [split for split in SPLITS[1:] if split not in parts]
     drawn = {split: Reservoir(counts[split]) for split in SPLITS}
@@ -53,8 +53,8 @@ def draw_streams(
     for split, blocks in parts.items():
         for block in blocks:
             schemas[split] = _joined(schemas.get(split, block.schema), block)
-            own = bare(block)
-            sides = _sides(own.select(apart) if apart else own, split, missing)
+            own = own_columns(block)
+            sides = _sides(own.select(together) if together else own, split, missing)
             for side, values, row in zip(sides, _values(own), block.to_pylist(), strict=True):
                 drawn[side].add(hash_of(values, f"{seed}:{side}"), row)
     return {split: kept.table(schemas.get(split, schemas["train"])) for split, kept in drawn.items()}

@@ -11,33 +11,36 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from isolora.data.origins import bare
-from isolora.data.tables import SPLITS, columns_of
+from isolora.data.origins import own_columns
+from isolora.data.tables import SPLITS
 from isolora.errors import DataError
 
 HELD_OUT_SHARE = 0.1  # of a source without splits, for validation and again for test
 SPLIT_SEED = 20261122  # not the run's: another seed draws other examples, but never trains on what was held out
 
 
-def complete(parts: dict[str, pa.Table], template: str | None) -> dict[str, pa.Table]:
-    """Train, validation and test; a held-out part that the source lacks is cut from train. Raises DataError for too few rows."""
+def complete(parts: dict[str, pa.Table], together: Sequence[str]) -> dict[str, pa.Table]:
+    """Train, validation and test; a held-out part that the source lacks is cut from train.
+
+    together: columns whose equal values stay in one part; without any, all of them. Raises DataError for too few rows.
+    """
     missing = [split for split in SPLITS[1:] if split not in parts]
     if not missing:
         return parts
     train = parts["train"]
-    order, kinds = hash_order(train, template)
+    order, kinds = hash_order(train, together)
     if kinds <= len(missing):
         raise DataError(f"data: {kinds} distinct examples are too few to hold some out; give {len(missing) + 1} or more")
     size = max(1, int(HELD_OUT_SHARE * kinds))
-    taken = {split: (order >= i * size) & (order < (i + 1) * size) for i, split in enumerate(missing)}
+    held = {split: (order >= i * size) & (order < (i + 1) * size) for i, split in enumerate(missing)}
     kept = order >= len(missing) * size
-    held_out = {split: train.filter(pa.array(mask)) for split, mask in taken.items()}
+    held_out = {split: train.filter(pa.array(mask)) for split, mask in held.items()}
     return {**parts, **held_out, "train": train.filter(pa.array(kept))}
 
 
-def hash_order(table: pa.Table, template: str | None) -> tuple[NDArray[np.int64], int]:
+def hash_order(table: pa.Table, together: Sequence[str]) -> tuple[NDArray[np.int64], int]:
     """(place [rows] of each row among the distinct hashes of what it says, their number): equal rows share a side."""
-    named = table.select(columns_of(template)) if template else bare(table)
+    named = table.select(together) if together else own_columns(table)
     hashes = [hash_of(values) for values in zip(*(column.to_pylist() for column in named.columns), strict=True)]
     distinct, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
     return places.astype(np.int64), len(distinct)

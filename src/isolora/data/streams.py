@@ -12,11 +12,21 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from isolora.data.files import TEXT_ENDINGS, CsvRows, first_line, json_rows, json_table, matches, read_files, read_table
-from isolora.data.folders import split_files
-from isolora.data.hub import open_hub, reason
-from isolora.data.origins import LeftOut, bare, numbered
-from isolora.data.sources import folder_of, means_files
+from isolora.data.files import (
+    CSV_BLOCK_BYTES,
+    TEXT_ENDINGS,
+    CsvRows,
+    json_rows,
+    json_table,
+    matches,
+    one_line,
+    plain_types,
+    read_files,
+    read_table,
+    unique_columns,
+)
+from isolora.data.origins import LeftOut, numbered, own_columns
+from isolora.data.sources import folder_of, means_files, open_hub, reason, split_files
 from isolora.data.tables import NO_CARD
 from isolora.data_cards import Card, read_card
 from isolora.errors import DataError
@@ -53,21 +63,20 @@ def blocks(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
     if path.suffix.lower() not in read:
         yield read_table(path, left_out)
         return
-    try:
+    with one_line(path):
         yield from read[path.suffix.lower()](path, left_out)
-    except pa.ArrowInvalid as failure:
-        raise DataError(f"{path}: {first_line(failure)}") from None
 
 
 def _parquet(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
     with path.open("rb") as file:
         batches = pq.ParquetFile(file, buffer_size=1 << 20).iter_batches(BLOCK_ROWS)
-        yield from _counted(map(pa.Table.from_batches, ([batch] for batch in batches)), f"{path} row")
+        tables = (plain_types(unique_columns(pa.Table.from_batches([batch]), path)) for batch in batches)
+        yield from _counted(tables, f"{path} row")
 
 
 def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
     rows = CsvRows(path, left_out)
-    options = pc_csv.ReadOptions(use_threads=False, encoding="utf-8-sig")
+    options = pc_csv.ReadOptions(use_threads=False, encoding="utf-8-sig", block_size=CSV_BLOCK_BYTES)
     try:
         for batch in pc_csv.open_csv(path, parse_options=rows.options, read_options=options):
             yield rows.numbered(pa.Table.from_batches([batch]))
@@ -81,7 +90,7 @@ def _json_lines(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
         table = json_table(path, [(0, model), *block], left_out).slice(1)  # led by a row with all columns and types so far
         model = {
             name: next(iter(table[name].drop_null().slice(0, 1).to_pylist()), model.get(name))
-            for name in bare(table).column_names
+            for name in own_columns(table).column_names
         }
         yield table
 
@@ -96,5 +105,5 @@ def _hub_blocks(source: str, part: Any, place: str) -> Iterator[pa.Table]:
 def _counted(tables: Iterator[pa.Table], place: str) -> Iterator[pa.Table]:
     first = 1
     for table in tables:
-        yield numbered(table, place, range(first, first + table.num_rows))
+        yield numbered(plain_types(table), place, range(first, first + table.num_rows))
         first += table.num_rows

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from string import Formatter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isolora.data.origins import bare, file_of
+from isolora.data.origins import file_of, own_columns
 from isolora.data_cards import Card
 from isolora.errors import DataError
 
@@ -41,8 +42,32 @@ def split_of(name: str, card: Card) -> str | None:
     return found if found in SPLITS and found not in card.splits else None
 
 
+@dataclass(frozen=True)
+class TextTemplate:
+    """How a row's text is put together: pieces of text, and columns by any name, `{` and `.` included."""
+
+    pieces: tuple[str, ...]
+    columns: tuple[str, ...]
+    """One behind each piece but the last."""
+
+    @classmethod
+    def of_column(cls, name: str) -> TextTemplate:
+        return cls(("", ""), (name,))
+
+    @classmethod
+    def parse(cls, text: str) -> TextTemplate:
+        """From `{title}: {body}`, as a card has it; `{{` and `}}` mean the braces themselves."""
+        parts = re.split(r"(?<!\{)\{([^{}]+)\}(?!\})", text)
+        return cls(tuple(part.replace("{{", "{").replace("}}", "}") for part in parts[::2]), tuple(parts[1::2]))
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """The row's text; a column that holds nothing adds nothing."""
+        values = ("" if row[name] is None else str(row[name]) for name in self.columns)
+        return "".join(map("".join, zip(self.pieces, values, strict=False))) + self.pieces[-1]
+
+
 def columns_of(template: str) -> list[str]:
-    return [name for _, name, _, _ in Formatter().parse(template) if name]
+    return list(TextTemplate.parse(template).columns)
 
 
 def check_card(card: Card, table: pa.Table) -> None:
@@ -50,21 +75,23 @@ def check_card(card: Card, table: pa.Table) -> None:
     named = [*columns_of(card.text or ""), *([card.apart] if card.apart else ()), *chain.from_iterable(card.keep.values())]
     missing = [name for name in named if name not in table.column_names]
     if table.num_rows and missing:
-        there = ", ".join(bare(table).column_names)
+        there = ", ".join(own_columns(table).column_names)
         raise DataError(f"data.source: its data.json names a column {missing[0]!r} that is not there (columns: {there})")
 
 
-def text_template(table: pa.Table, asked: str | None, given: str | None) -> str | None:
+def text_template(table: pa.Table, asked: str | None, given: str | None) -> TextTemplate | None:
     """How a row's text is put together: the column asked for, the source's own template, `text`, or the only column of strings.
 
     None where none of these is there (a task may need no text). Raises DataError for a column that is absent or holds no text.
     """
     if asked is not None:
         _check_text_column(table, asked)
-        return f"{{{asked}}}"
+        return TextTemplate.of_column(asked)
     strings = [field.name for field in table.schema if is_text(field.type)]
     found = "text" if "text" in strings else strings[0] if len(strings) == 1 else None
-    return given or (f"{{{found}}}" if found else None)
+    if given:
+        return TextTemplate.parse(given)
+    return None if found is None else TextTemplate.of_column(found)
 
 
 def read_by(task: str, wanted: Mapping[str, bool], asked: Mapping[str, str], found: Tables) -> dict[str, pa.Table]:
@@ -91,7 +118,7 @@ def with_columns(table: pa.Table, wanted: Mapping[str, bool], known: Mapping[str
         elif needed or name in asked:
             raise DataError(
                 f"data.columns: {file_of(table)} has no column {source!r} for the task's {name!r} "
-                f"(columns: {', '.join(bare(table).column_names)})"
+                f"(columns: {', '.join(own_columns(table).column_names)})"
             )
     return table
 
@@ -102,16 +129,16 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _check_text_column(table: pa.Table, name: str) -> None:
     if name not in table.column_names:
-        raise DataError(f"data.text_field: no column {name!r} (columns: {', '.join(bare(table).column_names)})")
+        raise DataError(f"data.text_field: no column {name!r} (columns: {', '.join(own_columns(table).column_names)})")
     kind = table.schema.field(name).type
     if not is_text(kind):
         raise DataError(f"data.text_field: column {name!r} holds {kind}, not text")
 
 
-def filled(table: pa.Table, template: str) -> pa.Array:
-    """Whether a row's text is more than white space, for every row."""
+def filled(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """Whether a row's text, of these columns, is more than white space, for every row."""
     mask = None
-    for name in columns_of(template):
+    for name in columns:
         own = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(table[name].cast(pa.string()), "")), "")
         mask = own if mask is None else pc.or_(mask, own)
     return mask

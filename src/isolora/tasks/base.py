@@ -215,6 +215,15 @@ class Task(ABC):
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         """Documents as token sequences with the labels that the task asks for, each of at most `max_length` tokens."""
 
+    def labels_by_document(self, examples: Examples, count: int) -> NDArray[np.int64]:
+        """Labelled positions that each of `count` documents gives. One without any cannot be learnt from."""
+        numbers = np.arange(len(examples)) if examples.documents is None else examples.documents
+        return np.bincount(numbers, examples.label_counts, count).astype(np.int64)
+
+    def nothing_to_learn(self, max_length: int) -> str:
+        """Why a document gives no label, in a few words."""
+        return f"nothing to learn within {max_length} tokens (data.max_length)"
+
     @abstractmethod
     def loss(self, model: Any, batch: Batch) -> Loss:
         """Forward pass and loss of one batch."""

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, DataError
 from isolora.metrics.perplexity import bits_per_byte, perplexity
 from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
-from isolora.tasks.pairs import ids_without_special_tokens, special_tokens_around
-from isolora.tasks.text import encode
+from isolora.tasks.pairs import begin, ids_without_special_tokens, special_tokens_around
 
 
 class CausalLMSettings(BaseModel):
@@ -50,16 +51,29 @@ class CausalLM(Task):
         return found
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+        tokens = encode(documents.texts, tokenizer, sys.maxsize if self.settings.stride else max_length)
+        if empty := np.flatnonzero(tokens.lengths == 0).tolist():
+            raise DataError(f"data: {documents.origin(empty[0])}: the text gives no token with this tokenizer")
         if self.settings.stride:
-            return windows(encode(documents.texts, tokenizer, sys.maxsize), max_length, self.settings.stride)
-        examples = next_tokens(encode(documents.texts, tokenizer, max_length))
+            return windows(tokens, max_length, self.settings.stride)
+        examples = next_tokens(tokens)
         return packed(examples, max_length) if self.settings.packing else examples
+
+    def labels_by_document(self, examples: Examples, count: int) -> NDArray[np.int64]:
+        """A packed document ends where nothing is predicted."""
+        if not self.settings.packing:
+            return super().labels_by_document(examples, count)
+        return np.diff(np.flatnonzero(examples.labels == IGNORED), prepend=-1) - 1
+
+    def nothing_to_learn(self, max_length: int) -> str:
+        found = "data.max_length is 1" if max_length == 1 else "the text gives one token"
+        return f"{found}, and it takes two: one to read and one to predict"
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         return causal_loss(model, batch, packed_positions(batch) if self.settings.packing else None)
 
     def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
-        return special_tokens_around(tokenizer)[0] + ids_without_special_tokens([text], tokenizer)[0]
+        return begin(special_tokens_around(tokenizer)[0], ids_without_special_tokens([text], tokenizer)[0])
 
     def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
         tokens = int(examples.label_counts.sum())
@@ -67,6 +81,21 @@ class CausalLM(Task):
             "perplexity": perplexity(loss),
             "bits_per_byte": bits_per_byte(loss, tokens, predicted_bytes(examples, tokenizer)),
         }
+
+
+def encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> Examples:
+    """Token ids of every text with the end-of-sequence id behind it, cut to `max_length` ids; labels are the ids themselves.
+
+    A text that is cut does not end, and so gets no end-of-sequence id. One that already begins with the text of the
+    beginning-of-sequence token, or ends with that of the end, gets no second one.
+    """
+    end, before = tokenizer.eos_token_id, special_tokens_around(tokenizer)[0]
+    encoded = tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
+    ended = (ids if end is None or ids[-1:] == [end] else [*ids, end] for ids in encoded)
+    begun = (ids[len(before) :] if before and ids[len(before) : 2 * len(before)] == before else ids for ids in ended)
+    rows = [np.array(ids[:max_length], dtype=np.int32) for ids in begun]
+    flat = np.concatenate([np.zeros(0, np.int32), *rows])
+    return Examples(flat, flat, np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64))
 
 
 def next_tokens(tokens: Examples) -> Examples:

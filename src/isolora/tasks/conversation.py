@@ -59,6 +59,9 @@ class Conversation(Task):
         chats = list(made(self, documents, tokens))
         return Examples.of([next_of(ids[:max_length], own[:max_length]) for ids, own in chats], documents=np.arange(len(chats)))
 
+    def nothing_to_learn(self, max_length: int) -> str:
+        return f"the assistant says nothing within the first {max_length} tokens (data.max_length)"
+
     def loss(self, model: Any, batch: Batch) -> Loss:
         return causal_loss(model, batch)
 

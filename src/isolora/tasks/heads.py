@@ -1,9 +1,15 @@
-"""Models with a head made for the task: which class loads them, and what they are given."""
+"""What the tasks share whose models have a head of their own: which class loads the model, what it is given, the classes that it
+tells apart, and windows over long texts."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 import torch
 import transformers
 from torch import Tensor
@@ -33,3 +39,69 @@ def inputs(batch: Batch) -> dict[str, Tensor]:
 def joined(tokenizer: Any, texts: list[str]) -> list[str]:
     """First texts of pairs, with the end of a line behind each where the tokenizer puts nothing between two texts."""
     return texts if None in tokenizer("a", "b").sequence_ids()[1:-1] else [f"{text}\n" for text in texts]
+
+
+def label_name(label: Any) -> str:
+    """A label as text: white space around it is no part of a class's name, and 1.0, as tables with gaps have it, is 1."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+
+
+def label_problem(label: Any) -> str:
+    """Why a value is no label, in a few words; empty where it is one."""
+    if label is None or (isinstance(label, float) and math.isnan(label)):
+        return "label holds nothing"
+    if isinstance(label, list | dict):
+        return f"label holds {type(label).__name__}; a row has one label"
+    return "" if label_name(label) else "label is empty"
+
+
+class Classes:
+    """Numbers of labels. A whole number is a class's number itself, unless classes are called by numbers."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._named = not any(name.removeprefix("-").isdecimal() for name in names)
+
+    def number(self, label: Any) -> int | None:
+        """The number of a label's class; None where there is no such class."""
+        name = label_name(label)
+        if name in self._numbers:
+            return self._numbers[name]
+        whole = type(label) is int or (isinstance(label, float) and label.is_integer())
+        return int(label) if self._named and whole and 0 <= label < len(self._numbers) else None
+
+
+def class_names(table: pa.Table, column: str) -> list[str]:
+    """Names of an integer column's classes where the file carries them, as `datasets` writes them; else none."""
+    try:
+        features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, LookupError, TypeError):  # a file that carries none, or something else under that name
+        return []
+    for name, feature in features.items():
+        inner = feature.get("feature", feature)
+        if "names" in inner and name in table.column_names and table[name].equals(table[column]):
+            return list(inner["names"])
+    return []
+
+
+def class_options(labels: Sequence[str]) -> dict[str, Any]:
+    """What a model's configuration is told about its classes."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+
+
+Window = tuple[int, int]
+"""First token, token after the last."""
+
+
+def windows(tokens: int, room: int, overlap: float) -> list[Window]:
+    """Windows of at most `room` tokens that cover a text of `tokens`; each sees a share `overlap` of the one before again."""
+    if room < 1:
+        raise ConfigError("data.max_length: leaves no room for a text beside the special tokens")
+    step = max(1, room - int(overlap * room))
+    return [(start, min(start + room, tokens)) for start in range(0, max(1, tokens - room + step), step)]
+
+
+def seams(cut: list[Window]) -> list[Window]:
+    """For each window the tokens that have most context in it: up to the middle of what it shares with the next."""
+    middles = [(stop + start) // 2 for (_, stop), (start, _) in pairwise(cut)]
+    return list(zip([0, *middles], [*middles, cut[-1][1]], strict=True))

@@ -19,7 +19,10 @@ from isolora.tasks.rows import checked
 
 
 class InstructionSettings(PromptedSettings):
-    template: Template = Field("{{ prompt }}", description="prompt in Jinja over the data's columns, or a file that holds it")
+    template: Template = Field(
+        "{% if system is defined and system %}{{ system }}\n\n{% endif %}{{ prompt }}",
+        description="prompt in Jinja over the data's columns, or a file that holds it; when absent, the columns system and prompt",
+    )
     completion: Template = Field("{{ completion }}", description="what the answer should be, likewise")
 
 

@@ -36,7 +36,7 @@ def decoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Id
     """Prompts of at most `room` tokens, begun as the tokenizer begins a text."""
     before, _ = special_tokens_around(tokenizer)
     prompts = _fitted(pairs, tokenizer, room - len(before))
-    return [prompt if pair.is_chat else before + prompt for pair, prompt in zip(pairs, prompts, strict=True)]
+    return [prompt if pair.is_chat else begin(before, prompt) for pair, prompt in zip(pairs, prompts, strict=True)]
 
 
 def encoder_decoder_examples(
@@ -47,7 +47,7 @@ def encoder_decoder_examples(
     room = min(completion_room, max_length)
     ends = [after or _end(tokenizer)] * len(pairs)
     bodies = _ended([pair.completion for pair in pairs], tokenizer, ends, room - len(before))
-    targets = [before + body for body in bodies]
+    targets = [begin(before, body) for body in bodies]
     sources = [(ids, [IGNORED] * len(ids)) for ids in encoder_prompts(pairs, tokenizer, max_length)]
     return _numbered([([decoder_start, *target[:-1]], target) for target in targets], second=Examples.of(sources))
 
@@ -55,7 +55,7 @@ def encoder_decoder_examples(
 def encoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens with what the tokenizer puts around a text."""
     before, after = special_tokens_around(tokenizer)
-    return [before + prompt + after for prompt in _fitted(pairs, tokenizer, room - len(before) - len(after))]
+    return [end(begin(before, prompt), after) for prompt in _fitted(pairs, tokenizer, room - len(before) - len(after))]
 
 
 def after_prompt(prompt: Ids, completion: Ids) -> tuple[Ids, Ids]:
@@ -67,6 +67,16 @@ def next_of(ids: Ids, asked: Sequence[bool]) -> tuple[Ids, Ids]:
     """(ids, labels) in which each position predicts the token that follows it, where that one is asked for."""
     labels = [entry if wanted else IGNORED for entry, wanted in zip(ids, asked, strict=True)]
     return ids, [*labels[1:], IGNORED]
+
+
+def begin(before: Ids, ids: Ids) -> Ids:
+    """A text behind the special tokens that begin one, unless it brings them along."""
+    return ids if before and ids[: len(before)] == before else before + ids
+
+
+def end(ids: Ids, after: Ids) -> Ids:
+    """A text with the special tokens that end one, unless it brings them along."""
+    return ids if after and ids[-len(after) :] == after else ids + after
 
 
 def special_tokens_around(tokenizer: Any) -> tuple[Ids, Ids]:
@@ -92,7 +102,7 @@ def _fitted(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
 
 def _ended(texts: Sequence[str], tokenizer: Any, ends: Sequence[Ids], room: int) -> list[Ids]:
     """A completion that is cut does not end."""
-    return [(ids + end)[:room] for ids, end in zip(ids_without_special_tokens(texts, tokenizer), ends, strict=True)]
+    return [end(ids, mark)[:room] for ids, mark in zip(ids_without_special_tokens(texts, tokenizer), ends, strict=True)]
 
 
 def _end(tokenizer: Any) -> Ids:

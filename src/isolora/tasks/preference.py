@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
@@ -39,7 +41,7 @@ class Preference(Task):
 
     name: ClassVar[str] = "preference"
     Settings: ClassVar[type[BaseModel]] = PreferenceSettings
-    columns: ClassVar[Mapping[str, bool]] = {"prompt": False, "chosen": True, "rejected": True}
+    columns: ClassVar[Mapping[str, bool]] = {"system": False, "prompt": False, "chosen": True, "rejected": True}
     uses_reference: ClassVar[bool] = True
     mean_over: ClassVar[str] = "examples"
 
@@ -53,7 +55,9 @@ class Preference(Task):
     def problem(self, row: Mapping[str, Any]) -> str:
         same = "chosen equals rejected" if row["chosen"] == row["rejected"] else ""
         if not isinstance(row["chosen"], list):
-            return empty(row, *SIDES, *(["prompt"] if "prompt" in row else [])) or same
+            return (
+                empty(row, *SIDES, *(["prompt"] if "prompt" in row else []), *(["system"] if row.get("system") else [])) or same
+            )
         prompt = _turns(row.get("prompt"))
         found = [conversation_problem([*prompt, *(row[side] or [])], side) for side in SIDES]
         return next(filter(None, found), same or _answers_problem(row))
@@ -63,6 +67,15 @@ class Preference(Task):
         pairs = list(made(self, documents, lambda row: both_pairs(row, tokenizer, template)))
         chosen, rejected = (decoder_examples(side, tokenizer, max_length, room) for side in zip(*pairs, strict=True))
         return replace(chosen, second=rejected)
+
+    def labels_by_document(self, examples: Examples, count: int) -> NDArray[np.int64]:
+        """Of the answer that has fewer: without either there is nothing to compare."""
+        assert examples.second is not None
+        fewer: NDArray[np.int64] = np.minimum(examples.label_counts - examples.second.label_counts, examples.second.label_counts)
+        return fewer
+
+    def nothing_to_learn(self, max_length: int) -> str:
+        return f"an answer of which no token lies within {max_length} tokens (data.max_length)"
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         gains = self._gains(model, batch)
@@ -103,15 +116,21 @@ SIDES = ("chosen", "rejected")
 
 
 def split_answers(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """(prompt, chosen answer, rejected answer); what both begin with is the prompt where none is given."""
+    """(prompt, chosen answer, rejected answer); what both begin with is the prompt where none is given. A system prompt in a
+    column of its own stands in front."""
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    if prompt is not None:
-        return (_turns(prompt) if isinstance(chosen, list) else prompt), chosen, rejected
-    start = common_prefix(chosen, rejected)
-    if isinstance(chosen, str):
-        space = LAST_SPACE.search(chosen, 0, start)
-        start = space.start() if space else 0  # no word is cut in two
-    return chosen[:start], chosen[start:], rejected[start:]
+    if prompt is None:
+        start = common_prefix(chosen, rejected)
+        if isinstance(chosen, str):
+            space = LAST_SPACE.search(chosen, 0, start)
+            start = space.start() if space else 0  # no word is cut in two
+        prompt, chosen, rejected = chosen[:start], chosen[start:], rejected[start:]
+    system = row.get("system")
+    if isinstance(chosen, list):
+        prompt = _turns(prompt)
+        own = bool(prompt) and isinstance(prompt[0], dict) and prompt[0].get("role") == "system"
+        return [{"role": "system", "content": system}, *prompt] if system and not own else prompt, chosen, rejected
+    return f"{system}\n\n{prompt}" if system else prompt, chosen, rejected
 
 
 def _turns(prompt: Any) -> list[Any]:

@@ -17,10 +17,8 @@ from isolora.errors import ConfigError, DataError
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.squad import per_question, v2_questions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks.classes import class_options
-from isolora.tasks.heads import head_class, inputs, joined
+from isolora.tasks.heads import Window, class_options, head_class, inputs, joined, windows
 from isolora.tasks.rows import checked, empty
-from isolora.tasks.windows import Window, windows
 
 START, END = 1, 2
 """Labels of the answer's first and last token; their sum where one token is both."""
@@ -36,13 +34,14 @@ class QuestionAnsweringSettings(BaseModel):
 class Reading(NamedTuple):
     """A question and its context as tokens.
 
-    offsets: (first character, character after the last) of each of the context's tokens; answer: (first token, token after the
-    last) of the first true answer, None where there is none.
+    offsets: (first character, character after the last) of each of the context's tokens; answer_text: the first true answer, ""
+    where there is none; answer: (first token, token after the last) of it, None where the tokenizer leaves none.
     """
 
     question: list[int]
     context: list[int]
     offsets: list[tuple[int, int]]
+    answer_text: str
     answer: Window | None
 
 
@@ -91,9 +90,14 @@ class QuestionAnswering(Task):
         rows, numbers, seconds = [], [], []
         for number, reading in enumerate(self._readings(documents, tokenizer)):
             head = [*frame[0], *reading.question, *frame[1]]
-            for start, stop in windows(len(reading.context), max_length - len(head) - len(frame[2]), self.settings.overlap):
+            cut = windows(len(reading.context), max_length - len(head) - len(frame[2]), self.settings.overlap)
+            within = [_within(reading.answer, start, stop, len(head)) for start, stop in cut]
+            if reading.answer_text and not any(within):
+                problem = f"the answer {reading.answer_text!r} is in no window of the context (data.max_length {max_length})"
+                raise DataError(f"data: {documents.origin(number)}: {problem}")
+            for (start, stop), answer in zip(cut, within, strict=True):
                 ids = [*head, *reading.context[start:stop], *frame[2]]
-                rows.append((ids, _labels(len(ids), _within(reading.answer, start, stop, len(head)))))
+                rows.append((ids, _labels(len(ids), answer)))
                 numbers.append(number)
                 seconds.append([len(head)])
         values = np.array(seconds, np.float32) if second_kind else None
@@ -109,8 +113,10 @@ class QuestionAnswering(Task):
         for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
             context, offsets = contexts["input_ids"][number], contexts["offset_mapping"][number]
             if not context:
-                raise DataError(f"data: the context of {row['question']!r} gives no token with this tokenizer")
-            yield Reading(question[: self.settings.max_question_tokens], context, offsets, _answer(row["answers"], offsets))
+                raise DataError(f"data: {documents.origin(number)}: context gives no token with this tokenizer")
+            text, start = first_answer(row["answers"])
+            question = question[: self.settings.max_question_tokens]
+            yield Reading(question, context, offsets, text, _tokens_of(start, start + len(text), offsets))
 
     def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
         """The answer's tokens; the first token of all where there is none."""
@@ -191,12 +197,14 @@ def best_span(start: NDArray[np.float32], end: NDArray[np.float32], longest: int
     return int(first), int(last)
 
 
-def _answer(answers: Any, offsets: Sequence[tuple[int, int]]) -> Window | None:
-    """First token of the first answer and the token after its last; None where the tokenizer leaves none."""
-    if not answers or not answers["text"]:
-        return None
-    start = answers["answer_start"][0]
-    stop = start + len(answers["text"][0])
+def first_answer(answers: Any) -> tuple[str, int]:
+    """(text, first character) of the first true answer, which is learnt; ("", 0) where there is none."""
+    texts, starts = ((answers or {}).get(name) or [] for name in ("text", "answer_start"))
+    return (texts[0], int(starts[0])) if texts else ("", 0)
+
+
+def _tokens_of(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> Window | None:
+    """First token and token after the last of these characters; None where there is none."""
     inside = [place for place, (first, last) in enumerate(offsets) if first < stop and last > start]
     return (inside[0], inside[-1] + 1) if inside else None
 

@@ -11,7 +11,7 @@ from isolora.tasks.base import Task
 Made = TypeVar("Made")
 
 
-def flaw_of(task: Task, row: Mapping[str, Any]) -> str:
+def problem_of(task: Task, row: Mapping[str, Any]) -> str:
     """Why the task cannot use a row, its templates included; empty where it can."""
     try:
         return task.problem(row)
@@ -27,7 +27,7 @@ def checked(task: Task, documents: Any) -> Iterator[Mapping[str, Any]]:
 def made(task: Task, documents: Any, make: Callable[[Mapping[str, Any]], Made]) -> Iterator[Made]:
     """What `make` makes of every document's columns. Raises DataError, naming file and row, for the first that is of no use."""
     for place, row in enumerate(documents.rows()):
-        if problem := flaw_of(task, row):
+        if problem := problem_of(task, row):
             raise DataError(f"data: {documents.origin(place)}: {problem}")
         try:
             yield make(row)

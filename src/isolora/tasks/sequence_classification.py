@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -16,11 +17,11 @@ from isolora.errors import DataError, unknown
 from isolora.metrics.classification import GLUE, scores
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks.classes import Classes, class_names, class_options
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.heads import head_class, inputs, joined
+from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, joined, label_name, label_problem
 from isolora.tasks.rows import checked, empty
 
+LOGGER = logging.getLogger(__name__)
 CORRELATIONS = ("pearson", "spearman")
 
 
@@ -30,10 +31,14 @@ class SequenceClassificationSettings(BaseModel):
         None, description="score by this GLUE task's metrics (f1 is that of the second class); accuracy and macro F1 when absent"
     )
     labels: list[str] = Field([], description="all classes in their order; when empty, those of the training documents")
+    problem_type: Literal["single_label_classification", "regression"] | None = Field(
+        None, description="what labels are: classes, or numbers; when absent, numbers where training documents have fractions"
+    )
 
 
 class SequenceClassification(Task):
-    """Labels are text, whole numbers or yes and no; numbers with a point make it a regression, which has no classes."""
+    """Labels are text, whole numbers or yes and no. Numbers with fractions make it a regression, which has no classes; that is
+    logged unless it is asked for."""
 
     name: ClassVar[str] = "sequence-classification"
     Settings: ClassVar[type[BaseModel]] = SequenceClassificationSettings
@@ -50,13 +55,24 @@ class SequenceClassification(Task):
         return {**class_options(self.labels), "problem_type": "single_label_classification"}
 
     def find_labels(self, documents: Any) -> list[str]:
-        found = {label for label in documents.fields["label"] if label is not None}
-        if any(isinstance(label, float) for label in found):
+        found = [label for label in documents.fields["label"] if label is not None]
+        if self._is_regression(found):
             return []
-        named = self.settings.labels or class_names(documents.table, "label") or [str(label) for label in sorted(found)]
+        named = self.settings.labels or class_names(documents.table, "label") or _in_order(found)
         if len(named) < 2:
             raise DataError(f"data: all training documents have the label {', '.join(named)}; there is nothing to tell apart")
         return list(named)
+
+    def _is_regression(self, labels: Sequence[Any]) -> bool:
+        """Whether labels are numbers to come near, not classes to tell apart."""
+        if self.settings.problem_type or self.settings.labels:
+            return bool(self.settings.problem_type == "regression")
+        fraction = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
+        if fraction is not None and self.settings.glue != "stsb":
+            LOGGER.warning(
+                "task.problem_type: labels such as %s make this a regression; set it to regression to say so", fraction
+            )
+        return fraction is not None or self.settings.glue == "stsb"
 
     @cached_property
     def _classes(self) -> Classes:
@@ -66,12 +82,13 @@ class SequenceClassification(Task):
         label = row["label"]
         if problem := empty(row, *(name for name in ("text", "text_pair") if name in row)):
             return problem
-        if label is None:
-            return "label holds nothing"
-        if isinstance(label, float):
-            return "" if math.isfinite(label) and label != IGNORED else f"label {label} is no number to learn"
+        if problem := label_problem(label):
+            return problem
+        if self.settings.problem_type == "regression" or (isinstance(label, float) and not self.labels):
+            number = isinstance(label, int | float) and not isinstance(label, bool)
+            return "" if number and math.isfinite(label) and label != IGNORED else f"label {label!r} is no number to learn"
         known = not self.labels or self._classes.number(label) is not None
-        return "" if known else f"{unknown('label', str(label), self.labels)}; task.labels can name them all"
+        return "" if known else f"{unknown('label', label_name(label), self.labels)}; task.labels can name them all"
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         """The label is at the last token, where decoders are asked for it; other heads look where they do."""
@@ -80,6 +97,8 @@ class SequenceClassification(Task):
         if "text_pair" in rows[0]:
             texts, pairs = joined(tokenizer, texts), [row["text_pair"] for row in rows]
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, split_special_tokens=True, verbose=False)
+        if empty_texts := [place for place, ids in enumerate(encoded["input_ids"]) if not ids]:
+            raise DataError(f"data: {documents.origin(empty_texts[0])}: text gives no token with this tokenizer")
         labels = [self._classes.number(row["label"]) if self.labels else float(row["label"]) for row in rows]
         return Examples.of(
             [(ids, [IGNORED] * (len(ids) - 1) + [label]) for ids, label in zip(encoded["input_ids"], labels, strict=True)],
@@ -102,6 +121,12 @@ class SequenceClassification(Task):
         true = examples.labels[examples.starts[1:] - 1]
         names = GLUE[self.settings.glue] if self.settings.glue else ("accuracy", "f1_macro") if self.labels else CORRELATIONS
         return Predictions(len(true), lambda rows: scores(names, true[rows], predicted[rows]))
+
+
+def _in_order(labels: Iterable[Any]) -> list[str]:
+    """Names of the classes that occur: numbers by size, then texts by their letters."""
+    found = {label_name(label): label for label in labels}
+    return sorted(found, key=lambda name: (0, found[name], "") if isinstance(found[name], int | float) else (1, 0, name))
 
 
 def _second_texts(kinds: list[list[int]] | None) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, groupby
 from typing import Any, ClassVar, Literal
@@ -16,13 +17,13 @@ from isolora.metrics.entities import entity_counts
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.causal import is_encoder
-from isolora.tasks.classes import Classes, class_names, class_options
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.heads import head_class, inputs
+from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, seams, windows
 from isolora.tasks.pairs import special_tokens_around
 from isolora.tasks.rows import checked
-from isolora.tasks.windows import seams, windows
 
+PREFIX = re.compile(r"[BIESLUM]-\S")
+"""Of the schemes BIO, IOBES and BILOU."""
 MAIN_SCORES = ("f1", "precision", "recall", "token_f1")
 
 
@@ -55,7 +56,12 @@ class TokenClassification(Task):
         named = self.settings.labels or class_names(documents.table, "tags")
         if named:
             return [self._bio(name) for name in named]
-        found = {self._bio(tag) for tags in documents.fields["tags"] for tag in tags or ()}
+        tags = {tag for row in documents.fields["tags"] for tag in row or ()}
+        if self.settings.scheme == "io" and (prefixed := _all_prefixed(tags)):
+            raise DataError(
+                f"task.scheme: io takes bare types such as {prefixed[2:]!r}, and tags here are like {prefixed!r}; set it to bio"
+            )
+        found = {self._bio(tag) for tag in tags}
         types = sorted({tag[2:] for tag in found} - {""})
         return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in ("I" if self.settings.scheme == "io" else "BI"))]
 
@@ -71,8 +77,13 @@ class TokenClassification(Task):
         """What is wrong with a tag's form; numbers have none."""
         if not isinstance(tag, str):
             return "tags has a gap" if tag is None else ""
-        sound = self.settings.scheme == "io" or tag == "O" or (tag[:2] in ("B-", "I-") and tag[2:])
-        return "" if sound else f"tag {tag!r} is not BIO (valid: O, B-TYPE, I-TYPE; for bare types set task.scheme=io)"
+        if not tag.strip():
+            return "a tag is empty"
+        if self.settings.scheme == "io" or tag == "O" or (tag[:2] in ("B-", "I-") and tag[2:]):
+            return ""
+        iobes = PREFIX.match(tag) is not None
+        hint = "write S- and U- as B-, and E-, L- and M- as I-" if iobes else "for bare types set task.scheme=io"
+        return f"tag {tag!r} is not BIO (valid: O, B-TYPE, I-TYPE; {hint})"
 
     @cached_property
     def _classes(self) -> Classes:
@@ -162,6 +173,14 @@ class TokenClassification(Task):
         asked = examples.labels != IGNORED
         pairs = zip(document[asked], classes[asked], strict=True)
         return [[self.labels[tag] for _, tag in group] for _, group in groupby(pairs, key=lambda pair: pair[0])]
+
+
+def _all_prefixed(tags: Iterable[Any]) -> str:
+    """A tag such as B-PER where all but O have such prefixes, B- or S- among them; else nothing."""
+    named = sorted(tag for tag in tags if isinstance(tag, str) and tag != "O")
+    if not all(map(PREFIX.match, named)):
+        return ""
+    return next((tag for tag in named if tag[0] in "BSI"), "")
 
 
 def _logits(model: Any, batch: Batch) -> Any:
