@@ -28,6 +28,7 @@ SMALL = (
     "data.train_examples=300",
     "data.eval_examples=20",
     "data.max_length=96",
+    "data.on_error=skip",  # conversations longer than that have nothing to learn
     "training.batch_tokens=512",
     "training.tokens=6000",
     "training.evaluate_from=2000",

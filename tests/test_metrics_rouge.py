@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from isolora.metrics.rouge import TYPES, rouge_per_example, rouge_scores
+from isolora.metrics.rouge import TYPES, rouge_per_example, rouge_scores, words
 
 
 def of(reference: str, prediction: str) -> list[float]:
@@ -29,15 +31,49 @@ def test_lsum_takes_lines_as_sentences() -> None:
 
 @pytest.mark.parametrize(
     ("reference", "prediction"),
-    [("words", ""), ("", "words"), ("", ""), ("a\n\nb", "\n"), ("東京 is", "東京"), ("😀", "😀"), ("caf\u00e9", "cafe\u0301")],
+    [("words", ""), ("", "words"), ("", ""), ("a\n\nb", "\n"), ("東京", "北"), ("!", "!"), ("caf\u00e9", "cafe")],
 )
-def test_no_shared_ascii_word_is_zero(reference: str, prediction: str) -> None:
+def test_no_shared_word_is_zero(reference: str, prediction: str) -> None:
     assert of(reference, prediction) == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "東京は日本の首都です",
+        "Москва — столица России",
+        "नई दिल्ली भारत की राजधानी है",
+        "서울은 수도다",
+        "القاهرة عاصمة مصر",
+        "😀 🚀",
+        "กรุงเทพ",
+    ],
+)
+def test_text_of_any_script_is_itself(text: str) -> None:
+    assert of(text, text) == [1, 1, 1, 1]
+
+
+@given(st.text())
+def test_any_text_with_two_words_is_itself(text: str) -> None:
+    assert of(text, text) == pytest.approx(
+        [1 if words(text) else 0, 1 if len(words(text)) > 1 else 0] + [1 if words(text) else 0] * 2
+    )
+
+
+@given(st.text(st.characters(codec="ascii")), st.text(st.characters(codec="ascii")))
+def test_ascii_words_are_rouge_scores_own(reference: str, prediction: str) -> None:
+    scores = RougeScorer(list(TYPES), use_stemmer=True).score(reference, prediction)
+    assert of(reference, prediction) == [scores[name].fmeasure for name in TYPES]
+
+
+def test_words_of_other_scripts() -> None:
+    assert words("Na\u00efve cafe\u0301s don't_run") == ["na\u00efve", "caf\u00e9s", "don", "t", "run"]
+    assert words("私はGPUです") == ["私", "は", "gpu", "で", "す"]
+
+
 def test_per_example_and_mean_equal_rouge_score() -> None:
-    references = ["A tool to query databases\nand to print them", "fast JSON parser", "日本 library"]
-    predictions = ["prints databases\na querying tool", "fast JSON parser", "library for naïve users"]
+    references = ["A tool to query databases\nand to print them", "fast JSON parser", "a library"]
+    predictions = ["prints databases\na querying tool", "fast JSON parser", "library for users"]
     scores, means = rouge_per_example(references, predictions), rouge_scores(references, predictions)
     for name in TYPES:
         scorer = RougeScorer([name], use_stemmer=True)

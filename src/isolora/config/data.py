@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from isolora.config.settings import Settings
+from isolora.config.settings import Seed, Settings
 from isolora.errors import DataError, unknown
 
 SIZES = {"small": 0.01, "medium": 0.1, "large": 1.0}
@@ -41,7 +41,7 @@ class DataConfig(Settings):
     columns: dict[str, str] = Field({}, description="column the task asks for -> column of this source, where they differ")
     text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
     max_length: PositiveInt | None = Field(None, description="longest example in tokens; the model's positions when absent")
-    seed: NonNegativeInt = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
+    seed: Seed = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
     mix: tuple[MixConfig, ...] = Field((), description="other sources mixed into training: a list of source and share")
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="what a row that cannot be used does: end the run, or be left out"

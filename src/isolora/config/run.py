@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from isolora.config.data import DataConfig
 from isolora.config.overrides import with_word
 from isolora.config.plug_ins import MethodConfig, TaskConfig
-from isolora.config.settings import Settings, content_hash, parse
+from isolora.config.settings import Seed, Settings, content_hash, parse
 from isolora.config.strict_yaml import read_yaml
 from isolora.config.training import TrainingConfig
 from isolora.data_cards import card_of
@@ -42,7 +42,7 @@ class RunConfig(Settings):
     forgetting: ForgettingConfig | None = Field(
         None, description="measure at every point what is forgotten of other texts; {} takes the defaults"
     )
-    seed: NonNegativeInt = Field(0, description="initial adapter weights, data order, dropout")
+    seed: Seed = Field(0, description="initial adapter weights, data order, dropout")
     trust_remote_code: bool = Field(False, description="run code that a hub repository brings along")
 
     @model_validator(mode="before")

@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from isolora.errors import ConfigError, unknown
 
@@ -27,6 +27,8 @@ class Settings(BaseModel):
         return given
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What random generators take: a whole number that fits in 63 bits."""
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -50,8 +52,13 @@ def _one_line(model: type[BaseModel], errors: Sequence[Any], where: str) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if field and message.startswith(f"{field}."):  # a method's own fields, already named in full
         return message
-    shown = "" if error["type"] in {"value_error", "missing"} else f" (got {error['input']!r})"
+    shown = "" if error["type"] in {"value_error", "missing"} else f" (got {_short(error['input'])})"
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _models_along(model: type[BaseModel], path: list[str]) -> Iterator[type[BaseModel]]:

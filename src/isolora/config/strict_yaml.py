@@ -22,14 +22,22 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+MAX_VALUES = 100_000
+"""Values that a file may have, each as often as an alias repeats it: small files can mean billions."""
+FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What PyYAML raises, beside its own errors, for values that do not suit their tag: a month 13, `!!int x`, `!!map [a]`."""
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file, safely. Raises ConfigError with the file and line of a mistake."""
-    if not path.is_file():
-        raise ConfigError(f"no such file: {path}")
     try:
+        if not path.is_file():
+            raise ConfigError(f"no such file: {path}")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as failure:
         raise ConfigError(f"{path}: not UTF-8 at byte {failure.start}") from None
+    except OSError as failure:
+        raise ConfigError(f"{path}: cannot be read ({failure.strerror})") from None
     given = load(text, where=str(path))
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(given).__name__}")
@@ -39,9 +47,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load(text: str, where: str) -> Any:
     """The value that a text means. Raises ConfigError with `where` and the line of a mistake."""
     try:
-        return yaml.load(text, Loader=UniqueKeys)
+        value = yaml.load(text, Loader=UniqueKeys)
+        _count(value, [MAX_VALUES])
     except yaml.YAMLError as failure:
         mark = getattr(failure, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         problem = str(getattr(failure, "problem", None) or "not valid YAML").replace("\n", " ")
         raise ConfigError(f"{where}: {line}{problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deep, or a part of itself") from None
+    except FAILURES as failure:
+        raise ConfigError(f"{where}: {' '.join(str(failure).split())}") from None
+    return value
+
+
+def _count(value: Any, left: list[int]) -> None:
+    """Raises ValueError where a value has more parts than are left."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    if isinstance(value, dict | list | set | tuple):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _count(part, left)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from isolora.config import DataConfig
 from isolora.data import sources, streams
+from isolora.data.files import one_line
 from isolora.data.origins import LeftOut, file_of, left_out_summary, origins, own_columns
 from isolora.data.reservoirs import draw_streams
 from isolora.data.splits import complete, draw
@@ -111,7 +112,8 @@ def load(config: DataConfig, task: Task | None = None) -> Splits:
     examples asked for than there are.
     """
     left_out = LeftOut(config.on_error == "skip")
-    form, tables = (_stream if config.streaming else _read)(config, task, left_out)
+    with one_line(f"data.source: {config.source}"):
+        form, tables = (_stream if config.streaming else _read)(config, task, left_out)
     drawn = {split: Documents.of(table, form.template) for split, table in tables.items()}
     drawn["train"] = replace(drawn["train"], left_out=tuple(left_out.rows))
     if task and task.columns:
@@ -178,7 +180,8 @@ def _stream(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[F
     """As `_read`, of a source that is passed over once."""
     found = streams.open_source(config.source, left_out)
     blocks = iter(found.parts["train"])
-    first = next(blocks, pa.table({}))
+    first = next((block for block in blocks if block.num_rows), pa.table({}))
+    _refuse_empty(config, "train", first)
     form = Form.of(config, task, found.card, left_out, first)
     parts = {**found.parts, "train": chain([first], blocks)}
     rows = {split: map(partial(form.rows, split), part) for split, part in parts.items()}

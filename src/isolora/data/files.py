@@ -81,15 +81,21 @@ def not_utf8(path: Path, offset: int, line: int) -> DataError:
 def _parquet(path: Path, left_out: LeftOut) -> pa.Table:
     # Opened by hand: given a path, pyarrow would take folder names such as `split=train` for columns.
     with path.open("rb") as file:
-        return numbered(plain_types(unique_columns(pq.read_table(file), path)), f"{path} row")
+        return numbered(plain_types(parquet_file(file, path).read()), f"{path} row")
 
 
-def unique_columns(table: pa.Table, path: Path) -> pa.Table:
-    """The table. Raises DataError for a name that two columns have."""
-    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+def parquet_file(file: Any, path: Path, **options: Any) -> pq.ParquetFile:
+    """An open Parquet file. Raises DataError for a name that two columns have."""
+    found = pq.ParquetFile(file, **options)
+    refuse_twice(found.schema_arrow.names, path)
+    return found
+
+
+def refuse_twice(names: Sequence[str], path: Path) -> None:
+    """Raises DataError for a name that two columns have."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: {len(table.column_names)} columns, of which several are called {twice[0]!r}")
-    return table
+        raise DataError(f"{path}: {len(names)} columns, of which several are called {twice[0]!r}")
 
 
 def plain_types(table: pa.Table) -> pa.Table:
@@ -156,20 +162,25 @@ class CsvRows:
         while len(rows) < table.num_rows:
             rows += [self.next] * (self.next not in self.torn)
             self.next += 1
-        return numbered(unique_columns(table, self.path), f"{self.path} row", rows)
+        refuse_twice(table.column_names, self.path)
+        return numbered(table, f"{self.path} row", rows)
 
 
 def delimiter_of(head: str, usual: str) -> str:
-    """What parts the fields of a file that begins so: another delimiter than the usual one, where the header has that one alone
-    and most of the first rows have as many fields as the header."""
-    for delimiter in (usual, *DELIMITERS):
-        rows = [row for row in islice(_parsed(head, delimiter), 21) if row]
-        if not rows or (len(rows[0]) > 1 and delimiter == usual):
-            return usual
-        alike = sum(len(row) == len(rows[0]) for row in rows)
-        if len(rows[0]) > 1 and all(name.strip() for name in rows[0]) and 2 * alike > len(rows):
-            return delimiter
-    return usual
+    """What separates the fields of a file that begins so: another delimiter than the usual one, where the header has that one
+    alone and most of the first rows have as many fields as the header."""
+    others = [delimiter for delimiter in DELIMITERS if delimiter != usual and _separates(head, delimiter)]
+    return others[0] if others and len(_first_rows(head, usual)[0]) == 1 else usual
+
+
+def _separates(head: str, delimiter: str) -> bool:
+    rows = _first_rows(head, delimiter)
+    names = rows[0] if rows else []
+    return len(names) > 1 and all(map(str.strip, names)) and 2 * sum(len(row) == len(names) for row in rows) > len(rows)
+
+
+def _first_rows(head: str, delimiter: str) -> list[list[str]]:
+    return [row for row in islice(_parsed(head, delimiter), 21) if row]
 
 
 def _parsed(head: str, delimiter: str) -> Iterator[list[str]]:

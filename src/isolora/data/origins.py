@@ -53,5 +53,6 @@ def origins(table: pa.Table) -> list[str]:
 
 def file_of(table: pa.Table | None) -> str:
     """The first file that the rows come from."""
-    known = table is not None and PLACE in table.column_names and table.num_rows
-    return str(table[PLACE][0]).rpartition(" ")[0] if known else "the data"
+    if table is None or PLACE not in table.column_names or not table.num_rows:
+        return "the data"
+    return str(table[PLACE][0]).rpartition(" ")[0]

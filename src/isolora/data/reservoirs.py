@@ -45,7 +45,8 @@ def draw_streams(
 ) -> dict[str, pa.Table]:
     """Draw `counts` rows of train, validation and test; a held-out part that the source lacks is cut from train.
 
-    together: columns whose equal values stay in one part; without any, all of them. Raises DataError for blocks that do not match.
+    together: columns whose equal values stay in one part; without any, all of them. Raises DataError for blocks that do not
+    match.
     """
     missing = [split for split in SPLITS[1:] if split not in parts]
     drawn = {split: Reservoir(counts[split]) for split in SPLITS}

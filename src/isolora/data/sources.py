@@ -99,7 +99,7 @@ def open_hub(source: str, streaming: bool) -> tuple[Card, dict[str, tuple[str, A
 
 def reason(failure: Exception) -> str:
     """What a client of the hub complains of, in words that follow a source's name."""
-    text = " ".join(str(failure).split())
+    text = " ".join(str(failure).split())[:500]
     if isinstance(failure, OSError) and not isinstance(failure, FileNotFoundError):
         return f"is no packaged name and no local file, and the hub cannot be reached ({text})"
     return f"cannot be loaded from the hub: {text}"

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pc_csv
-import pyarrow.parquet as pq
 
 from isolora.data.files import (
     CSV_BLOCK_BYTES,
@@ -20,10 +19,10 @@ from isolora.data.files import (
     json_table,
     matches,
     one_line,
+    parquet_file,
     plain_types,
     read_files,
     read_table,
-    unique_columns,
 )
 from isolora.data.origins import LeftOut, numbered, own_columns
 from isolora.data.sources import folder_of, means_files, open_hub, reason, split_files
@@ -69,9 +68,8 @@ def blocks(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
 
 def _parquet(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
     with path.open("rb") as file:
-        batches = pq.ParquetFile(file, buffer_size=1 << 20).iter_batches(BLOCK_ROWS)
-        tables = (plain_types(unique_columns(pa.Table.from_batches([batch]), path)) for batch in batches)
-        yield from _counted(tables, f"{path} row")
+        batches = parquet_file(file, path, buffer_size=1 << 20).iter_batches(BLOCK_ROWS)
+        yield from _counted(map(pa.Table.from_batches, ([batch] for batch in batches)), f"{path} row")
 
 
 def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:

@@ -1,7 +1,7 @@
 """Chat templates: a conversation as text, and which of its characters the assistant says.
 
-A conversation is rendered once, as a whole, since many templates write earlier turns in the light of later ones (Mistral's puts the
-system prompt into the last user turn, Qwen's drops the thoughts of earlier answers). Templates with `{% generation %}` say
+A conversation is rendered once, as a whole, since many templates write earlier turns in the light of later ones (Mistral's puts
+the system prompt into the last user turn, Qwen's drops the thoughts of earlier answers). Templates with `{% generation %}` say
 themselves what is the assistant's. In all others the turns are found by marks: each content is rendered with an invisible
 character at either end, and the marks are taken out again; what is left must be the rendering without marks, or nothing is
 trained on. The header in front of an answer and the end mark behind it are what the same template writes when the conversation

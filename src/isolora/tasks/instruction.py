@@ -21,7 +21,7 @@ from isolora.tasks.rows import checked
 class InstructionSettings(PromptedSettings):
     template: Template = Field(
         "{% if system is defined and system %}{{ system }}\n\n{% endif %}{{ prompt }}",
-        description="prompt in Jinja over the data's columns, or a file that holds it; when absent, the columns system and prompt",
+        description="prompt in Jinja over the data's columns, or a file that holds it; system and prompt when absent",
     )
     completion: Template = Field("{{ completion }}", description="what the answer should be, likewise")
 

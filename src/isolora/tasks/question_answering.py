@@ -77,13 +77,7 @@ class QuestionAnswering(Task):
     def problem(self, row: Mapping[str, Any]) -> str:
         if problem := empty(row, "question", "context"):
             return problem
-        answers = row["answers"] or {"text": [], "answer_start": []}
-        if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
-            return f'answers is no {{"text": [...], "answer_start": [...]}} (question: {row["question"]!r})'
-        for text, start in zip(answers["text"], answers["answer_start"], strict=False):
-            if not text.strip() or row["context"][start : start + len(text)] != text:
-                return f"answer {text!r} is not at character {start} of its context (question: {row['question']!r})"
-        return ""
+        return answers_problem(row["answers"], row["context"])
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         frame, second_kind = pair_frame(tokenizer)
@@ -138,7 +132,7 @@ class QuestionAnswering(Task):
             both = torch.stack(span_logits(model, batch), 1).cpu().numpy()
             logits |= {int(i): both[row, :, : examples.lengths[i]] for row, i in enumerate(indices)}
         found = list(self._answers(logits, documents, tokenizer))
-        wanted = [list((answers or {}).get("text", [])) for answers in documents.fields["answers"]]
+        wanted = [list((answers or {}).get("text") or []) for answers in documents.fields["answers"]]
         predicted = [context[slice(*answer.span)] for context, answer in zip(documents.fields["context"], found, strict=True)]
         if all(wanted):
             exact, shared = per_question(wanted, predicted)
@@ -195,6 +189,32 @@ def best_span(start: NDArray[np.float32], end: NDArray[np.float32], longest: int
     allowed = np.triu(np.ones(sums.shape, bool)) & ~np.triu(np.ones(sums.shape, bool), longest)
     first, last = np.unravel_index(np.where(allowed, sums, -np.inf).argmax(), sums.shape)
     return int(first), int(last)
+
+
+FORM = '{"text": [...], "answer_start": [...]}'
+
+
+def answers_problem(answers: Any, context: str) -> str:
+    """Why the true answers to a question cannot be used, in a few words; empty where they can, or where there are none."""
+    if answers is None:
+        return ""
+    if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
+        return f"answers is no {FORM} (it holds {type(answers).__name__})"
+    texts, starts = (answers[name] if answers[name] is not None else [] for name in ("text", "answer_start"))
+    if not isinstance(texts, list) or not isinstance(starts, list):
+        return f"answers is no {FORM} (it holds {type(texts).__name__} and {type(starts).__name__})"
+    if len(texts) != len(starts):
+        return f"answers has {len(texts)} texts but {len(starts)} starts"
+    return next(filter(None, (_answer_problem(*pair, context) for pair in zip(texts, starts, strict=True))), "")
+
+
+def _answer_problem(text: Any, start: Any, context: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        return "an answer is empty" if isinstance(text, str) else f"an answer holds {type(text).__name__}, not text"
+    if isinstance(start, bool) or not isinstance(start, int | float) or start != start or int(start) != start or start < 0:
+        return f"answer_start {start!r} of {text!r} is no place in the context"
+    found = context[int(start) : int(start) + len(text)] == text
+    return "" if found else f"answer {text!r} is not at character {int(start)} of its context"
 
 
 def first_answer(answers: Any) -> tuple[str, int]:
