@@ -19,9 +19,8 @@ from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import ConfigError, DataError
 from isolora.tasks.base import IGNORED
-from isolora.tasks.heads import inputs
+from isolora.tasks.heads import inputs, seams, windows
 from isolora.tasks.token_classification import TokenClassification, TokenClassificationSettings, whole_words
-from isolora.tasks.heads import seams, windows
 from isolora.training import train
 
 torch.set_num_threads(1)

@@ -34,7 +34,10 @@ def left_out_summary(left_out: Sequence[str]) -> str:
 
 
 def numbered(table: pa.Table, place: str, rows: Sequence[int] | None = None) -> pa.Table:
-    """The table with its rows' origins: `place` and, where not given, their numbers from 1."""
+    """The table with its rows' origins: `place` and, where not given, their numbers from 1. Raises DataError for a table that has
+    columns of these names already."""
+    if reserved := {PLACE, ROW} & set(table.column_names):
+        raise DataError(f"{place.rpartition(' ')[0]}: {min(reserved)} is a name of isolora's own; rename the column")
     places = pa.DictionaryArray.from_arrays(pa.nulls(table.num_rows, pa.int32()).fill_null(0), [place])
     numbers = pa.array(range(1, table.num_rows + 1) if rows is None else rows, pa.int64())
     return table.append_column(PLACE, places).append_column(ROW, numbers)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -50,7 +52,7 @@ def label_problem(label: Any) -> str:
     """Why a value is no label, in a few words; empty where it is one."""
     if label is None or (isinstance(label, float) and math.isnan(label)):
         return "label holds nothing"
-    if isinstance(label, list | dict):
+    if not isinstance(label, str | int | float | Decimal | date):
         return f"label holds {type(label).__name__}; a row has one label"
     return "" if label_name(label) else "label is empty"
 

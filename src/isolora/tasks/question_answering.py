@@ -211,7 +211,8 @@ def answers_problem(answers: Any, context: str) -> str:
 def _answer_problem(text: Any, start: Any, context: str) -> str:
     if not isinstance(text, str) or not text.strip():
         return "an answer is empty" if isinstance(text, str) else f"an answer holds {type(text).__name__}, not text"
-    if isinstance(start, bool) or not isinstance(start, int | float) or start != start or int(start) != start or start < 0:
+    whole = type(start) is int or (isinstance(start, float) and start.is_integer())
+    if not whole or start < 0:
         return f"answer_start {start!r} of {text!r} is no place in the context"
     found = context[int(start) : int(start) + len(text)] == text
     return "" if found else f"answer {text!r} is not at character {int(start)} of its context"

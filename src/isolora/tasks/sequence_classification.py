@@ -63,16 +63,20 @@ class SequenceClassification(Task):
             raise DataError(f"data: all training documents have the label {', '.join(named)}; there is nothing to tell apart")
         return list(named)
 
+    @property
+    def _asked_for_numbers(self) -> bool:
+        return bool(self.settings.problem_type == "regression" or (self.settings.glue == "stsb" and not self.settings.labels))
+
     def _is_regression(self, labels: Sequence[Any]) -> bool:
         """Whether labels are numbers to come near, not classes to tell apart."""
-        if self.settings.problem_type or self.settings.labels:
-            return bool(self.settings.problem_type == "regression")
+        if self._asked_for_numbers or self.settings.problem_type or self.settings.labels:
+            return self._asked_for_numbers
         fraction = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
-        if fraction is not None and self.settings.glue != "stsb":
+        if fraction is not None:
             LOGGER.warning(
                 "task.problem_type: labels such as %s make this a regression; set it to regression to say so", fraction
             )
-        return fraction is not None or self.settings.glue == "stsb"
+        return fraction is not None
 
     @cached_property
     def _classes(self) -> Classes:
@@ -84,9 +88,8 @@ class SequenceClassification(Task):
             return problem
         if problem := label_problem(label):
             return problem
-        if self.settings.problem_type == "regression" or (isinstance(label, float) and not self.labels):
-            number = isinstance(label, int | float) and not isinstance(label, bool)
-            return "" if number and math.isfinite(label) and label != IGNORED else f"label {label!r} is no number to learn"
+        if self._asked_for_numbers or (isinstance(label, float) and not self.labels):
+            return "" if _is_number(label) else f"label {label!r} is no number to learn"
         known = not self.labels or self._classes.number(label) is not None
         return "" if known else f"{unknown('label', label_name(label), self.labels)}; task.labels can name them all"
 
@@ -99,6 +102,9 @@ class SequenceClassification(Task):
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, split_special_tokens=True, verbose=False)
         if empty_texts := [place for place, ids in enumerate(encoded["input_ids"]) if not ids]:
             raise DataError(f"data: {documents.origin(empty_texts[0])}: text gives no token with this tokenizer")
+        if strange := [] if self.labels else [place for place, row in enumerate(rows) if not _is_number(row["label"])]:
+            label = rows[strange[0]]["label"]
+            raise DataError(f"data: {documents.origin(strange[0])}: label {label!r} is no number, as those of training are")
         labels = [self._classes.number(row["label"]) if self.labels else float(row["label"]) for row in rows]
         return Examples.of(
             [(ids, [IGNORED] * (len(ids) - 1) + [label]) for ids, label in zip(encoded["input_ids"], labels, strict=True)],
@@ -121,6 +127,11 @@ class SequenceClassification(Task):
         true = examples.labels[examples.starts[1:] - 1]
         names = GLUE[self.settings.glue] if self.settings.glue else ("accuracy", "f1_macro") if self.labels else CORRELATIONS
         return Predictions(len(true), lambda rows: scores(names, true[rows], predicted[rows]))
+
+
+def _is_number(label: Any) -> bool:
+    """Whether a regression can learn it."""
+    return isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label) and label != IGNORED
 
 
 def _in_order(labels: Iterable[Any]) -> list[str]:

@@ -1,0 +1,114 @@
+"""Random inputs: whatever a person gives, only typed errors come back, in one line, and none takes longer than 20 seconds.
+
+    python benchmarks/bench_fuzz.py [--count 10000] [--part data] [--first 0] [--seconds 20]
+
+Every file `fuzz_NAME.py` beside this one is a part: `attempt(random, folder)` makes one input and gives it to isolora. A case is
+known by its number alone, so that a failure can be repeated: `--part NAME --first NUMBER --count 1`. Inputs that once failed are
+kept in tests/test_fuzz_corpus.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from isolora.errors import UserError
+
+Attempt = Callable[[Random, Path], object]
+SHOWN = 20
+"""Failures that are printed in full."""
+
+
+class TooSlow(BaseException):
+    """Beyond the time that a case may take; no `except Exception` holds it up."""
+
+
+def parts() -> dict[str, Attempt]:
+    """Every part by its name."""
+    names = sorted(path.stem.removeprefix("fuzz_") for path in Path(__file__).parent.glob("fuzz_*.py"))
+    return {name: importlib.import_module(f"fuzz_{name}").attempt for name in names}
+
+
+def outcome(attempt: Attempt, part: str, number: int, seconds: int) -> str:
+    """What became of one case: "accepted", "refused", or how it failed with the place where it did."""
+    with tempfile.TemporaryDirectory() as folder, at_most(seconds):
+        try:
+            attempt(Random(f"{part}:{number}"), Path(folder))
+        except UserError as failure:
+            return "refused" if "\n" not in str(failure) else f"several lines: {str(failure)[:200]!r}"
+        except TooSlow:
+            return f"too slow: {place()}"
+        except Exception as failure:
+            return f"{type(failure).__name__}: {str(failure)[:120]} {place()}"
+    return "accepted"
+
+
+def place() -> str:
+    """File and line of isolora's own innermost frame of the failure at hand."""
+    frames = [frame for frame in traceback.extract_tb(sys.exc_info()[2]) if "isolora" in frame.filename]
+    return f"({Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name})" if frames else ""
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(part: str, attempt: Attempt, first: int, count: int, seconds: int) -> dict[str, list[int]]:
+    """Failures of a part: how -> numbers of the cases."""
+    logging.getLogger("isolora").setLevel(logging.ERROR)
+    counted, failures, slowest = Counter[str](), dict[str, list[int]](), 0.0
+    for number in range(first, first + count):
+        began = time.perf_counter()
+        found = outcome(attempt, part, number, seconds)
+        slowest = max(slowest, time.perf_counter() - began)
+        kind = found if found in ("accepted", "refused") else "failed"
+        counted[kind] += 1
+        if kind == "failed":
+            failures.setdefault(found, []).append(number)
+    told = ", ".join(f"{kind} {counted[kind]}" for kind in ("accepted", "refused", "failed"))
+    print(f"{part}: {count} cases: {told}; slowest {slowest:.1f} s", flush=True)
+    for found, numbers in list(failures.items())[:SHOWN]:
+        print(f"  {len(numbers)} times, first {numbers[0]}: {found}")
+    return failures
+
+
+def main() -> int:
+    known = parts()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=10_000, help="cases of each part")
+    parser.add_argument("--part", choices=list(known), action="append", help="all when absent")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--seconds", type=int, default=20, help="longest time of one case")
+    given = parser.parse_args()
+    failed = [run(part, known[part], given.first, given.count, given.seconds) for part in given.part or known]
+    return 1 if any(failed) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
