@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isolora import data
 from isolora.config import DataConfig
-from isolora.data.splits import complete, draw
+from isolora.data.splits import draw, with_held_out
 from isolora.errors import DataError
 
 PACKAGED = "debian-descriptions"
@@ -108,9 +108,9 @@ def test_equal_rows_share_a_side(rows: list[str], seed: int) -> None:
     table = pa.table({"text": pa.array(rows, pa.string())})
     if len(set(rows)) < 3:
         with pytest.raises(DataError, match="too few"):
-            complete({"train": table}, ["text"])
+            with_held_out({"train": table}, ["text"])
         return
-    parts = complete({"train": table}, ["text"])
+    parts = with_held_out({"train": table}, ["text"])
     sides = [set(part["text"].to_pylist()) for part in parts.values()]
     assert all(sides)
     assert sum(map(len, sides)) == len(set(rows))

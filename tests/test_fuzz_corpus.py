@@ -1,4 +1,4 @@
-"""Inputs that once ended in a traceback, a hang or a wrong run, as `make bench-fuzz` found them; and a few cases of the fuzzer."""
+"""Inputs that once ended in a traceback, a hang or a wrong run, most of them found by `make bench-fuzz`; and a few fuzzed cases."""
 
 from __future__ import annotations
 

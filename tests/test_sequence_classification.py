@@ -121,7 +121,7 @@ def test_a_number_out_of_range_is_one_line(label: int, line: str) -> None:
 
 @pytest.mark.parametrize("label", [float("nan"), float("inf"), float(IGNORED)])
 def test_numbers_that_cannot_be_learnt_are_one_line(label: float) -> None:
-    with pytest.raises(DataError, match="is no number to learn|label holds nothing"):
+    with pytest.raises(DataError, match=r"is no number to learn|label holds nothing"):
         task(()).examples(labelled(0.5, label), headed.tokenizer(), 16)
 
 

@@ -58,9 +58,9 @@ def test_a_long_prompt_loses_its_beginning() -> None:
     ("prompt", "completion", "joined"), [("a", "b", " b"), ("a ", "b", "b"), ("a", "\nb", "\nb"), ("", "b", "b")]
 )
 def test_a_completion_is_a_word_of_its_own(prompt: str, completion: str, joined: str) -> None:
-    from isolora.tasks.pairs import Pair, _spaced
+    from isolora.tasks.pairs import Pair, _with_space
 
-    assert _spaced(Pair("", prompt, completion)) == joined
+    assert _with_space(Pair("", prompt, completion)) == joined
 
 
 def test_scores_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import ConfigError, DataError
 from isolora.tasks.base import IGNORED
-from isolora.tasks.heads import inputs, seams, windows
+from isolora.tasks.heads import inputs, scored_parts, windows
 from isolora.tasks.token_classification import TokenClassification, TokenClassificationSettings, whole_words
 from isolora.training import train
 
@@ -94,9 +94,9 @@ def test_windows_cover_and_seams_part(tokens: int, overlap: float) -> None:
     cut = windows(tokens, 8, overlap)
     assert {place for start, stop in cut for place in range(start, stop)} == set(range(tokens))
     assert all(stop - start == 8 for start, stop in cut[:-1])
-    owned = [place for first, last in seams(cut) for place in range(first, last)]
+    owned = [place for first, last in scored_parts(cut) for place in range(first, last)]
     assert owned == list(range(tokens))
-    assert all(start <= first and last <= stop for (start, stop), (first, last) in zip(cut, seams(cut), strict=True))
+    assert all(start <= first and last <= stop for (start, stop), (first, last) in zip(cut, scored_parts(cut), strict=True))
 
 
 def test_no_room_is_one_line() -> None:

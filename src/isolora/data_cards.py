@@ -18,12 +18,12 @@ from isolora.errors import DataError
 
 
 class Card(BaseModel):
-    """What a data set says of itself.
+    """How a data set is read.
 
     hub: the id of the hub's set in this schema, then other names for it; text: how a row's text is put together, such as
     "{synopsis}\\n\\n{description}"; columns: task -> column it asks for -> column here; keep: task -> column here -> values of
     the rows that the task reads; splits: train, validation or test -> the split here, null for one that cannot be used; apart:
-    column whose equal values stay on one side where held-out rows are cut from train; task: task -> settings that the rows need.
+    column whose equal values stay in one split where held-out rows are cut from train; task: task -> settings that the rows need.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -44,11 +44,12 @@ class DataConfig(Settings):
     seed: Seed = Field(0, description="which examples are drawn; smaller draws are subsets of larger ones")
     mix: tuple[MixConfig, ...] = Field((), description="other sources mixed into training: a list of source and share")
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="what a row that cannot be used does: end the run, or be left out"
+        "stop",
+        description="where a row cannot be used or gives nothing to learn: stop the run, or skip the row and count it",
     )
     streaming: bool = Field(
         False,
-        description="pass over the source once and hold only the rows drawn, for what does not fit in memory; needs "
+        description="read the source once and hold only the rows drawn, for sources that do not fit in memory; needs "
         "train_examples as a number, and draws other examples than without",
     )
 

@@ -20,7 +20,7 @@ def with_word(given: dict[str, Any], word: str) -> dict[str, Any]:
 
 
 def with_value(given: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """A copy of a nested mapping with one dotted key set; another budget of the same group gives way."""
+    """A copy of a nested mapping with one dotted key set; a budget that was set before in the same group is removed."""
     head, _, rest = dotted.partition(".")
     copy = dict(given)
     if not rest:

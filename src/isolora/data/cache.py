@@ -1,4 +1,4 @@
-"""Examples made once and kept under the hash of all that decides them: documents, tokenizer, task and length."""
+"""A cache of examples, under the hash of all that decides them: documents, tokenizer, task and length."""
 
 from __future__ import annotations
 

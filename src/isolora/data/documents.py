@@ -1,4 +1,4 @@
-"""Documents: the drawn examples of a run, each with its fields and, where the source has one, its text."""
+"""Documents: the rows that a run has drawn, each with its columns and, where the source has one, its text."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from isolora.data import sources, streams
 from isolora.data.files import one_line
 from isolora.data.origins import LeftOut, file_of, left_out_summary, origins, own_columns
 from isolora.data.reservoirs import draw_streams
-from isolora.data.splits import complete, draw
-from isolora.data.tables import Tables, TextTemplate, check_card, filled, read_by, text_template
+from isolora.data.splits import draw, with_held_out
+from isolora.data.tables import Tables, TextTemplate, check_card, columns_for_task, has_text, text_template
 from isolora.data_cards import Card
 from isolora.errors import DataError
 from isolora.tasks.base import Task
@@ -94,7 +94,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Splits:
-    """What is trained on and what is not."""
+    """The documents of the three splits."""
 
     train: Documents
     validation: Documents
@@ -102,28 +102,27 @@ class Splits:
 
 
 def load(config: DataConfig, task: Task | None = None) -> Splits:
-    """Read `config.source`, divide it where it has no splits, and draw the examples asked for.
+    """Read `config.source`, split it where it has no splits, and draw the examples asked for.
 
-    task: whose columns the rows have, with its settings; without one, or with one that asks for no columns, rows are texts.
+    task: decides which columns the rows have. Without a task, or with one that asks for no columns, rows are texts.
 
-    Held-out splits hold `eval_examples` documents, or all where there are fewer. Rows that cannot be used are judged once they
-    are drawn and none is drawn in their place, so that smaller draws stay subsets of larger ones. Raises DataError, one line, for
-    what a person can mend: no such source, a broken file, a row that cannot be used, no such column, nothing in it, more training
-    examples asked for than there are.
+    Held-out splits hold `eval_examples` documents, or all where there are fewer. A row that cannot be used is found after the
+    draw, and no other row takes its place, so that smaller draws stay subsets of larger ones. Raises DataError, one line: no such
+    source, a broken file, a row that cannot be used, no such column, an empty split, or fewer training examples than asked for.
     """
     left_out = LeftOut(config.on_error == "skip")
     with one_line(f"data.source: {config.source}"):
-        form, tables = (_stream if config.streaming else _read)(config, task, left_out)
-    drawn = {split: Documents.of(table, form.template) for split, table in tables.items()}
+        row_format, tables = (_stream if config.streaming else _read)(config, task, left_out)
+    drawn = {split: Documents.of(table, row_format.template) for split, table in tables.items()}
     drawn["train"] = replace(drawn["train"], left_out=tuple(left_out.rows))
     if task and task.columns:
-        drawn |= _judged(drawn["train"], drawn[config.eval_split], config, task)
+        drawn |= _usable_splits(drawn["train"], drawn[config.eval_split], config, task)
     return Splits(**drawn)
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a source's rows become a task's. template: of a row's text, where the task asks for no columns."""
+class RowFormat:
+    """How the rows of a source are read for a task. template: of a row's text, where the task asks for no columns."""
 
     config: DataConfig
     task: Task | None
@@ -132,8 +131,8 @@ class Form:
     template: TextTemplate | None = None
 
     @classmethod
-    def of(cls, config: DataConfig, task: Task | None, card: Card, left_out: LeftOut, rows: pa.Table) -> Form:
-        """From some rows of train."""
+    def of(cls, config: DataConfig, task: Task | None, card: Card, left_out: LeftOut, rows: pa.Table) -> RowFormat:
+        """From the first rows of train."""
         check_card(card, rows)
         template = None if task and task.columns else text_template(rows, config.text_field, card.text)
         return cls(config, task, card, left_out, template)
@@ -146,12 +145,14 @@ class Form:
         return self.template.columns if self.template else ()
 
     def rows(self, split: str, table: pa.Table) -> pa.Table:
-        """The rows that the task reads, with its columns; without those whose text is empty, where it asks for a text."""
+        """The rows with the task's columns; for a task on texts, without the rows whose text is empty."""
         if self.task and self.task.columns:
-            return read_by(self.task.name, self.task.columns, self.config.columns, Tables({split: table}, self.card))[split]
+            return columns_for_task(self.task.name, self.task.columns, self.config.columns, Tables({split: table}, self.card))[
+                split
+            ]
         if self.template is None:
             return table
-        mask = filled(table, self.template.columns)
+        mask = has_text(table, self.template.columns)
         if split in ("train", self.config.eval_split):
             for origin in origins(table.filter(pc.invert(mask))):
                 self.left_out.add(origin, "the text is empty (data.on_error=skip leaves such rows out)")
@@ -163,33 +164,33 @@ class Form:
         return {"train": self.config.drawn_examples(available), "validation": held_out, "test": held_out}
 
 
-def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
-    """How rows are read, and those drawn of a source that fits in memory."""
+def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[RowFormat, dict[str, pa.Table]]:
+    """(how rows are read, the drawn rows of each split) of a source that fits in memory."""
     found = sources.read(config.source, left_out)
     for split, table in found.parts.items():
         _refuse_empty(config, split, table)
-    form = Form.of(config, task, found.card, left_out, found.parts["train"])
-    tables = {split: form.rows(split, table) for split, table in found.parts.items()}
+    row_format = RowFormat.of(config, task, found.card, left_out, found.parts["train"])
+    tables = {split: row_format.rows(split, table) for split, table in found.parts.items()}
     _none_empty(config, tables)
-    parts = complete(tables, form.together)
-    counts = form.counts(parts["train"].num_rows)
-    return form, {split: draw(parts[split], count, config.seed, split) for split, count in counts.items()}
+    parts = with_held_out(tables, row_format.together)
+    counts = row_format.counts(parts["train"].num_rows)
+    return row_format, {split: draw(parts[split], count, config.seed, split) for split, count in counts.items()}
 
 
-def _stream(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[Form, dict[str, pa.Table]]:
-    """As `_read`, of a source that is passed over once."""
+def _stream(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[RowFormat, dict[str, pa.Table]]:
+    """As `_read`, for a source that is streamed: each row is seen once."""
     found = streams.open_source(config.source, left_out)
     blocks = iter(found.parts["train"])
     first = next((block for block in blocks if block.num_rows), pa.table({}))
     _refuse_empty(config, "train", first)
-    form = Form.of(config, task, found.card, left_out, first)
+    row_format = RowFormat.of(config, task, found.card, left_out, first)
     parts = {**found.parts, "train": chain([first], blocks)}
-    rows = {split: map(partial(form.rows, split), part) for split, part in parts.items()}
-    counts = form.counts(sys.maxsize)
-    tables = draw_streams(rows, counts, config.seed, form.together)
+    rows = {split: map(partial(row_format.rows, split), part) for split, part in parts.items()}
+    counts = row_format.counts(sys.maxsize)
+    tables = draw_streams(rows, counts, config.seed, row_format.together)
     _none_empty(config, tables)
     config.drawn_examples(tables["train"].num_rows)  # fewer are refused
-    return form, tables
+    return row_format, tables
 
 
 def _refuse_empty(config: DataConfig, split: str, table: pa.Table) -> None:
@@ -203,8 +204,8 @@ def _none_empty(config: DataConfig, tables: Mapping[str, pa.Table]) -> None:
             raise DataError(f"data.source: {config.source} holds no examples with text ({split})")
 
 
-def _judged(train: Documents, held_out: Documents, config: DataConfig, task: Task) -> dict[str, Documents]:
-    """Rows that the task can use. The classes that a label has to be one of are known only from rows that are sound."""
+def _usable_splits(train: Documents, held_out: Documents, config: DataConfig, task: Task) -> dict[str, Documents]:
+    """The documents that the task can use: the usable rows of training decide the classes, and by these both splits are judged."""
     skip = config.on_error == "skip"
     train = usable(train, task, skip)
     bound = task.bound(task.settings, task.find_labels(train), task.architecture)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from isolora.data.origins import LeftOut, numbered
+from isolora.data.origins import LeftOut, with_origins
 from isolora.errors import DataError, UserError
 
 DELIMITERS = ",;\t|"
@@ -28,7 +28,7 @@ SNIFFED_BYTES = 1 << 16
 CSV_BLOCK_BYTES = 1 << 24
 """The longest row of a CSV file that is streamed."""
 NOT_ARROW = (pa.ArrowException, ArithmeticError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
-"""What readers raise for contents that they cannot take; UnicodeError is a ValueError."""
+"""What readers raise for contents that they cannot read; UnicodeError is a ValueError."""
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def not_utf8(path: Path, offset: int, line: int) -> DataError:
 def _parquet(path: Path, left_out: LeftOut) -> pa.Table:
     # Opened by hand: given a path, pyarrow would take folder names such as `split=train` for columns.
     with path.open("rb") as file:
-        return numbered(plain_types(parquet_file(file, path).read()), f"{path} row")
+        return with_origins(plain_types(parquet_file(file, path).read()), f"{path} row")
 
 
 def parquet_file(file: Any, path: Path, **options: Any) -> pq.ParquetFile:
@@ -139,7 +139,7 @@ def _csv(path: Path, left_out: LeftOut) -> pa.Table:
 
 
 class CsvRows:
-    """How a CSV or TSV file's rows are told apart, and which of them are torn."""
+    """How the rows of a CSV or TSV file are parsed, and which of them have too few or too many fields."""
 
     def __init__(self, path: Path, left_out: LeftOut) -> None:
         self.path, self.left_out, self.torn, self.next = path, left_out, set[int](), 2
@@ -163,7 +163,7 @@ class CsvRows:
             rows += [self.next] * (self.next not in self.torn)
             self.next += 1
         refuse_twice(table.column_names, self.path)
-        return numbered(table, f"{self.path} row", rows)
+        return with_origins(table, f"{self.path} row", rows)
 
 
 def delimiter_of(head: str, usual: str) -> str:
@@ -247,7 +247,7 @@ def json_table(path: Path, found: Sequence[tuple[int, Mapping[str, Any]]], left_
         if misfits:
             return json_table(path, [pair for place, pair in enumerate(found) if place not in misfits], left_out)
     table = pa.table({name: [row.get(name) for _, row in found] for name in names})
-    return numbered(table, f"{path} line", [number for number, _ in found])
+    return with_origins(table, f"{path} line", [number for number, _ in found])
 
 
 def _misfits(values: Sequence[Any]) -> dict[int, str]:
@@ -303,7 +303,7 @@ def _fit(values: Sequence[Any]) -> bool:
 
 
 def _text(path: Path, left_out: LeftOut) -> pa.Table:
-    return numbered(pa.table({"text": [decoded(path).strip()], "file": [str(path)]}), f"{path} row")
+    return with_origins(pa.table({"text": [decoded(path).strip()], "file": [str(path)]}), f"{path} row")
 
 
 READERS: dict[str, Callable[[Path, LeftOut], pa.Table]] = {
@@ -323,11 +323,11 @@ def read_files(source: str, left_out: LeftOut) -> pa.Table:
 
     A glob's text files are a document each; a single one is cut at empty lines.
     """
-    paths = matches(source)
+    paths = matching_files(source)
     if len(paths) == 1 and paths[0].suffix.lower() in TEXT_ENDINGS:
         with one_line(paths[0]):
             paragraphs = [part.strip() for part in re.split(r"\n[ \t]*\n", decoded(paths[0])) if part.strip()]
-        return numbered(pa.table({"text": pa.array(paragraphs, pa.string())}), f"{paths[0]} paragraph")
+        return with_origins(pa.table({"text": pa.array(paragraphs, pa.string())}), f"{paths[0]} paragraph")
     tables = [read_table(path, left_out) for path in paths]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
@@ -335,8 +335,8 @@ def read_files(source: str, left_out: LeftOut) -> pa.Table:
         raise DataError(f"{source}: files with different columns ({first_line(failure)})") from None
 
 
-def matches(source: str) -> list[Path]:
-    """The files that a path or a glob means, sorted. Raises DataError, naming those nearby, when there are none."""
+def matching_files(source: str) -> list[Path]:
+    """The files that a path or a glob means, sorted. Raises DataError, naming those suggestions, when there are none."""
     path = local(source)
     if is_file(path):
         return [path]
@@ -345,7 +345,7 @@ def matches(source: str) -> list[Path]:
         if not found and path.exists():
             raise DataError(f"data.source: {source} is not a file that can be read to its end, such as a pipe or a device")
     if not found:
-        raise DataError(f"data.source: no such file: {source}{nearby(path)}")
+        raise DataError(f"data.source: no such file: {source}{suggestions(path)}")
     return found
 
 
@@ -372,8 +372,8 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def nearby(path: Path) -> str:
-    """What may have been meant: the likest names in the folder, or the files there that could be read."""
+def suggestions(path: Path) -> str:
+    """What may have been meant: the most similar names in the folder, or the files there that can be read."""
     folder = path.parent
     if not is_folder(folder):
         return "" if glob.has_magic(str(folder)) else f"; there is no folder {folder}"

@@ -1,4 +1,4 @@
-"""Where each row comes from, file and row, and the rows that cannot be used."""
+"""Origins: the file and the row that each document comes from, and a record of the rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SHOWN = 3
 
 
 class LeftOut:
-    """Rows that cannot be used: the first one ends the reading, unless such rows are to be skipped; then each is remembered."""
+    """Rows that cannot be used. The first one raises DataError, unless such rows are skipped: then each is remembered."""
 
     def __init__(self, skip: bool) -> None:
         self.skip, self.rows = skip, list[str]()
 
     def add(self, origin: str, problem: str) -> None:
-        """Raises DataError, naming file and row, where nothing is to be skipped."""
+        """Raises DataError, naming file and row, unless such rows are skipped."""
         if not self.skip:
             raise DataError(f"data: {origin}: {problem}")
         self.rows.append(f"{origin}: {problem}")
@@ -33,7 +33,7 @@ def left_out_summary(left_out: Sequence[str]) -> str:
     return f"{len(left_out)} row{'s' * (len(left_out) != 1)} of the data left out ({'; '.join(shown)})"
 
 
-def numbered(table: pa.Table, place: str, rows: Sequence[int] | None = None) -> pa.Table:
+def with_origins(table: pa.Table, place: str, rows: Sequence[int] | None = None) -> pa.Table:
     """The table with its rows' origins: `place` and, where not given, their numbers from 1. Raises DataError for a table that has
     columns of these names already."""
     if reserved := {PLACE, ROW} & set(table.column_names):

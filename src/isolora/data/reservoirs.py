@@ -21,7 +21,7 @@ HASHES = 2**64
 
 
 class Reservoir:
-    """The `size` rows with the smallest keys; equal rows have equal keys and stand for each other."""
+    """Keeps the `size` rows with the smallest keys. Equal rows have equal keys; which of them is kept makes no difference."""
 
     def __init__(self, size: int) -> None:
         self.size, self.seen = size, 0
@@ -43,9 +43,9 @@ class Reservoir:
 def draw_streams(
     parts: Mapping[str, Iterable[pa.Table]], counts: Mapping[str, int], seed: int, together: Sequence[str]
 ) -> dict[str, pa.Table]:
-    """Draw `counts` rows of train, validation and test; a held-out part that the source lacks is cut from train.
+    """Draw `counts` rows of train, validation and test; a held-out split that the source lacks is cut from train.
 
-    together: columns whose equal values stay in one part; without any, all of them. Raises DataError for blocks that do not
+    together: columns whose equal values stay in one split; without any, all of them. Raises DataError for blocks that do not
     match.
     """
     missing = [split for split in SPLITS[1:] if split not in parts]
@@ -55,14 +55,14 @@ def draw_streams(
         for block in blocks:
             schemas[split] = _joined(schemas.get(split, block.schema), block)
             own = own_columns(block)
-            sides = _sides(own.select(together) if together else own, split, missing)
+            sides = _splits_of(own.select(together) if together else own, split, missing)
             for side, values, row in zip(sides, _values(own), block.to_pylist(), strict=True):
                 drawn[side].add(hash_of(values, f"{seed}:{side}"), row)
     return {split: kept.table(schemas.get(split, schemas["train"])) for split, kept in drawn.items()}
 
 
-def _sides(table: pa.Table, split: str, missing: Sequence[str]) -> list[str]:
-    """Where each row goes: a tenth of train to every held-out part that is missing, by a hash that knows no seed."""
+def _splits_of(table: pa.Table, split: str, missing: Sequence[str]) -> list[str]:
+    """The split of each row: a tenth of train goes to each held-out split that is missing, by a hash without a seed."""
     if split != "train":
         return [split] * table.num_rows
     shares = (int(hash_of(values) / HASHES / HELD_OUT_SHARE) for values in _values(table))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora.data.files import READERS, is_file, is_folder, local, one_line, plain_types, read_files, read_table
-from isolora.data.origins import LeftOut, numbered
+from isolora.data.origins import LeftOut, with_origins
 from isolora.data.tables import Tables, split_of
 from isolora.data_cards import Card, card_of, hub_cards, packaged, read_card
 from isolora.errors import DataError, unknown
@@ -28,14 +28,14 @@ def read(source: str, left_out: LeftOut) -> Tables:
 
 
 def folder_of(source: str) -> Path | None:
-    """The folder that the source means, if it means one."""
+    """The folder that the source means; None where it means no folder."""
     path = packaged().get(source, local(source))
     return path if is_folder(path) else None
 
 
 def means_files(source: str) -> bool:
-    """Whether a source that is no folder means local files, rather than a data set of the hub. Raises DataError for a packaged
-    name that is misspelt."""
+    """Whether a source that is not a folder means local files, and not a data set of the hub. Raises DataError for a misspelt
+    packaged name."""
     if is_file(local(source)) or looks_like_a_file(source):
         return True
     if source not in hub_cards() and "/" not in source and difflib.get_close_matches(source, packaged(), n=1):
@@ -76,7 +76,7 @@ def read_hub(source: str) -> Tables:
     """All splits of the data set, from the hub or from what was fetched before. Raises DataError with the reason in one line."""
     card, found = open_hub(source, streaming=False)
     return Tables(
-        {split: numbered(plain_types(part[:]), f"{source} {there} row") for split, (there, part) in found.items()}, card
+        {split: with_origins(plain_types(part[:]), f"{source} {there} row") for split, (there, part) in found.items()}, card
     )
 
 

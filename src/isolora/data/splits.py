@@ -1,4 +1,4 @@
-"""Dividing and drawing by seed: held-out rows never move into training, and smaller draws are subsets of larger ones."""
+"""Splitting and drawing by seed: held-out rows never move into training, and smaller draws are subsets of larger ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HELD_OUT_SHARE = 0.1  # of a source without splits, for validation and again for
 SPLIT_SEED = 20261122  # not the run's: another seed draws other examples, but never trains on what was held out
 
 
-def complete(parts: dict[str, pa.Table], together: Sequence[str]) -> dict[str, pa.Table]:
-    """Train, validation and test; a held-out part that the source lacks is cut from train.
+def with_held_out(parts: dict[str, pa.Table], together: Sequence[str]) -> dict[str, pa.Table]:
+    """Train, validation and test; a held-out split that the source lacks is cut from train.
 
-    together: columns whose equal values stay in one part; without any, all of them. Raises DataError for too few rows.
+    together: columns whose equal values stay in one split; without any, all of them. Raises DataError for too few rows.
     """
     missing = [split for split in SPLITS[1:] if split not in parts]
     if not missing:
@@ -39,7 +39,7 @@ def complete(parts: dict[str, pa.Table], together: Sequence[str]) -> dict[str, p
 
 
 def hash_order(table: pa.Table, together: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """(place [rows] of each row among the distinct hashes of what it says, their number): equal rows share a side."""
+    """(rank [rows] of each row's hash among the distinct hashes, how many of those there are): equal rows share a split."""
     named = table.select(together) if together else own_columns(table)
     hashes = [hash_of(values) for values in zip(*(column.to_pylist() for column in named.columns), strict=True)]
     distinct, places = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
@@ -47,7 +47,7 @@ def hash_order(table: pa.Table, together: Sequence[str]) -> tuple[NDArray[np.int
 
 
 def hash_of(values: Sequence[Any], salt: object = SPLIT_SEED) -> int:
-    """64 bits that follow from the values."""
+    """A 64-bit hash of the values."""
     text = "\x1f".join(str(value) for value in values)
     return int.from_bytes(hashlib.sha256(f"{salt}:{text}".encode(errors="surrogatepass")).digest()[:8], "big")
 

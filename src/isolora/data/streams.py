@@ -1,4 +1,4 @@
-"""Sources block by block, for those that do not fit in memory."""
+"""Streaming: sources are read block by block, for those that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from isolora.data.files import (
     CsvRows,
     json_rows,
     json_table,
-    matches,
+    matching_files,
     one_line,
     parquet_file,
     plain_types,
     read_files,
     read_table,
 )
-from isolora.data.origins import LeftOut, numbered, own_columns
+from isolora.data.origins import LeftOut, own_columns, with_origins
 from isolora.data.sources import folder_of, means_files, open_hub, reason, split_files
 from isolora.data.tables import NO_CARD
 from isolora.data_cards import Card, read_card
@@ -35,14 +35,14 @@ BLOCK_ROWS = 2048
 
 @dataclass(frozen=True)
 class Streams:
-    """As `Tables`, with tables of some rows one after the other in place of a whole one."""
+    """As `Tables`, but each split is an iterator over tables of some rows."""
 
     parts: Mapping[str, Iterator[pa.Table]]
     card: Card = NO_CARD
 
 
 def open_source(source: str, left_out: LeftOut) -> Streams:
-    """The source's splits, to be passed over once. Raises DataError as `sources.read` does, some of it only on the way."""
+    """The source's splits, each to be read once. Raises DataError as `sources.read` does, partly while blocks are read."""
     if folder := folder_of(source):
         return Streams({split: blocks(path, left_out) for split, path in split_files(folder).items()}, read_card(folder))
     if not means_files(source):
@@ -50,7 +50,7 @@ def open_source(source: str, left_out: LeftOut) -> Streams:
         return Streams(
             {split: _hub_blocks(source, part, f"{source} {there} row") for split, (there, part) in found.items()}, card
         )
-    paths = matches(source)
+    paths = matching_files(source)
     if len(paths) == 1 and paths[0].suffix.lower() in TEXT_ENDINGS:  # a document a paragraph; a text fits in memory
         return Streams({"train": iter([read_files(source, left_out)])})
     return Streams({"train": chain.from_iterable(blocks(path, left_out) for path in paths)})
@@ -69,7 +69,7 @@ def blocks(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
 def _parquet(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
     with path.open("rb") as file:
         batches = parquet_file(file, path, buffer_size=1 << 20).iter_batches(BLOCK_ROWS)
-        yield from _counted(map(pa.Table.from_batches, ([batch] for batch in batches)), f"{path} row")
+        yield from _with_row_numbers(map(pa.Table.from_batches, ([batch] for batch in batches)), f"{path} row")
 
 
 def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
@@ -95,13 +95,13 @@ def _json_lines(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
 
 def _hub_blocks(source: str, part: Any, place: str) -> Iterator[pa.Table]:
     try:
-        yield from _counted(part.iter(batch_size=BLOCK_ROWS), place)
+        yield from _with_row_numbers(part.iter(batch_size=BLOCK_ROWS), place)
     except Exception as failure:  # as in `open_hub`, but on the way
         raise DataError(f"data.source: {source!r} {reason(failure)}") from None
 
 
-def _counted(tables: Iterator[pa.Table], place: str) -> Iterator[pa.Table]:
+def _with_row_numbers(tables: Iterator[pa.Table], place: str) -> Iterator[pa.Table]:
     first = 1
     for table in tables:
-        yield numbered(plain_types(table), place, range(first, first + table.num_rows))
+        yield with_origins(plain_types(table), place, range(first, first + table.num_rows))
         first += table.num_rows

@@ -1,4 +1,4 @@
-"""A source as it was read: one table a split, and the card that says how to read them."""
+"""A source as it was read: one table for each split, and the card that says how to read them; which columns a task reads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ NO_CARD = Card()
 
 @dataclass(frozen=True)
 class Tables:
-    """Splits that the source itself has, by their canonical names; one called `train` is always there."""
+    """The splits that the source itself has, by the names train, validation and test; train is always there."""
 
     parts: dict[str, pa.Table]
     card: Card = NO_CARD
 
 
 def split_of(name: str, card: Card) -> str | None:
-    """What a file or a split of this name is: train, validation, test, or none of them; the card has the first word."""
+    """Which split a file or a hub split of this name is: train, validation, test, or None; the card decides first."""
     if name in card.splits.values():
         return next(split for split, there in card.splits.items() if there == name)
     found = SPLIT_NAMES.get(name.lower(), name.lower())
@@ -94,7 +94,7 @@ def text_template(table: pa.Table, asked: str | None, given: str | None) -> Text
     return None if found is None else TextTemplate.of_column(found)
 
 
-def read_by(task: str, wanted: Mapping[str, bool], asked: Mapping[str, str], found: Tables) -> dict[str, pa.Table]:
+def columns_for_task(task: str, wanted: Mapping[str, bool], asked: Mapping[str, str], found: Tables) -> dict[str, pa.Table]:
     """The rows that the card keeps for a task, with the task's columns; asked: what a person maps otherwise than the card."""
     known, parts = found.card.columns.get(task, {}), found.parts
     used = {asked.get(name, known.get(name, name)) for name in wanted}
@@ -135,7 +135,7 @@ def _check_text_column(table: pa.Table, name: str) -> None:
         raise DataError(f"data.text_field: column {name!r} holds {kind}, not text")
 
 
-def filled(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+def has_text(table: pa.Table, columns: Sequence[str]) -> pa.Array:
     """Whether a row's text, of these columns, is more than white space, for every row."""
     mask = None
     for name in columns:

@@ -1,4 +1,4 @@
-"""How far a score could have come out otherwise on another test set of its size: the percentile bootstrap.
+"""Confidence intervals of scores, from test sets drawn again: the percentile bootstrap.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 """

@@ -1,4 +1,4 @@
-"""Which way each measure is better: what a law and a search have to know of it, by its name alone."""
+"""Whether a measure is better when larger or when smaller, by its name: laws and searches need to know."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COSTS = ("loss", "train_loss", "perplexity", "bits_per_byte", "forgetting", "for
 
 
 def larger_is_better(name: str) -> bool:
-    """Raises ConfigError for a measure of which that is not known."""
+    """Raises ConfigError for a measure that is not known."""
     if not known(name):
         raise ConfigError(unknown("measure", name, (*SCORES, *REWARDS, *COSTS)))
     return _stem(name) not in COSTS

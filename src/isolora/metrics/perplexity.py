@@ -1,4 +1,4 @@
-"""A language model's loss in the units that people compare: perplexity, and bits per byte, which no tokeniser can flatter."""
+"""A language model's loss as perplexity, and as bits per byte, which can be compared across tokenizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model answered on held-out documents, to be measured on all of them or on any draw from them."""
+"""A model's predictions on held-out documents, scored on all of them or on a bootstrap draw from them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Measure = Callable[[NDArray[np.int64]], dict[str, float]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """count: documents that are drawn apart; measure: their numbers, as often as drawn, to scores by name. A draw lacks a score
-    of which it holds no case."""
+    """count: of documents; measure: indices of documents, repeated as a bootstrap draws them, to scores by name. A draw without a
+    case of a score lacks that score."""
 
     count: int
     measure: Measure

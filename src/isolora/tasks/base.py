@@ -1,4 +1,4 @@
-"""What a task is to the rest of the house: how documents become examples, and how a model is scored on them."""
+"""What a task is: how documents become examples, what the loss is, and how a model is scored."""
 
 from __future__ import annotations
 

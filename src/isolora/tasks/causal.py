@@ -1,4 +1,4 @@
-"""Decoders: each position predicts the token that follows it, and is asked only where a label says so."""
+"""Decoders: each position predicts the token that follows it; logits are computed at labelled positions alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def causal_class(architecture: Any) -> str:
 
 
 def causal_loss(model: Any, batch: Batch, position_ids: Tensor | None = None) -> Loss:
-    """Logits at labelled positions only. Padding is on the right, where causal attention never looks: no mask is needed."""
+    """Logits at labelled positions only. Padding is on the right, where causal attention does not look, so no mask is needed."""
     weights = batch.row_weights[batch.target_rows]
     if plain_head(model):
         hidden = _hidden(model, batch, position_ids)
@@ -50,7 +50,7 @@ def _inputs(batch: Batch, position_ids: Tensor | None) -> dict[str, Any]:
 
 
 def _at_labels(states: Tensor, batch: Batch) -> Tensor:
-    """States [rows, length, width] at labelled positions; virtual tokens in front of a row predict nothing that is asked."""
+    """States [rows, length, width] at labelled positions; virtual tokens in front of a row have no labels."""
     return states[:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
 
 

@@ -24,7 +24,7 @@ from isolora.tasks.pairs import begin, ids_without_special_tokens, special_token
 
 class CausalLMSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    packing: bool = Field(False, description="several documents in one sequence, none of which sees another")
+    packing: bool = Field(False, description="several documents in one sequence; none of them sees another")
     stride: int | None = Field(
         None,
         ge=1,
@@ -106,7 +106,7 @@ def next_tokens(tokens: Examples) -> Examples:
 
 
 def packed(examples: Examples, max_length: int) -> Examples:
-    """Neighbours joined up to `max_length` tokens; a document still ends where nothing is predicted."""
+    """Neighbouring documents in one example of at most `max_length` tokens; the last token of a document predicts nothing."""
     starts = [0]
     for start, stop in zip(examples.starts[:-1], examples.starts[1:], strict=True):
         if stop - starts[-1] > max_length:
@@ -115,7 +115,8 @@ def packed(examples: Examples, max_length: int) -> Examples:
 
 
 def packed_positions(batch: Batch) -> Tensor:
-    """Places [rows, length] of tokens within their documents. Where they start anew, transformers keeps attention apart."""
+    """Places [rows, length] of tokens within their documents. Where they start again at 0, transformers lets no document
+    see another."""
     asked = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=batch.input_ids.device)
     asked[batch.positions] = True
     begins = asked.view_as(batch.input_ids).logical_not().roll(1, 1)

@@ -15,7 +15,7 @@ from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.chat_templates import assistant_tokens, conversation_problem, render, template_of
 from isolora.tasks.pairs import ids_without_special_tokens, next_of
 from isolora.tasks.prompt_templates import Template
-from isolora.tasks.rows import made
+from isolora.tasks.rows import make_each
 
 
 class ConversationSettings(BaseModel):
@@ -56,7 +56,7 @@ class Conversation(Task):
             template = template_of(self.settings.template, tokenizer, tools)
             return assistant_tokens(messages, tokenizer, template, context, tools)
 
-        chats = list(made(self, documents, tokens))
+        chats = list(make_each(self, documents, tokens))
         return Examples.of([next_of(ids[:max_length], own[:max_length]) for ids, own in chats], documents=np.arange(len(chats)))
 
     def nothing_to_learn(self, max_length: int) -> str:

@@ -1,4 +1,4 @@
-"""Texts that a model makes from many prompts at once."""
+"""Batched generation from many prompts."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def inputs(batch: Batch) -> dict[str, Tensor]:
     return given
 
 
-def joined(tokenizer: Any, texts: list[str]) -> list[str]:
-    """First texts of pairs, with the end of a line behind each where the tokenizer puts nothing between two texts."""
+def with_separator(tokenizer: Any, texts: list[str]) -> list[str]:
+    """The first texts of pairs, each with a line break behind it where the tokenizer puts nothing between two texts."""
     return texts if None in tokenizer("a", "b").sequence_ids()[1:-1] else [f"{text}\n" for text in texts]
 
 
@@ -58,7 +58,7 @@ def label_problem(label: Any) -> str:
 
 
 class Classes:
-    """Numbers of labels. A whole number is a class's number itself, unless classes are called by numbers."""
+    """Label to class number. A whole number is the class number itself, unless the classes have numbers for names."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._numbers = {name: number for number, name in enumerate(names)}
@@ -103,7 +103,8 @@ def windows(tokens: int, room: int, overlap: float) -> list[Window]:
     return [(start, min(start + room, tokens)) for start in range(0, max(1, tokens - room + step), step)]
 
 
-def seams(cut: list[Window]) -> list[Window]:
-    """For each window the tokens that have most context in it: up to the middle of what it shares with the next."""
+def scored_parts(cut: list[Window]) -> list[Window]:
+    """For each window the tokens that are scored there, where they have most context: up to the middle of what it shares with the
+    next window."""
     middles = [(stop + start) // 2 for (_, stop), (start, _) in pairwise(cut)]
     return list(zip([0, *middles], [*middles, cut[-1][1]], strict=True))

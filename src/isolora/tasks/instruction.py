@@ -15,7 +15,7 @@ from isolora.tasks.base import Batches, Examples
 from isolora.tasks.pairs import Pair
 from isolora.tasks.prompt_templates import Template, fill
 from isolora.tasks.prompted import Prompted, PromptedSettings
-from isolora.tasks.rows import checked
+from isolora.tasks.rows import usable_rows
 
 
 class InstructionSettings(PromptedSettings):
@@ -40,7 +40,7 @@ class Instruction(Prompted):
         return "" if pair.completion.strip() else "the completion is empty"
 
     def pairs(self, documents: Any) -> list[Pair]:
-        return [self._pair(row) for row in checked(self, documents)]
+        return [self._pair(row) for row in usable_rows(self, documents)]
 
     def _pair(self, row: Mapping[str, Any]) -> Pair:
         return Pair("", fill("template", self.settings.template, row), fill("completion", self.settings.completion, row))

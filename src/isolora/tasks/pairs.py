@@ -1,4 +1,4 @@
-"""Prompts and what shall follow them as token sequences; a prompt carries no loss."""
+"""Prompts and their completions as token sequences; only completions carry loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ids = list[int]
 
 class Pair(NamedTuple):
     """A prompt in two parts, and its completion. Where the prompt is too long, `context` loses its end and then `question` its
-    beginning. is_chat: it is written out with all special tokens that belong there."""
+    beginning. is_chat: the text has all its special tokens already, as a chat template writes them."""
 
     context: str
     question: str
@@ -28,14 +28,14 @@ def decoder_examples(pairs: Sequence[Pair], tokenizer: Any, max_length: int, com
     room = min(completion_room, max_length // 2)
     prompts = decoder_prompts(pairs, tokenizer, max_length - room)
     ends = [[] if pair.is_chat else _end(tokenizer) for pair in pairs]
-    completions = _ended([_spaced(pair) for pair in pairs], tokenizer, ends, room)
-    return _numbered([after_prompt(*parts) for parts in zip(prompts, completions, strict=True)])
+    completions = _cut_completions([_with_space(pair) for pair in pairs], tokenizer, ends, room)
+    return _one_a_document([after_prompt(*parts) for parts in zip(prompts, completions, strict=True)])
 
 
 def decoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens, begun as the tokenizer begins a text."""
     before, _ = special_tokens_around(tokenizer)
-    prompts = _fitted(pairs, tokenizer, room - len(before))
+    prompts = _cut_prompts(pairs, tokenizer, room - len(before))
     return [prompt if pair.is_chat else begin(before, prompt) for pair, prompt in zip(pairs, prompts, strict=True)]
 
 
@@ -46,16 +46,16 @@ def encoder_decoder_examples(
     before, after = special_tokens_around(tokenizer)
     room = min(completion_room, max_length)
     ends = [after or _end(tokenizer)] * len(pairs)
-    bodies = _ended([pair.completion for pair in pairs], tokenizer, ends, room - len(before))
+    bodies = _cut_completions([pair.completion for pair in pairs], tokenizer, ends, room - len(before))
     targets = [begin(before, body) for body in bodies]
     sources = [(ids, [IGNORED] * len(ids)) for ids in encoder_prompts(pairs, tokenizer, max_length)]
-    return _numbered([([decoder_start, *target[:-1]], target) for target in targets], second=Examples.of(sources))
+    return _one_a_document([([decoder_start, *target[:-1]], target) for target in targets], second=Examples.of(sources))
 
 
 def encoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens with what the tokenizer puts around a text."""
     before, after = special_tokens_around(tokenizer)
-    return [end(begin(before, prompt), after) for prompt in _fitted(pairs, tokenizer, room - len(before) - len(after))]
+    return [end(begin(before, prompt), after) for prompt in _cut_prompts(pairs, tokenizer, room - len(before) - len(after))]
 
 
 def after_prompt(prompt: Ids, completion: Ids) -> tuple[Ids, Ids]:
@@ -92,7 +92,7 @@ def ids_without_special_tokens(texts: Sequence[str], tokenizer: Any) -> list[Ids
     return found
 
 
-def _fitted(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+def _cut_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     contexts = ids_without_special_tokens([pair.context for pair in pairs], tokenizer)
     questions = [
         ids[max(0, len(ids) - room) :] for ids in ids_without_special_tokens([pair.question for pair in pairs], tokenizer)
@@ -100,7 +100,7 @@ def _fitted(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     return [context[: max(0, room - len(question))] + question for context, question in zip(contexts, questions, strict=True)]
 
 
-def _ended(texts: Sequence[str], tokenizer: Any, ends: Sequence[Ids], room: int) -> list[Ids]:
+def _cut_completions(texts: Sequence[str], tokenizer: Any, ends: Sequence[Ids], room: int) -> list[Ids]:
     """A completion that is cut does not end."""
     return [end(ids, mark)[:room] for ids, mark in zip(ids_without_special_tokens(texts, tokenizer), ends, strict=True)]
 
@@ -109,11 +109,11 @@ def _end(tokenizer: Any) -> Ids:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
-def _spaced(pair: Pair) -> str:
-    """A completion that is one more word of its prompt's text, as pretraining has seen words."""
+def _with_space(pair: Pair) -> str:
+    """The completion with a space in front where prompt and completion would else run together: pretraining has seen words so."""
     touching = not pair.is_chat and (pair.context + pair.question)[-1:].strip() and pair.completion[:1].strip()
     return f" {pair.completion}" if touching else pair.completion
 
 
-def _numbered(rows: Sequence[tuple[Ids, Ids]], **more: Any) -> Examples:
+def _one_a_document(rows: Sequence[tuple[Ids, Ids]], **more: Any) -> Examples:
     return Examples.of(rows, documents=np.arange(len(rows)), **more)

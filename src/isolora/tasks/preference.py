@@ -21,14 +21,14 @@ from isolora.tasks.causal import causal_class, causal_logits
 from isolora.tasks.chat_templates import common_prefix, conversation_problem, prompt_and_answer, template_of
 from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts
 from isolora.tasks.prompt_templates import Template
-from isolora.tasks.rows import empty, made
+from isolora.tasks.rows import make_each, text_problem
 
 LAST_SPACE = re.compile(r"\s\S*\Z")
 
 
 class PreferenceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    beta: float = Field(0.1, gt=0, description="how dearly a distance from the base is paid for")
+    beta: float = Field(0.1, gt=0, description="weight of the penalty on moving away from the base model")
     loss_type: Literal["sigmoid", "ipo"] = Field("sigmoid", description="sigmoid: DPO; ipo: squared (Azar et al. 2310.12036)")
     max_completion_tokens: int = Field(256, ge=1, description="longest answer in tokens")
     template: Template | None = Field(
@@ -56,7 +56,8 @@ class Preference(Task):
         same = "chosen equals rejected" if row["chosen"] == row["rejected"] else ""
         if not isinstance(row["chosen"], list):
             return (
-                empty(row, *SIDES, *(["prompt"] if "prompt" in row else []), *(["system"] if row.get("system") else [])) or same
+                text_problem(row, *SIDES, *(["prompt"] if "prompt" in row else []), *(["system"] if row.get("system") else []))
+                or same
             )
         prompt = _turns(row.get("prompt"))
         found = [conversation_problem([*prompt, *(row[side] or [])], side) for side in SIDES]
@@ -64,7 +65,7 @@ class Preference(Task):
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         template, room = template_of(self.settings.template, tokenizer), self.settings.max_completion_tokens
-        pairs = list(made(self, documents, lambda row: both_pairs(row, tokenizer, template)))
+        pairs = list(make_each(self, documents, lambda row: both_pairs(row, tokenizer, template)))
         chosen, rejected = (decoder_examples(side, tokenizer, max_length, room) for side in zip(*pairs, strict=True))
         return replace(chosen, second=rejected)
 
@@ -94,7 +95,7 @@ class Preference(Task):
         return torch.stack([log_probabilities(model, batch), log_probabilities(model, batch.second)], 1)
 
     def _gains(self, model: Any, batch: Batch) -> Tensor:
-        """How much likelier both answers [rows, 2] are than under the base, in nats."""
+        """Log-probability of both answers [rows, 2] minus that under the base, in nats."""
         assert batch.values is not None
         return self.reference(model, batch) - batch.values
 
@@ -159,7 +160,7 @@ def both_pairs(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[P
 
 
 def log_probabilities(model: Any, batch: Batch) -> Tensor:
-    """Of each row's labelled tokens together: [rows], in nats."""
+    """Sum over the labelled tokens of each row: [rows], in nats."""
     losses = cross_entropy(causal_logits(model, batch).float(), batch.targets, reduction="none")
     return -losses.new_zeros(len(batch.row_weights)).index_add(0, batch.target_rows, losses)
 

@@ -1,4 +1,4 @@
-"""Jinja templates of prompts, given as text or as a file, and filled with the fields of a row."""
+"""Jinja templates of prompts, given as text or as a file, and has_text with the fields of a row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from isolora.errors import ConfigError, DataError, unknown
 
 FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a template may raise while it is filled: it is a small program."""
+"""What a template may raise while it is has_text: it is a small program."""
 
 
 def _read(given: str) -> str:

@@ -1,4 +1,4 @@
-"""Extractive question answering: where in a text its answer stands, if it does (SQuAD, 1606.05250 and 1806.03822)."""
+"""Extractive question answering: where in a text the answer is, or that there is none (SQuAD, 1606.05250 and 1806.03822)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from isolora.errors import ConfigError, DataError
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.squad import per_question, v2_questions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks.heads import Window, class_options, head_class, inputs, joined, windows
-from isolora.tasks.rows import checked, empty
+from isolora.tasks.heads import Window, class_options, head_class, inputs, windows, with_separator
+from isolora.tasks.rows import text_problem, usable_rows
 
 START, END = 1, 2
 """Labels of the answer's first and last token; their sum where one token is both."""
@@ -75,12 +75,12 @@ class QuestionAnswering(Task):
         return class_options(("start", "end"))
 
     def problem(self, row: Mapping[str, Any]) -> str:
-        if problem := empty(row, "question", "context"):
+        if problem := text_problem(row, "question", "context"):
             return problem
         return answers_problem(row["answers"], row["context"])
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
-        frame, second_kind = pair_frame(tokenizer)
+        frame, second_kind = special_tokens_of_pairs(tokenizer)
         rows, numbers, seconds = [], [], []
         for number, reading in enumerate(self._readings(documents, tokenizer)):
             head = [*frame[0], *reading.question, *frame[1]]
@@ -101,8 +101,8 @@ class QuestionAnswering(Task):
         if not tokenizer.is_fast:
             raise ConfigError("model: question answering needs a fast tokenizer (tokenizer.json)")
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        rows = list(checked(self, documents))
-        questions = tokenizer(joined(tokenizer, [row["question"].strip() for row in rows]), **options)["input_ids"]
+        rows = list(usable_rows(self, documents))
+        questions = tokenizer(with_separator(tokenizer, [row["question"].strip() for row in rows]), **options)["input_ids"]
         contexts = tokenizer([row["context"] for row in rows], return_offsets_mapping=True, **options)
         for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
             context, offsets = contexts["input_ids"][number], contexts["offset_mapping"][number]
@@ -142,7 +142,7 @@ class QuestionAnswering(Task):
 
     def _answers(self, logits: Mapping[int, NDArray[np.float32]], documents: Any, tokenizer: Any) -> Iterator[Answer]:
         """For each document the best answer in any of its windows. logits [2, tokens] of every window, in their order."""
-        frame, _ = pair_frame(tokenizer)
+        frame, _ = special_tokens_of_pairs(tokenizer)
         number = 0
         for reading in self._readings(documents, tokenizer):
             head = len(frame[0]) + len(reading.question) + len(frame[1])
@@ -161,7 +161,7 @@ def _f1_first(scores: dict[str, float]) -> dict[str, float]:
     return {"f1": scores.pop("f1"), **scores}
 
 
-def pair_frame(tokenizer: Any) -> tuple[list[list[int]], bool]:
+def special_tokens_of_pairs(tokenizer: Any) -> tuple[list[list[int]], bool]:
     """Special tokens before, between and behind two texts, and whether the tokenizer marks the second text's tokens."""
     probe = tokenizer("a", "b")
     parts: list[list[int]] = [[], [], []]

@@ -1,4 +1,4 @@
-"""Rows of documents that a task cannot use, said in one line."""
+"""Rows of documents that a task cannot use: each is named with its file and row, and why."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def problem_of(task: Task, row: Mapping[str, Any]) -> str:
         return str(failure)
 
 
-def checked(task: Task, documents: Any) -> Iterator[Mapping[str, Any]]:
+def usable_rows(task: Task, documents: Any) -> Iterator[Mapping[str, Any]]:
     """Every document's columns. Raises DataError, naming file and row, for the first that the task cannot use."""
-    return made(task, documents, lambda row: row)
+    return make_each(task, documents, lambda row: row)
 
 
-def made(task: Task, documents: Any, make: Callable[[Mapping[str, Any]], Made]) -> Iterator[Made]:
-    """What `make` makes of every document's columns. Raises DataError, naming file and row, for the first that is of no use."""
+def make_each(task: Task, documents: Any, make: Callable[[Mapping[str, Any]], Made]) -> Iterator[Made]:
+    """`make` of every document's columns. Raises DataError, naming file and row, for the first document that cannot be used."""
     for place, row in enumerate(documents.rows()):
         if problem := problem_of(task, row):
             raise DataError(f"data: {documents.origin(place)}: {problem}")
@@ -35,8 +35,8 @@ def made(task: Task, documents: Any, make: Callable[[Mapping[str, Any]], Made]) 
             raise DataError(f"data: {documents.origin(place)}: {failure}") from None
 
 
-def empty(row: Mapping[str, Any], *names: str) -> str:
-    """Which column holds no text, if one does."""
+def text_problem(row: Mapping[str, Any], *names: str) -> str:
+    """Which of these columns holds no text, in a few words; empty where all do."""
     for name in names:
         value = row.get(name)
         if not isinstance(value, str):

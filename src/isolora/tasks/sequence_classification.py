@@ -18,8 +18,8 @@ from isolora.metrics.classification import GLUE, scores
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, joined, label_name, label_problem
-from isolora.tasks.rows import checked, empty
+from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, label_name, label_problem, with_separator
+from isolora.tasks.rows import text_problem, usable_rows
 
 LOGGER = logging.getLogger(__name__)
 CORRELATIONS = ("pearson", "spearman")
@@ -84,7 +84,7 @@ class SequenceClassification(Task):
 
     def problem(self, row: Mapping[str, Any]) -> str:
         label = row["label"]
-        if problem := empty(row, *(name for name in ("text", "text_pair") if name in row)):
+        if problem := text_problem(row, *(name for name in ("text", "text_pair") if name in row)):
             return problem
         if problem := label_problem(label):
             return problem
@@ -95,10 +95,10 @@ class SequenceClassification(Task):
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
         """The label is at the last token, where decoders are asked for it; other heads look where they do."""
-        rows = list(checked(self, documents))
+        rows = list(usable_rows(self, documents))
         texts, pairs = [row["text"] for row in rows], None
         if "text_pair" in rows[0]:
-            texts, pairs = joined(tokenizer, texts), [row["text_pair"] for row in rows]
+            texts, pairs = with_separator(tokenizer, texts), [row["text_pair"] for row in rows]
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, split_special_tokens=True, verbose=False)
         if empty_texts := [place for place, ids in enumerate(encoded["input_ids"]) if not ids]:
             raise DataError(f"data: {documents.origin(empty_texts[0])}: text gives no token with this tokenizer")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks.pairs import Pair
 from isolora.tasks.prompted import Prompted, PromptedSettings
-from isolora.tasks.rows import checked, empty
+from isolora.tasks.rows import text_problem, usable_rows
 
 
 class SummarizationSettings(PromptedSettings):
@@ -21,15 +21,17 @@ class SummarizationSettings(PromptedSettings):
 
 
 class Summarization(Prompted):
+    """Scored by ROUGE over words of any script: letters of every alphabet, and single characters where a script has no spaces."""
+
     name: ClassVar[str] = "summarization"
     Settings: ClassVar[type[BaseModel]] = SummarizationSettings
     columns: ClassVar[Mapping[str, bool]] = {"document": True, "summary": True}
 
     def problem(self, row: Mapping[str, Any]) -> str:
-        return empty(row, "document", "summary")
+        return text_problem(row, "document", "summary")
 
     def pairs(self, documents: Any) -> list[Pair]:
-        return [self.prompt(row["document"])._replace(completion=row["summary"]) for row in checked(self, documents)]
+        return [self.prompt(row["document"])._replace(completion=row["summary"]) for row in usable_rows(self, documents)]
 
     def prompt(self, text: str) -> Pair:
         absent = "" if self.second else "\n\nTL;DR:"  # Radford et al. 2019, section 3.6

@@ -18,9 +18,9 @@ from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.causal import is_encoder
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, seams, windows
+from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, scored_parts, windows
 from isolora.tasks.pairs import special_tokens_around
-from isolora.tasks.rows import checked
+from isolora.tasks.rows import usable_rows
 
 PREFIX = re.compile(r"[BIESLUM]-\S")
 """Of the schemes BIO, IOBES and BILOU."""
@@ -114,7 +114,7 @@ class TokenClassification(Task):
         rows, numbers = [], []
         for number, (ids, labels) in enumerate(self._labelled(documents, tokenizer)):
             cut = windows(len(ids), room, self.settings.overlap)
-            for (start, stop), (first, last) in zip(cut, seams(cut), strict=True):
+            for (start, stop), (first, last) in zip(cut, scored_parts(cut), strict=True):
                 asked = [label if first <= place < last else IGNORED for place, label in enumerate(labels[start:stop], start)]
                 rows.append(([*before, *ids[start:stop], *after], [*[IGNORED] * len(before), *asked, *[IGNORED] * len(after)]))
                 numbers.append(number)
@@ -124,7 +124,7 @@ class TokenClassification(Task):
         """Token ids of each document without special tokens, and the tag of each word at one of its own."""
         if not tokenizer.is_fast:
             raise ConfigError("model: token classification needs a fast tokenizer (tokenizer.json)")
-        texts, tags = zip(*(whole_words(row["tokens"], row["tags"]) for row in checked(self, documents)), strict=True)
+        texts, tags = zip(*(whole_words(row["tokens"], row["tags"]) for row in usable_rows(self, documents)), strict=True)
         # Each word with the space in front of it that byte-level tokenizers take for a part of it
         spaced = [[f" {word}" for word in words] for words in texts]
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
