@@ -28,7 +28,7 @@ def bound(name: str, **settings: Any) -> Any:
     return task.bound(task.Settings(**settings))
 
 
-def make_each(task: Any, rows: list[dict[str, Any]], max_length: int, skip: bool = False, tokenizer: Any = None) -> Any:
+def made(task: Any, rows: list[dict[str, Any]], max_length: int, skip: bool = False, tokenizer: Any = None) -> Any:
     tokenizer = tokenizer or tiny.tokenizer(eos_token="w60")
     documents = tiny.documents(rows)
     if "text" in rows[0] and task.name == "causal-lm":

@@ -1,4 +1,4 @@
-"""Inputs that once ended in a traceback, a hang or a wrong run, most of them found by `make bench-fuzz`; and a few fuzzed cases."""
+"""Inputs that once ended in a traceback, a hang or a wrong run, most found by `make bench-fuzz`; and a few fuzzed cases."""
 
 from __future__ import annotations
 

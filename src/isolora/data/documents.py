@@ -205,7 +205,7 @@ def _none_empty(config: DataConfig, tables: Mapping[str, pa.Table]) -> None:
 
 
 def _usable_splits(train: Documents, held_out: Documents, config: DataConfig, task: Task) -> dict[str, Documents]:
-    """The documents that the task can use: the usable rows of training decide the classes, and by these both splits are judged."""
+    """The documents that the task can use: the usable rows of training decide the classes, which judge both splits."""
     skip = config.on_error == "skip"
     train = usable(train, task, skip)
     bound = task.bound(task.settings, task.find_labels(train), task.architecture)
