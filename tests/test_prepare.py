@@ -116,5 +116,5 @@ def test_examples_fit_the_model(tmp_path: Path) -> None:
     assert tiny.prepared(config, max_length=7).train.lengths.max() == 7 < tiny.prepared(config).train.lengths.max()
     with pytest.raises(ConfigError, match=r"data\.max_length: 65 exceeds the model's 64 positions"):
         tiny.prepared(config, max_length=65)
-    with pytest.raises(DataError, match="leaves nothing to learn"):
+    with pytest.raises(DataError, match=r"data\.max_length is 1, and it takes two"):
         tiny.prepared(config, max_length=1)

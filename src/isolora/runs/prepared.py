@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from isolora import data, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig
 from isolora.data import Documents
-from isolora.errors import ConfigError, DataError
+from isolora.errors import ConfigError
 from isolora.methods.base import Attached
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
@@ -34,31 +32,30 @@ class HeldOut:
 @dataclass(frozen=True)
 class RunExamples:
     """A run's documents as token sequences. mixed: what each source that is mixed in is scored on; other_texts: texts on which
-    forgetting is measured, by source."""
+    forgetting is measured, by source; left_out: origins of all rows that could not be used or give nothing to learn, and why."""
 
     train: Examples
     held_out: HeldOut
     mixed: Mapping[str, HeldOut]
     other_texts: Mapping[str, Examples]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, documents: RunDocuments, tokenizer: Any, positions: int) -> RunExamples:
-        """positions: the longest sequence that the model takes. Raises DataError where nothing is left to learn or measure."""
-        config, task = documents.config, documents.task
-        length = max_length(config, positions)
-        held_out = HeldOut(task, _examples(task, documents.held_out, tokenizer, length), documents.held_out)
-        mixed = {
-            name: HeldOut(on.task, _examples(on.task, on.held_out, tokenizer, length), on.held_out)
-            for name, on in documents.mixed.items()
-        }
-        parts = [(task, documents.train), *((source.task, source.train) for source in documents.mixed.values())]
-        train = Examples.joined([_examples(part_task, part, tokenizer, length) for part_task, part in parts])
-        if not len(train) or not len(held_out.examples):
-            raise DataError(
-                f"data.source: {config.data.source} leaves nothing to learn or to measure (texts are shorter than two tokens)"
-            )
-        texts = other_texts(config, task, tokenizer, positions - virtual_tokens(config), documents.loader)
-        return cls(train, held_out, mixed, texts)
+        """positions: the longest sequence that the model takes. Raises DataError for a row that gives nothing to learn, unless
+        such rows are skipped."""
+        config, length = documents.config, max_length(documents.config, positions)
+
+        def made(task: Task, part: Documents) -> HeldOut:
+            return _examples(task, part, tokenizer, length, config.data.on_error == "skip")
+
+        sources = documents.mixed
+        train = [made(documents.task, documents.train), *(made(source.task, source.train) for source in sources.values())]
+        held_out = made(documents.task, documents.held_out)
+        mixed = {name: made(source.task, source.held_out) for name, source in sources.items()}
+        left_out = tuple(row for part in (*train, held_out, *mixed.values()) for row in part.documents.left_out)
+        texts = other_texts(config, documents.task, tokenizer, positions - virtual_tokens(config), documents.loader)
+        return cls(Examples.joined([part.examples for part in train]), held_out, mixed, texts, left_out)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
     """Everything that training, evaluation and certificates need of a run.
 
     A context manager: at its end the adapters are detached, whatever has been raised, and a base that was left clean goes back to
-    the workspace. `labels`, `left_out` and the rest follow from `documents`.
+    the workspace. `labels` and the rest follow from `documents`.
     """
 
     config: RunConfig
@@ -138,14 +135,18 @@ def other_texts(
     for source in config.forgetting.sources:
         texts = DataConfig(source=source, eval_examples=config.forgetting.examples)
         held_out = loader.load(texts, TaskConfig(name="causal-lm")).validation
-        found[source] = _examples(plain, held_out, tokenizer, length)
+        found[source] = _examples(plain, held_out, tokenizer, length, config.data.on_error == "skip").examples
     return found
 
 
-def _examples(task: Task, documents: Documents, tokenizer: Any, length: int) -> Examples:
-    """Without examples that have no label: they would divide by zero and teach nothing."""
+def _examples(task: Task, documents: Documents, tokenizer: Any, length: int, skip: bool) -> HeldOut:
+    """Documents that give something to learn, and their examples, of which each has a label."""
     # what the architecture decides
     form = (task.second, *(getattr(task.architecture, name, None) for name in ("model_type", "decoder_start_token_id")))
-    decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, form, documents.fingerprint, length)
-    found = data.cached(lambda: task.examples(documents, tokenizer, length), tokenizer, decided_by)
-    return found.subset(np.flatnonzero(found.label_counts))
+
+    def make(part: Documents) -> Examples:
+        decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, form, part.fingerprint, length)
+        return data.cached(lambda: task.examples(part, tokenizer, length), tokenizer, decided_by)
+
+    kept, examples = data.make_examples(task, documents, make, length, skip)
+    return HeldOut(task, examples, kept)

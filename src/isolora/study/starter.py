@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from isolora import registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
-from isolora.data.origins import LeftOut, bare
+from isolora.data.origins import LeftOut, own_columns
 from isolora.data.sources import read
 from isolora.data_cards import card_of
 from isolora.errors import DataError
@@ -65,7 +65,7 @@ def look(source: str) -> Found:
     """Read a source as `data.source` would. Raises DataError where it leads nowhere."""
     tables = read(source, LeftOut(skip=True))
     train = tables.parts["train"]
-    own = bare(train)
+    own = own_columns(train)
     columns, sample = tuple(own.column_names), own.slice(0, 200).to_pylist()
     words = sum(len(json.dumps(row, default=str).split()) for row in sample)
     return Found(source, train.num_rows, columns, _tasks(source, columns), words * train.num_rows // max(1, len(sample)))

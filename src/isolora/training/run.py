@@ -15,7 +15,7 @@ from isolora.config import RunConfig, content_hash
 from isolora.cost.crosscheck import CrossCheck
 from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
-from isolora.data import said
+from isolora.data import left_out_summary
 from isolora.errors import ConfigError
 from isolora.runs.documents import RunDocuments
 from isolora.runs.member import Member
@@ -104,7 +104,7 @@ def _train(
     training, title = configs[0].training, f"{configs[0].model} x {len(configs)}"
     with loaded_stack(configs, names, workspace) as (stack, evaluator, left_out):
         if left_out:
-            print(f"isolora: {said(left_out)}", file=sys.stderr)
+            print(f"isolora: {left_out_summary(left_out)}", file=sys.stderr)
         recorder = Recorder(store, stage, len(left_out))
         crosscheck = CrossCheck(configs, memory=stage == "train")
         keep_all = any(config.training.keep_checkpoints for config in configs)
@@ -137,7 +137,7 @@ def loaded_stack(
         labels, device = run.task.labels, accelerator.device.type
         memory = [peak_of_run(config, examples.train, labels, device, workspace.memory_bytes) for config in configs]
         stack = Stack(run.base, examples, attached, members, names, accelerator, memory)
-        yield stack, evaluator, run.documents.left_out
+        yield stack, evaluator, run.examples.left_out
 
 
 def _checkpoint_activations(model: Any, wanted: bool) -> None:
