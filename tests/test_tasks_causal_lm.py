@@ -21,7 +21,8 @@ from isolora.runs.batches import collate
 from isolora.store import Store
 from isolora.tasks.base import IGNORED, Batch, Examples
 from isolora.tasks.causal import plain_head
-from isolora.tasks.causal_lm import next_tokens, packed, packed_positions, predicted_bytes, windows
+from isolora.tasks.causal_lm import encode, next_tokens, packed, packed_positions, predicted_bytes, windows
+from isolora.tasks.pairs import Pair, decoder_examples
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -200,3 +201,19 @@ def test_learns_in_packs_and_windows_and_is_measured_again(settings: dict[str, A
     assert again["loss"] == pytest.approx(ended["loss"], rel=1e-6)
     assert again["metrics"] == pytest.approx(again["recorded_metrics"], rel=1e-6)
     assert again["metrics"]["perplexity"] == pytest.approx(math.exp(ended["loss"]), rel=1e-5)
+
+
+def test_no_second_beginning_and_no_second_end() -> None:
+    """Of texts, prompts and completions that bring the special tokens along."""
+    tokenizer = tiny.tokenizer("w2 $A", bos_token="w2", eos_token="w60")
+    assert encode(["w5", "w2 w5", "w2 w2 w5", "w5 w60"], tokenizer, 9).ids.tolist() == [2, 5, 60, 2, 5, 60, 2, 2, 5, 60, 2, 5, 60]
+    assert bound().prompt_ids("w2 w5", tokenizer, 9) == bound().prompt_ids("w5", tokenizer, 9) == [2, 5]
+    plain, begun = Pair("", "w5 w6", "w7"), Pair("", "w2 w5 w6", "w7 w60")
+    both = decoder_examples([plain, begun], tokenizer, 16, 8)
+    assert both.ids.tolist() == [2, 5, 6, 7, 60] * 2
+    assert both.labels.tolist() == [IGNORED, IGNORED, 7, 60, IGNORED] * 2
+
+
+def test_a_text_that_repeats_the_beginning_without_a_frame_is_kept() -> None:
+    tokenizer = tiny.tokenizer(bos_token="w2")
+    assert encode(["w2 w2 w5"], tokenizer, 9).ids.tolist() == [2, 2, 5]
