@@ -22,7 +22,7 @@ FLOORS = {
     5: ("runs", "plan"),
     6: ("cost", "adapters"),
     7: ("training", "report"),
-    8: ("evaluation", "study"),
+    8: ("evaluation", "study", "doctor"),
     9: ("certify",),
     10: ("cli",),
     11: ("__init__", "__main__"),  # the public surface: gathers names, nobody below looks up to it

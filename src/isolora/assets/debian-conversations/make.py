@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from transformers import AutoTokenizer
 
 from isolora.assets.descriptions import chance, opening, shuffled
 from isolora.assets.publish import publish
@@ -18,6 +20,7 @@ from isolora.assets.publish import publish
 HERE = Path(__file__).parent
 SIZES = {"train": 4_000, "validation": 400, "test": 400}
 MOST_WORDS = 70  # of the description that is quoted
+MOST_TOKENS = 236  # up to the first answer, which leaves room for the marks of a chat template
 TURNS, TURNS_WEIGHTS = (1, 2, 3), (0.4, 0.35, 0.25)
 SYSTEM_SHARE = 0.3
 SYSTEMS = (
@@ -124,14 +127,21 @@ def conversation(row: Row, draw: random.Random) -> list[dict[str, str]]:
     return messages
 
 
+def fits(messages: list[dict[str, str]], tokenizer: Any) -> bool:
+    """Whether the packaged models, whose shortest has 256 positions, see all of the first answer."""
+    first = next(number for number, message in enumerate(messages) if message["role"] == "assistant")
+    return len(tokenizer("\n".join(message["content"] for message in messages[: first + 1])).input_ids) <= MOST_TOKENS
+
+
 def main() -> None:
-    parts = {}
+    parts, tokenizer = {}, AutoTokenizer.from_pretrained(HERE.parent / "nano" / "nano-55k")
     for split, size in SIZES.items():
         draw = chance(split, "conversations")
-        chosen = shuffled(split, "conversations")[:size]
-        parts[split] = [
-            {"messages": conversation(row, draw), "package": row["package"], "source": row["source"]} for row in chosen
-        ]
+        made = (
+            {"messages": conversation(row, draw), "package": row["package"], "source": row["source"]}
+            for row in shuffled(split, "conversations")
+        )
+        parts[split] = list(islice((row for row in made if fits(row["messages"], tokenizer)), size))
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     schema = pa.schema([("messages", pa.list_(message)), ("package", pa.string()), ("source", pa.string())])
     answers = sum(message["role"] == "assistant" for part in parts.values() for row in part for message in row["messages"])
