@@ -14,7 +14,7 @@ import torch
 from record import record
 
 from isolora import adapters
-from isolora.adapters import Residents
+from isolora.adapters import AdapterPool
 from isolora.config import RunConfig, parse
 from isolora.store import Store
 from isolora.training import train_stack
@@ -44,13 +44,13 @@ def seconds(work: Callable[[], object], repeats: int = 1) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def swaps(residents: Residents, folders: dict[str, Path]) -> dict[str, float]:
+def swaps(pool: AdapterPool, folders: dict[str, Path]) -> dict[str, float]:
     """Seconds to make another adapter the one in use: ours, PEFT's set_adapter, and loading from the disk."""
     names = list(folders)
 
     def ours() -> None:
         for name in names:
-            with residents.use(name):
+            with pool.use(name):
                 pass
 
     theirs = in_peft(folders)
@@ -76,19 +76,19 @@ def in_peft(folders: dict[str, Path]) -> Any:
 
 
 @torch.no_grad()
-def batches(residents: Residents, names: list[str], length: int) -> dict[str, float]:
+def batches(pool: AdapterPool, names: list[str], length: int) -> dict[str, float]:
     """Seconds of one pass over a row for each adapter, together and one after the other, and how far they differ."""
-    model = residents.base.model
+    model = pool.base.model
     ids = torch.randint(2, model.config.vocab_size, (len(names), length), generator=torch.Generator().manual_seed(0))
 
     def mixed() -> torch.Tensor:
-        with residents.rows(names):
+        with pool.rows(names):
             return model(input_ids=ids).logits
 
     def separate() -> torch.Tensor:
         rows = []
         for row, name in enumerate(names):
-            with residents.use(name):
+            with pool.use(name):
                 rows.append(model(input_ids=ids[row : row + 1]).logits)
         return torch.cat(rows)
 
@@ -103,14 +103,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folders = trained(Path(folder))
         opened = time.perf_counter()
-        residents = Residents(folders)
+        pool = AdapterPool(folders)
         measured = {
             "adapters": ADAPTERS,
             "ranks": RANKS,
             "threads": torch.get_num_threads(),
             "open_seconds": time.perf_counter() - opened,
-            "swap_seconds": swaps(residents, folders),
-            "batch_seconds": {f"{length} tokens": batches(residents, list(folders), length) for length in LENGTHS},
+            "swap_seconds": swaps(pool, folders),
+            "batch_seconds": {f"{length} tokens": batches(pool, list(folders), length) for length in LENGTHS},
         }
     print(measured)
     record("swap", measured)

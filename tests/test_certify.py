@@ -15,7 +15,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from isolora.adapters import CERTIFICATE, RECORD
+from isolora.adapters import CERTIFICATE, RECORD, plain, round_trip
 from isolora.adapters import record as records
 from isolora.certify import CHECKS, Certificate, certify
 from isolora.config import MethodConfig
@@ -33,6 +33,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     train(tiny.from_files(folder, steps=12, learning_rate=5e-2), folder / "out", quiet=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def plain_peft_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain PEFT in this process, which saves its start; tests marked `fresh` have the real one."""
+    if "fresh" not in request.keywords:
+        monkeypatch.setattr(round_trip, "_asked", asked_here)
+
+
+def asked_here(asked: dict[str, Any]) -> torch.Tensor:
+    model = plain.loaded(asked["base"], asked["auto_class"], asked["options"], asked["adapter"])
+    return plain.scores(model, torch.tensor(asked["ids"]))
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ The public surface; names load when they are first used, so that the import is i
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isolora.adapters import Adapter, Residents, load
+    from isolora.adapters import Adapter, AdapterPool, load
     from isolora.certify import certify as certify_adapter
     from isolora.config import RunConfig, StudyConfig, load_run, load_study
     from isolora.cost.estimate import cost as estimate_cost
@@ -33,9 +34,9 @@ __version__ = version("isolora")
 
 __all__ = [
     "Adapter",
+    "AdapterPool",
     "Fit",
     "Recommendation",
-    "Residents",
     "RunConfig",
     "Store",
     "StudyConfig",
@@ -61,9 +62,9 @@ __all__ = [
 # Public name -> module and name there. A function never bears a module's name: importing the module would hide it.
 _HOMES = {
     "Adapter": ("adapters", "Adapter"),
+    "AdapterPool": ("adapters", "AdapterPool"),
     "Fit": ("fit", "Fit"),
     "Recommendation": ("plan", "Recommendation"),
-    "Residents": ("adapters", "Residents"),
     "RunConfig": ("config", "RunConfig"),
     "Store": ("store", "Store"),
     "StudyConfig": ("config", "StudyConfig"),
@@ -86,8 +87,14 @@ _HOMES = {
     "write_report": ("report", "report"),
 }
 
+_RENAMED = {"Residents": "AdapterPool"}
+"""Names of the release before; they go with the next one."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(f"isolora.{name} is now isolora.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'isolora' has no attribute {name!r}")
     module, inner = _HOMES[name]

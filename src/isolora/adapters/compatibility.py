@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from isolora.methods.adapter_files import saved_settings, saved_tensors
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's --max-lora-rank takes (vllm/config/lora.py); 16 is its default."""
@@ -18,9 +17,7 @@ INSTEAD = "export --to merged works there"
 
 def warnings(folder: Path) -> list[str]:
     """One sentence for each reason why vLLM or llama.cpp would refuse PEFT's files in `folder`, or read them wrongly."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    with safe_open(str(folder / "adapter_model.safetensors"), "pt") as tensors:
-        names = list(tensors.keys())
+    config, names = saved_settings(folder), list(saved_tensors(folder))
     if config.get("peft_type") != "LORA":
         return [f"vLLM and llama.cpp read LoRA adapters only, not {config.get('peft_type')}"]
     found = {"vLLM": list(_vllm(config, names)), "llama.cpp": list(_llama_cpp(config, names))}

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isolora import models, registry
 from isolora.adapters.generation import Sampling, Writer
-from isolora.adapters.record import bound_task, find, read_record
+from isolora.adapters.record import find, read_record, saved_task
 from isolora.config import MethodConfig, RunConfig
 from isolora.methods.base import Attached
 from isolora.methods.new_tokens import NewTokens
@@ -40,27 +42,35 @@ class Adapter:
         return Writer(self.attached.model, self.base, self.base.max_length - taken)
 
 
-def bare_base(place: Path, full_precision: bool = False) -> Base:
-    """The adapter's base model as it was before."""
+def bare_base(place: Path, full_precision: bool = False, device: str | None = None) -> Base:
+    """The adapter's base model as it was before, on the accelerator that is there, or the device named."""
     config, _ = read_record(place)
     if full_precision:  # only its own method asks for quantised weights
         config = config.model_copy(update={"method": MethodConfig(name="lora")})
-    return models.load(config, bound_task(place))
+    base = models.load(config, saved_task(place))
+    base.model.to(device or _device())
+    return base
 
 
-def load(folder: Path | str, full_precision: bool = False) -> Adapter:
-    """Base model and adapter from the adapter's folder alone, ready for inference.
+def _device() -> torch.device:
+    """The first CUDA device where there is one: what training takes too."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(folder: Path | str, full_precision: bool = False, device: str | None = None) -> Adapter:
+    """Base model and adapter from the adapter's folder alone, ready for inference on the accelerator that is there.
 
     full_precision: the base as it is published, also where the adapter was trained on quantised weights; what merging needs.
+    device: another one, such as "cpu".
     """
     place = find(Path(folder))
-    return onto(bare_base(place, full_precision), place)
+    return onto(bare_base(place, full_precision, device), place)
 
 
 def onto(base: Base, place: Path) -> Adapter:
     """The adapter on a base model that is already there."""
     config, record = read_record(place)
-    task = bound_task(place)
+    task = saved_task(place)
     attached = registry.load("method", config.method.name).load(base.model, place, task.new_head)
     if config.new_tokens:
         count = len(config.new_tokens)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from isolora.adapters.chat import Chat, Turns
 from isolora.adapters.generation import Sampling
-from isolora.adapters.pool import Residents
+from isolora.adapters.pool import AdapterPool
 from isolora.errors import ConfigError, unknown
 
 
-class Switchboard:
-    """Each resident has a chat of its own, which goes on where it stopped; the first one is spoken to first."""
+class MultiAdapterChat:
+    """Each adapter of the pool has a chat of its own, which goes on where it stopped; the first one is spoken to first."""
 
-    def __init__(self, residents: Residents, system: str = "", how: Sampling | None = None) -> None:
-        self.residents = residents
-        self.chats = {name: Chat(residents.adapter(name), system, how) for name in residents.members}
+    def __init__(self, pool: AdapterPool, system: str = "", how: Sampling | None = None) -> None:
+        self.pool = pool
+        self.chats = {name: Chat(pool.adapter(name), system, how) for name in pool.members}
         self.current = next(iter(self.chats))
 
     def use(self, name: str) -> None:
@@ -27,7 +27,7 @@ class Switchboard:
 
     def reply(self, text: str, say: Callable[[str], None] = lambda piece: None) -> str:
         """The current one's answer; pieces go to `say` as they are made."""
-        with self.residents.use(self.current):
+        with self.pool.use(self.current):
             return self.chats[self.current].reply(text, say)
 
     @property

@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isolora import models, registry
+from isolora import registry
 from isolora.adapters.generation import Sampling, Writer
-from isolora.adapters.loading import Adapter
-from isolora.adapters.record import WEIGHTS, bound_task, find, read_record
+from isolora.adapters.loading import Adapter, bare_base
+from isolora.adapters.record import find, read_record, saved_task
 from isolora.errors import ConfigError, unknown
+from isolora.methods.adapter_files import WEIGHTS, saved_tensors
 from isolora.methods.base import Span
-from isolora.methods.own_format import saved_tensors
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SHARED = {"base": "base weights", "auto_class": "model class"}
-"""What all residents have in common, by its name in their records."""
+"""What all adapters of a pool have in common, by its name in their records."""
 
 
-class Residents:
+class AdapterPool:
     """Adapters by name on one base. They share the base, the method, and where it is attached; ranks and heads may differ.
 
     Raises ConfigError, one line, where adapters cannot live together.
@@ -33,18 +33,18 @@ class Residents:
 
     def __init__(self, folders: Mapping[str, Path | str]) -> None:
         if not folders:
-            raise ConfigError("residents: name at least one adapter's folder")
+            raise ConfigError("adapters: name at least one adapter's folder")
         for name in folders:
             if not NAME.fullmatch(name):
-                raise ConfigError(f"residents: name {name!r} is not of 1 to 64 letters, digits, _ or -")
+                raise ConfigError(f"adapters: name {name!r} is not of 1 to 64 letters, digits, _ or -")
         self.places = {name: find(Path(folder)) for name, folder in folders.items()}
         self.records = {name: read_record(place) for name, place in self.places.items()}
-        self.tasks = {name: bound_task(place) for name, place in self.places.items()}
+        self.tasks = {name: saved_task(place) for name, place in self.places.items()}
         first, *others = folders
         for other in others:
             self._check_pair(first, other)
         config, _ = self.records[first]
-        self.base = models.load(config, self.tasks[first])
+        self.base = bare_base(self.places[first])
         self.attached = self._attached(config.method.name, self.tasks[first].new_head)
         self.members = {name: member for member, name in enumerate(folders)}
 
@@ -54,16 +54,16 @@ class Residents:
         if config.method.name != other_config.method.name:
             differing.append("method")
         if differing:
-            raise ConfigError(f"residents: {other} differs from {first} in its {', '.join(differing)}")
+            raise ConfigError(f"adapters: {other} differs from {first} in its {', '.join(differing)}")
 
     def _attached(self, method_name: str, heads: bool) -> Any:
         method = registry.load("method", method_name)
         if not method.stackable:
-            raise ConfigError(f"residents: adapters of method {method_name} cannot live side by side; load them one at a time")
+            raise ConfigError(f"adapters: adapters of method {method_name} cannot live side by side; load them one at a time")
         settings = [method.settings(config.method.fields()) for config, _ in self.records.values()]
         for name, place in self.places.items():
             if others := [path.name for path in sorted(place.glob("*.safetensors")) if path.name != WEIGHTS]:
-                raise ConfigError(f"residents: {name} has {others[0]}, which changes the base for all; load it alone")
+                raise ConfigError(f"adapters: {name} has {others[0]}, which changes the base for all; load it alone")
         attached = method.attach(self.base.model, settings, [0] * len(settings), heads)
         for member, place in enumerate(self.places.values()):
             tensors = saved_tensors(place)
@@ -78,7 +78,7 @@ class Residents:
         if len(members) == 1:
             return self.attached.rows([(members[0], 0, -1)])  # type: ignore[no-any-return]
         if len({self._head_sizes(member) for member in set(members)}) > 1:
-            raise ConfigError("residents: heads of different sizes cannot share a batch; use one adapter at a time")
+            raise ConfigError("adapters: heads of different sizes cannot share a batch; use one adapter at a time")
         return self.attached.rows(spans(members))  # type: ignore[no-any-return]
 
     def use(self, name: str) -> AbstractContextManager[None]:
@@ -86,7 +86,7 @@ class Residents:
         return self.rows([name])
 
     def adapter(self, name: str) -> Adapter:
-        """One resident as an adapter of its own; what it computes is right within `use(name)`."""
+        """One of the pool as an adapter of its own; what it computes is right within `use(name)`."""
         config, record = self.records[name]
         return Adapter(self.places[name], config, record, self.base, self.attached, self.tasks[name])
 
@@ -102,7 +102,7 @@ class Residents:
 
     def _member(self, name: str) -> int:
         if name not in self.members:
-            raise ConfigError(unknown("resident", name, self.members))
+            raise ConfigError(unknown("adapter", name, self.members))
         return self.members[name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,29 @@ from isolora.adapters.card import CARD, card
 from isolora.config import RunConfig, content_hash, parse
 from isolora.data.sources import looks_like_a_file
 from isolora.errors import DataError
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, leads_out, read_json, saved_settings, tensor_files
 from isolora.tasks.base import Task
 
 RECORD, CERTIFICATE = "isolora.json", "certificate.json"
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write(folder: Path, facts: Mapping[str, Any]) -> None:
     """Enter the facts of a run with a digest of them, and write the model card that they make."""
     record = {**facts, "digest": digest(facts)}
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card(record), encoding="utf-8")
+    put(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    put(folder / CARD, card(record))
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file of an adapter's folder: whole or not at all, and in place of a link rather than through it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)  # a link of that name would be followed
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as failure:
+        aside.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written ({failure.strerror or failure})") from None
 
 
 def amend(folder: Path, **facts: Any) -> None:
@@ -52,13 +65,13 @@ def _origin(is_packaged: bool, is_local: bool) -> str:
 
 def beyond_peft(folder: Path) -> str:
     """What of an adapter PEFT's two files have no place for; nothing where PEFT loads it whole."""
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in tensor_files(folder):
         if path.name != WEIGHTS:
             return path.name
     try:
-        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        described = saved_settings(folder)
         return "" if described.get("peft_type") else f"adapters of method {described['isolora_type']}"
-    except (AttributeError, KeyError, OSError, ValueError):
+    except (KeyError, DataError):
         return f"an adapter without a readable {CONFIG}"
 
 
@@ -66,13 +79,13 @@ def files(folder: Path) -> list[Path]:
     """The files that make up the adapter: all but its record, its card, its certificate, and what begins with a dot."""
     own = {RECORD, CARD, CERTIFICATE}
     found = (path for path in sorted(folder.iterdir()) if path.name not in own and not path.name.startswith("."))
-    return [path for path in found if path.is_file()]
+    return [path for path in found if path.is_file() and not leads_out(path)]
 
 
 def find(folder: Path) -> Path:
     """The adapter's own folder: the one given, `adapter` inside a run's or search's folder, or `recommended` in a study's."""
     for place in (folder, folder / "adapter", folder / "recommended"):
-        if (place / RECORD).is_file():
+        if (place / RECORD).is_file() and place.resolve().is_relative_to(folder.resolve()):
             return place
     several = sorted(path.parent for path in folder.glob(f"adapters/*/{RECORD}"))
     if several:
@@ -87,24 +100,35 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     """
     record = _read(folder)
     try:
-        return parse(RunConfig, {**record["config"], "trust_remote_code": False}), record
+        config = parse(RunConfig, {**record["config"], "trust_remote_code": False})
+        return config.model_copy(update={"model": _base(folder, config.model, record)}), record
     except KeyError as failure:
         raise DataError(f"{folder / RECORD}: {failure} is missing") from None
     except (TypeError, ValueError) as failure:
         raise DataError(f"{folder / RECORD}: {failure}") from None
 
 
+def _base(folder: Path, name: str, record: Mapping[str, Any]) -> str:
+    """The base's name, or its folder where it was named by a path from the place of training, which moves with the adapter."""
+    local = isinstance(record.get("origins"), dict) and record["origins"].get("model") == "folder"
+    if not local or Path(name).is_dir():
+        return name
+    if not Path(name).is_absolute():
+        above = (parent / name for parent in folder.resolve().parents)
+        for candidate in above:
+            if (candidate / "config.json").is_file() and models.fingerprint(str(candidate)) == record.get("base"):
+                return str(candidate)
+    raise DataError(
+        f"model: the base was the local folder {name!r} when the adapter was trained; it is neither here nor beside the adapter"
+        f" (go where it is, or enter its place as `model` in {folder / RECORD})"
+    )
+
+
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
-        raise DataError(f"{folder / RECORD}: {failure}") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{folder / RECORD}: expected an object")
-    return record
+    return read_json(folder / RECORD)
 
 
-def bound_task(place: Path) -> Task:
+def saved_task(place: Path) -> Task:
     """The task that the adapter was trained for, with its classes."""
     config, record = read_record(place)
     labels = record.get("labels", [])

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from isolora import adapters, registry
+from isolora.adapters import plain, round_trip
 from isolora.adapters.record import beyond_peft
 from isolora.certify.contents import Verdict
 from isolora.certify.subject import NotApplicableError, Subject
 from isolora.evaluation import evaluate
-from isolora.methods.peft.configuration import quietly
-from isolora.models import Base
 
-LOGITS_TOLERANCE = 1e-4
 LOSS_TOLERANCE = 1e-5
 METRIC_TOLERANCE = 1e-2
 """Relative; a measure that counts jumps by one example where kernels round differently, a loss does not."""
-PROBE_TOKENS = 32
 
 
 def peft(subject: Subject) -> Verdict:
-    """PEFT's own loader gives the same logits."""
+    """transformers and PEFT alone, in a fresh process, give the same logits on the base as it is published."""
     beyond = beyond_peft(subject.place)
     if beyond and subject.record.get("format") != "peft":
         raise NotApplicableError(f"PEFT's format has no place for {beyond}")
-    from peft import PeftModel
-
-    ours = logits(subject.adapter.attached.model, subject.adapter.base)
-    bare = adapters.bare_base(subject.place)
-    with quietly():
-        theirs = PeftModel.from_pretrained(bare.model, str(subject.place))
-    return _close(ours, logits(theirs, bare))
+    live = adapters.load(subject.place, full_precision=True, device="cpu")
+    return _close(round_trip.scores(live), round_trip.in_peft(subject.place, round_trip.probe(live.base)))
 
 
 def merged(subject: Subject) -> Verdict:
@@ -40,9 +30,9 @@ def merged(subject: Subject) -> Verdict:
     name = subject.config.method.name
     if not registry.load("method", name).mergeable:
         raise NotApplicableError(f"adapters of method {name} cannot be folded into the base's weights")
-    adapter = adapters.load(subject.place, full_precision=True)  # not the shared one, which others still need
-    before = logits(adapter.attached.model, adapter.base)
-    return _close(before, logits(adapter.attached.merge(0), adapter.base))
+    live = adapters.load(subject.place, full_precision=True, device="cpu")  # not the shared one, which others still need
+    before = round_trip.scores(live)
+    return _close(before, plain.scores(live.attached.merge(0), round_trip.probe(live.base)))
 
 
 def score(subject: Subject) -> Verdict:
@@ -61,19 +51,6 @@ def _near(value: float | None, recorded: float) -> bool:
     return abs(value - recorded) <= METRIC_TOLERANCE * max(abs(recorded), METRIC_TOLERANCE)
 
 
-@torch.no_grad()
-def logits(model: Any, base: Base) -> torch.Tensor:
-    """All scores [n] of one fixed row of tokens, whatever the model's head gives."""
-    ids = torch.arange(min(PROBE_TOKENS, base.max_length)).mul(7919).remainder(len(base.tokenizer))[None]
-    if base.tokenizer.eos_token_id is not None:
-        ids[0, -1] = base.tokenizer.eos_token_id  # where BART's classifier looks
-    ids = ids.to(next(base.model.parameters()).device)
-    decoder = {"decoder_input_ids": ids} if base.model.config.is_encoder_decoder and base.model.can_generate() else {}
-    answer = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), **decoder)
-    found = [answer[name].flatten() for name in ("logits", "start_logits", "end_logits") if name in answer]
-    return torch.cat(found)
-
-
 def _close(a: torch.Tensor, b: torch.Tensor) -> Verdict:
-    difference = float((a - b).abs().max())
-    return difference <= LOGITS_TOLERANCE, f"largest difference of logits {difference:.1e}"
+    difference = round_trip.distance(a, b)
+    return difference <= round_trip.TOLERANCE, f"largest difference of logits {difference:.1e}"

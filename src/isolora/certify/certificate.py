@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora import adapters
+from isolora.adapters.record import put
 from isolora.certify import behaviour, contents
 from isolora.certify.subject import NotApplicableError, Subject
 
@@ -63,7 +64,7 @@ def certify(folder: Path | str) -> Certificate:
     subject = Subject(place)
     certificate = Certificate(tuple(_run(name, check, subject) for name, check in CHECKS.items()))
     written = json.dumps(certificate.to_json(), indent=1) + "\n"
-    (place / adapters.CERTIFICATE).write_text(written, encoding="utf-8")
+    put(place / adapters.CERTIFICATE, written)
     return certificate
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ import torch
 
 from isolora import models
 from isolora.adapters import record as records
-from isolora.certify.subject import Subject, saved_tensors
+from isolora.certify.subject import Subject
+from isolora.methods.adapter_files import all_tensors, leads_out, read_json
 from isolora.training.checkpoint import sha256
 
 Verdict = tuple[bool, str]
@@ -46,7 +46,7 @@ def outside(subject: Subject) -> Verdict:
 
 def _leading_out(subject: Subject) -> Iterator[str]:
     for path in sorted(subject.place.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(subject.place.resolve()):
+        if leads_out(path):
             yield f"link {path.name} leads to {path.resolve()}"
     for name in subject.record.get("files", {}):
         if Path(name).name != name:
@@ -55,7 +55,7 @@ def _leading_out(subject: Subject) -> Iterator[str]:
         if not TENSOR_NAME.fullmatch(name):
             yield f"tensor name {name!r}"
     for path in sorted(subject.place.glob("adapter_*.json")):
-        for text in _texts(json.loads(path.read_text(encoding="utf-8"))):
+        for text in _texts(read_json(path)):
             if ELSEWHERE.match(text):
                 yield f"{path.name} names {text!r}"
 
@@ -84,7 +84,7 @@ def tensors(subject: Subject) -> Verdict:
     """Loaded and saved again, the adapter has the same tensors, bit for bit: none missing, none that nobody reads."""
     with tempfile.TemporaryDirectory() as folder:
         subject.adapter.attached.save(0, Path(folder))
-        again = saved_tensors(Path(folder))
+        again = all_tensors(Path(folder))
     found = subject.tensors
     for odd, what in ((again.keys() - found.keys(), "missing"), (found.keys() - again.keys(), "not of this adapter")):
         if odd:

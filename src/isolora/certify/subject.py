@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from isolora import adapters
 from isolora.adapters import Adapter
 from isolora.config import RunConfig
+from isolora.methods.adapter_files import all_tensors
 
 
 class NotApplicableError(Exception):
@@ -44,11 +44,4 @@ class Subject:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the adapter's files, by name."""
-        return saved_tensors(self.place)
-
-
-def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        found |= load_file(str(path))
-    return found
+        return all_tensors(self.place)

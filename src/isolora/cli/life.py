@@ -13,7 +13,7 @@ from isolora.cli.answer import Json, answer
 from isolora.errors import UserError
 
 if TYPE_CHECKING:
-    from isolora.adapters.multi_adapter_chat import Switchboard
+    from isolora.adapters.multi_adapter_chat import MultiAdapterChat
 
 Folder = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="an adapter's or a run's folder")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0: greedy; higher: more varied")]
@@ -49,15 +49,15 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Talk with a saved adapter, turn by turn, until /exit or the end of the input; several take turns after /use NAME."""
-    from isolora.adapters import Residents, load
+    from isolora.adapters import AdapterPool, load
     from isolora.adapters.chat import Chat
     from isolora.adapters.generation import Sampling
-    from isolora.adapters.multi_adapter_chat import Switchboard, named
+    from isolora.adapters.multi_adapter_chat import MultiAdapterChat, named
 
     how = Sampling(max_new_tokens, temperature, seed)
-    talk = Switchboard(Residents(named(folder, also)), system, how) if also else Chat(load(folder), system, how)
+    talk = MultiAdapterChat(AdapterPool(named(folder, also)), system, how) if also else Chat(load(folder), system, how)
     for said in _asked():
-        if said.startswith("/use ") and isinstance(talk, Switchboard):
+        if said.startswith("/use ") and isinstance(talk, MultiAdapterChat):
             _swap(talk, said.removeprefix("/use ").strip())
             continue
         talk.reply(said, (lambda piece: None) if as_json else (lambda piece: print(piece, end="", flush=True)))
@@ -67,7 +67,7 @@ def chat(
         answer({"turns": talk.turns}, "", as_json)
 
 
-def _swap(talk: Switchboard, name: str) -> None:
+def _swap(talk: MultiAdapterChat, name: str) -> None:
     """A name mistyped in the middle of a conversation does not end it."""
     try:
         talk.use(name)

@@ -43,7 +43,7 @@ class CrossCheck(Observer):
 
     def __init__(self, configs: Sequence[RunConfig], memory: bool) -> None:
         """memory: also rehearse the step's memory, a second or more, for a run trained alone."""
-        alone = len(configs) == 1 and not registry.load("method", configs[0].method.name).looks_at_weights
+        alone = len(configs) == 1 and not registry.load("method", configs[0].method.name).needs_weights
         self.configs, self.memory = configs, memory and alone
         self.of_step: dict[str, Pair] = {}
 

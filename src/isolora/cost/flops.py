@@ -53,7 +53,7 @@ def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES) -> Ledger:
     task = models.bound_task(config, labels)
     base = models.skeleton(config, task)
     experts_by_choice(base.model)
-    if registry.load("method", config.method.name).looks_at_weights:
+    if registry.load("method", config.method.name).needs_weights:
         give_values(base.model)
     groups = weight_groups(base.model)
     replaced = sum(

@@ -61,7 +61,7 @@ def peak(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: this PyTorch sees no cuda; memory can be rehearsed for: cpu")
-    if registry.load("method", config.method.name).looks_at_weights:
+    if registry.load("method", config.method.name).needs_weights:
         raise ConfigError(f"method: {config.method.name} looks at the base's weights; its memory cannot be told without them")
     task = models.bound_task(config, labels)
     model = models.skeleton(config, task).model

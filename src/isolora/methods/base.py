@@ -12,10 +12,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from isolora.errors import DataError
+from isolora.errors import ConfigError, DataError
 
 Span = tuple[int, int, int]
-"""(member, first row, row after the last) of a batch."""
+"""(member, first row, row after the last): these rows of a batch are computed with this member's adapter.
+
+`[(0, 0, 2), (1, 2, 3)]` gives rows 0 and 1 to member 0, row 2 to member 1. -1 as the last row means all rows; `[]` the bare base.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class ParameterGroup:
     heads: bool = False
 
     @classmethod
-    def apart(cls, parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]) -> list[ParameterGroup]:
+    def split(cls, parameters: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]) -> list[ParameterGroup]:
         """The adapter's parameters and, where there are any, those of heads, each once."""
         heads = list(heads)
         new = set(heads)
@@ -120,16 +123,35 @@ class Attached(ABC):
 
 
 class Method(ABC):
-    """One way to adapt a model. `Settings` describes the method's own fields of a run."""
+    """One way to adapt a model. `Settings` describes the method's own fields of a run.
+
+    What a method can do is declared here, so that the rest of the house asks for capabilities and never for names.
+    """
 
     name: ClassVar[str]
     Settings: ClassVar[type[Any]]
     stackable: ClassVar[bool] = False
+    """Whether several members train side by side on one base; `attach` then takes more than one."""
     own_in_stack: ClassVar[frozenset[str]] = frozenset()
     """Fields in which members of one stack may differ."""
     mergeable: ClassVar[bool] = False
-    looks_at_weights: ClassVar[bool] = False
+    """Whether the adapter can be folded into the base's weights without changing what is computed."""
+    needs_weights: ClassVar[bool] = False
     """Whether attaching or training computes with the base's values, so that even a rehearsal needs some."""
+    position_aware: ClassVar[bool] = True
+    """Whether documents packed into one row stay unseen by each other: the method passes position_ids on to the base."""
+
+    @property
+    def has_rank(self) -> bool:
+        """Whether `rank` is a field of the method, so that a study can vary it and a recommendation name it."""
+        return "rank" in self.Settings.model_fields
+
+    def check_packing(self, packed: bool) -> None:
+        """Raises ConfigError where a run packs documents and the method would let them see each other."""
+        if packed and not self.position_aware:
+            raise ConfigError(
+                f"task.packing: method {self.name} drops the positions that keep packed documents apart; use task.packing=no"
+            )
 
     @abstractmethod
     def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> Attached:

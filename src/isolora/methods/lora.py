@@ -5,7 +5,6 @@ Saved in PEFT's format; PEFT's adapters load here.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -15,18 +14,19 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, DataError
+from isolora.methods import adapter_files, missing_weights
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.heads import Heads, head_names
 from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
+from isolora.methods.merging import untie
 
 PREFIX = "base_model.model."
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT_NAMES = {
     "rank": "r",
     "alpha": "lora_alpha",
@@ -116,8 +116,8 @@ class LoraAdapters(Attached):
         heads = [parameter for _, parameter in self.heads.named(member)]
         ratio = self.settings[member].b_learning_rate_ratio
         if ratio == 1:
-            return ParameterGroup.apart(a + b, heads)
-        return [*ParameterGroup.apart(a, heads), ParameterGroup(b, ratio)]
+            return ParameterGroup.split(a + b, heads)
+        return [*ParameterGroup.split(a, heads), ParameterGroup(b, ratio)]
 
     def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
         return self._rows.assigned(spans)
@@ -142,7 +142,8 @@ class LoraAdapters(Attached):
             inference_mode=True,
         )
         config.save_pretrained(str(folder))
-        tensors = {key: value.detach().cpu().contiguous() for key, value in self._named(member)}
+        named = {**dict(self._named(member)), **self._missing()}
+        tensors = {key: value.detach().cpu().contiguous() for key, value in named.items()}
         save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
 
     def _named(self, member: int) -> Iterator[tuple[str, Tensor]]:
@@ -157,9 +158,22 @@ class LoraAdapters(Attached):
         for name, parameter in self.heads.named(member):
             yield f"{PREFIX}{name}", parameter
 
+    def _missing(self) -> dict[str, nn.Parameter]:
+        """What the base's checkpoint lacks, under PEFT's names."""
+        trained = [parameter for group in self.groups(0) for parameter in group.parameters]
+        found = missing_weights.beside(self.model, self.model, trained)
+        return {f"{PREFIX}{self._as_in_peft(name)}": parameter for name, parameter in found.items()}
+
+    def _as_in_peft(self, name: str) -> str:
+        """The name of a base's weight, which lies one level deeper in adapted layers."""
+        inner = next((layer for layer in self.layers if name.startswith(f"{layer}.base.")), None)
+        return name if inner is None else f"{inner}.base_layer.{name.removeprefix(f'{inner}.base.')}"
+
     def fill(self, member: int, tensors: dict[str, Tensor]) -> None:
         """Copy saved tensors (PEFT's names) into one member. Raises DataError when one is missing, foreign or misshapen."""
         named = dict(self._named(member))
+        if self.members == 1:
+            missing_weights.fill(self._missing(), tensors)
         for key, parameter in named.items():
             if key not in tensors:
                 raise DataError(f"adapter file: tensor {key} is missing")
@@ -180,19 +194,12 @@ class LoraAdapters(Attached):
         return isinstance(own, Tensor) and torch.equal(own.cpu(), tensor.to(own.dtype))
 
     def merge(self, member: int) -> Any:
+        untie(self.model, [layer.base for layer in self.layers.values()])
         for layer in self.layers.values():
-            self._untie(layer)
             layer.merge(member)
         self.heads.merge(member)
         self.detach()
         return self.model
-
-    def _untie(self, layer: AdaptedLayer) -> None:
-        """Give an adapted embedding a weight of its own where the output head shares it, which has no update to receive."""
-        head = self.model.get_output_embeddings()
-        if head is not None and head is not layer and head.weight is layer.weight:
-            layer.base.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-            self.model.config.tie_word_embeddings = False
 
     def detach(self) -> None:
         for name, layer in self.layers.items():
@@ -222,10 +229,7 @@ class Lora(Method):
 
 def saved_settings(folder: Path, heads: bool = False) -> LoraSettings:
     """A saved adapter's settings from PEFT's `adapter_config.json`; heads: trained modules beside the adapter are expected."""
-    try:
-        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder") from None
+    saved = adapter_files.saved_settings(folder)
     if saved.get("peft_type") != "LORA":
         raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected 'LORA'")
     beyond = [key for key in CHANGES_THE_SUM if not (heads and key == "modules_to_save")]
@@ -245,14 +249,6 @@ def _plain_settings(folder: Path, saved: dict[str, Any]) -> LoraSettings:
     except ValidationError as failure:
         fields = ", ".join(sorted({PEFT_NAMES[str(error["loc"][0])] for error in failure.errors()}))
         raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
-
-
-def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
-    try:
-        return load_file(str(path))
-    except (OSError, SafetensorError):
-        raise DataError(f"{folder}: no readable {WEIGHTS}") from None
 
 
 def target_modules(model: Any, targets: str | list[str]) -> list[str]:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from isolora.errors import DataError
+from isolora.methods.adapter_files import NEW_TOKENS, read_tensors
 from isolora.methods.base import Attached, ParameterGroup, Span
 from isolora.methods.low_rank import Rows
 
-FILE = "adapter_new_tokens.safetensors"
 NOISE = 0.02
 """Of the embeddings' own spread: enough to tell new tokens apart, as little as transformers adds when it resizes."""
 
@@ -125,18 +124,15 @@ class NewTokens(Attached):
     def save(self, member: int, folder: Path) -> None:
         self.adapters.save(member, folder)
         tensors = {name: own.members[member].detach().cpu().clone() for name, own in self.own.items()}
-        save_file(tensors, str(folder / FILE), metadata={"format": "pt"})
+        save_file(tensors, str(folder / NEW_TOKENS), metadata={"format": "pt"})
 
     def fill(self, member: int, folder: Path) -> None:
         """Read one member's rows. Raises DataError where they do not fit."""
-        try:
-            tensors = load_file(str(folder / FILE))
-        except (OSError, SafetensorError):
-            raise DataError(f"{folder}: no readable {FILE}") from None
+        tensors = read_tensors(folder / NEW_TOKENS)
         for name, own in self.own.items():
             needed = own.members[member].shape
             if name not in tensors or tensors[name].shape != needed:
-                raise DataError(f"{folder}: {FILE} has no {name} of shape {tuple(needed)}")
+                raise DataError(f"{folder}: {NEW_TOKENS} has no {name} of shape {tuple(needed)}")
             own.members[member].data.copy_(tensors[name])
 
     def merge(self, member: int) -> Any:
@@ -145,10 +141,14 @@ class NewTokens(Attached):
         model = self.adapters.merge(member)
         if self.first + self.count > len(model.get_input_embeddings().weight):
             model.resize_token_embeddings(self.first + self.count, mean_resizing=False)
-        for name, own in self.own.items():
-            matrix = (model.get_input_embeddings() if name == "input" else model.get_output_embeddings()).weight
-            matrix.data[self.first : self.first + self.count] = own.members[member].detach()
+        head = model.get_output_embeddings()
+        self._enter(member, "input", model.get_input_embeddings().weight)
+        if head is not None:  # merging may have given it a matrix of its own
+            self._enter(member, "output" if "output" in self.own else "input", head.weight)
         return model
+
+    def _enter(self, member: int, which: str, matrix: Tensor) -> None:
+        matrix.data[self.first : self.first + self.count] = self.own[which].members[member].detach()
 
     def detach(self) -> None:
         self._give_back()

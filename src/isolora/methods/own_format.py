@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from isolora.errors import DataError
+from isolora.methods import adapter_files, missing_weights
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup
 from isolora.methods.heads import Heads
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TYPE = "isolora_type"
 
 
@@ -34,19 +34,25 @@ class OwnFormatAttached(Attached):
 
     def groups(self, member: int) -> list[ParameterGroup]:
         heads = [parameter for _, parameter in self.heads.named(member)]
-        return ParameterGroup.apart([parameter for _, parameter in self.named(member)], heads)
+        return ParameterGroup.split([parameter for _, parameter in self.named(member)], heads)
 
     def save(self, member: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         described = {TYPE: self.name, **self.settings[member].model_dump()}
         (folder / CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        tensors = {name: parameter.detach().cpu().clone() for name, parameter in self.named(member)}
+        named = {**dict(self.named(member)), **self._missing(member)}
+        tensors = {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
         save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
+
+    def _missing(self, member: int) -> dict[str, nn.Parameter]:
+        """What the base's checkpoint lacks and nobody trains, under the names of the plain model."""
+        trained = {id(parameter) for _, parameter in self.named(member)}
+        return {name: weight for name, weight in missing_weights.missing(self.model).items() if id(weight) not in trained}
 
     def fill(self, member: int, tensors: dict[str, Tensor]) -> None:
         """Copy saved tensors into one member. Raises DataError when one is missing, foreign or misshapen."""
-        named = dict(self.named(member))
-        if odd := sorted(named.keys() ^ tensors.keys()):
+        named, beside = dict(self.named(member)), missing_weights.fill(self._missing(member), tensors)
+        if odd := sorted(named.keys() ^ (tensors.keys() - beside)):
             raise DataError(f"adapter file: tensor {odd[0]} is {'missing' if odd[0] in named else 'none of this adapter'}")
         for name, parameter in named.items():
             if tensors[name].shape != parameter.shape:
@@ -68,11 +74,8 @@ class OwnFormat(Method):
         return attached
 
     def saved_settings(self, folder: Path) -> Any:
-        try:
-            saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            kind = saved.pop(TYPE, None)
-        except (OSError, ValueError, AttributeError):
-            raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder") from None
+        saved = adapter_files.saved_settings(folder)
+        kind = saved.pop(TYPE, None)
         if kind != self.name:
             raise DataError(f"{folder}: {TYPE} is {kind!r}, expected {self.name!r}")
         try:
@@ -80,10 +83,3 @@ class OwnFormat(Method):
         except ValidationError as failure:
             fields = ", ".join(sorted({str(error["loc"][0]) for error in failure.errors()}))
             raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
-
-
-def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(str(folder / WEIGHTS))
-    except (OSError, SafetensorError):
-        raise DataError(f"{folder}: no readable {WEIGHTS}") from None

@@ -1,7 +1,7 @@
 """Base models: names to folders, loading, and architectures as facts."""
 
 from isolora.models.configuration import load_architecture, positions
-from isolora.models.loading import Base, bound_task, load, load_tokenizer, measured, skeleton, weights_of
+from isolora.models.loading import Base, bound_task, load, load_tokenizer, measured, own_precision, skeleton, weights_of
 from isolora.models.names import describe, fetched, fetched_root, fingerprint, locate, packaged
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "load_tokenizer",
     "locate",
     "measured",
+    "own_precision",
     "packaged",
     "positions",
     "skeleton",

@@ -6,11 +6,19 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
 from isolora.models import architectures
 from isolora.models.names import locate, not_found
 from isolora.tasks.base import Task
+
+MALFORMED = (
+    *(AssertionError, AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, OverflowError),
+    *(RecursionError, RuntimeError, TypeError, ValueError, ZeroDivisionError, SafetensorError),
+)
+"""What transformers raises for files of a model or a tokenizer that are not as they should be."""
 
 
 def load_architecture(config: RunConfig, task: Task | None = None) -> Any:
@@ -33,7 +41,7 @@ def published_architecture(config: RunConfig, task: Task | None) -> Any:
         return transformers.AutoConfig.from_pretrained(
             locate(config.model), trust_remote_code=config.trust_remote_code, **options
         )
-    except (OSError, ValueError) as failure:
+    except MALFORMED as failure:
         raise ConfigError(not_found(config.model, failure)) from None
 
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from isolora import registry
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
+from isolora.methods import missing_weights
+from isolora.methods.adapter_files import refuse_pickles
+from isolora.methods.heads import head_names
 from isolora.models import architectures
-from isolora.models.configuration import load_architecture, positions, published_architecture
+from isolora.models.configuration import MALFORMED, load_architecture, positions, published_architecture
 from isolora.models.names import locate, not_found
 from isolora.tasks.base import Task
+
+MOST_MISSING = 0.25
+"""Share of a model's weights: a checkpoint that lacks more is another architecture's; a pooler is a few per cent."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +70,62 @@ def load(config: RunConfig, task: Task) -> Base:
     architecture = published_architecture(config, task)
     kind = getattr(transformers, task.auto_class(architecture))
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
+    if (folder := Path(locate(config.model))).is_dir():
+        refuse_pickles(folder / "model.safetensors")
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
-            model = kind.from_pretrained(
-                locate(config.model), config=architecture, ignore_mismatched_sizes=task.new_head, **options
+            model, about = kind.from_pretrained(
+                locate(config.model),
+                config=architecture,
+                ignore_mismatched_sizes=task.new_head,
+                output_loading_info=True,
+                **options,
             )
-    except (OSError, ValueError) as failure:
+    except MALFORMED as failure:
         raise ConfigError(not_found(config.model, failure)) from None
+    _note_missing(config.model, model, about, task.new_head)
     registry.load("method", config.method.name).after_loading(model.eval())
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
     return measured(config.model, model, tokenizer)
+
+
+def _note_missing(name: str, model: Any, about: Any, new_head: bool) -> None:
+    """Remember what the checkpoint lacks beside the task's new head. Raises ConfigError where that is a large part, or a head
+    that the task does not make new."""
+    heads = tuple(f"{head}." for head in head_names(model)) if new_head else ()
+    if odd := sorted(key for key, *_ in about["mismatched_keys"] if not key.startswith(heads)):
+        raise ConfigError(f"model: {name}: {odd[0]} has another shape in the weights than config.json gives it")
+    own = dict(model.named_parameters())
+    lacking = sorted(key for key in about["missing_keys"] if key in own and not key.startswith(heads))
+    output = model.get_output_embeddings()
+    language = output is not None and any(own[key] is weight for key in lacking for weight in output.parameters(recurse=False))
+    share = sum(own[key].numel() for key in lacking) / sum(weight.numel() for weight in own.values())
+    if language or share > MOST_MISSING:
+        raise ConfigError(f"model: {name} has no {lacking[0]}: its weights are not those of a {type(model).__name__}")
+    missing_weights.note(model, lacking)
+
+
+def own_precision(config: RunConfig) -> Any:
+    """The torch type in which the base is published: its configuration's, else that of its first weights; else float32."""
+    import torch
+
+    architecture = published_architecture(config, None)
+    declared = getattr(architecture, "dtype", None) or getattr(architecture.get_text_config(), "dtype", None)
+    found = declared or _first_type(Path(locate(config.model)))
+    return getattr(torch, found, torch.float32) if isinstance(found, str) else found
+
+
+def _first_type(folder: Path) -> str:
+    """The type of a local checkpoint's first floating weight."""
+    from safetensors import safe_open
+
+    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        with safe_open(str(path), "pt") as tensors:
+            kinds = [tensors.get_slice(name).get_dtype() for name in list(tensors.keys())]
+            return next((names[kind] for kind in kinds if kind in names), "float32")
+    return "float32"
 
 
 def load_tokenizer(config: RunConfig) -> Any:
@@ -82,7 +134,7 @@ def load_tokenizer(config: RunConfig) -> Any:
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as failure:
+    except MALFORMED as failure:
         raise ConfigError(not_found(config.model, failure)) from None
     known = sorted(set(config.new_tokens) & tokenizer.get_vocab().keys())
     if known or len(set(config.new_tokens)) < len(config.new_tokens):

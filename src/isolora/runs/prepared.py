@@ -101,6 +101,7 @@ def attach(configs: Sequence[RunConfig], model: Any, new_head: bool, known_token
     first one's; known_tokens: entries of the tokenizer before the new ones."""
     first, seeds = configs[0], [config.seed for config in configs]
     method = registry.load("method", first.method.name)
+    method.check_packing(bool(first.task.fields().get("packing")))
     attached: Attached = method.attach(model, [method.settings(config.method.fields()) for config in configs], seeds, new_head)
     return NewTokens(attached, known_tokens, len(first.new_tokens), seeds) if first.new_tokens else attached
 

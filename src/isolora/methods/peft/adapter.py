@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from isolora.errors import ConfigError, DataError
+from isolora.methods import missing_weights
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.heads import head_names, initialise
 from isolora.methods.lora import short_names, target_modules
-from isolora.methods.own_format import CONFIG, WEIGHTS, saved_tensors
+from isolora.methods.merging import untie
 from isolora.methods.peft.configuration import quietly, saved_config
 
 TASK_TYPES = {
@@ -91,7 +93,7 @@ class PeftAdapter(Attached):
 
     def groups(self, member: int) -> list[ParameterGroup]:
         heads = [parameter for head in self._heads() for parameter in head.parameters() if parameter.requires_grad]
-        return ParameterGroup.apart([parameter for parameter in self.peft.parameters() if parameter.requires_grad], heads)
+        return ParameterGroup.split([parameter for parameter in self.peft.parameters() if parameter.requires_grad], heads)
 
     @contextmanager
     def rows(self, spans: Sequence[Span]) -> Iterator[None]:
@@ -124,7 +126,8 @@ class PeftAdapter(Attached):
 
     def save(self, member: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in self._named().items()}
+        named = {**self._named(), **self._missing()}
+        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in named.items()}
         save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
         described = {**self.config.to_dict(), "inference_mode": True}
         plain = {key: sorted(value) if isinstance(value, set) else value for key, value in described.items()}
@@ -138,10 +141,16 @@ class PeftAdapter(Attached):
             named: dict[str, Tensor] = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
         return named
 
+    def _missing(self) -> dict[str, torch.nn.Parameter]:
+        """What the base's checkpoint lacks, under the names that it has in PEFT's model."""
+        return missing_weights.beside(self.base, self.peft, self.tensors(0))
+
     def fill(self, tensors: dict[str, Tensor]) -> None:
         """Copy saved tensors. Raises DataError when one is missing, foreign or misshapen."""
         from peft import set_peft_model_state_dict
 
+        beside = missing_weights.fill(self._missing(), tensors)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in beside}
         named = self._named()
         if odd := sorted(named.keys() ^ tensors.keys()):
             raise DataError(f"adapter file: tensor {odd[0]} is {'missing' if odd[0] in named else 'none of this adapter'}")
@@ -155,6 +164,7 @@ class PeftAdapter(Attached):
         if not self.mergeable:
             raise ConfigError(f"method: {self.name} has no place in the base's weights; its adapters cannot be merged")
         self._settle_heads()
+        untie(self.base, [layer.get_base_layer() for layer in self._adapted_layers()])
         try:
             with quietly():
                 self.peft.base_model.merge_and_unload()
@@ -162,6 +172,11 @@ class PeftAdapter(Attached):
             raise ConfigError(f"method: {self.name} cannot be merged here: {' '.join(str(failure).split())}") from None
         self._restore_flags()
         return self.base
+
+    def _adapted_layers(self) -> list[Any]:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return [module for module in self.base.modules() if isinstance(module, BaseTunerLayer)]
 
     def _settle_heads(self) -> None:
         """Leave the trained heads as the model's own: PEFT's merging stumbles over heads of several layers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from isolora.errors import DataError
-from isolora.methods.own_format import CONFIG
+from isolora.methods.adapter_files import CONFIG, saved_settings
 
 BOOKKEEPING = {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "revision", "base_model_name_or_path", "inference_mode"),
@@ -68,7 +67,7 @@ def _is_plain(hint: Any) -> bool:
 def saved_config(folder: Path, peft_type: str) -> Any:
     """The configuration in an adapter's folder. Raises DataError where it is unreadable, another method's, or asks for more than
     the plain fields can say."""
-    saved = read(folder)
+    saved = saved_settings(folder)
     if saved.get("peft_type") != peft_type:
         raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected {peft_type!r}")
     try:
@@ -80,16 +79,6 @@ def saved_config(folder: Path, peft_type: str) -> Any:
     if foreign := sorted(set(beyond) - BOOKKEEPING):
         raise DataError(f"{folder}: {', '.join(foreign)} is beyond what is understood here; load it with PEFT")
     return config
-
-
-def read(folder: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        saved = None
-    if not isinstance(saved, dict):
-        raise DataError(f"{folder}: no readable {CONFIG}; not an adapter's folder")
-    return saved
 
 
 def _plain(value: Any) -> Any:

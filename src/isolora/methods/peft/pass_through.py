@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,9 +10,10 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from isolora.errors import ConfigError, DataError, unknown
+from isolora.methods.adapter_files import saved_settings
 from isolora.methods.lora import PLAIN_STARTS
-from isolora.methods.peft.adapter import PeftMethod, peft_targets
-from isolora.methods.peft.configuration import config_class, default, plain_fields, quietly, read
+from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
+from isolora.methods.peft.configuration import config_class, default, plain_fields, quietly
 
 OWN = {
     "ADALORA": "adalora",
@@ -29,9 +31,13 @@ REFUSED = {
     "SHADOW": "its second loss is in PEFT's own forward pass",
     "XLORA": "it mixes adapters that are trained already",
 }
+ONLY_LOADED = {
+    "LILY": "it mixes its experts by their mean over the whole batch, so that every token sees those behind it and its neighbours"
+}
+"""Types whose scores depend on what else is in the batch: not trained any more; adapters from before load."""
 UNMERGED = {"LILY"}
 """Types without a delta to the base's weights."""
-LOOK_AT_WEIGHTS = {"ADAMSS", "FROD", "SHIRA", "TINYLORA", "VBLORA", "WAVEFT"}
+NEED_WEIGHTS = {"ADAMSS", "FROD", "SHIRA", "TINYLORA", "VBLORA", "WAVEFT"}
 NEEDED = {"TRAINABLE_TOKENS": "token_indices"}
 """Fields without a meaning at their default."""
 
@@ -61,6 +67,11 @@ class PeftFields(BaseModel):
 class Variant(PeftMethod):
     """One of PEFT's types."""
 
+    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> PeftAdapter:
+        if self.peft_type in ONLY_LOADED:
+            raise ConfigError(f"method.name: peft:{self.peft_type} cannot be trained here: {ONLY_LOADED[self.peft_type]}")
+        return super().attach(model, members, seeds, heads)
+
     def config(self, model: Any, settings: PeftFields) -> Any:
         config = settings.config()
         if getattr(config, "target_modules", None) == "all-linear":
@@ -71,7 +82,7 @@ class Variant(PeftMethod):
         """Raises DataError where the saved fields are none that a run may have."""
         config = super().saved(folder)
         try:
-            self.Settings(**{name: value for name, value in read(folder).items() if name in self.Settings.model_fields})
+            self.Settings(**{name: value for name, value in saved_settings(folder).items() if name in self.Settings.model_fields})
         except ValidationError as failure:
             raise DataError(f"{folder}: {failure.errors()[0]['msg']}") from None
         return config
@@ -99,14 +110,15 @@ class Peft(Variant):
             raise ConfigError(f"method.name: peft:{name} is a method by itself here: {OWN[peft_type]}")
         if peft_type in REFUSED:
             raise ConfigError(f"method.name: peft:{name} cannot be trained here: {REFUSED[peft_type]}")
-        if peft_type not in types():
+        if peft_type not in types() and peft_type not in ONLY_LOADED:
             raise ConfigError(unknown("PEFT type", peft_type, types()))
         described = {
             "name": f"peft:{peft_type}",
             "peft_type": peft_type,
             "Settings": settings_of(peft_type),
             "mergeable": peft_type not in UNMERGED,
-            "looks_at_weights": peft_type in LOOK_AT_WEIGHTS,
+            "needs_weights": peft_type in NEED_WEIGHTS,
+            "position_aware": peft_type not in ONLY_LOADED,
         }
         made: Variant = type(f"Peft{peft_type}", (Variant,), described)()
         return made
@@ -116,7 +128,7 @@ class Peft(Variant):
 def types() -> list[str]:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return sorted({kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - OWN.keys() - REFUSED.keys())
+    return sorted({kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - OWN.keys() - REFUSED.keys() - ONLY_LOADED.keys())
 
 
 def settings_of(peft_type: str) -> type[PeftFields]:

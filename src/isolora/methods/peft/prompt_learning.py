@@ -61,6 +61,7 @@ class PromptMethod(PeftMethod):
     """mergeable stays False: there is no weight to merge into."""
 
     adapter: ClassVar[type[PeftAdapter]] = PromptAdapter
+    position_aware = False  # PEFT's wrappers drop position_ids, as they would count from the first virtual token
 
     def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
         kind = task_type(model)

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from isolora import adapters
-from isolora.adapters import Residents
+from isolora.adapters import AdapterPool
 from isolora.adapters.generation import Sampling
 from isolora.config import MethodConfig
 from isolora.errors import ConfigError
@@ -44,38 +44,38 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 def test_a_mixed_batch_equals_sixteen_separate_ones(sixteen: dict[str, Path]) -> None:
     ids = tiny.ids(rows=COUNT, length=12)
-    residents = Residents(sixteen)
-    with residents.rows(list(sixteen)):
-        mixed = logits(residents.base.model, ids)
+    pool = AdapterPool(sixteen)
+    with pool.rows(list(sixteen)):
+        mixed = logits(pool.base.model, ids)
     alone = torch.cat([logits(adapters.load(place).base.model, ids[k : k + 1]) for k, place in enumerate(sixteen.values())])
     assert (mixed - alone).abs().max() <= 1e-6
     assert (alone - logits(adapters.bare_base(sixteen["a0"]).model, ids)).abs().max() > 0.1
 
 
 def test_rows_may_name_their_adapters_in_any_order(sixteen: dict[str, Path]) -> None:
-    residents, ids = Residents(sixteen), tiny.ids(rows=5)
+    pool, ids = AdapterPool(sixteen), tiny.ids(rows=5)
     order = ["a3", "a1", "a1", "a3", "a9"]
-    with residents.rows(order):
-        mixed = logits(residents.base.model, ids)
+    with pool.rows(order):
+        mixed = logits(pool.base.model, ids)
     for row, name in enumerate(order):
-        with residents.use(name):
-            assert (logits(residents.base.model, ids)[row] - mixed[row]).abs().max() <= 1e-6
+        with pool.use(name):
+            assert (logits(pool.base.model, ids)[row] - mixed[row]).abs().max() <= 1e-6
 
 
 def test_swapping_moves_no_weights(sixteen: dict[str, Path]) -> None:
-    residents = Residents(sixteen)
-    before = {name: (parameter.data_ptr(), parameter._version) for name, parameter in residents.base.model.named_parameters()}
+    pool = AdapterPool(sixteen)
+    before = {name: (parameter.data_ptr(), parameter._version) for name, parameter in pool.base.model.named_parameters()}
     for name in sixteen:
-        with residents.use(name):
-            logits(residents.base.model, tiny.ids())
-    after = {name: (parameter.data_ptr(), parameter._version) for name, parameter in residents.base.model.named_parameters()}
+        with pool.use(name):
+            logits(pool.base.model, tiny.ids())
+    after = {name: (parameter.data_ptr(), parameter._version) for name, parameter in pool.base.model.named_parameters()}
     assert after == before
 
 
 def test_one_batch_writes_for_all(sixteen: dict[str, Path]) -> None:
     prompts = {"a0": "w5 w13 w37", "a7": "w5", "a15": "w8 w22"}
     how = Sampling(max_new_tokens=5)
-    written = Residents(sixteen).generate(prompts, how)
+    written = AdapterPool(sixteen).generate(prompts, how)
     assert written == {name: adapters.load(sixteen[name]).generate(prompt, 5) for name, prompt in prompts.items()}
     assert len(set(written.values())) > 1
 
@@ -83,27 +83,27 @@ def test_one_batch_writes_for_all(sixteen: dict[str, Path]) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "a" * 65, "ä", "a\n"])
 def test_names_are_plain(name: str, sixteen: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="is not of 1 to 64 letters, digits, _ or -"):
-        Residents({name: sixteen["a0"]})
+        AdapterPool({name: sixteen["a0"]})
 
 
 def test_an_unknown_name_is_one_line(sixteen: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"unknown resident 'a99'; did you mean"):
-        Residents(sixteen).use("a99")
+    with pytest.raises(ConfigError, match=r"unknown adapter 'a99'; did you mean"):
+        AdapterPool(sixteen).use("a99")
 
 
 def test_another_base_is_one_line(sixteen: dict[str, Path], tmp_path: Path) -> None:
     other = Path(shutil.copytree(sixteen["a1"], tmp_path / "other"))
     record = json.loads((other / adapters.RECORD).read_text())
     (other / adapters.RECORD).write_text(json.dumps(record | {"base": "another"}))
-    with pytest.raises(ConfigError, match=r"residents: b differs from a in its base weights$"):
-        Residents({"a": sixteen["a0"], "b": other})
+    with pytest.raises(ConfigError, match=r"adapters: b differs from a in its base weights$"):
+        AdapterPool({"a": sixteen["a0"], "b": other})
 
 
 def test_a_method_that_trains_the_base_itself_cannot_be_resident(tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path, steps=2).model_copy(update={"method": MethodConfig(name="full")})
     train(config, tmp_path / "out", quiet=True)
-    with pytest.raises(ConfigError, match="residents: adapters of method full cannot live side by side"):
-        Residents({"a": tmp_path / "out"})
+    with pytest.raises(ConfigError, match="adapters: adapters of method full cannot live side by side"):
+        AdapterPool({"a": tmp_path / "out"})
 
 
 def test_heads_of_other_sizes_swap_and_do_not_mix(tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ def test_heads_of_other_sizes_swap_and_do_not_mix(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / name / "model", tmp_path / "model")
         train(config.model_copy(update={"model": str(tmp_path / "model")}), tmp_path / name / "out", quiet=True)
         folders[name] = tmp_path / name / "out"
-    residents, ids = Residents(folders), tiny.ids()
+    pool, ids = AdapterPool(folders), tiny.ids()
     for name, folder in folders.items():
-        with residents.use(name):
-            found = logits(residents.base.model, ids)
+        with pool.use(name):
+            found = logits(pool.base.model, ids)
         expected = logits(adapters.load(folder).base.model, ids)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 1e-6
     with pytest.raises(ConfigError, match="heads of different sizes cannot share a batch"):
-        residents.rows(["two", "three"])
+        pool.rows(["two", "three"])

@@ -1,0 +1,68 @@
+"""What plain transformers and PEFT make of a folder. Nothing of isolora is imported here: this file also runs as a script.
+
+As a script it reads one request as JSON, `{"base": ..., "auto_class": ..., "options": {...}, "adapter": ... or null,
+"ids": [[...]]}`, and answers `{"scores": [...]}` or `{"failure": "..."}`. So a certificate shares no assumption with the loader
+that it checks: no seed, no label, no weight that isolora alone would know of.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PROBE_TOKENS = 32
+
+
+def probe(vocabulary: int, positions: int, last: int | None) -> Tensor:
+    """One fixed row of tokens [1, length]; `last` stands at its end, where BART's classifier looks for the text's end."""
+    ids = torch.arange(min(PROBE_TOKENS, positions)).mul(7919).remainder(vocabulary)[None]
+    if last is not None:
+        ids[0, -1] = last
+    return ids
+
+
+@torch.no_grad()
+def scores(model: Any, ids: Tensor) -> Tensor:
+    """All scores [n] that a model gives these tokens [1, length], whatever its head gives, on the CPU."""
+    config = model.config
+    second = {"decoder_input_ids": ids} if config.is_encoder_decoder and model.can_generate() else {}
+    answer = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), **second)
+    found = [answer[name].flatten() for name in ("logits", "start_logits", "end_logits") if name in answer]
+    return torch.cat(found).float().cpu()
+
+
+def loaded(base: str, auto_class: str, options: dict[str, Any], adapter: str | None = None) -> Any:
+    """A model in float32 by transformers' own loader, and on it an adapter by PEFT's."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = getattr(transformers, auto_class).from_pretrained(base, dtype=torch.float32, **options)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter)
+    return model
+
+
+def main() -> None:
+    """Answer the request on standard input."""
+    asked = json.load(sys.stdin)
+    try:
+        model = loaded(asked["base"], asked["auto_class"], asked["options"], asked["adapter"])
+        answer: dict[str, Any] = {"scores": scores(model, torch.tensor(asked["ids"])).tolist()}
+    except Exception as failure:  # whatever goes wrong in another's loader is the answer
+        answer = {"failure": f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"}
+    assert "isolora" not in sys.modules
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

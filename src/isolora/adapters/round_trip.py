@@ -1,0 +1,76 @@
+"""An exported adapter loaded by the programs that it is for, and compared with the live one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isolora import models
+from isolora.adapters import plain
+from isolora.adapters.loading import Adapter
+from isolora.adapters.record import read_record, saved_task
+from isolora.errors import DataError
+from isolora.models import Base
+
+TOLERANCE = 1e-4
+"""Largest difference of logits that float32 sums in another order explain."""
+PATIENCE = 900.0
+"""Seconds for a fresh process to load a large base."""
+
+
+def probe(base: Base) -> Tensor:
+    """The row of tokens [1, length] that all comparisons are made on, where the model is."""
+    ids = plain.probe(len(base.tokenizer), base.max_length, base.tokenizer.eos_token_id)
+    return ids.to(next(base.model.parameters()).device)
+
+
+def scores(adapter: Adapter) -> Tensor:
+    """What the live adapter gives: all scores [n]."""
+    with adapter.attached.rows([(0, 0, -1)]):
+        return plain.scores(adapter.attached.model, probe(adapter.base))
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """The largest difference; infinite for other shapes and for scores that are not finite."""
+    if a.shape != b.shape or not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        return float("inf")
+    return float((a - b).abs().max())
+
+
+def in_peft(place: Path, ids: Tensor) -> Tensor:
+    """What transformers and PEFT alone give for an adapter's folder, in a fresh process: all scores [n]. Raises DataError."""
+    return _asked({**request(place), "adapter": str(place.resolve()), "ids": ids.tolist()})
+
+
+def request(place: Path) -> dict[str, Any]:
+    """What plain transformers is told about the base of an adapter: what its card tells a reader."""
+    config, _ = read_record(place)
+    task = saved_task(place)
+    about = task.model_options()
+    options = {"num_labels": len(about["id2label"]), "ignore_mismatched_sizes": True} if "id2label" in about else {}
+    auto_class = task.auto_class(models.load_architecture(config))
+    return {"base": models.locate(config.model), "auto_class": auto_class, "options": options}
+
+
+def _asked(request: Mapping[str, Any]) -> Tensor:
+    # -P: the script's own folder, whose file names are ours, stays off the path
+    words = [sys.executable, "-P", plain.__file__]
+    try:
+        ended = subprocess.run(words, input=json.dumps(request), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise DataError(f"plain PEFT took more than {PATIENCE:.0f} seconds to load the adapter") from None
+    try:
+        answer = json.loads(ended.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (ended.stderr.strip().splitlines() or ["no word"])[-1]
+        raise DataError(f"plain PEFT ended with status {ended.returncode}: {last}") from None
+    if "failure" in answer:
+        raise DataError(f"plain PEFT: {answer['failure']}")
+    return torch.tensor(answer["scores"])
