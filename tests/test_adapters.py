@@ -124,7 +124,7 @@ def test_one_of_several_adapters_has_to_be_named(made: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"config": 3}', '{"config": {"modle": "x"}}', "\xff"])
 def test_a_broken_record_is_one_line(text: str, copied: Path) -> None:
     (copied / adapters.RECORD).write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"isolora\.json: ") as caught:
+    with pytest.raises(DataError, match=r"isolora\.json") as caught:
         adapters.load(copied)
     one_line(caught)
 

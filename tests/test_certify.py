@@ -37,9 +37,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def plain_peft_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain PEFT in this process, which saves its start; tests marked `fresh` have the real one."""
-    if "fresh" not in request.keywords:
+    """Plain PEFT in this process, which saves its start; tests that ask for `fresh_process` have the real one."""
+    if "fresh_process" not in request.fixturenames:
         monkeypatch.setattr(round_trip, "_asked", asked_here)
+
+
+@pytest.fixture
+def fresh_process() -> None:
+    """Plain PEFT in a process of its own."""
 
 
 def asked_here(asked: dict[str, Any]) -> torch.Tensor:
@@ -202,7 +207,9 @@ def test_a_link_that_leads_out_is_caught(copied: Path) -> None:
     moved = copied.parent / WEIGHTS
     (copied / WEIGHTS).rename(moved)
     (copied / WEIGHTS).symlink_to(moved)
-    assert failed(certify(copied)) == {"outside": f"link {WEIGHTS} leads to {moved}"}
+    found = failed(certify(copied))
+    assert found["outside"] == f"link {WEIGHTS} leads to {moved}"
+    assert "a link that leads out of the folder" in found["tensors"]
 
 
 def test_hashes_cover_all_files_and_nothing_outside(copied: Path) -> None:
