@@ -1,4 +1,4 @@
-"""A merged model, written and loaded by plain transformers, is the adapted one, whatever shares its weights with what was adapted."""
+"""A merged model, loaded by plain transformers, is the adapted one, whatever shares its weights with what was adapted."""
 
 from __future__ import annotations
 

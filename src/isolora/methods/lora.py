@@ -6,7 +6,6 @@ Saved in PEFT's format; PEFT's adapters load here.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +24,7 @@ from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.heads import Heads, head_names
 from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 from isolora.methods.merging import untie
+from isolora.methods.targets import is_named, nothing_matches, short_names, target_modules
 
 PREFIX = "base_model.model."
 PEFT_NAMES = {
@@ -89,11 +89,21 @@ class LoraAdapters(Attached):
         anything is changed."""
         found = [target_modules(self.model, member.targets) for member in self.settings]
         chosen = [[name for name in names if name.split(".")[0] not in heads] for names in found]
+        if not chosen[0]:
+            raise ConfigError(f"method.targets: {self.settings[0].targets!r} names the new head alone, which is trained whole")
+        self._check_named(chosen[0])
         if any(names != chosen[0] for names in chosen):
             raise ConfigError("method.targets: members of one stack must have the same targets")
         for name in chosen[0]:
             _check_rank(name, self.model.get_submodule(name), max(member.rank for member in self.settings))
         return chosen[0]
+
+    def _check_named(self, chosen: list[str]) -> None:
+        """Raises ConfigError where a target that was named is of the new head alone."""
+        targets = self.settings[0].targets
+        for target in [] if isinstance(targets, str) else targets:
+            if not any(is_named(name, [target]) for name in chosen):
+                raise ConfigError(f"{nothing_matches(target, chosen, 'method.targets')}; a new head is trained whole")
 
     def _wrap(self, name: str, number: int) -> Any:
         base = self.model.get_submodule(name)
@@ -249,42 +259,6 @@ def _plain_settings(folder: Path, saved: dict[str, Any]) -> LoraSettings:
     except ValidationError as failure:
         fields = ", ".join(sorted({PEFT_NAMES[str(error["loc"][0])] for error in failure.errors()}))
         raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
-
-
-def target_modules(model: Any, targets: str | list[str]) -> list[str]:
-    """Full names of the chosen layers, in model order.
-
-    `all-linear` means every Linear and Conv1D but the output head or a classifier's; a list matches names or their endings, as in
-    PEFT; any other string is a regular expression over full names. Raises ConfigError, naming what exists, when nothing matches.
-    """
-    adaptable = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)}
-    if targets == "all-linear":
-        head = model.get_output_embeddings()
-        body = set(model.modules()) - {head} if head is not None else set(model.base_model.modules())
-        return [name for name, module in adaptable.items() if not isinstance(module, nn.Embedding) and module in body]
-    if isinstance(targets, str):
-        pattern = _compiled(targets)
-        found = [name for name in adaptable if pattern.fullmatch(name)]
-    else:
-        found = [name for name in adaptable if any(name == target or name.endswith(f".{target}") for target in targets)]
-    if not found:
-        endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable})
-        raise ConfigError(f"method.targets: nothing matches {targets!r} (layers that exist: {', '.join(endings)})")
-    return found
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as failure:
-        raise ConfigError(f"method.targets: {pattern!r} is no valid pattern: {failure}") from None
-
-
-def short_names(model: Any, names: list[str]) -> list[str]:
-    """Last parts of the names where these select the very same layers, full names otherwise."""
-    endings = sorted({name.rsplit(".", 1)[-1] for name in names})
-    matched = {name for name, _ in model.named_modules() if any(name == e or name.endswith(f".{e}") for e in endings)}
-    return endings if matched == set(names) else names
 
 
 def _check_rank(name: str, layer: nn.Module, rank: int) -> None:

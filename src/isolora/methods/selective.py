@@ -19,6 +19,7 @@ from isolora.methods.heads import Heads, head_names
 from isolora.methods.layers import layer_stacks
 from isolora.methods.low_rank import Rows
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
+from isolora.methods.targets import matching
 
 RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 LAST = re.compile(r"last (\d+)")
@@ -101,13 +102,12 @@ class Selective(OwnFormat):
 
     def chosen(self, model: Any, names: Sequence[str], settings: SelectiveSettings) -> list[str]:
         """Which of the base's weights are trained. Raises ConfigError, naming what exists, when there are none."""
-        kind = matcher(model, settings.train)
         if settings.layers is None and settings.train != "layers":
             within = list(names)
         else:
             layers = tuple(f"{name}." for name in named_layers(model, settings.layers))
             within = [name for name in names if name.startswith(layers)]
-        found = [name for name in within if kind(name)]
+        found = of_kind(model, within, settings.train)
         if not found:
             exist = ", ".join(sorted({".".join(name.split(".")[-2:]) for name in within}))
             raise ConfigError(
@@ -116,18 +116,13 @@ class Selective(OwnFormat):
         return found
 
 
-def matcher(model: Any, train: str) -> Any:
-    """Whether a weight of this full name is meant."""
+def of_kind(model: Any, names: list[str], train: str) -> list[str]:
+    """Those weights that are meant. Raises ConfigError where a pattern is none, or takes too long."""
     if train == "biases":
-        return lambda name: name.endswith("bias")
+        return [name for name in names if name.endswith("bias")]
     if train == "norms":
-        return lambda name: "norm" in type(model.get_submodule(name.rpartition(".")[0])).__name__.lower()
-    if train == "layers":
-        return lambda name: True
-    try:
-        return re.compile(train).fullmatch
-    except re.error as failure:
-        raise ConfigError(f"method.train: {train!r} is no valid pattern: {failure}") from None
+        return [name for name in names if "norm" in type(model.get_submodule(name.rpartition(".")[0])).__name__.lower()]
+    return names if train == "layers" else matching(train, names, "method.train")
 
 
 def named_layers(model: Any, layers: str | None) -> list[str]:

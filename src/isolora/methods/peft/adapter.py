@@ -18,9 +18,10 @@ from isolora.methods import missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.heads import head_names, initialise
-from isolora.methods.lora import short_names, target_modules
 from isolora.methods.merging import untie
+from isolora.methods.peft import module_names
 from isolora.methods.peft.configuration import quietly, saved_config
+from isolora.methods.targets import short_names, target_modules
 
 TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
@@ -214,6 +215,7 @@ class PeftMethod(Method):
         return self._attached(model, self.config(model, settings), seed, heads)
 
     def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
+        module_names.check(model, config)
         config.task_type = task_type(model)
         config.base_model_name_or_path = model.name_or_path or None
         if heads and not hasattr(config, "modules_to_save"):
