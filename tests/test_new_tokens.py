@@ -15,7 +15,8 @@ import isolora
 from isolora import registry
 from isolora.certify import certify
 from isolora.errors import ConfigError, DataError
-from isolora.methods.new_tokens import FILE, NewTokens
+from isolora.methods.adapter_files import NEW_TOKENS
+from isolora.methods.new_tokens import NewTokens
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -124,7 +125,7 @@ def test_room_that_the_matrix_has_already_is_used() -> None:
 
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     attached = attached_to(tiny.llama())
-    with pytest.raises(DataError, match=f"no readable {FILE}"):
+    with pytest.raises(DataError, match=f"no readable {NEW_TOKENS}"):
         attached.fill(0, tmp_path)
     attached.save(0, tmp_path)
     method = registry.load("method", "lora")
@@ -140,7 +141,7 @@ def test_a_run_with_new_tokens_from_end_to_end(tmp_path: Path) -> None:
     source.write_text(source.read_text().replace("w5", "<tool>"))
     ended = train(config, tmp_path / "out", quiet=True)
     adapter = Path(ended["adapter"])
-    assert (adapter / FILE).is_file()
+    assert (adapter / NEW_TOKENS).is_file()
     assert not [vars(check) for check in certify(adapter).checks if check.passed is False]
     assert "<tool>" in isolora.load(adapter).base.tokenizer.get_vocab()
     merged = isolora.export(adapter, "merged", tmp_path / "merged").folder
