@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,9 +15,13 @@ import torch
 import yaml
 from life import logits
 from person import one_line
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from test_merging import TIED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isolora import adapters
+from isolora.adapters import plain
 from isolora.adapters.export import EXPORTS
 from isolora.config import MethodConfig, RunConfig, parse
 from isolora.errors import ConfigError, DataError
@@ -208,3 +213,119 @@ def test_kept_checkpoints_of_a_finished_run_are_handed_over(tmp_path: Path) -> N
     before = {path: path.stat().st_mtime_ns for path in Path(ended["adapter"]).iterdir()}
     assert train(config, tmp_path / "out", quiet=True)["loss"] == ended["loss"], "asked for again, nothing is done again"
     assert {path: path.stat().st_mtime_ns for path in Path(ended["adapter"]).iterdir()} == before
+
+
+@pytest.mark.parametrize(("kind", "method"), [("llama", "lora"), ("gpt2", "lora"), ("llama", "adalora")])
+def test_a_tied_head_that_was_adapted_is_exported_as_it_was_trained(kind: str, method: str, tmp_path: Path) -> None:
+    """Logits of the written folder differed by 5.9 where the adapter itself moves them by 2.3."""
+    tiny.save(tmp_path / "model", TIED[kind]())
+    config = tiny.from_files(tmp_path / "other", steps=12, learning_rate=5e-2)
+    config = config.model_copy(
+        update={"model": str(tmp_path / "model"), "method": MethodConfig(name=method, targets=["lm_head"])}
+    )
+    train(config, tmp_path / "out", quiet=True)
+    place = export(tmp_path / "out", "merged", tmp_path / "merged").folder
+    plain = AutoModelForCausalLM.from_pretrained(place)
+    assert (logits(plain) - logits(adapters.load(tmp_path / "out").base.model)).abs().max() <= 1e-5
+    assert plain.config.tie_word_embeddings is False
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("said", [True, False], ids=["in config.json", "in the weights alone"])
+def test_a_merged_export_keeps_the_precision_of_its_base(precision: torch.dtype, said: bool, tmp_path: Path) -> None:
+    """It was written in float32, twice the size, without a word."""
+    config = tiny.from_files(tmp_path, steps=12, learning_rate=5e-2)
+    base = tmp_path / "model"
+    tiny.llama().to(precision).save_pretrained(base)
+    if not said:
+        described = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps({key: value for key, value in described.items() if key != "dtype"}))
+    train(config, tmp_path / "out", quiet=True)
+    done = export(tmp_path / "out", "merged", tmp_path / "merged")
+    sizes = [(place / "model.safetensors").stat().st_size for place in (base, done.folder)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+    written = AutoModelForCausalLM.from_pretrained(done.folder)
+    assert written.dtype == precision
+    (warning,) = done.warnings
+    assert warning.startswith(
+        f"merged in float32, written in {str(precision)[6:]} like the base: rounding moves logits by at most"
+    )
+    lost = (logits(written.float()) - logits(adapters.load(tmp_path / "out").base.model)).abs().max()
+    assert 0 < lost < 0.1
+
+
+def test_rounding_that_would_overflow_is_refused(tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=2)
+    tiny.llama().to(torch.float16).save_pretrained(tmp_path / "model")
+    train(config, tmp_path / "out", quiet=True)
+    path = tmp_path / "out" / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor + 1e3 for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(DataError, match=r"weight is not finite in float16; it is not exported") as caught:
+        export(tmp_path / "out", "merged", tmp_path / "merged")
+    one_line(caught)
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_not_exported(value: float, to: str, copied: Path, tmp_path: Path) -> None:
+    path = copied / "adapter_model.safetensors"
+    tensors = load_file(path)
+    next(tensor for name, tensor in tensors.items() if "lora_B" in name).view(-1)[0] = value
+    save_file(tensors, path)
+    with pytest.raises(DataError, match="not finite") as caught:
+        export(copied, to, tmp_path / "new" / "deep" / "out")
+    one_line(caught)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["adapter"], "nor are folders on the way to it"
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_what_computes_something_else_is_not_kept(to: str, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason; here the tokens are scored with another weight after writing."""
+    own = plain.loaded
+
+    def other(*given: Any, **options: Any) -> Any:
+        model = own(*given, **options)
+        next(weight for name, weight in model.named_parameters() if "norm" in name).data.mul_(1.01)
+        return model
+
+    monkeypatch.setattr(plain, "loaded", other)
+    with pytest.raises(DataError, match=r"computes something else \(logits differ by .*\); nothing was written") as caught:
+        export(copied, to, tmp_path / "out")
+    one_line(caught)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["adapter"]
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left")]
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    failure: Exception, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(ConfigError, match=r"--out: .* cannot be written \(.*No space left") as caught:
+        export(copied, "merged", tmp_path / "out")
+    one_line(caught)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["adapter"]
+
+
+@pytest.mark.parametrize("out", ["note/below", "x" * 300, "link/below", "nul\0l"])
+def test_a_place_that_cannot_be_written_is_one_line(out: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "note")
+    with pytest.raises(ConfigError, match=r"^--out: ") as caught:
+        export(made, "peft", tmp_path / out)
+    one_line(caught)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["link", "note"]
+
+
+def test_a_link_as_the_place_is_followed_by_choice_and_kept(made: Path, tmp_path: Path) -> None:
+    """The person's own link to another disk, say."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    export(made, "peft", tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == PEFT_FOLDER

@@ -65,7 +65,7 @@ def test_every_method_keeps_them(method: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_the_certificate_shares_no_seed_with_the_loader(tmp_path: Path) -> None:
-    """An adapter from before, whose file has no pooler, passed: it was checked on the seeded base. Now it fails, and says where."""
+    """An adapter whose file has no pooler, as from before, passed: it was checked on the seeded base."""
     train(a_run(tmp_path, {"name": "lora", "rank": 2, "targets": ["query"]}), tmp_path / "out", quiet=True)
     assert certify(tmp_path / "out").failed == {}
     path = tmp_path / "out" / "adapter" / "adapter_model.safetensors"
@@ -123,5 +123,3 @@ def test_another_shape_below_a_new_head_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"word_embeddings\.weight has another shape in the weights"):
         loaded(tmp_path, "sequence-classification")
-
-

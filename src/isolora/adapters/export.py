@@ -50,6 +50,8 @@ def export_adapter(folder: Path | str, to: str, out: Path | str) -> Export:
         raise ConfigError(unknown("export", to, EXPORTS))
     place = adapters.find(Path(folder))
     mergeable, about = _allowed(place, to)
+    if broken := not_finite(all_tensors(place)):
+        raise DataError(f"{place}: {broken} is not finite; it is not exported")
     with written_aside(out) as aside:
         remarks = _write_merged(place, aside) if to == "merged" else _write_peft(place, aside, mergeable)
         (aside / CARD).write_text(about, encoding="utf-8")
@@ -81,6 +83,8 @@ def _card(record: dict[str, Any], to: str) -> str:
 def written_aside(out: Path) -> Iterator[Path]:
     """A folder beside `out` to write to, which takes its place at the end. Raises ConfigError where `out` is taken or cannot be
     written; whatever goes wrong, nothing stays."""
+    if "\0" in str(out):
+        raise ConfigError(f"--out: {str(out)!r} is no name of a folder")
     out = Path(os.path.realpath(out))
     aside, missing = out.parent / f".writing-{os.getpid()}", [folder for folder in out.parents if not folder.exists()]
     try:
@@ -101,8 +105,6 @@ def written_aside(out: Path) -> Iterator[Path]:
 
 def _write_peft(place: Path, aside: Path, mergeable: bool) -> list[str]:
     """The adapter's own files, once plain PEFT gives the live adapter's scores with them."""
-    if broken := not_finite(all_tensors(place)):
-        raise DataError(f"{place}: {broken} is not finite; it is not exported")
     live = adapters.load(place, full_precision=True, device="cpu")
     ours, ids = round_trip.scores(live), round_trip.probe(live.base)
     for path in (*files(place), place / adapters.RECORD):
