@@ -152,7 +152,7 @@ def test_bad_names_and_fields_are_one_line(method: Any, line: str) -> None:
         ("C3A", {"block_size": 3}, "block size should be a factor of the input size"),
         ("WAVEFT", {"n_frequency": 2592}, "less than or equal to the product"),
         ("BOFT", {"boft_block_size": 3}, "must be divisible by boft_block_size"),
-        ("VERA", {"target_modules": ["q_prj"]}, "No layers types compatible with VeRA"),
+        ("VERA", {"target_modules": ["q_prj"]}, "nothing matches 'q_prj'"),
     ],
 )
 def test_sizes_that_do_not_fit_leave_the_model_alone(peft_type: str, fields: dict[str, Any], line: str) -> None:

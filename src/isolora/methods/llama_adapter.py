@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.errors import ConfigError, unknown
 from isolora.methods.peft.adapter import PeftMethod
+from isolora.methods.targets import check_names
 
 
 class LlamaAdapterSettings(BaseModel):
@@ -33,6 +34,11 @@ class LlamaAdapter(PeftMethod):
         if settings.layers is not None and settings.layers > present:
             raise ConfigError(f"method.layers: {settings.layers} is more than the model has ({present})")
         return AdaptionPromptConfig(adapter_len=settings.virtual_tokens, adapter_layers=settings.layers or present)
+
+    def check_names(self, model: Any, config: Any) -> None:
+        """Here PEFT takes one ending of a name, no pattern."""
+        if config.target_modules:
+            check_names([str(config.target_modules)], [name for name, _ in model.named_modules()], "method.target_modules")
 
 
 method = LlamaAdapter()

@@ -215,7 +215,7 @@ class PeftMethod(Method):
         return self._attached(model, self.config(model, settings), seed, heads)
 
     def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
-        module_names.check(model, config)
+        self.check_names(model, config)
         config.task_type = task_type(model)
         config.base_model_name_or_path = model.name_or_path or None
         if heads and not hasattr(config, "modules_to_save"):
@@ -223,6 +223,10 @@ class PeftMethod(Method):
         if heads:
             config.modules_to_save = head_names(model)
         return self.adapter(model, config, seed, self.name, self.mergeable)
+
+    def check_names(self, model: Any, config: Any) -> None:
+        """Raises ConfigError where names of modules match nothing or patterns take too long."""
+        module_names.check(model, config)
 
     def load(self, model: Any, folder: Path, heads: bool = False) -> PeftAdapter:
         try:
