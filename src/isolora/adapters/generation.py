@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList, TextStreamer
 
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, UserError
 from isolora.models import Base
 from isolora.tasks.base import Task
 
@@ -64,7 +65,7 @@ class Writer:
         if left < 1 or ids.shape[1] > self.positions:
             raise ConfigError(f"prompt: {ids.shape[1]} tokens leave no room in the model's {self.positions} positions")
         torch.manual_seed(how.seed)
-        with warnings.catch_warnings():
+        with _own_settings(self.base), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Position ids are not supported")  # PEFT counts them itself behind virtual tokens
             made: Tensor = self.model.generate(
                 input_ids=ids,
@@ -90,11 +91,23 @@ class Writer:
         return ids.to(device), mask.to(device)
 
 
+@contextmanager
+def _own_settings(base: Base) -> Iterator[None]:
+    """A base's `generation_config.json` may say anything; transformers finds out while it writes."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as failure:
+        if isinstance(failure, UserError) or "out of memory" in str(failure):
+            raise
+        line = " ".join(str(failure).split())[:200]
+        raise ConfigError(f"generate: {base.name} cannot write ({type(failure).__name__}: {line})") from failure
+
+
 def _ends(base: Base) -> list[int]:
     """What ends a text: the tokenizer's end, which training puts there, and the model's own, of which chats have several."""
     own = base.model.generation_config.eos_token_id
-    found = {base.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
-    return sorted(end for end in found if end is not None)
+    found = [base.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+    return sorted({end for end in found if isinstance(end, int)})
 
 
 def _start(tokenizer: Any) -> int:

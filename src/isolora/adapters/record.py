@@ -54,7 +54,7 @@ def origins(config: RunConfig) -> dict[str, str]:
     source = config.data.source
     local_data = Path(source).expanduser().exists() or looks_like_a_file(source)
     return {
-        "model": _origin(known_model, Path(config.model).is_dir()),
+        "model": _origin(known_model, models.is_folder(config.model)),
         "data": _origin(source in data.packaged(), local_data),
     }
 
@@ -111,7 +111,7 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
 def _base(folder: Path, name: str, record: Mapping[str, Any]) -> str:
     """The base's name, or its folder where it was named by a path from the place of training, which moves with the adapter."""
     local = isinstance(record.get("origins"), dict) and record["origins"].get("model") == "folder"
-    if not local or Path(name).is_dir():
+    if not local or models.is_folder(name):
         return name
     if not Path(name).is_absolute():
         above = (parent / name for parent in folder.resolve().parents)

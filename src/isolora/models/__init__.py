@@ -2,7 +2,7 @@
 
 from isolora.models.configuration import load_architecture, positions
 from isolora.models.loading import Base, bound_task, load, load_tokenizer, measured, own_precision, skeleton, weights_of
-from isolora.models.names import describe, fetched, fetched_root, fingerprint, locate, packaged
+from isolora.models.names import describe, fetched, fetched_root, fingerprint, is_folder, locate, packaged
 
 __all__ = [
     "Base",
@@ -11,6 +11,7 @@ __all__ = [
     "fetched",
     "fetched_root",
     "fingerprint",
+    "is_folder",
     "load",
     "load_architecture",
     "load_tokenizer",

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from isolora.config import RunConfig
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, UserError
 from isolora.models import architectures
-from isolora.models.names import locate, not_found
+from isolora.models.names import is_folder, locate, not_found
 from isolora.tasks.base import Task
-
-MALFORMED = (
-    *(AssertionError, AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, OverflowError),
-    *(RecursionError, RuntimeError, TypeError, ValueError, ZeroDivisionError, SafetensorError),
-)
-"""What transformers raises for files of a model or a tokenizer that are not as they should be."""
 
 
 def load_architecture(config: RunConfig, task: Task | None = None) -> Any:
@@ -26,7 +19,7 @@ def load_architecture(config: RunConfig, task: Task | None = None) -> Any:
     import transformers
 
     facts = architectures.by_name().get(config.model)
-    if facts is None or Path(locate(config.model)).is_dir():
+    if facts is None or is_folder(locate(config.model)):
         return published_architecture(config, task)
     options = {} if task is None else task.model_options()
     return transformers.CONFIG_MAPPING[facts.config["model_type"]].from_dict(deepcopy(facts.config), **options)
@@ -37,12 +30,24 @@ def published_architecture(config: RunConfig, task: Task | None) -> Any:
     import transformers
 
     options = {} if task is None else task.model_options()
-    try:
+    with foreign(config.model):
         return transformers.AutoConfig.from_pretrained(
             locate(config.model), trust_remote_code=config.trust_remote_code, **options
         )
-    except MALFORMED as failure:
-        raise ConfigError(not_found(config.model, failure)) from None
+
+
+@contextmanager
+def foreign(name: str) -> Iterator[None]:
+    """Within, files of a base model are read that may be a stranger's: whatever a library raises over them becomes a ConfigError.
+
+    transformers, its strict configurations, tokenizers and safetensors each raise their own, down to a bare Exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as failure:
+        raise ConfigError(not_found(name, failure)) from None
 
 
 def positions(architecture: Any) -> int:

@@ -14,9 +14,9 @@ from isolora.errors import ConfigError
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
 from isolora.methods.heads import head_names
-from isolora.models import architectures
-from isolora.models.configuration import MALFORMED, load_architecture, positions, published_architecture
-from isolora.models.names import locate, not_found
+from isolora.models import architectures, plausible
+from isolora.models.configuration import foreign, load_architecture, positions, published_architecture
+from isolora.models.names import is_folder, locate
 from isolora.tasks.base import Task
 
 MOST_MISSING = 0.25
@@ -68,26 +68,31 @@ def load(config: RunConfig, task: Task) -> Base:
 
     tokenizer = load_tokenizer(config)
     architecture = published_architecture(config, task)
+    if is_folder(locate(config.model)):
+        folder = Path(locate(config.model))
+        _check_folder(config.model, folder, architecture, task)
     kind = getattr(transformers, task.auto_class(architecture))
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
-    if (folder := Path(locate(config.model))).is_dir():
-        refuse_pickles(folder / "model.safetensors")
-    try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
-            model, about = kind.from_pretrained(
-                locate(config.model),
-                config=architecture,
-                ignore_mismatched_sizes=task.new_head,
-                output_loading_info=True,
-                **options,
-            )
-    except MALFORMED as failure:
-        raise ConfigError(not_found(config.model, failure)) from None
+    with foreign(config.model), _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
+        model, about = kind.from_pretrained(
+            locate(config.model),
+            config=architecture,
+            ignore_mismatched_sizes=task.new_head,
+            output_loading_info=True,
+            **options,
+        )
     _note_missing(config.model, model, about, task.new_head)
     registry.load("method", config.method.name).after_loading(model.eval())
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
     return measured(config.model, model, tokenizer)
+
+
+def _check_folder(name: str, folder: Path, architecture: Any, task: Task) -> None:
+    """Raises a UserError where a local folder has pickles alone, or a configuration that its weights are not of."""
+    refuse_pickles(folder / "model.safetensors")
+    with foreign(name):
+        plausible.check(name, folder, architecture, task.auto_class(architecture))
 
 
 def _note_missing(name: str, model: Any, about: Any, new_head: bool) -> None:
@@ -121,7 +126,7 @@ def _first_type(folder: Path) -> str:
     from safetensors import safe_open
 
     names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+    for path in sorted(folder.glob("*.safetensors")) if is_folder(str(folder)) else ():
         with safe_open(str(path), "pt") as tensors:
             kinds = [tensors.get_slice(name).get_dtype() for name in list(tensors.keys())]
             return next((names[kind] for kind in kinds if kind in names), "float32")
@@ -132,10 +137,10 @@ def load_tokenizer(config: RunConfig) -> Any:
     """The tokenizer alone, with the run's new tokens."""
     import transformers
 
-    try:
+    with foreign(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(locate(config.model), trust_remote_code=config.trust_remote_code)
-    except MALFORMED as failure:
-        raise ConfigError(not_found(config.model, failure)) from None
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
     known = sorted(set(config.new_tokens) & tokenizer.get_vocab().keys())
     if known or len(set(config.new_tokens)) < len(config.new_tokens):
         raise ConfigError(f"new_tokens: {known[0]!r} is a token already" if known else "new_tokens: a token is given twice")

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os
+import stat
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -38,19 +39,38 @@ def locate(name: str) -> str:
     known = packaged() | fetched()
     if name in known:
         return str(known[name])
-    if Path(name).is_dir():
+    if is_folder(name):
         if not (Path(name) / "config.json").is_file():
             raise ConfigError(f"model: folder {name} has no config.json")
+        if odd := next((path.name for path in sorted(Path(name).iterdir()) if _waits(path)), None):
+            raise ConfigError(f"model: {odd} in {name} is a pipe, a socket or a device, no file")
         return name
     if name in FETCHED:
         raise ConfigError(f"model: {name} is not in {fetched_root()}; fetch it with: make models")
     return name
 
 
+def is_folder(name: str) -> bool:
+    """Whether a name is a local folder's; one that is too long, or holds a zero, is none."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _waits(path: Path) -> bool:
+    """Whether reading could wait for ever: neither a file nor a folder, nor a link to nothing, which fails at once."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def fingerprint(name: str) -> str:
     """Identity of the weights behind a name: file hashes for a folder, the id itself for a hub model."""
     place = Path(locate(name))
-    if not place.is_dir():
+    if not is_folder(str(place)):
         return name
     files = sorted([*place.glob("*.json"), *place.glob("*.safetensors")])
     return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
@@ -72,7 +92,7 @@ def not_found(name: str, failure: Exception) -> str:
         hint = "; its shape alone is packaged"
     else:
         hint = "; did you mean " + " or ".join(map(repr, near)) + "?" if (near := _near(name)) else ""
-    reason = str(failure).strip().split("\n")[0][:160]
+    reason = " ".join(str(failure).split())[:160] or type(failure).__name__
     return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; or a local folder, or a hub id: {reason})"
 
 
@@ -88,7 +108,9 @@ def _unknown_type(name: str) -> str:
 
     try:
         described = json.loads((Path(locate(name)) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
+        return ""
+    if not isinstance(described, dict):
         return ""
     kind = described.get("model_type")
     if kind is None or kind in CONFIG_MAPPING or "auto_map" in described:

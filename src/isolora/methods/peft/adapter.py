@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isolora.errors import ConfigError, DataError
 from isolora.methods import missing_weights
-from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, first_line, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.heads import head_names, initialise
 from isolora.methods.merging import untie
@@ -158,8 +158,11 @@ class PeftAdapter(Attached):
         for key, tensor in named.items():
             if tensors[key].shape != tensor.shape:
                 raise DataError(f"adapter file: {key} is {tuple(tensors[key].shape)}, the base needs {tuple(tensor.shape)}")
-        with quietly():
-            set_peft_model_state_dict(self.peft, tensors)
+        try:
+            with quietly():
+                set_peft_model_state_dict(self.peft, tensors)
+        except PEFT_RAISES as failure:
+            raise DataError(f"adapter file: {first_line(failure)}") from None
 
     def merge(self, member: int) -> Any:
         if not self.mergeable:
