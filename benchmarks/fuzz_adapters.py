@@ -131,6 +131,7 @@ def _try(found: Findings, what: str, read: Callable[[], Any]) -> None:
             found.failures.append((what, f"not one line: {refusal!r}"))
     except (Exception, TooSlowError) as failure:
         found.failures.append((what, f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"))
+        print(*found.failures[-1], sep="\n    ", flush=True)
     found.slowest = max(found.slowest, time.monotonic() - started)
 
 
@@ -385,8 +386,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with one_process():
         found = fuzz(count, seed, Path(tempfile.mkdtemp(prefix="fuzz-adapters-")))
-    for what, failure in found.failures:
-        print(f"{what}\n    {failure}")
     print(f"{found.tried} tried, {found.answered} answered, refused {dict(found.refused)}, slowest {found.slowest:.1f} s")
     raise SystemExit(0 if found.passed else 1)
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,3 +56,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(made: Path, tmp_path: Path) -> Path:
     """An adapter's folder to spoil."""
     return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))
+
+
+@pytest.fixture
+def plain_peft_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate asks plain PEFT in this process, which saves its start."""
+    import torch
+
+    from isolora.adapters import plain, round_trip
+
+    def asked(request: dict[str, Any]) -> Any:
+        model = plain.loaded(request["base"], request["auto_class"], request["options"], request["adapter"])
+        return plain.scores(model, torch.tensor(request["ids"]))
+
+    monkeypatch.setattr(round_trip, "_asked", asked)

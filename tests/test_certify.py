@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -15,7 +16,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from isolora.adapters import CERTIFICATE, RECORD, plain, round_trip
+from isolora.adapters import CERTIFICATE, RECORD, plain
 from isolora.adapters import record as records
 from isolora.certify import CHECKS, Certificate, certify
 from isolora.config import MethodConfig
@@ -36,20 +37,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def plain_peft_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain PEFT in this process, which saves its start; tests that ask for `fresh_process` have the real one."""
+def one_process(request: pytest.FixtureRequest) -> None:
+    """Tests that ask for `fresh_process` have plain PEFT in one of its own."""
     if "fresh_process" not in request.fixturenames:
-        monkeypatch.setattr(round_trip, "_asked", asked_here)
+        request.getfixturevalue("plain_peft_here")
 
 
 @pytest.fixture
 def fresh_process() -> None:
     """Plain PEFT in a process of its own."""
-
-
-def asked_here(asked: dict[str, Any]) -> torch.Tensor:
-    model = plain.loaded(asked["base"], asked["auto_class"], asked["options"], asked["adapter"])
-    return plain.scores(model, torch.tensor(asked["ids"]))
 
 
 @pytest.fixture
@@ -282,3 +278,24 @@ def test_a_folder_without_an_adapter_gets_no_certificate(tmp_path: Path) -> None
     with pytest.raises(DataError, match="no adapter made by isolora here"):
         certify(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", [{"name": "lora", "rank": 2}, {"name": "prompt", "virtual_tokens": 4}])
+def test_plain_peft_is_asked_in_a_process_of_its_own(method: dict[str, Any], fresh_process: None, tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path, steps=4).model_copy(update={"method": MethodConfig(**method)})
+    train(config, tmp_path / "out", quiet=True)
+    assert failed(certify(tmp_path / "out")) == {}
+
+
+def test_plain_peft_knows_nothing_of_isolora() -> None:
+    """The file imports none of it, neither itself nor as a script."""
+    tree = ast.parse(Path(plain.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in names if name.startswith("isolora")]
+
+
+def test_what_plain_peft_cannot_load_is_one_line(fresh_process: None, copied: Path) -> None:
+    path = copied / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": "16"}))
+    assert "plain PEFT: TypeError: " in failed(certify(copied))["peft"]

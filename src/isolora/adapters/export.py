@@ -110,7 +110,8 @@ def _write_peft(place: Path, aside: Path, mergeable: bool) -> list[str]:
     for path in (*files(place), place / adapters.RECORD):
         shutil.copy(path, aside / path.name)
     del live
-    theirs = plain.scores(plain.loaded(**round_trip.request(place), adapter=str(aside)), ids)
+    with _elsewhere("--to peft: PEFT alone"):
+        theirs = plain.scores(plain.loaded(**round_trip.request(place), adapter=str(aside)), ids)
     _insist(distance(ours, theirs), "--to peft: loaded by PEFT alone, the adapter")
     return _remarks(place, mergeable)
 
@@ -132,9 +133,19 @@ def _write_merged(place: Path, aside: Path) -> list[str]:
     _cast(merged, torch.float32)
     rounded = plain.scores(merged, ids)
     del merged, live
-    again = plain.scores(plain.loaded(str(aside), auto_class, {}), ids)
+    with _elsewhere("--to merged: transformers alone"):
+        again = plain.scores(plain.loaded(str(aside), auto_class, {}), ids)
     _insist(distance(rounded, again), "--to merged: loaded by transformers alone, the folder")
     return _about_precision(precision, distance(ours, rounded), effect)
+
+
+@contextmanager
+def _elsewhere(who: str) -> Iterator[None]:
+    """Within, another program's loader reads what was written; it may raise anything."""
+    try:
+        yield
+    except Exception as failure:
+        raise DataError(f"{who} cannot load it ({type(failure).__name__}: {first_line(failure)}); nothing was written") from None
 
 
 def _cast(model: Any, precision: torch.dtype) -> None:

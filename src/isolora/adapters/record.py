@@ -116,7 +116,7 @@ def _base(folder: Path, name: str, record: Mapping[str, Any]) -> str:
     if not Path(name).is_absolute():
         above = (parent / name for parent in folder.resolve().parents)
         for candidate in above:
-            if (candidate / "config.json").is_file() and models.fingerprint(str(candidate)) == record.get("base"):
+            if models.is_folder(str(candidate)) and models.fingerprint(str(candidate)) == record.get("base"):
                 return str(candidate)
     raise DataError(
         f"model: the base was the local folder {name!r} when the adapter was trained; it is neither here nor beside the adapter"

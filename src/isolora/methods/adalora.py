@@ -11,6 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from isolora.errors import DataError
+from isolora.methods.adapter_files import CONFIG
 from isolora.methods.base import Span
 from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
 from isolora.methods.peft.configuration import quietly
@@ -164,6 +166,14 @@ class Adalora(PeftMethod):
                 tfinal=int(MILLION * settings.final_share),
                 deltaT=settings.interval_steps,
             )
+
+    def saved(self, folder: Path) -> Any:
+        """Raises DataError where the ranks that are left are no truth values."""
+        config = super().saved(folder)
+        for name, kept in (config.rank_pattern or {}).items():
+            if not isinstance(kept, list) or not all(isinstance(one, bool) for one in kept):
+                raise DataError(f"{folder}: {CONFIG}: rank_pattern of {name[:100]} is no list of truth values")
+        return config
 
     def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> AdaloraAdapter:
         attached = super().attach(model, members, seeds, heads)

@@ -57,7 +57,10 @@ def positions(architecture: Any) -> int:
     """
     text = architecture.get_text_config()
     bounds = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length"))
-    return next((int(bound) for bound in bounds if bound), 1024) - _positions_of_padding(text)
+    found = next((int(bound) for bound in bounds if bound), 1024) - _positions_of_padding(text)
+    if found < 1:
+        raise ConfigError(f"model: its configuration leaves {found} positions for text")
+    return found
 
 
 def _positions_of_padding(architecture: Any) -> int:

@@ -113,7 +113,7 @@ def _unknown_type(name: str) -> str:
     if not isinstance(described, dict):
         return ""
     kind = described.get("model_type")
-    if kind is None or kind in CONFIG_MAPPING or "auto_map" in described:
+    if not isinstance(kind, str) or kind in CONFIG_MAPPING or "auto_map" in described:
         return ""
     near = difflib.get_close_matches(kind, CONFIG_MAPPING, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
