@@ -16,7 +16,7 @@ from isolora.config import parse
 from isolora.config.run import RunConfig
 from isolora.errors import ConfigError
 from isolora.methods.peft.pass_through import ONLY_LOADED, types
-from isolora.runs.attachment import attach
+from isolora.runs.prepared import attach
 
 torch.set_num_threads(1)
 pytestmark = [

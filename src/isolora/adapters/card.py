@@ -84,7 +84,7 @@ def _scores(record: Record) -> str:
 
 
 def _law(record: Record) -> str:
-    """What a study's law foretold for this very run, beside what was measured."""
+    """What a study's law predicted for this very run, beside what was measured."""
     proof = record.get("verification")
     if not proof:
         return ""
@@ -92,7 +92,7 @@ def _law(record: Record) -> str:
     where = "inside" if proof["inside_interval"] else "outside"
     return (
         "## Prediction\n\n"
-        "A scaling law fitted to smaller runs recommended this one and foretold its held-out loss.\n\n"
+        "A scaling law fitted to smaller runs recommended this one and predicted its held-out loss.\n\n"
         + _table(
             ("", ""),
             {

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from isolora import models, registry
 from isolora.adapters.generation import Sampling, Writer
 from isolora.adapters.record import find, read_record, saved_task
@@ -15,6 +13,7 @@ from isolora.config import MethodConfig, RunConfig
 from isolora.methods.base import Attached
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
+from isolora.runs.device import device as accelerator
 from isolora.tasks.base import Task
 
 
@@ -48,13 +47,8 @@ def bare_base(place: Path, full_precision: bool = False, device: str | None = No
     if full_precision:  # only its own method asks for quantised weights
         config = config.model_copy(update={"method": MethodConfig(name="lora")})
     base = models.load(config, saved_task(place))
-    base.model.to(device or _device())
+    base.model.to(device or accelerator())
     return base
-
-
-def _device() -> torch.device:
-    """The first CUDA device where there is one: what training takes too."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(folder: Path | str, full_precision: bool = False, device: str | None = None) -> Adapter:

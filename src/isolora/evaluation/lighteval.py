@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from isolora import adapters, registry
+from isolora.adapters.export import export_adapter
 from isolora.errors import ConfigError, DataError
 
 EXECUTABLE = "ISOLORA_LIGHTEVAL"
@@ -33,9 +34,7 @@ def lighteval(folder: Path | str, tasks: str, limit: int | None = None) -> dict[
             f"--lighteval: it takes merged models, and adapters of method {method} do not merge; --harness needs none"
         )
     with tempfile.TemporaryDirectory() as aside:
-        adapter = adapters.load(place, full_precision=True)
-        adapter.attached.merge(0).save_pretrained(Path(aside, "model"))
-        adapter.base.tokenizer.save_pretrained(Path(aside, "model"))
+        export_adapter(place, "merged", Path(aside, "model"))
         words = [command, "accelerate", f"model_name={Path(aside, 'model')}", tasks, "--output-dir", str(Path(aside, "out"))]
         _run([*words, *([] if limit is None else ["--max-samples", str(limit)])])
         return _results(Path(aside, "out"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from isolora.adapters.export import Export, export_adapter
-from isolora.config import RunConfig
+from isolora.config import RunConfig, parse
 from isolora.errors import DataError
 from isolora.runs.workspace import Workspace
 from isolora.store import FILE, Store
@@ -15,6 +17,8 @@ from isolora.training.checkpoint import Checkpointer, newest
 from isolora.training.loop import Loop
 from isolora.training.recorder import save_adapter
 from isolora.training.run import CHECKPOINTS, loaded_stack
+
+STEP = re.compile(r"step-(\d{1,18})")
 
 
 def export(folder: Path | str, to: str, out: Path | str, checkpoint: int | None = None, run: str | None = None) -> Export:
@@ -32,15 +36,17 @@ def rebuild(folder: Path, step: int, out: Path, run: str | None = None) -> Path:
     checkpoints or runs that exist, when there is none such.
     """
     place = _checkpoint(folder, step)
-    configs = {row["run"]: RunConfig.model_validate_json(row["config"]) for row in Store(folder).runs()}
+    configs = {row["run"]: row["config"] for row in Store(folder).runs()}
     with tempfile.TemporaryDirectory() as alone:  # a stack resumes from the newest checkpoint that it finds
         shutil.copytree(place, Path(alone) / place.name)
         found = newest(Path(alone))
         if found is None:
             raise DataError(f"--checkpoint: {place} is broken (its hashes do not hold)")
-        names = found[1]["names"]
+        names = found[1].get("names", [])
         member = _member(names, run)
-        with loaded_stack([configs[name] for name in names], names, Workspace()) as (stack, evaluator, left_out):
+        if lost := [name for name in names if name not in configs]:
+            raise DataError(f"--checkpoint: {place} is of run {lost[0]}, which {folder / FILE} does not know")
+        with loaded_stack([_parsed(configs[name]) for name in names], names, Workspace()) as (stack, evaluator, left_out):
             loop = Loop(stack, evaluator, Checkpointer(Path(alone), seconds=0))
             loop.checkpointer.resume(stack)
             stack.members[member].progress.last_loss = loop.evaluate([member])[member]
@@ -48,10 +54,16 @@ def rebuild(folder: Path, step: int, out: Path, run: str | None = None) -> Path:
     return out
 
 
+def _parsed(written: str) -> RunConfig:
+    """A run's configuration as the store holds it. Raises ConfigError, one line, for one of another version."""
+    return parse(RunConfig, json.loads(written))
+
+
 def _checkpoint(folder: Path, step: int) -> Path:
     if not (folder / FILE).is_file():
         raise DataError(f"--checkpoint: {folder} is not a run's folder ({FILE} is missing)")
-    found = {int(place.name.removeprefix("step-")): place for place in sorted(folder.glob(f"{CHECKPOINTS}/*/step-*"))}
+    named = ((STEP.fullmatch(place.name), place) for place in sorted(folder.glob(f"{CHECKPOINTS}/*/step-*")))
+    found = {int(name[1]): place for name, place in named if name and not place.is_symlink()}
     if step not in found:
         exist = f"it has those of steps {', '.join(map(str, sorted(found)))}" if found else "it has none"
         raise DataError(f"--checkpoint: {folder} has no checkpoint of step {step} ({exist})")
