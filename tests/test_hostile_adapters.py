@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import isolora
+from isolora import registry
 from isolora.adapters import record as records
 from isolora.adapters.export import EXPORTS, export_adapter
 from isolora.certify import certify
@@ -169,6 +170,24 @@ BROKEN = {
     "names that climb": header({"../../a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
     "data in nobody's name": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345678"),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("peft:VERA", "r"),
+        ("peft:LOHA", "r"),
+        ("adalora", "init_r"),
+        ("prompt", "num_virtual_tokens"),
+        ("llama-adapter", "adapter_len"),
+    ],
+)
+def test_sizes_that_no_tensor_has_take_no_memory(name: str, field: str, tmp_path: Path) -> None:
+    method = registry.load("method", name)
+    method.attach(tiny.llama(), [method.settings({"r": 2} if name.startswith("peft:") else {})], [0]).save(0, tmp_path)
+    edit(tmp_path / "adapter_config.json", lambda config: config.update({field: 10**8}))
+    with pytest.raises(UserError, match=rf"{field}: 100,000,000 is larger than any saved tensor is long"):
+        method.load(tiny.llama(), tmp_path)
 
 
 @pytest.mark.parametrize("where", ["adapter/adapter_model.safetensors", "model/model.safetensors"])

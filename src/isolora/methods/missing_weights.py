@@ -35,7 +35,7 @@ def beside(model: Any, wrapper: nn.Module, trained: Iterable[Tensor]) -> dict[st
 
 
 def fill(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> set[str]:
-    """Copy what a file holds of them; returns those names. Files from before 0.2 lack them. Raises DataError for other shapes."""
+    """Copy what a file holds of them; returns those names. Earlier versions wrote none. Raises DataError for other shapes."""
     found = own.keys() & tensors.keys()
     for name in found:
         if own[name].shape != tensors[name].shape:

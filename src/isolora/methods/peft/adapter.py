@@ -20,7 +20,7 @@ from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.heads import head_names, initialise
 from isolora.methods.merging import untie
 from isolora.methods.peft import module_names
-from isolora.methods.peft.configuration import quietly, saved_config
+from isolora.methods.peft.configuration import check_sizes, quietly, saved_config
 from isolora.methods.targets import short_names, target_modules
 
 TASK_TYPES = {
@@ -232,12 +232,14 @@ class PeftMethod(Method):
         module_names.check(model, config)
 
     def load(self, model: Any, folder: Path, heads: bool = False) -> PeftAdapter:
+        config, tensors = self.saved(folder), saved_tensors(folder)
         try:
-            attached = self._attached(model, self.saved(folder), 0, heads)
+            check_sizes(config, tensors)
+            attached = self._attached(model, config, 0, heads)
         except ConfigError as failure:
             raise DataError(f"{folder}: {failure}") from None
         with attached.detached_on_error():
-            attached.fill(saved_tensors(folder))
+            attached.fill(tensors)
         return attached
 
     def saved(self, folder: Path) -> Any:

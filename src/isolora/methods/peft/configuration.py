@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from isolora.errors import DataError
+from isolora.errors import ConfigError, DataError
 from isolora.methods.adapter_files import CONFIG, saved_settings
 
 BOOKKEEPING = {
@@ -21,6 +22,9 @@ BOOKKEEPING = {
 """Fields that the model decides, or that change nothing."""
 WITHHELD = {"bias", "layer_replication", "alora_invocation_tokens", "use_asa"}
 """Fields that train or rearrange the base itself, or need a forward pass or a schedule of PEFT's own."""
+ANY_SIZE = 1024
+NO_SIZE = re.compile(r"seed|key|step|tinit|tfinal|deltaT|encoder")
+"""Numbers that nothing is as long as: seeds, schedules, networks that are left behind after training."""
 PLAIN = (bool, int, float, str, list, dict, tuple, NoneType)
 
 
@@ -79,6 +83,14 @@ def saved_config(folder: Path, peft_type: str) -> Any:
     if foreign := sorted(set(beyond) - BOOKKEEPING):
         raise DataError(f"{folder}: {', '.join(foreign)} is beyond what is understood here; load it with PEFT")
     return config
+
+
+def check_sizes(config: Any, tensors: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a number that no saved tensor is as long as: memory would be taken for it."""
+    longest = max((length for tensor in tensors.values() for length in tensor.shape), default=0)
+    for name, value in config.to_dict().items():
+        if isinstance(value, int) and value > max(longest, ANY_SIZE) and not NO_SIZE.search(name):
+            raise ConfigError(f"method.{name}: {value:,} is larger than any saved tensor is long ({longest:,})")
 
 
 def _plain(value: Any) -> Any:
