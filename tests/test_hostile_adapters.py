@@ -343,6 +343,12 @@ ONCE = [
 ]
 
 
+def test_a_tokenizer_that_knows_more_than_the_model_is_exported(folder: Path) -> None:
+    """The scores to compare were asked of a token without an embedding."""
+    edit(folder / "model" / "tokenizer_config.json", lambda value: value.update(pad_token="beyond"))
+    assert answers_or_refuses(folder) == ""
+
+
 @pytest.mark.parametrize(("method", "where", "change"), ONCE)
 def test_once_found(method: str, where: str, change: Callable[[Any], Any], tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path, steps=4)

@@ -27,8 +27,16 @@ PATIENCE = 900.0
 
 def probe(base: Base) -> Tensor:
     """The row of tokens [1, length] that all comparisons are made on, where the model is."""
-    ids = plain.probe(len(base.tokenizer), base.max_length, base.tokenizer.eos_token_id)
+    entries, last = min(len(base.tokenizer), _entries(base.model)), base.tokenizer.eos_token_id
+    ids = plain.probe(entries, base.max_length, last if last is None or last < entries else None)
     return ids.to(next(base.model.parameters()).device)
+
+
+def _entries(model: Any) -> int:
+    """Tokens that the model has an embedding for, new ones included; a tokenizer may know more."""
+    embedding = model.get_input_embeddings()
+    new = getattr(embedding, "own", None)
+    return max(int(embedding.weight.shape[0]), 0 if new is None else new.first + new.count)
 
 
 def scores(adapter: Adapter) -> Tensor:
