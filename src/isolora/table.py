@@ -64,6 +64,12 @@ def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
     return from_columns(_rows(path), mapping or {}, str(source))
 
 
+def read_places(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
+    """The rows of a file as places to predict at: every row, in its order; a loss is not needed."""
+    named = _renamed(_rows(Path(source)), mapping or {})
+    return Table({name: _typed(name, values) for name, values in named.items()})
+
+
 def read_store(path: Path) -> Rows:
     """The store's points, each with its run's fields and a column for each of its metrics; runs that diverged are left out."""
     try:

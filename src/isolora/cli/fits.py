@@ -39,6 +39,29 @@ def fit(
     answer(fitted.to_json(), str(fitted), as_json)
 
 
+def predict(
+    source: Source,
+    at: Annotated[list[str], typer.Option(help="where: a table, or key=value such as n=1e8")],
+    law: Law = "auto",
+    target: Target = "loss",
+    columns: Map = None,
+    bootstrap: Bootstrap = 1000,
+    as_json: Json = False,
+) -> None:
+    """Predict the loss where nothing was measured."""
+    from isolora.fit import fit as fit_law
+    from isolora.table import SHORT_NAMES, read, read_places
+
+    fitted = fit_law(read(source, mapping(columns)), law=law, bootstrap=bootstrap, target=target)
+    places = read_places(at[0], mapping(columns))
+    cols = {short: places[name] for short, name in SHORT_NAMES.items() if name in places}
+    cols |= {"c": places["flops"]} if "flops" in places else {}
+    cols |= {"learning_rate": places["learning_rate"]} if "learning_rate" in places else {}
+    low, high = fitted.interval(cols)
+    points = [{"predicted": float(a), "interval": [float(b), float(c)]} for a, b, c in zip(fitted.predict(cols), low, high)]
+    answer({"points": points, "law": fitted.law, "warnings": []}, str(points), as_json)
+
+
 def plan(
     source: Source,
     budget: Annotated[str, typer.Option(help="what may be spent, for example 1e15flops or 2h")],
@@ -89,4 +112,4 @@ def mapping(words: list[str] | None) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
-VERBS = (fit, plan, report)
+VERBS = (fit, predict, plan, report)

@@ -12,30 +12,54 @@ learnt within each). On synthetic studies of 12 and 24 runs the 95 % intervals t
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-from isolora.fit.descent import Problem, descend
+from isolora.fit.descent import descend
 from isolora.fit.points import Points
+from isolora.fit.search import Found
 from isolora.laws import Array
 
 _CHUNK = 64
 """Replicates at a time: their slopes then stay in the processor's cache."""
 _STEPS = 60
+_FEWEST_UNITS = 6
 
 
-def replicates(problem: Problem, z_Z: Array, points: Points, count: int, seed: int) -> Array:
-    """Parameter vectors (count, T) of refits to reweighed trajectories, stretched for the number of runs."""
-    runs = len(points.names)
-    weight_KR = np.random.default_rng(seed).exponential(size=(count, runs))
+def replicates(found: Found, weight_M: Array, count: int, seed: int) -> Array:
+    """Parameter vectors (count, T) of refits to reweighed trajectories, stretched for the number of runs.
+
+    `weight_M` are the weights of the fit's own points.
+    """
+    problem, z_Z, points = found.problem, found.z[0], found.points
+    unit_M = resampled_units(points)
+    weight_KU = np.random.default_rng(seed).exponential(size=(count, int(unit_M.max()) + 1))
     log_loss_M = np.log(points.loss)
     ends = []
     for first in range(0, count, _CHUNK):
-        weight_KM = weight_KR[first : first + _CHUNK][:, points.run]
+        weight_KM = weight_KU[first : first + _CHUNK][:, unit_M] * weight_M
         start_KZ = np.repeat(z_Z[None, :], len(weight_KM), axis=0)
         ends.append(descend(problem, start_KZ, log_loss_M, weight_KM, _STEPS, tolerance=1e-6).z)
     z_KZ = np.concatenate(ends) if ends else np.empty((0, len(z_Z)))
-    stretched_KZ = z_Z + few_runs_stretch(runs, len(z_Z)) * (z_KZ - z_Z)
+    stretched_KZ = z_Z + few_runs_stretch(int(unit_M.max()) + 1, len(z_Z)) * (z_KZ - z_Z)
     return problem.theta(np.clip(stretched_KZ, problem.low, problem.high))
+
+
+def resampled_units(points: Points) -> NDArray[np.int64]:
+    """What is weighed anew, (M,): runs, or, of very few runs, stretches of each in order of tokens.
+
+    One run reweighed as a whole would come out the same every time, as if nothing were uncertain.
+    """
+    runs = len(points.names)
+    if runs >= _FEWEST_UNITS:
+        return points.run
+    blocks = -(-_FEWEST_UNITS // runs)
+    unit_M = np.zeros(len(points), dtype=np.int64)
+    for run in range(runs):
+        of_run = np.flatnonzero(points.run == run)
+        order = of_run[np.argsort(points.columns["d"][of_run], kind="stable")]
+        unit_M[order] = run * blocks + np.arange(len(order)) * blocks // len(order)
+    return np.unique(unit_M, return_inverse=True)[1].astype(np.int64)
 
 
 def few_runs_stretch(runs: int, parameters: int, level: float = 0.95) -> float:

@@ -1,7 +1,8 @@
-"""From a table of points to a fitted law: choose the law and the lower cut, fit to convergence, bootstrap."""
+"""From a table of points to a fitted law: choose by rolling hold-outs, fit to convergence, bootstrap."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,16 +10,21 @@ import numpy as np
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit import bootstrap as bootstrapping
+from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.points import Points, from_table, studied
-from isolora.fit.rates import best_learning_rates
-from isolora.fit.result import Fit
-from isolora.fit.search import fit_above
+from isolora.fit.rates import best_learning_rates, rate_effect
+from isolora.fit.result import Fit, Member
+from isolora.fit.rolling import Candidate, Trim, carries, roll
+from isolora.fit.search import Found, fit_above, polish, search
+from isolora.fit.selection import Selection, select
 from isolora.fit.target import Target, targeted
-from isolora.fit.verdict import Verdict, judged, unjudged
 from isolora.laws import Law
 from isolora.table import Table
 
 HOLDOUTS = ("largest", "none")
+_SCREENED = 6
+"""Laws that go through every trim; more are tried with one and the best of them kept."""
+_SCREENING_EMPHASIS = 0.25
 
 
 def fit(
@@ -31,19 +37,20 @@ def fit(
 ) -> Fit:
     """Fits a scaling law to the points of a table, one learning rate per model, method and rank.
 
-    `law` is a name of `laws.names()` or "auto". With holdout "largest" the lower cut (and the law) is the one that best
-    foretells the largest budgets; with "none" all points are fitted and "auto" decides by the fit's own objective.
-    `bootstrap` is the number of replicates behind the intervals. `target` is the loss or another measure of the table: see
-    `targeted`. Raises TableError when the points cannot carry the law,
-    ConfigError for unknown names.
+    `law` is a name of `laws.names()` or "auto". With holdout "largest" laws, lower cuts and emphases are weighed by how well
+    they predicted the largest budgets from smaller ones, at several cut-offs in FLOPs; with "none" all points are fitted and
+    "auto" decides by the fit's own objective. `bootstrap` is the number of replicates behind the intervals. `target` is the
+    loss or another measure of the table: see `targeted`. Raises TableError when the points cannot carry the law, ConfigError
+    for unknown names.
     """
     if holdout not in HOLDOUTS:
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
-    aim = targeted(studied(table), target)
+    everything = studied(table)
+    aim = targeted(everything, target)
     points = from_table(best_learning_rates(aim.table))
     contenders = _contenders(law, points)
-    verdict = judged(points, contenders) if holdout == "largest" else unjudged(points, contenders)
-    return _fitted(points, verdict, bootstrap, seed, aim)
+    selection = _selected(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
+    return _fitted(points, selection, bootstrap, seed, aim)
 
 
 def _contenders(name: str, points: Points) -> list[Law]:
@@ -52,20 +59,12 @@ def _contenders(name: str, points: Points) -> list[Law]:
         law = laws.resolve(name)
         _demand(law, points)
         return [law]
-    able = [law for law in map(laws.resolve, laws.names()) if not law.grows and _able(law, points)]
+    able = [law for law in map(laws.resolve, laws.names()) if not law.grows and carries(law, points)]
     if not able:
         raise TableError(
             f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"
         )
     return able
-
-
-def _able(law: Law, points: Points) -> bool:
-    try:
-        _demand(law, points)
-    except TableError:
-        return False
-    return True
 
 
 def _demand(law: Law, points: Points) -> None:
@@ -74,32 +73,80 @@ def _demand(law: Law, points: Points) -> None:
         raise TableError(f"law {law.name!r} needs {len(law.parameters) + 2} or more points; the table has {len(points)}")
 
 
-def _fitted(everything: Points, verdict: Verdict, count: int, seed: int, aim: Target) -> Fit:
-    found = fit_above(verdict.law, everything, verdict.cut)
-    points = found.points
-    draws_KT = bootstrapping.replicates(found.problem, found.z[0], points, count, seed)
+def _selected(points: Points, contenders: Sequence[Law]) -> Selection:
+    """Chosen by rolling hold-outs, or by the objective alone where there are too few points for any."""
+    kept = list(contenders)
+    if len(kept) > _SCREENED:
+        screened = roll(points, kept, [Trim(float(points.columns["d"].min()), _SCREENING_EMPHASIS)])
+        kept = [candidate.law for candidate in screened.candidates[:_SCREENED]] or kept[:_SCREENED]
+    rolled = roll(points, kept)
+    if not any(candidate.ahead for candidate in rolled.candidates):
+        return _unjudged(points, contenders)
+    return select(rolled)
+
+
+def _unjudged(points: Points, contenders: Sequence[Law]) -> Selection:
+    """Without a hold-out: Akaike's criterion on the summed objective (a Laplace-like likelihood in units of its scale)."""
+    everything_1M = np.ones((1, len(points)))
+    found = [search(law, points, everything_1M) for law in contenders]
+    objectives = [float(each.objective[0]) for each in found]
+    scores = [
+        len(points) * np.log(max(value, 1e-12)) + len(law.parameters) for law, value in zip(contenders, objectives, strict=True)
+    ]
+    best = int(np.argmin(scores))
+    cut = float(points.columns["d"].min())
+    rows = tuple(
+        {"law": law.name, "cut": cut, "parameters": len(law.parameters), "objective": value}
+        for law, value in zip(contenders, objectives, strict=True)
+    )
+    return Selection(contenders[best], Trim(cut), (), found[best].noise, candidates=rows)
+
+
+def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Target) -> Fit:
+    trim, law = selection.trim, selection.law
+    weight_M = trim.weights(points)
+    found = fit_above(law, points, trim.cut, weight_M)
+    draws_KT = bootstrapping.replicates(found, weight_M[weight_M > 0], count, seed)
     theta_T = found.theta[0]
-    names = verdict.law.parameters
     low_T, high_T = np.quantile(draws_KT, [0.025, 0.975], axis=0) if count else (theta_T, theta_T)
+    names = law.parameters
+    ranges = ranges_of(points, trim.cut)
+    read = {*law.demands, COMPUTE, *(name for member in selection.members for name in member.law.demands)}
     return Fit(
-        law=verdict.law.name,
+        law=law.name,
         parameters=dict(zip(names, map(float, theta_T), strict=True)),
         intervals={name: (float(low), float(high)) for name, low, high in zip(names, low_T, high_T, strict=True)},
         objective=float(found.objective[0]),
-        points=len(points),
-        holdout=verdict.holdout,
-        candidates=verdict.candidates,
-        cut=verdict.cut,
-        runs=len(points.names),
-        noise=found.noise,
-        drift=verdict.drift,
-        ranges={name: (float(points.columns[name].min()), float(points.columns[name].max())) for name in verdict.law.demands},
+        points=len(found.points),
+        holdout=selection.holdout,
+        candidates=selection.candidates,
+        cut=trim.cut,
+        runs=len(found.points.names),
+        noise=selection.noise,
+        drift=selection.drift,
+        ranges={name: ends for name, ends in ranges.items() if name in read},
         draws=draws_KT,
-        rivals=tuple(_rival(everything, name, cut) for name, cut in verdict.rivals),
+        members=_members(points, selection, found),
+        shift=selection.shift,
+        price=_price(points),
+        rates=rate_effect(aim.table),
         target=aim.name,
         left_out=aim.left_out,
     )
 
 
-def _rival(points: Points, name: str, cut: float) -> tuple[str, tuple[float, ...]]:
-    return name, tuple(map(float, fit_above(laws.resolve(name), points, cut).theta[0]))
+def _members(points: Points, selection: Selection, shown: Found) -> tuple[Member, ...]:
+    """The averaged laws, each fitted to convergence; the law that is shown keeps its own parameters."""
+
+    def theta(candidate: Candidate) -> tuple[float, ...]:
+        if (candidate.law.name, candidate.trim) == (selection.law.name, selection.trim):
+            return tuple(map(float, shown.theta[0]))
+        return tuple(map(float, polish(candidate.law, points, candidate.theta, candidate.trim.weights(points))))
+
+    return tuple(Member(candidate.law.name, candidate.weight, theta(candidate)) for candidate in selection.members)
+
+
+def _price(points: Points) -> float:
+    """FLOPs a token, and a weight where sizes are known: the median over the points."""
+    sizes_M = points.columns.get("n", np.ones(len(points)))
+    return float(np.median(points.flops / (sizes_M * points.columns["d"])))

@@ -45,10 +45,11 @@ def from_table(table: Table) -> Points:
     table = table.where(table["tokens"] > 0)
     if not len(table):
         raise TableError("the table has no point with tokens above 0")
-    columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and np.isfinite(table[name]).all()}
+    columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and _positive(table[name])}
     columns.setdefault("u", columns["d"])
+    columns["c"] = _flops(table, columns)
     names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
-    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), _flops(table, columns))
+    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"])
 
 
 _NOT_STUDIED = ("tune", "verify")
@@ -62,9 +63,13 @@ def studied(table: Table) -> Table:
 
 def _flops(table: Table, columns: Mapping[str, Array]) -> Array:
     """Measured FLOPs, or about 4 n + 6 p a token for a table that has none; tokens alone where even n is unknown."""
-    if "flops" in table and np.isfinite(table["flops"]).all():
+    if "flops" in table and _positive(table["flops"]):
         flops_M: Array = table["flops"]
         return flops_M
     nothing_M = np.zeros(len(table))
     flops_per_token_M = 4 * columns.get("n", nothing_M) + 6 * columns.get("p", nothing_M)
     return columns["d"] * np.where(flops_per_token_M > 0, flops_per_token_M, 1.0)
+
+
+def _positive(values_M: Array) -> bool:
+    return bool((np.isfinite(values_M) & (values_M > 0)).all())

@@ -13,14 +13,12 @@ from scipy.stats import qmc
 from isolora.fit.descent import Problem
 from isolora.laws import Array
 
-_SEARCHED = 512
 
-
-def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int) -> Array:
+def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int, samples: int = 512) -> Array:
     """The `kept` best starts for each row of weights: (K, kept, Z), from one low-discrepancy sample of the shapes."""
     count = len(problem.law.coefficients)
     low_Q, high_Q = problem.low[count:], problem.high[count:]
-    sample_SQ = qmc.Sobol(len(low_Q), scramble=False).random(_SEARCHED) * (high_Q - low_Q) + low_Q
+    sample_SQ = qmc.Sobol(len(low_Q), scramble=False).random(samples) * (high_Q - low_Q) + low_Q
     terms_SCM, _ = problem.centred_terms(sample_SQ)
     relative_SCM = np.exp(terms_SCM - log_loss_M)
     chosen = []

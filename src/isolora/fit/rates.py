@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,13 +25,107 @@ def best_learning_rates(table: Table) -> Table:
     """
     if "learning_rate" not in table or "tokens" not in table:
         return table
+    kept_M = np.isnan(table["learning_rate"])
+    for members_M in _groups(table):
+        kept_M |= members_M & (table["learning_rate"] == _best_rate(table.where(members_M)))
+    return table.where(kept_M)
+
+
+@dataclass(frozen=True)
+class RateEffect:
+    """What another learning rate than the best one costs, for places that name one: `slope` x + `curvature` x^2 in log loss,
+    x the logarithm of the rate over the best one, `spread` the standard deviation about that.
+
+    `sizes` and `rates` are the studied sizes with their best rates, smallest size first; between and beyond them the best
+    rate follows a power of the size.
+    """
+
+    slope: float
+    curvature: float
+    spread: float
+    sizes: tuple[float, ...]
+    rates: tuple[float, ...]
+
+    def cost(self, rate_M: NDArray[np.float64], size_M: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log loss added at those rates, and its standard deviation, (M,) each; zero where no rate is named."""
+        x_M = np.nan_to_num(np.log(rate_M / self.best(size_M)))
+        cost_M = np.maximum(self.slope * x_M + self.curvature * x_M**2, 0.0)
+        return cost_M, self.spread * np.minimum(np.abs(x_M) / np.log(2), 2.0)
+
+    def best(self, size_M: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The best rate of each size."""
+        if len(self.sizes) < 3:
+            return np.full(len(size_M), np.exp(np.mean(np.log(self.rates))))
+        fitted_M = np.exp(np.polyval(np.polyfit(np.log(self.sizes), np.log(self.rates), 1), np.log(size_M)))
+        known = dict(zip(self.sizes, self.rates, strict=True))
+        return np.array([known.get(float(size), float(rate)) for size, rate in zip(size_M, fitted_M, strict=True)])
+
+
+_FEWEST_COMPARISONS = 6
+
+
+def rate_effect(table: Table) -> RateEffect | None:
+    """What the points at other than the best rates tell; None where there are too few, or one rate only."""
+    if "learning_rate" not in table or "tokens" not in table:
+        return None
+    best: dict[float, float] = {}
+    pairs: list[tuple[float, float]] = []
+    for members_M in _groups(table):
+        group = table.where(members_M)
+        rate = _best_rate(group)
+        size = float(group["body_parameters"][0]) if "body_parameters" in group else 1.0
+        if np.unique(group["learning_rate"]).size > 1:
+            best[size] = rate
+        pairs += _comparisons(group, rate)
+    if len(pairs) < _FEWEST_COMPARISONS:
+        return None
+    x_P, excess_P = np.array(pairs).T
+    slope, curvature = _quadratic(x_P, excess_P)
+    spread = float(np.std(excess_P - slope * x_P - curvature * x_P**2))
+    return RateEffect(slope, curvature, spread, tuple(sorted(best)), tuple(best[size] for size in sorted(best)))
+
+
+def rates_at_the_edge(table: Table) -> list[str]:
+    """Groups whose best rate is the smallest or the largest that was tried, of three or more."""
+    found = []
+    for members_M in _groups(table) if "learning_rate" in table and "tokens" in table else ():
+        group = table.where(members_M)
+        tried = np.unique(group["learning_rate"])
+        rate = _best_rate(group)
+        if tried.size > 1 and rate in (tried[0], tried[-1]):
+            found.append("/".join(str(group[name][0]) for name in _GROUP[:3] if name in group) or "the table")
+    return found
+
+
+def _quadratic(x_P: NDArray[np.float64], excess_P: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and curvature through zero at the best rate; without a curve upward a slope alone would say that a better one
+    was left."""
+    design_P2 = np.stack([x_P, x_P**2], axis=1)
+    slope, curvature = np.linalg.lstsq(design_P2, excess_P, rcond=None)[0]
+    if curvature <= 0:
+        return 0.0, float(max((excess_P * x_P**2).sum() / (x_P**4).sum(), 0.0))
+    return float(slope), float(curvature)
+
+
+def _comparisons(group: Table, rate: float) -> Iterator[tuple[float, float]]:
+    """(log rate over the best, log loss over that of the best at the same tokens) of every other point within its range."""
+    reference = group.where(group["learning_rate"] == rate)
+    order = np.argsort(reference["tokens"], kind="stable")
+    tokens, losses = reference["tokens"][order], reference["loss"][order]
+    others = group.where((group["learning_rate"] != rate) & np.isfinite(group["learning_rate"]))
+    for other, at, loss in zip(others["learning_rate"], others["tokens"], others["loss"], strict=True):
+        if tokens[0] <= at <= tokens[-1]:
+            level = float(np.interp(np.log1p(at), np.log1p(tokens), np.log(losses)))
+            yield float(np.log(other / rate)), float(np.log(loss)) - level
+
+
+def _groups(table: Table) -> Iterator[NDArray[Any]]:
+    """Masks of the points of each (model, method, rank, size) that names learning rates."""
     keys = [table[name].astype(str) for name in _GROUP if name in table]
     groups = np.array(["/".join(row) for row in zip(*keys, strict=True)]) if keys else np.zeros(len(table), dtype=str)
-    kept_M = np.zeros(len(table), dtype=bool)
-    for group in np.unique(groups):
-        members_M = groups == group
-        kept_M |= members_M & (table["learning_rate"] == _best_rate(table.where(members_M)))
-    return table.where(kept_M | np.isnan(table["learning_rate"]))
+    named_M = np.isfinite(table["learning_rate"])
+    for group in np.unique(groups[named_M]):
+        yield (groups == group) & named_M
 
 
 def _best_rate(group: Table) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -13,21 +13,42 @@ from scipy import stats
 
 from isolora import laws
 from isolora.errors import TableError
+from isolora.fit.distance import COMPUTE, distance, growth
+from isolora.fit.rates import RateEffect
 from isolora.laws import Array, Law
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
+_TAILS = 6
+"""Degrees of freedom of the interval's Student distribution: errors beyond the points have heavier tails than a normal one."""
+_JUDGED_SHARE = 0.5
+"""What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
+_NEAR = 0.3
+"""Log distance from which the level's signed error counts in full; within the points it does not count."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the laws that are averaged: its name, its share of the average and its parameters."""
+
+    law: str
+    weight: float
+    theta: tuple[float, ...]
+
+    def log_loss(self, columns: Mapping[str, Array]) -> Array:
+        return np.log(laws.resolve(self.law).predict(np.array(self.theta), columns))
 
 
 @dataclass(frozen=True)
 class Fit:
     """What `fit` returns; every loss is in nats per token, every spread a share of the loss; of another `target` likewise.
 
-    `parameters` and their 95 % `intervals` are in the law's own units. `objective` is the summed Huber loss over `points`
-    points of `runs` trajectories above `cut` tokens. `holdout` tells how well the law foretold the largest budgets before
-    it saw them, `candidates` all that competed. `draws` (K, T) are bootstrap parameters, `noise` the standard deviation of
-    a point about the law, `drift` that of the error per unit of log distance beyond `ranges`, the fitted columns' ends.
-    `rivals` are other laws (name, parameters) that foretold about as well, fitted to the same points.
-    `left_out` counts the points that could not be used, by reason.
+    `parameters` and their 95 % `intervals` are those of `law`, in its own units. `objective` is the summed Huber loss over
+    `points` points of `runs` trajectories above `cut` tokens. `holdout` tells how well larger budgets were predicted from
+    smaller ones, `candidates` all that were tried. `draws` (K, T) are bootstrap parameters, `noise` the standard deviation of
+    a point about the law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends,
+    `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
+    without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
+    other learning rates cost. `left_out` counts the points that could not be used, by reason; `remarks` are sentences.
     """
 
     law: str
@@ -43,9 +64,14 @@ class Fit:
     drift: float
     ranges: Mapping[str, tuple[float, float]]
     draws: Array
-    rivals: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    members: tuple[Member, ...] = ()
+    shift: float = 0.0
+    price: float = 0.0
+    rates: RateEffect | None = None
     target: str = "loss"
+    ceiling: float = float("inf")
     left_out: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def shape(self) -> Law:
@@ -53,97 +79,129 @@ class Fit:
         return laws.resolve(self.law)
 
     def predict(self, columns: Mapping[str, Any]) -> Array:
-        """Loss (M,) for columns n, d, p, u (those that the law needs; u is d where it is not given)."""
-        return self.shape.predict(np.array(list(self.parameters.values())), self._complete(columns))
+        """Loss (M,) for columns n, d, p, u, c (those that the laws need; u is d and c follows n and d where not given).
+
+        A column `learning_rate` adds what a rate other than the best one costs.
+        """
+        complete = self._complete(columns)
+        away_M = self.distance(complete)
+        log_loss_M, _ = self._average(complete)
+        cost_M, _ = self._rate_cost(columns, complete)
+        predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / _NEAR, 1.0) + cost_M)
+        return np.minimum(predicted, self.ceiling)
 
     def interval(self, columns: Mapping[str, Any], level: float = 0.95) -> tuple[Array, Array]:
         """Where the measured loss of a new trajectory will lie: lower and upper ends, (M,) each.
 
-        Four shares, taken as independent: the parameters (bootstrap), the noise of one more run, the drift of reality from
-        the law beyond the fitted range, as seen on the held-out budgets, and the disagreement of rival laws.
+        Shares taken as independent: the noise of one more run, the laws' disagreement, and the larger of what errors grow by
+        beyond the fitted range, as seen on the held-out budgets, and what the parameters leave open (bootstrap).
         """
         complete = self._complete(columns)
-        log_loss_M = np.log(self.predict(complete))
-        below_M, above_M = self._parameter_spread(complete, log_loss_M, level)
-        drift_M, rivals_M = self.drift * self.distance(complete), self._disagreement(complete, log_loss_M)
-        own_M = stats.t.ppf(0.5 + level / 2, max(self.runs - 1, 2)) * np.sqrt(self.noise**2 + drift_M**2 + rivals_M**2)
-        return np.exp(log_loss_M - np.hypot(below_M, own_M)), np.exp(log_loss_M + np.hypot(above_M, own_M))
+        log_loss_M = np.log(self.predict(columns))
+        _, spread_M = self._average(complete)
+        _, rate_M = self._rate_cost(columns, complete)
+        quantile = self._quantile(level)
+        below_M, above_M = self._parameter_spread(complete, level)
+        drift_M = quantile * self.drift * np.sqrt(growth(self.distance(complete)))
+        own_M = quantile * np.sqrt(self.noise**2 + spread_M**2 + rate_M**2)
+        low_M = np.exp(log_loss_M - np.hypot(own_M, np.maximum(drift_M, below_M)))
+        high_M = np.exp(log_loss_M + np.hypot(own_M, np.maximum(drift_M, above_M)))
+        return low_M, np.minimum(high_M, self.ceiling)
 
     def distance(self, columns: Mapping[str, Any]) -> Array:
-        """How far beyond the fitted range, (M,): Euclidean over the law's columns, in units of natural logarithm."""
-        complete = self._complete(columns)
-        squares = [_beyond(complete[name], *self.ranges[name]) ** 2 for name in self.ranges]
-        distance_M: Array = np.sqrt(np.sum(squares, axis=0))
-        return distance_M
+        """How far beyond the fitted range, (M,), in units of natural logarithm: see `isolora.fit.distance`."""
+        return distance(self._complete(columns), self.ranges)
 
     def to_json(self) -> dict[str, Any]:
-        """The answer of `isolora fit --json`."""
-        return {
-            "law": self.law,
-            "target": self.target,
-            "parameters": dict(self.parameters),
+        """The answer of `isolora fit --json`: everything, so that `from_json` gives the same fit back."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        plain = {
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
-            "objective": self.objective,
-            "points": self.points,
-            "left_out": dict(self.left_out),
-            "holdout": dict(self.holdout),
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
             "candidates": [dict(row) for row in self.candidates],
-            "cut": self.cut,
+            "draws": self.draws.tolist(),
+            "members": [{"law": m.law, "weight": m.weight, "theta": list(m.theta)} for m in self.members],
+            "rates": vars(self.rates) if self.rates else None,
+            "ceiling": self.ceiling if np.isfinite(self.ceiling) else None,
+            "remarks": list(self.remarks),
         }
+        return {"version": _STATE_VERSION, **state, **plain}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Fit:
+        """Raises TableError when the object is no fit of this version."""
+        kept = {name: value for name, value in state.items() if name != "version"}
+        if state.get("version") != _STATE_VERSION or set(kept) != {each.name for each in fields(cls)}:
+            raise TableError(f"not a fit written by this version of isolora (format {_STATE_VERSION})")
+        pairs = {name: {key: tuple(ends) for key, ends in kept[name].items()} for name in ("intervals", "ranges")}
+        again = {
+            "candidates": tuple(kept["candidates"]),
+            "draws": np.array(kept["draws"], dtype=float).reshape(-1, len(kept["parameters"])),
+            "members": tuple(Member(m["law"], m["weight"], tuple(m["theta"])) for m in kept["members"]),
+            "rates": _rates(kept["rates"]),
+            "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
+            "remarks": tuple(kept["remarks"]),
+        }
+        return cls(**{**kept, **pairs, **again})
 
     def dumps(self) -> str:
         """Everything, as JSON text that `loads` reads back."""
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
-        return json.dumps({"version": _STATE_VERSION, **state, "draws": self.draws.tolist()})
+        return json.dumps(self.to_json())
 
     @classmethod
     def loads(cls, text: str) -> Fit:
         """Raises TableError when the text is no fit of this version."""
-        state = json.loads(text)
-        if state.pop("version", None) != _STATE_VERSION or set(state) != {field.name for field in fields(cls)}:
-            raise TableError(f"not a fit written by this version of isolora (format {_STATE_VERSION})")
-        pairs = {name: {key: tuple(ends) for key, ends in state[name].items()} for name in ("intervals", "ranges")}
-        rivals = tuple((name, tuple(theta)) for name, theta in state["rivals"])
-        draws = np.array(state["draws"], dtype=float).reshape(-1, len(state["parameters"]))
-        return cls(**{**state, **pairs, "candidates": tuple(state["candidates"]), "draws": draws, "rivals": rivals})
+        return cls.from_json(json.loads(text))
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.law}: {self.target} = {self.shape.formula}",
-            f"  {self.points} points of {self.runs} runs from {self.cut:,.0f} tokens on",
-        ]
-        for name, value in self.parameters.items():
-            low, high = self.intervals[name]
-            lines.append(f"  {name} = {value:.4g}  [{low:.4g}, {high:.4g}]")
-        lines.append(f"  noise {self.noise:.2%} of the {self.target}; objective {self.objective:.4g}")
-        lines += [f"  left out: {count} points ({reason})" for reason, count in self.left_out.items()]
-        if self.holdout:
-            lines.append(
-                f"  foretold {self.holdout['count']} held-out points of up to {self.holdout['factor']:.1f} x the fitted FLOPs:"
-                f" error {self.holdout['mean']:.2%} on average, {self.holdout['max']:.2%} at worst"
-            )
-        return "\n".join(lines)
+        from isolora.fit.summary import summary
+
+        return summary(self)
 
     def _complete(self, columns: Mapping[str, Any]) -> dict[str, Array]:
-        complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in columns.items()}
+        named = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in columns.items()}
+        complete = {name: values for name, values in named.items() if name != "learning_rate"}
         complete.setdefault("u", complete["d"])
-        return complete
+        if COMPUTE not in complete and self.price:
+            complete[COMPUTE] = self.price * complete.get("n", np.ones(1)) * complete["d"]
+        shape = np.broadcast_shapes(*(values.shape for values in complete.values()))
+        return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
 
-    def _disagreement(self, columns: Mapping[str, Array], log_loss_M: Array) -> Array:
-        """Root mean square distance of the rivals' log losses from this law's, (M,), this law among them at zero."""
-        squares = [
-            (np.log(laws.resolve(name).predict(np.array(theta), columns)) - log_loss_M) ** 2 for name, theta in self.rivals
-        ]
-        distance_M: Array = np.sqrt(np.sum([np.zeros_like(log_loss_M), *squares], axis=0) / (1 + len(squares)))
-        return distance_M
+    def _average(self, complete: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Weighted mean of the members' log losses and their standard deviation about it, (M,) each."""
+        if not self.members:
+            theta = np.array(list(self.parameters.values()))
+            log_loss_M = np.log(self.shape.predict(theta, complete))
+            return log_loss_M, np.zeros_like(log_loss_M)
+        weight_K = np.array([member.weight for member in self.members])
+        log_loss_KM = np.stack([member.log_loss(complete) for member in self.members])
+        mean_M = weight_K @ log_loss_KM
+        return mean_M, np.sqrt(weight_K @ (log_loss_KM - mean_M) ** 2)
 
-    def _parameter_spread(self, columns: Mapping[str, Array], log_loss_M: Array, level: float) -> tuple[Array, Array]:
+    def _rate_cost(self, columns: Mapping[str, Any], complete: Mapping[str, Array]) -> tuple[Array, Array]:
+        nothing_M = np.zeros_like(complete["d"])
+        if self.rates is None or "learning_rate" not in columns:
+            return nothing_M, nothing_M
+        rate_M = np.broadcast_to(np.asarray(columns["learning_rate"], dtype=float), nothing_M.shape)
+        return self.rates.cost(rate_M, complete.get("n", np.ones_like(nothing_M)))
+
+    def _parameter_spread(self, columns: Mapping[str, Array], level: float) -> tuple[Array, Array]:
+        """Distances from the law's own prediction to the ends of the bootstrap's, below and above."""
+        centre_M = np.log(self.shape.predict(np.array(list(self.parameters.values())), columns))
         if not len(self.draws):
-            return np.zeros_like(log_loss_M), np.zeros_like(log_loss_M)
+            return np.zeros_like(centre_M), np.zeros_like(centre_M)
         tails = [0.5 - level / 2, 0.5 + level / 2]
         low_M, high_M = np.quantile(np.log(self.shape.predict(self.draws, columns)), tails, axis=0)
-        return np.maximum(log_loss_M - low_M, 0.0), np.maximum(high_M - log_loss_M, 0.0)
+        share = _JUDGED_SHARE if self.holdout else 1.0
+        return share * np.maximum(centre_M - low_M, 0.0), share * np.maximum(high_M - centre_M, 0.0)
+
+    def _quantile(self, level: float) -> float:
+        degrees = min(max(self.runs - 1, 2), _TAILS)
+        return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 
-def _beyond(values_M: Array, low: float, high: float) -> Array:
-    return np.maximum(0.0, np.maximum(np.log(values_M / high), np.log(low / values_M)))
+def _rates(state: Mapping[str, Any] | None) -> RateEffect | None:
+    if state is None:
+        return None
+    sequences: dict[str, Sequence[float]] = {name: tuple(state[name]) for name in ("sizes", "rates")}
+    return RateEffect(state["slope"], state["curvature"], state["spread"], tuple(sequences["sizes"]), tuple(sequences["rates"]))

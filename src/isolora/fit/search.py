@@ -11,8 +11,18 @@ from isolora.fit.points import Points
 from isolora.fit.projection import starts
 from isolora.laws import Array, Law
 
-_STARTS = 8
-_STEPS = 300
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to look: shapes sampled for starts, starts kept for each set of weights, steps of descent at most."""
+
+    samples: int = 512
+    kept: int = 8
+    steps: int = 300
+
+
+_THOROUGH = Effort()
 
 
 @dataclass(frozen=True)
@@ -35,19 +45,30 @@ class Found:
         return float(np.sqrt((residual_M**2).sum() / max(len(self.points) - self.z.shape[1], 1)))
 
 
-def search(law: Law, points: Points, weight_KM: Array, kept: int = _STARTS, steps: int = _STEPS) -> Found:
+def search(law: Law, points: Points, weight_KM: Array, effort: Effort = _THOROUGH) -> Found:
     """Fits `law` under every row of weights; a weight of zero leaves a point out."""
     problem = Problem.of(law, points.columns, points.loss)
     log_loss_M = np.log(points.loss)
-    start_KSZ = starts(problem, log_loss_M, weight_KM, kept)
+    start_KSZ = starts(problem, log_loss_M, weight_KM, effort.kept, effort.samples)
     count_K, count_S, count_Z = start_KSZ.shape
-    ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, np.repeat(weight_KM, count_S, axis=0), steps)
+    weight_RM = np.repeat(weight_KM, count_S, axis=0)
+    ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, weight_RM, effort.steps)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
     return Found(problem, points, ended.z[index_K], ended.objective[index_K])
 
 
-def fit_above(law: Law, points: Points, cut: float) -> Found:
-    """One fit to the points from a lower cut on, all of weight one."""
-    kept = points.where(points.columns["d"] >= cut)
-    return search(law, kept, np.ones((1, len(kept))))
+def fit_above(law: Law, points: Points, cut: float, weight_M: Array | None = None) -> Found:
+    """One fit to the points from a lower cut on, of weight one unless weights (M,) of all points are given."""
+    chosen_M = points.columns["d"] >= cut
+    kept = points.where(chosen_M)
+    weight_1M = np.ones((1, len(kept))) if weight_M is None else weight_M[chosen_M][None, :]
+    return search(law, kept, weight_1M)
+
+
+def polish(law: Law, points: Points, theta_T: Array, weight_M: Array) -> Array:
+    """A quick fit's parameters, brought to convergence under its weights, (T,)."""
+    problem = Problem.of(law, points.columns, points.loss)
+    ended = descend(problem, problem.z(theta_T[None, :]), np.log(points.loss), weight_M[None, :])
+    converged: Array = problem.theta(ended.z)[0]
+    return converged
