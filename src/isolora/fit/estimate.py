@@ -25,6 +25,8 @@ HOLDOUTS = ("largest", "none")
 _SCREENED = 6
 """Laws that go through every trim; more are tried with one and the best of them kept."""
 _SCREENING_EMPHASIS = 0.25
+_REPEATED, _SHARE_REPEATED = 1.5, 0.1
+"""Passes, and the share of points beyond them, from which a law must tell a repeated token from a new one."""
 
 
 def fit(
@@ -64,7 +66,16 @@ def _contenders(name: str, points: Points) -> list[Law]:
         raise TableError(
             f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"
         )
+    able = [law for law in able if not law.last_resort] or able
+    for column in _decisive(points):
+        able = [law for law in able if column in law.demands] or able
     return able
+
+
+def _decisive(points: Points) -> list[str]:
+    """Columns that a law must not be blind to where any law that can be fitted reads them."""
+    repeated_M = points.columns["d"] > _REPEATED * points.columns["u"]
+    return ["n", "u"] if repeated_M.mean() >= _SHARE_REPEATED else ["n"]
 
 
 def _demand(law: Law, points: Points) -> None:

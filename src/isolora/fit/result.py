@@ -18,7 +18,7 @@ from isolora.fit.rates import RateEffect
 from isolora.laws import Array, Law
 
 _STATE_VERSION = 3
-_TAILS = 6
+_TAILS = 8
 """Degrees of freedom of the interval's Student distribution: errors beyond the points have heavier tails than a normal one."""
 _JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""

@@ -6,8 +6,9 @@ from isolora import registry
 from isolora.errors import ConfigError, unknown
 from isolora.laws._base import Array, Columns, Law, Shape
 from isolora.laws._capacity import CAPACITIES
+from isolora.laws._methods import SUFFIX, by_method, method_columns, methods_of
 
-__all__ = ["Array", "Columns", "Law", "Shape", "names", "resolve"]
+__all__ = ["Array", "Columns", "Law", "Shape", "by_method", "method_columns", "methods_of", "names", "resolve"]
 
 
 def names() -> list[str]:
@@ -16,11 +17,26 @@ def names() -> list[str]:
 
 
 def resolve(name: str) -> Law:
-    """The law of that name. Raises ConfigError, naming the valid choices, when there is none."""
+    """The law of that name or of that alias (`chinchilla`, `zhang`, `muennighoff`). Raises ConfigError, naming the valid
+    choices, when there is none."""
+    if SUFFIX in name:
+        return by_method(resolve(name.partition(SUFFIX)[0]), methods_of(name))
     plain, _, term = name.partition("+")
-    law: Law = registry.load("law", plain)
+    law: Law = registry.load("law", _named(plain))
     if not term:
         return law
     if term not in CAPACITIES:
         raise ConfigError(unknown("capacity term", term, CAPACITIES))
     return CAPACITIES[term](law)
+
+
+def _named(name: str) -> str:
+    """A law's own name for one of its aliases; a name that is neither is left to the registry to refuse."""
+    known = registry.names("law")
+    if name in known:
+        return name
+    for own in known:
+        law: Law = registry.load("law", own)
+        if name.lower() in map(str.lower, law.aliases):
+            return own
+    return name

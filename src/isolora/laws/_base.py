@@ -16,7 +16,7 @@ from isolora.errors import TableError
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
-"""Short name -> values: n body parameters, d tokens, p trainable parameters, u unique tokens; all positive."""
+"""Short name -> values: n body parameters, d tokens, p trainable parameters, u unique tokens, c FLOPs; all positive."""
 
 EXPONENT_BOUNDS = (0.01, 2.0)
 _SAME = 0.05
@@ -60,6 +60,12 @@ class Law:
     log_terms: Callable[[Array, Columns], Array]
     grows: bool = False
     """For what rises with tokens. Such a law is fitted when it is asked for; it does not compete for a loss."""
+    last_resort: bool = False
+    """It competes only where no other law can be fitted."""
+    sentence: str = ""
+    """What the law says, in words, for the reference."""
+    aliases: tuple[str, ...] = ()
+    """Other names that people know it by."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -90,6 +96,8 @@ class Law:
     def demand(self, columns: Columns) -> None:
         """Raises TableError, one line, when the points cannot tell this law's parameters apart."""
         for name, needed in self.demands.items():
+            if name.startswith("m:"):  # told by the methods themselves
+                continue
             if name not in columns:
                 raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
             distinct = _distinct(columns[name])

@@ -19,4 +19,6 @@ law = Law(
     shapes=(Shape("a"), Shape("b")),
     demands={"n": 3, "d": 3},
     log_terms=_log_terms,
+    sentence="one floor, one term for the base's size and one for the tokens; each is a bottleneck of its own.",
+    aliases=("chinchilla", "hoffmann"),
 )

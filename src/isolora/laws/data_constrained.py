@@ -34,4 +34,6 @@ law = Law(
     shapes=(Shape("a"), Shape("b"), Shape("R", low=-1.0, high=5.0, log=True)),
     demands={"n": 3, "d": 3, "u": 1},
     log_terms=_log_terms,
+    sentence="the additive law in effective tokens: tokens seen again are worth less and less.",
+    aliases=("muennighoff-data",),
 )

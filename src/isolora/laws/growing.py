@@ -19,4 +19,6 @@ law = Law(
     demands={"d": 3},
     log_terms=_log_terms,
     grows=True,
+    sentence="what grows with training, such as forgetting; fitted when asked for.",
+    aliases=("kalajdzievski",),
 )

@@ -19,4 +19,5 @@ law = Law(
     shapes=(Shape("a"), Shape("b"), Shape("g", -0.5, 0.5)),
     demands={"n": 3, "d": 4},
     log_terms=_log_terms,
+    sentence="the additive law whose data term depends on the size that the data meets.",
 )

@@ -18,4 +18,6 @@ law = Law(
     shapes=(Shape("a"), Shape("b")),
     demands={"n": 2, "d": 3},
     log_terms=_log_terms,
+    sentence="size and tokens scale one common term, so that data helps a larger base by the same factor.",
+    aliases=("zhang",),
 )

@@ -18,4 +18,6 @@ law = Law(
     shapes=(Shape("b"),),
     demands={"d": 3},
     log_terms=_log_terms,
+    sentence="one base: the loss falls as a power of the tokens towards a floor.",
+    aliases=("hestness",),
 )

@@ -19,4 +19,6 @@ law = Law(
     shapes=(Shape("b"), Shape("R", low=-1.0, high=5.0, log=True)),
     demands={"d": 3, "u": 2},
     log_terms=_log_terms,
+    sentence="one base: tokens seen again are worth less and less.",
+    aliases=("muennighoff-one-base",),
 )

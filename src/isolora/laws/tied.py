@@ -18,4 +18,6 @@ law = Law(
     shapes=(Shape("a"),),
     demands={"n": 3, "d": 3},
     log_terms=_log_terms,
+    sentence="the additive law with one exponent for size and data: fewer parameters, for studies of few points.",
+    aliases=("additive-tied",),
 )
