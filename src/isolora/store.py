@@ -10,10 +10,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from isolora.errors import TableError
 
 FILE = "study.sqlite"
 PENDING, RUNNING, DONE, DIVERGED, FAILED = "PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED"
@@ -180,6 +182,22 @@ class Store:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         with self._connection() as connection:
             return [dict(row) for row in connection.execute(query, values)]
+
+
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """Every point of a store's file with its run's fields, without writing to it; points of no known run come too.
+
+    Raises TableError, one line, for a file that is no store.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            points = [dict(row) for row in connection.execute("SELECT * FROM points")]
+            known = connection.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchone()
+            runs = {row["run"]: dict(row) for row in connection.execute("SELECT * FROM runs")} if known else {}
+    except sqlite3.Error as error:
+        raise TableError(f"store {str(path)!r} cannot be read: {error}") from error
+    return [{**runs.get(point["run"], {}), **point} for point in points]
 
 
 def _insert(connection: sqlite3.Connection, verb: str, table: str, row: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit import bootstrap as bootstrapping
 from isolora.fit.distance import COMPUTE, ranges_of
-from isolora.fit.points import Points, from_table, studied
+from isolora.fit.points import Points, from_table, methods, studied
 from isolora.fit.rates import best_learning_rates, rate_effect
 from isolora.fit.result import Fit, Member
 from isolora.fit.rolling import Candidate, Trim, carries, roll
@@ -25,6 +25,7 @@ HOLDOUTS = ("largest", "none")
 _SCREENED = 6
 """Laws that go through every trim; more are tried with one and the best of them kept."""
 _SCREENING_EMPHASIS = 0.25
+MOST_METHODS = 6
 _REPEATED, _SHARE_REPEATED = 1.5, 0.1
 """Passes, and the share of points beyond them, from which a law must tell a repeated token from a new one."""
 
@@ -49,8 +50,9 @@ def fit(
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
     everything = studied(table)
     aim = targeted(everything, target)
-    points = from_table(best_learning_rates(aim.table))
-    contenders = _contenders(law, points)
+    chosen = best_learning_rates(aim.table)
+    points = from_table(chosen)
+    contenders = _seeing_methods(_contenders(law, points), points, methods(chosen))
     selection = _selected(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
     return _fitted(points, selection, bootstrap, seed, aim)
 
@@ -76,6 +78,23 @@ def _decisive(points: Points) -> list[str]:
     """Columns that a law must not be blind to where any law that can be fitted reads them."""
     repeated_M = points.columns["d"] > _REPEATED * points.columns["u"]
     return ["n", "u"] if repeated_M.mean() >= _SHARE_REPEATED else ["n"]
+
+
+def _seeing_methods(contenders: list[Law], points: Points, names: Sequence[str]) -> list[Law]:
+    """The laws with an offset and a slope for each method, where the table has several. Raises TableError, saying why, when
+    no law can tell them apart: a law that does not see the method must not predict for one."""
+    if len(names) < 2:
+        return contenders
+    if len(names) > MOST_METHODS:
+        raise TableError(
+            f"the table has {len(names)} methods, more than the {MOST_METHODS} that one law tells apart; choose one with"
+            f" --method (valid: {', '.join(names)})"
+        )
+    seeing = [laws.by_method(law, names) for law in contenders]
+    able = [law for law in seeing if carries(law, points)]
+    if not able:
+        _demand(min(seeing, key=lambda law: len(law.parameters)), points)
+    return able
 
 
 def _demand(law: Law, points: Points) -> None:
@@ -123,6 +142,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     names = law.parameters
     ranges = ranges_of(points, trim.cut)
     read = {*law.demands, COMPUTE, *(name for member in selection.members for name in member.law.demands)}
+    told = {name for name in read if name.startswith(laws.METHOD_PREFIX)}
     return Fit(
         law=law.name,
         parameters=dict(zip(names, map(float, theta_T), strict=True)),
@@ -135,7 +155,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         runs=len(found.points.names),
         noise=selection.noise,
         drift=selection.drift,
-        ranges={name: ends for name, ends in ranges.items() if name in read},
+        ranges={name: ends for name, ends in ranges.items() if name in read - told},
         draws=draws_KT,
         members=_members(points, selection, found),
         shift=selection.shift,

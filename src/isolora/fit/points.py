@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError
-from isolora.laws import Array
+from isolora.laws import Array, method_columns
 from isolora.table import SHORT_NAMES, Table
 
 
@@ -39,17 +39,31 @@ class Points:
 
 
 def from_table(table: Table) -> Points:
-    """The points after the start of their run (tokens > 0). Raises TableError when there are no tokens to go by."""
-    if "tokens" not in table:
+    """The points after the start of their run (tokens > 0). Raises TableError when there are no tokens to go by.
+
+    A table of FLOPs and losses alone is read too; its tokens are then its FLOPs, which only the law of compute can use.
+    """
+    if "tokens" not in table and "flops" not in table:
         raise TableError(f"the table has no tokens column; map one with --map d=COLUMN (columns: {', '.join(table.columns)})")
-    table = table.where(table["tokens"] > 0)
+    progress = "tokens" if "tokens" in table else "flops"
+    table = table.where(table[progress] > 0)
     if not len(table):
-        raise TableError("the table has no point with tokens above 0")
+        raise TableError(f"the table has no point with {progress} above 0")
     columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and _positive(table[name])}
+    columns.setdefault("d", table[progress])
     columns.setdefault("u", columns["d"])
     columns["c"] = _flops(table, columns)
+    columns |= method_columns(list(table["method"]), methods(table)) if "method" in table else {}
     names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
     return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"])
+
+
+def methods(table: Table) -> list[str]:
+    """The methods of a table, the one with the most points first; none where the table does not say."""
+    if "method" not in table:
+        return []
+    names, counts = np.unique(table["method"].astype(str), return_counts=True)
+    return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
 
 _NOT_STUDIED = ("tune", "verify")

@@ -19,6 +19,9 @@ def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int, sam
     count = len(problem.law.coefficients)
     low_Q, high_Q = problem.low[count:], problem.high[count:]
     sample_SQ = qmc.Sobol(len(low_Q), scramble=False).random(samples) * (high_Q - low_Q) + low_Q
+    for q, shape in enumerate(problem.law.shapes):
+        if shape.start is not None:
+            sample_SQ[::2, q] = shape.start
     terms_SCM, _ = problem.centred_terms(sample_SQ)
     relative_SCM = np.exp(terms_SCM - log_loss_M)
     chosen = []

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from isolora import laws
-from isolora.errors import TableError
+from isolora.errors import TableError, unknown
 from isolora.fit.distance import COMPUTE, distance, growth
 from isolora.fit.rates import RateEffect
 from isolora.laws import Array, Law
@@ -159,13 +159,27 @@ class Fit:
         return summary(self)
 
     def _complete(self, columns: Mapping[str, Any]) -> dict[str, Array]:
-        named = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in columns.items()}
-        complete = {name: values for name, values in named.items() if name != "learning_rate"}
+        numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}
+        complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
+        complete |= self._method_columns(columns)
         complete.setdefault("u", complete["d"])
         if COMPUTE not in complete and self.price:
             complete[COMPUTE] = self.price * complete.get("n", np.ones(1)) * complete["d"]
         shape = np.broadcast_shapes(*(values.shape for values in complete.values()))
         return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
+
+    def _method_columns(self, columns: Mapping[str, Any]) -> dict[str, Array]:
+        """Which method each place is of, for a law of several. Raises TableError when a place names none of them."""
+        known = laws.methods_of(self.law)
+        if not known or any(name.startswith(laws.METHOD_PREFIX) for name in columns):
+            return {}
+        if "method" not in columns:
+            raise TableError(f"law {self.law!r} is of several methods; name one (valid: {', '.join(known)})")
+        asked = [str(name) for name in np.atleast_1d(np.asarray(columns["method"], dtype=object))]
+        for name in asked:
+            if name not in known:
+                raise TableError(unknown("method", name, known))
+        return laws.method_columns(asked, known)
 
     def _average(self, complete: Mapping[str, Array]) -> tuple[Array, Array]:
         """Weighted mean of the members' log losses and their standard deviation about it, (M,) each."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from isolora import registry
 from isolora.errors import ConfigError, unknown
-from isolora.laws._base import Array, Columns, Law, Shape
+from isolora.laws._base import METHOD_PREFIX, Array, Columns, Law, Shape
 from isolora.laws._capacity import CAPACITIES
 from isolora.laws._methods import SUFFIX, by_method, method_columns, methods_of
 
-__all__ = ["Array", "Columns", "Law", "Shape", "by_method", "method_columns", "methods_of", "names", "resolve"]
+__all__ = ["METHOD_PREFIX", "Array", "Columns", "Law", "Shape", "by_method", "method_columns", "methods_of", "names", "resolve"]
 
 
 def names() -> list[str]:

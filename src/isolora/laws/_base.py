@@ -19,6 +19,9 @@ Columns = Mapping[str, Array]
 """Short name -> values: n body parameters, d tokens, p trainable parameters, u unique tokens, c FLOPs; all positive."""
 
 EXPONENT_BOUNDS = (0.01, 2.0)
+METHOD_PREFIX = "m:"
+"""Columns `m:NAME` hold e where a point is of that method, else 1: their logarithms are ones and zeros."""
+_POINTS_PER_METHOD = 3
 _SAME = 0.05
 """Natural logarithm: members of a stack pass a token count by up to a batch, a few per cent of the first counts."""
 
@@ -36,6 +39,8 @@ class Shape:
     high: float = EXPONENT_BOUNDS[1]
     log: bool = False
     column: str = ""
+    start: float | None = None
+    """Where half of the starts of a search lie, for what is zero unless the data say otherwise."""
 
     def bounds(self, logs: Columns) -> tuple[float, float]:
         if not self.column:
@@ -96,7 +101,8 @@ class Law:
     def demand(self, columns: Columns) -> None:
         """Raises TableError, one line, when the points cannot tell this law's parameters apart."""
         for name, needed in self.demands.items():
-            if name.startswith("m:"):  # told by the methods themselves
+            if name.startswith(METHOD_PREFIX):
+                self._demand_method(name, columns)
                 continue
             if name not in columns:
                 raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
@@ -110,6 +116,13 @@ class Law:
             raise TableError(f"law {self.name!r} needs two or more distinct p at one n; every size in the table has only one")
         if "u" in self.demands and not (columns["d"] > columns["u"]).any():
             raise TableError(f"law {self.name!r} needs points beyond the first pass over their data; the table has none")
+
+
+    def _demand_method(self, name: str, columns: Columns) -> None:
+        count = int((columns[name] > 1).sum()) if name in columns else 0
+        if count < _POINTS_PER_METHOD:
+            method = name.removeprefix(METHOD_PREFIX)
+            raise TableError(f"method {method!r} has {count} points here; a law of several methods needs {_POINTS_PER_METHOD} of each")
 
 
 def stack(*terms: Array | float) -> Array:

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from isolora.laws._base import Array, Columns, Law, Shape
+from isolora.laws._base import METHOD_PREFIX, Array, Columns, Law, Shape
 
 SUFFIX = "+method["
-PREFIX = "m:"
-"""Columns `m:NAME` hold e where a point is of that method, else 1: their logarithms are ones and zeros."""
 _PIVOT = float(np.log(1e5))
 _OFFSET, _SLOPE = 4.0, 0.6
 
@@ -29,27 +27,27 @@ def by_method(law: Law, methods: Sequence[str]) -> Law:
         shift_KM = np.zeros((len(shapes_KQ), 1))
         for k, method in enumerate(others):
             offset_K1, slope_K1 = shapes_KQ[:, [inner + 2 * k]], shapes_KQ[:, [inner + 2 * k + 1]]
-            shift_KM = shift_KM + logs[PREFIX + method] * (offset_K1 + slope_K1 * (logs["d"] - _PIVOT))
+            shift_KM = shift_KM + logs[METHOD_PREFIX + method] * (offset_K1 + slope_K1 * (logs["d"] - _PIVOT))
         return law.log_terms(shapes_KQ[:, :inner], {**logs, "d": logs["d"] + shift_KM})
 
     shapes = [
         shape
         for method in others
-        for shape in (Shape(f"o[{method}]", -_OFFSET, _OFFSET), Shape(f"s[{method}]", -_SLOPE, _SLOPE))
+        for shape in (Shape(f"o[{method}]", -_OFFSET, _OFFSET, start=0.0), Shape(f"s[{method}]", -_SLOPE, _SLOPE, start=0.0))
     ]
     return dataclasses.replace(
         law,
         name=f"{law.name}{SUFFIX}{'|'.join(methods)}]",
         formula=f"{law.formula}; d -> d exp(o + s ln(d/1e5)), o and s by method, 0 for {methods[0]}",
         shapes=(*law.shapes, *shapes),
-        demands={**law.demands, **dict.fromkeys((PREFIX + method for method in others), 1)},
+        demands={**law.demands, **dict.fromkeys((METHOD_PREFIX + method for method in others), 1)},
         log_terms=log_terms,
     )
 
 
 def method_columns(method_M: Sequence[str], methods: Sequence[str]) -> dict[str, Array]:
     """The columns that such a law reads, (M,) each."""
-    return {PREFIX + name: np.where(np.asarray(method_M, dtype=object) == name, np.e, 1.0) for name in methods[1:]}
+    return {METHOD_PREFIX + name: np.where(np.asarray(method_M, dtype=object) == name, np.e, 1.0) for name in methods[1:]}
 
 
 def methods_of(name: str) -> tuple[str, ...]:

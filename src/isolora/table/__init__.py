@@ -1,0 +1,131 @@
+"""The table of points: read from a study's store or any table of losses into columns of known names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isolora.errors import TableError, unknown
+from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, computed_tokens, renamed, typed
+from isolora.table.formats import READERS, STORE_NAME, read_store, rows_of
+from isolora.table.sizes import filled
+
+__all__ = [
+    "SHORT_NAMES",
+    "STORE_NAME",
+    "TEXT_COLUMNS",
+    "Column",
+    "Rows",
+    "Table",
+    "from_columns",
+    "read",
+    "read_places",
+    "read_store",
+]
+
+_IDENTITY = ("model", "method", "rank", "learning_rate", "seed", "body_parameters", "trainable_parameters")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length: numbers as float64 (NaN where absent), names as text.
+
+    `notes` are sentences about how it was read, `left_out` counts the rows that were not used, by reason.
+    """
+
+    columns: Mapping[str, Column]
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> Column:
+        """Raises TableError, naming the columns there are, when there is none of that name."""
+        if name not in self.columns:
+            raise TableError(unknown("column", name, self.columns))
+        return self.columns[name]
+
+    def where(self, chosen_M: NDArray[np.bool_] | NDArray[np.int64]) -> Table:
+        """The rows that a mask or an index chooses."""
+        return replace(self, columns={name: column[chosen_M] for name, column in self.columns.items()})
+
+
+def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
+    """The points in a study's folder (or its SQLite file), in a table of any kind, or in a folder of PEFT results.
+
+    `mapping` names the file's own column for a canonical or a short name: {"n": "params", "loss": "eval_nats"}; columns that
+    are called what others call them (`eval/loss`, `N`, `compute`) are found without. Rows without a loss (NaN) are left out.
+    Raises TableError, one line, for everything else that cannot be used.
+    """
+    return from_columns(_rows(source), mapping or {}, str(source))
+
+
+def read_places(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
+    """The rows of a file as places to predict at: every row, in its order; a loss is not needed."""
+    return _with_sizes(_named(_rows(source), {k: v for k, v in (mapping or {}).items() if k != "loss"}))
+
+
+def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") -> Table:
+    """A table from raw columns: renamed, typed, checked. Raises TableError, one line."""
+    table = _named(rows, mapping)
+    if "loss" not in table:
+        raise TableError(f"{source} has no loss column; map one with --map loss=COLUMN (columns: {', '.join(rows) or 'none'})")
+    measured_M = np.isfinite(table["loss"])
+    if not measured_M.any():
+        raise TableError(f"{source} has no point with a finite loss")
+    left_out = {"no loss": int((~measured_M).sum())} if not measured_M.all() else {}
+    table = replace(table.where(measured_M), left_out=left_out)
+    if (table["loss"] <= 0).any():
+        raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
+    table = _with_sizes(table)
+    _demand_positive(table, source)
+    return replace(table, columns={**table.columns, "run": _run_names(table)})
+
+
+def _rows(source: str | Path) -> Rows:
+    path = Path(source)
+    if not path.exists():
+        raise TableError(f"source {str(source)!r} does not exist (valid: a study's folder, or a {', '.join(READERS)} file)")
+    return rows_of(path)
+
+
+def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
+    named, notes = renamed(rows, mapping)
+    columns = {name: typed(name, values) for name, values in named.items()}
+    tokens = computed_tokens(columns, mapping)
+    return Table(columns if tokens is None else {**columns, "tokens": tokens}, tuple(notes))
+
+
+def _with_sizes(table: Table) -> Table:
+    """With a base model's own size where the table lacks it and the model is known."""
+    if "model" not in table:
+        return table
+    sizes, note = filled(table["model"], table.columns.get("body_parameters"))
+    if not note or sizes is None:
+        return table
+    return replace(table, columns={**table.columns, "body_parameters": sizes}, notes=(*table.notes, note))
+
+
+def _demand_positive(table: Table, source: str) -> None:
+    for name in SHORT_NAMES.values():
+        if name in table and name != "tokens" and (table[name] < 0).any():
+            raise TableError(f"column {name!r} of {source} must be positive; its smallest value is {np.nanmin(table[name]):g}")
+
+
+def _run_names(table: Table) -> Column:
+    """The `run` column, or, without one, what tells trajectories apart; else every row is a run of its own."""
+    if "run" in table:
+        return table["run"]
+    present = [table[name] for name in _IDENTITY if name in table]
+    if not present or "tokens" not in table:
+        return np.array([str(row) for row in range(len(table))], dtype=object)
+    return np.array(["/".join(str(value) for value in row) for row in zip(*present, strict=True)], dtype=object)

@@ -1,0 +1,123 @@
+"""What columns are called: canonical names, the short ones of the laws, and what other people write for them, in any case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isolora.errors import TableError, unknown
+
+Column = NDArray[Any]
+Rows = Mapping[str, list[Any]]
+
+SHORT_NAMES = {"n": "body_parameters", "d": "tokens", "p": "trainable_parameters", "u": "unique_tokens", "c": "flops"}
+TEXT_COLUMNS = ("run", "model", "method", "state", "stage", "task", "metrics", "config")
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "loss": ("eval loss", "val loss", "validation loss", "valid loss", "test loss", "held out loss", "final loss", "nll"),
+    "tokens": ("num tokens", "n tokens", "train tokens", "training tokens", "tokens seen", "total tokens", "consumed tokens"),
+    "body_parameters": (
+        *("params", "parameters", "num params", "n params", "num parameters", "n parameters", "model size", "size"),
+        *("non embedding params", "non embedding parameters", "total params", "total parameters"),
+    ),
+    "trainable_parameters": ("trainable params", "num trainable params", "num trainable parameters", "trainable"),
+    "unique_tokens": ("num unique tokens", "tokens unique"),
+    "unique_examples": ("examples", "num examples", "train examples"),
+    "flops": ("compute", "total flops", "train flops", "training flops", "total flos", "flop"),
+    "learning_rate": ("lr", "train learning rate", "peak lr", "max lr"),
+    "seconds": ("time", "train time", "runtime", "train runtime", "wall time", "duration"),
+    "rank": ("r", "lora r", "lora rank"),
+    "method": ("peft type", "adapter", "adapter type", "peft method"),
+    "model": ("model name", "base model", "base model name or path", "model name or path", "model id"),
+    "run": ("run id", "run name", "experiment", "experiment name", "name"),
+}
+"""Canonical name -> what else it is called, lower case, words apart."""
+_QUANTITIES = ("loss", "flops", *SHORT_NAMES.values(), "learning_rate", "seconds", "rank")
+_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
+_ABSENT = ("", "nan", "na", "n/a", "none", "null", "-")
+_COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
+
+
+def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Canonical name -> values, and a sentence for every column that was recognised under another name.
+
+    Mapped columns win, then those of that very name, then the laws' short names in either case, then known aliases.
+    """
+    named: dict[str, list[Any]] = {}
+    notes: list[str] = []
+    for name, column in mapping.items():
+        canonical = SHORT_NAMES.get(name, name)
+        if canonical == "tokens" and _COMPUTED.fullmatch(column.strip()):
+            continue
+        if column not in rows:
+            raise TableError(unknown(f"column for {name!r} in the mapping:", column, rows))
+        named[canonical] = rows[column]
+    for column, values in rows.items():
+        if column not in SHORT_NAMES:
+            named.setdefault(column, values)
+    for column, values in rows.items():
+        canonical = _canonical(column)
+        if canonical and canonical not in named:
+            named[canonical] = values
+            if column not in SHORT_NAMES:
+                notes.append(f"column {column!r} was read as {canonical}")
+    return named, notes
+
+
+def _canonical(column: str) -> str | None:
+    """The name that a column stands for; None where none is known."""
+    if column.lower() in SHORT_NAMES:
+        return SHORT_NAMES[column.lower()]
+    words = " ".join(re.sub(r"[^0-9a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).lower()).split())
+    for canonical, others in ALIASES.items():
+        if words in (canonical.replace("_", " "), *others):
+            return canonical
+    return None
+
+
+def computed_tokens(named: Mapping[str, Column], mapping: Mapping[str, str]) -> Column | None:
+    """Tokens as `flops / (6 n)`, where the mapping asks for that. Raises TableError when a column for it is missing."""
+    asked = mapping.get("d", mapping.get("tokens", ""))
+    if not _COMPUTED.fullmatch(asked.strip()):
+        return None
+    for name, column in (("flops", "flops"), ("n", "body_parameters")):
+        if column not in named:
+            raise TableError(f"d = flops/(6n) needs a column {name}; map one with --map {name}=COLUMN")
+    tokens: Column = named["flops"] / (6 * named["body_parameters"])
+    return tokens
+
+
+def typed(name: str, values: Iterable[Any]) -> Column:
+    """Numbers as float64, NaN where absent, `1.0B` and `350M` understood; everything else as text. Raises TableError where a
+    column must hold numbers."""
+    listed = list(values)
+    if name in TEXT_COLUMNS:
+        return np.array([str(value) for value in listed], dtype=object)
+    numbers = [number(value) for value in listed]
+    wrong = [value for value, found in zip(listed, numbers, strict=True) if found is None]
+    if not wrong:
+        return np.array(numbers, dtype=float)
+    if name in _QUANTITIES:
+        raise TableError(f"column {name!r} must hold numbers; it holds {wrong[0]!r}")
+    return np.array([str(value) for value in listed], dtype=object)
+
+
+def number(value: Any) -> float | None:
+    """A number as people write it; None for what is none."""
+    if value is None:
+        return float("nan")
+    if isinstance(value, int | float | np.number):
+        return float(value)
+    text = str(value).strip()
+    if text.lower() in _ABSENT:
+        return float("nan")
+    if text.lower().lstrip("+-") in ("inf", "infinity"):
+        return float(text)
+    text = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text.replace(",", ".", 1)
+    found = _NUMBER.fullmatch(text)
+    return float(found[1]) * _SCALES[found[2].lower()] if found else None

@@ -1,0 +1,142 @@
+"""Files that hold points: CSV with any delimiter, TSV, Parquet, JSON, JSON Lines, SQLite stores, folders of PEFT results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from isolora.errors import TableError, unknown
+from isolora.store import FILE as STORE_NAME
+from isolora.store import read_points
+from isolora.table.columns import Rows
+
+_LEFT_OUT_STATES = ("DIVERGED",)
+_DELIMITERS = (",", ";", "\t")
+
+
+def rows_of(path: Path) -> Rows:
+    """Raw columns of a file or a folder. Raises TableError, one line, for what is none or cannot be read."""
+    if path.is_dir():
+        if (path / STORE_NAME).exists():
+            return read_store(path / STORE_NAME)
+        return _read_results(path)
+    if path.suffix.lower() not in READERS:
+        raise TableError(unknown("kind of table", path.suffix or path.name, READERS))
+    try:
+        return READERS[path.suffix.lower()](path)
+    except (pa.ArrowException, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TableError(f"table {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def read_store(path: Path) -> Rows:
+    """The store's points, each with its run's fields and a column for each of its metrics; runs that diverged are left out."""
+    points = ({**_measures(point), **point} for point in read_points(path))
+    return columns_of(row for row in points if row.get("state") not in _LEFT_OUT_STATES)
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> Rows:
+    """Objects as columns; None where one of them lacks a field."""
+    kept = list(rows)
+    names = list(dict.fromkeys(name for row in kept for name in row))
+    return {name: [row.get(name) for row in kept] for name in names}
+
+
+def _measures(point: Mapping[str, Any]) -> dict[str, float]:
+    """A point's metrics by name; a store of an earlier version has none."""
+    found: dict[str, float] = json.loads(point.get("metrics") or "{}")
+    return found
+
+
+def _read_csv(path: Path) -> Rows:
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    delimiter = max(_DELIMITERS, key=first.count)
+    options = pa.csv.ParseOptions(delimiter=delimiter)
+    rows: Rows = pa.csv.read_csv(path, parse_options=options).to_pydict()
+    return rows
+
+
+def _read_parquet(path: Path) -> Rows:
+    rows: Rows = pa.parquet.read_table(path).to_pydict()
+    return rows
+
+
+def _read_json_lines(path: Path) -> Rows:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return columns_of(_object(json.loads(line), path) for line in lines if line.strip())
+
+
+def _read_json(path: Path) -> Rows:
+    """An array of objects, an object of arrays, or the result of one run of PEFT's method comparison."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(found, list):
+        return columns_of(_object(row, path) for row in found)
+    if isinstance(found, dict) and "train_info" in found:
+        return columns_of(_result_points(found, path.stem))
+    if isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values()):
+        if len({len(values) for values in found.values()}) == 1:
+            return found
+    raise TableError(f"table {str(path)!r} is no array of objects, no object of equally long arrays and no PEFT result")
+
+
+def _object(found: Any, path: Path) -> Mapping[str, Any]:
+    if not isinstance(found, dict):
+        raise TableError(f"table {str(path)!r} must hold objects; it holds {str(found)[:40]!r}")
+    return {name: value for name, value in found.items() if not isinstance(value, list | dict)}
+
+
+def _read_results(folder: Path) -> Rows:
+    """A folder of PEFT's comparison results, one JSON file a run."""
+    points: list[Mapping[str, Any]] = []
+    for path in sorted(folder.rglob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and "train_info" in found:
+            points += _result_points(found, str(path.relative_to(folder).with_suffix("")))
+    if not points:
+        raise TableError(f"folder {str(folder)!r} is no study: it has no {STORE_NAME}, and no results of PEFT's comparison")
+    return columns_of(points)
+
+
+def _result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The points of one run of PEFT's method comparison: the training loss at each evaluation, tokens by share of steps."""
+    setup, trained = found.get("run_info", {}), found["train_info"]
+    peft, training = setup.get("peft_config") or {}, setup.get("train_config") or {}
+    metrics = trained.get("metrics", [])
+    total = next((m["train total tokens"] for m in reversed(metrics) if "train total tokens" in m), None)
+    last = max((m.get("step", 0) for m in metrics), default=0)
+    fixed = {
+        "run": name,
+        "model": training.get("model_id"),
+        "method": str(peft.get("peft_type") or "full").lower(),
+        "rank": peft.get("r"),
+        "learning_rate": (training.get("optimizer_kwargs") or {}).get("lr"),
+        "trainable_parameters": trained.get("num_trainable_params"),
+        "peak_memory_bytes": trained.get("accelerator_memory_max"),
+    }
+    return [
+        {
+            **fixed,
+            "tokens": total * metric["step"] / last if total and last else metric.get("train samples"),
+            "seconds": metric.get("elapsed time", metric.get("train time")),
+            "loss": metric.get("train loss"),
+            "accuracy": metric.get("test accuracy", metric.get("valid accuracy")),
+        }
+        for metric in metrics
+        if "step" in metric
+    ]
+
+
+READERS: Mapping[str, Callable[[Path], Rows]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".sqlite": read_store,
+}

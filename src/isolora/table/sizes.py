@@ -1,0 +1,48 @@
+"""Sizes of base models that a table names without giving them: packaged facts, read as plain JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isolora.table.columns import Column
+
+
+def known_sizes(models: Iterable[str]) -> dict[str, float]:
+    """Weights without the embeddings of those models that are known, by hub id, its last part or an older id."""
+    wanted = {model.lower(): model for model in models}
+    found: dict[str, float] = {}
+    root = Path(str(resources.files("isolora"))) / "assets" / "architectures"
+    for path in sorted(root.glob("*.json")):
+        name = path.stem.replace("--", "/")
+        facts = None
+        for key in (name.lower(), name.lower().rpartition("/")[2]):
+            if key in wanted:
+                facts = facts or json.loads(path.read_text(encoding="utf-8"))
+                found.setdefault(wanted[key], _body(facts))
+    return found
+
+
+def filled(models: Column, sizes: Column | None) -> tuple[Column | None, str]:
+    """The sizes with the missing ones filled, and what to say about it; as they were where a model is not known."""
+    missing_M = np.ones(len(models), dtype=bool) if sizes is None else ~np.isfinite(sizes)
+    names = sorted({str(model) for model in models[missing_M]})
+    known = known_sizes(names) if names else {}
+    if not names or set(known) != set(names):
+        return sizes, ""
+    full_M = np.array([known.get(str(model), np.nan) for model in models])
+    shown = ", ".join(f"{name} {size:.3g}" for name, size in known.items())
+    return np.where(missing_M, full_M, full_M if sizes is None else sizes), f"n was filled from packaged facts: {shown}"
+
+
+def _body(facts: Mapping[str, Any]) -> float:
+    """All weights less the embedding matrix, twice where input and output have one each."""
+    shape = facts["config"]
+    width = next((shape[key] for key in ("hidden_size", "d_model", "n_embd", "dim") if shape.get(key)), 0)
+    matrices = 2 if shape.get("tie_word_embeddings") is False else 1
+    return float(facts["parameters"] - matrices * shape.get("vocab_size", 0) * width)
