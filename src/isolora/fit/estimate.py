@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from isolora.fit import bootstrap as bootstrapping
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.points import Points, from_table, methods, studied
 from isolora.fit.rates import best_learning_rates, rate_effect
+from isolora.fit.remarks import demand_sizes, left_out, remarks
 from isolora.fit.result import Fit, Member
 from isolora.fit.rolling import Candidate, Trim, carries, roll
 from isolora.fit.search import Found, fit_above, polish, search
@@ -48,13 +50,14 @@ def fit(
     """
     if holdout not in HOLDOUTS:
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
-    everything = studied(table)
-    aim = targeted(everything, target)
+    aim = targeted(studied(table), target)
+    demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     points = from_table(chosen)
     contenders = _seeing_methods(_contenders(law, points), points, methods(chosen))
     selection = _selected(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
-    return _fitted(points, selection, bootstrap, seed, aim)
+    found = _fitted(points, selection, bootstrap, seed, aim)
+    return replace(found, left_out=left_out(table, aim, chosen, points, found), remarks=tuple(remarks(aim.table, chosen, found)))
 
 
 def _contenders(name: str, points: Points) -> list[Law]:
@@ -162,8 +165,17 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         price=_price(points),
         rates=rate_effect(aim.table),
         target=aim.name,
-        left_out=aim.left_out,
+        ceiling=1.0 if aim.bounded else np.inf,
+        pinned=_pinned(found),
     )
+
+
+def _pinned(found: Found) -> tuple[str, ...]:
+    """Shapes that ended at an end of where they were looked for; an exponent of a term that is gone is none."""
+    count = len(found.problem.law.coefficients)
+    z_Z, low_Z, high_Z = found.z[0], found.problem.low, found.problem.high
+    at_end_Z = (z_Z <= low_Z + 1e-6) | (z_Z >= high_Z - 1e-6)
+    return tuple(shape.name for shape, ended in zip(found.problem.law.shapes, at_end_Z[count:], strict=True) if ended)
 
 
 def _members(points: Points, selection: Selection, shown: Found) -> tuple[Member, ...]:

@@ -48,7 +48,8 @@ class Fit:
     a point about the law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends,
     `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
     without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
-    other learning rates cost. `left_out` counts the points that could not be used, by reason; `remarks` are sentences.
+    other learning rates cost. `ceiling` is the largest value that the target can have. `left_out` counts the points that were not used, by
+    reason; `pinned` are parameters at an end of where they were looked for; `remarks` are sentences.
     """
 
     law: str
@@ -71,6 +72,7 @@ class Fit:
     target: str = "loss"
     ceiling: float = float("inf")
     left_out: Mapping[str, int] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @cached_property
@@ -123,6 +125,7 @@ class Fit:
             "members": [{"law": m.law, "weight": m.weight, "theta": list(m.theta)} for m in self.members],
             "rates": vars(self.rates) if self.rates else None,
             "ceiling": self.ceiling if np.isfinite(self.ceiling) else None,
+            "pinned": list(self.pinned),
             "remarks": list(self.remarks),
         }
         return {"version": _STATE_VERSION, **state, **plain}
@@ -140,6 +143,7 @@ class Fit:
             "members": tuple(Member(m["law"], m["weight"], tuple(m["theta"])) for m in kept["members"]),
             "rates": _rates(kept["rates"]),
             "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
+            "pinned": tuple(kept["pinned"]),
             "remarks": tuple(kept["remarks"]),
         }
         return cls(**{**kept, **pairs, **again})

@@ -20,7 +20,7 @@ def _lines(fit: Fit) -> Iterator[str]:
         low, high = fit.intervals[name]
         yield f"{name} = {value:.4g}  [{low:.4g}, {high:.4g}]"
     yield f"noise {fit.noise:.2%} of the {fit.target}; objective {fit.objective:.4g}"
-    yield from (f"left out: {count} {reason}" for reason, count in fit.left_out.items())
+    yield from (f"left out: {count} points ({reason})" for reason, count in fit.left_out.items())
     if len(fit.members) > 1:
         yield f"predictions average {_shares(fit)}"
     if fit.holdout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,11 +17,12 @@ ERROR_OF = "1 - "
 @dataclass(frozen=True)
 class Target:
     """name: what the law is of, such as "1 - token_f1"; table: its points, with that in the column `loss`; left_out: how many
-    points were not used, by reason."""
+    points were not used, by reason; bounded: whether it is an error 1 - score of a score between 0 and 1."""
 
     name: str
     table: Table
     left_out: Mapping[str, int]
+    bounded: bool = False
 
 
 def targeted(table: Table, name: str) -> Target:
@@ -38,10 +39,11 @@ def targeted(table: Table, name: str) -> Target:
     shown = ERROR_OF + column if as_error else column
     values_M = 1 - table[column] if as_error else table[column]
     absent_M, perfect_M = ~np.isfinite(values_M), (values_M == 0) & as_error
-    used = Table({**table.columns, "loss": values_M}).where(~absent_M & ~perfect_M)
+    used = replace(table, columns={**table.columns, "loss": values_M}).where(~absent_M & ~perfect_M)
     _demand_fall(used, shown)
     reasons = {f"no {column}": int(absent_M.sum()), f"{column} is 1": int(perfect_M.sum())}
-    return Target(shown, used, {reason: count for reason, count in reasons.items() if count})
+    bounded = as_error and bool(used["loss"].max() <= 1)
+    return Target(shown, used, {reason: count for reason, count in reasons.items() if count}, bounded)
 
 
 def _demand(table: Table, name: str, column: str) -> None:

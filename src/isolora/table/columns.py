@@ -62,11 +62,15 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
             named.setdefault(column, values)
     for column, values in rows.items():
         canonical = _canonical(column)
-        if canonical and canonical not in named:
+        if canonical and canonical not in named and (canonical not in _QUANTITIES or _holds_numbers(values)):
             named[canonical] = values
             if column not in SHORT_NAMES:
                 notes.append(f"column {column!r} was read as {canonical}")
     return named, notes
+
+
+def _holds_numbers(values: Iterable[Any]) -> bool:
+    return all(number(value) is not None for value in values)
 
 
 def _canonical(column: str) -> str | None:

@@ -1,0 +1,80 @@
+"""What a person should know about a fit: points that were left out, columns that no law reads, rates and parameters at an end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from isolora import laws
+from isolora.errors import TableError
+from isolora.fit.points import Points
+from isolora.fit.rates import rates_at_the_edge
+from isolora.fit.result import Fit
+from isolora.fit.target import Target
+from isolora.metrics.direction import known
+from isolora.table import SHORT_NAMES, TEXT_COLUMNS, Table
+
+_READ = {
+    *("loss", "learning_rate", "rank", "seed", "seconds", "step", "passes", "train_loss", "padding_tokens", "unique_examples"),
+    *("model_parameters", "peak_memory_bytes", "forgetting", "flops_by_group", "environment", "changed", "reason"),
+    *SHORT_NAMES.values(),
+    *TEXT_COLUMNS,
+}
+_WIDE_EXPONENT = 1.0
+_PLATEAUS, _POWERS = ("plateau", "rectified"), ("power", "additive", "tied", "multiplicative", "interacting")
+_SHARED = 0.2
+
+
+def demand_sizes(table: Table) -> None:
+    """Raises TableError when a table names several base models and the size of none: one curve for all would be nonsense."""
+    if "model" not in table or ("body_parameters" in table and np.isfinite(table["body_parameters"]).any()):
+        return
+    names = sorted({str(name) for name in table["model"]})
+    if len(names) > 1:
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        raise TableError(f"the table names {len(names)} models ({shown}) without a size; map their weights with --map n=COLUMN")
+
+
+def left_out(table: Table, aim: Target, chosen: Table, points: Points, fit: Fit) -> dict[str, int]:
+    """How many rows of the table the law did not see, by reason."""
+    started = len(chosen) - len(points)
+    reasons = {
+        **table.left_out,
+        **aim.left_out,
+        "other learning rates than the best": len(aim.table) - len(chosen),
+        "before the first token": started,
+        f"before the law's first {fit.cut:,.0f} tokens": len(points) - fit.points,
+    }
+    return {reason: count for reason, count in reasons.items() if count}
+
+
+def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
+    """Sentences, most important first."""
+    if fit.runs == 1:
+        yield "the law rests on one trajectory: how much another run would differ is not known"
+    if fit.drift > 0 and not fit.holdout:
+        yield f"too few points to hold any out: the interval takes {fit.drift:.1%} of error at a distance of 1 on trust"
+    for name in fit.pinned:
+        value = fit.parameters[name]
+        yield f"{name} = {value:.3g} is at an end of where it is looked for: the data do not tell it"
+    yield from _about_forms(fit)
+    edges = rates_at_the_edge(table)
+    if edges:
+        more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
+        yield f"the best learning rate of {', '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"
+    unread = [name for name in chosen.columns if name not in _READ and not known(name)]
+    if unread:
+        yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"
+    yield from table.notes
+
+
+def _about_forms(fit: Fit) -> Iterator[str]:
+    """Whether the points tell a plateau before the power law from none."""
+    shares = {forms: 0.0 for forms in (_PLATEAUS, _POWERS)}
+    for member in fit.members:
+        plain = laws.resolve(member.law).name.partition("+")[0]
+        for forms in shares:
+            shares[forms] += member.weight * (plain in forms)
+    if min(shares.values()) >= _SHARED:
+        yield "the points do not tell a plateau at few tokens from a power law: the interval carries both"
