@@ -1,24 +1,35 @@
-"""Verbs of the numpy wing: fit, plan, report. None of them imports torch."""
+"""Verbs of the numpy wing: fit, predict, plan, report. None of them imports torch."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, TableError, UserError, unknown
 
-Source = Annotated[Path, typer.Argument(help="a study's folder, or a CSV, Parquet or JSON Lines table with a loss column")]
-Law = Annotated[str, typer.Option(help="name of a law, or auto: the one that predicts the held-out points best")]
+if TYPE_CHECKING:
+    from isolora.fit import Fit
+    from isolora.table import Table
+
+Source = Annotated[
+    Path, typer.Argument(help="a study's folder, or a CSV, TSV, Parquet, JSON or JSON Lines table with a loss column")
+]
+Law = Annotated[
+    str, typer.Option(help="name of a law, or auto: an average weighed by how well each predicts the held-out points")
+]
 Map = Annotated[
-    list[str] | None, typer.Option("--map", metavar="n=COLUMN", help="which column holds n, d, p, u, loss, run, flops")
+    list[str] | None,
+    typer.Option("--map", metavar="n=COLUMN", help="which column holds n, d, p, u, c, loss, run; d=flops/(6n) computes it"),
 ]
 Target = Annotated[
     str, typer.Option(help="what the law is of: loss, or a metric of the points; a score such as f1 is fitted as 1 - f1")
 ]
 Bootstrap = Annotated[int, typer.Option(min=0, help="bootstrap repeats over whole trajectories")]
+Method = Annotated[str | None, typer.Option(help="only the points of this method")]
 
 
 def fit(
@@ -26,63 +37,76 @@ def fit(
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,
+    method: Method = None,
     bootstrap: Bootstrap = 1000,
     holdout: Annotated[str, typer.Option(help="largest: judge laws on the largest budgets; none: on all points")] = "largest",
     as_json: Json = False,
 ) -> None:
     """Fit a scaling law to a table of losses, or to another measure of it."""
     from isolora.fit import fit as fit_law
-    from isolora.table import read
 
     chosen = cast(Any, holdout)  # its two words are checked where they are used, with an error in one line
-    fitted = fit_law(read(source, mapping(columns)), law=law, bootstrap=bootstrap, holdout=chosen, target=target)
+    table = points_of(source, columns, method)
+    fitted = fit_law(table, law=law, bootstrap=bootstrap, holdout=chosen, target=target)
     answer(fitted.to_json(), str(fitted), as_json)
 
 
 def predict(
     source: Source,
-    at: Annotated[list[str], typer.Option(help="where: a table, or key=value such as n=1e8")],
+    at: Annotated[list[str], typer.Option(help="where: a table of places, or key=value such as n=1e8; may be given again")],
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,
+    method: Method = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
-    """Predict the loss where nothing was measured."""
+    """Predict the loss, with a 95 % interval, where nothing was measured; SOURCE may be the answer of `fit --json`."""
     from isolora.fit import fit as fit_law
-    from isolora.table import SHORT_NAMES, read, read_places
+    from isolora.fit import places
 
-    fitted = fit_law(read(source, mapping(columns)), law=law, bootstrap=bootstrap, target=target)
-    places = read_places(at[0], mapping(columns))
-    cols = {short: places[name] for short, name in SHORT_NAMES.items() if name in places}
-    cols |= {"c": places["flops"]} if "flops" in places else {}
-    cols |= {"learning_rate": places["learning_rate"]} if "learning_rate" in places else {}
-    low, high = fitted.interval(cols)
-    points = [{"predicted": float(a), "interval": [float(b), float(c)]} for a, b, c in zip(fitted.predict(cols), low, high)]
-    answer({"points": points, "law": fitted.law, "warnings": []}, str(points), as_json)
+    fitted = written_fit(source)
+    if fitted is None:
+        fitted = fit_law(points_of(source, columns, method), law=law, bootstrap=bootstrap, target=target)
+    result = places.predicted(fitted, places.asked(at, mapping(columns)))
+    lines = [f"{p['predicted']:.4f}  [{p['interval'][0]:.4f}, {p['interval'][1]:.4f}]" for p in result["points"]]
+    words = [f"{fitted.target} by law {fitted.law}", *lines, *(f"mind: {sentence}" for sentence in result["warnings"])]
+    answer(result, "\n".join(words), as_json)
 
 
 def plan(
     source: Source,
-    budget: Annotated[str, typer.Option(help="what may be spent, for example 1e15flops or 2h")],
-    examples: Annotated[int | None, typer.Option(help="unique training examples at hand")] = None,
+    budget: Annotated[str | None, typer.Option(help="what may be spent, for example 1e15flops, 2h or 20usd")] = None,
+    reach: Annotated[
+        str | None, typer.Option(help="the inverse: what it takes to reach a loss or a score, for example loss=2.1 or f1=0.9")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")] = None,
     memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
+    forget_at_most: Annotated[float | None, typer.Option(help="nats a token that other texts may lose")] = None,
+    serve: Annotated[
+        str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")
+    ] = None,
+    price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,
+    method: Method = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
-    """Recommend base model, adapter, data and passes for a budget, with the loss to expect."""
-    from isolora.fit import fit as fit_law
-    from isolora.plan import parse_budget, parse_memory
-    from isolora.plan import plan as plan_for
-    from isolora.table import read
+    """Recommend base model, adapter, data and passes for a budget, with the loss to expect; or say what a goal takes."""
+    from isolora.plan import NoRecommendation, asked_plan
 
-    limits = (parse_budget(budget), examples, parse_memory(memory) if memory else None)
-    table = read(source, mapping(columns))
-    recommendation = plan_for(fit_law(table, law=law, bootstrap=bootstrap, target=target), table, *limits)
-    answer(recommendation.to_json(), str(recommendation), as_json)
+    if (budget is None) == (reach is None):
+        raise ConfigError("plan needs exactly one of --budget (such as 1e15flops, 2h, 20usd) and --reach (such as loss=2.1)")
+    table = points_of(source, columns, method)
+    limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
+    try:
+        found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
+    except NoRecommendation as refusal:
+        answer(refusal.to_json(), refusal.words(), as_json)
+        return
+    answer(found.to_json(), str(found), as_json)
 
 
 def report(
@@ -90,17 +114,42 @@ def report(
     out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
     law: Law = "auto",
     columns: Map = None,
+    method: Method = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about a study: curves, iso-FLOP profile, frontier, runs."""
     from isolora.fit import fit as fit_law
     from isolora.report import report as write_report
+
+    table = points_of(source, columns, method)
+    path = write_report(source, table, fit_law(table, law=law, bootstrap=bootstrap), out)
+    answer({"report": str(path)}, f"report: {path}", as_json)
+
+
+def points_of(source: Path, columns: list[str] | None, method: str | None) -> Table:
+    """The table of a source, or of one of its methods."""
     from isolora.table import read
 
     table = read(source, mapping(columns))
-    path = write_report(source, table, fit_law(table, law=law, bootstrap=bootstrap), out)
-    answer({"report": str(path)}, f"report: {path}", as_json)
+    if method is None:
+        return table
+    if "method" not in table or method not in set(table["method"]):
+        raise TableError(unknown("method", method, set(map(str, table["method"])) if "method" in table else ()))
+    return table.where(table["method"] == method)
+
+
+def written_fit(source: Path) -> Fit | None:
+    """The fit that a JSON file holds; None for any other source."""
+    from isolora.fit import Fit
+
+    if source.suffix != ".json" or not source.is_file():
+        return None
+    try:
+        state = json.loads(source.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} is no JSON: {error}") from error
+    return Fit.from_json(state) if isinstance(state, dict) and {"law", "parameters", "draws"} <= state.keys() else None
 
 
 def mapping(words: list[str] | None) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from isolora.fit.estimate import HOLDOUTS, fit
+from isolora.fit.estimate import HOLDOUTS, ManyMethods, fit
 from isolora.fit.points import studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
 from isolora.fit.target import targeted
 
-__all__ = ["HOLDOUTS", "Fit", "best_learning_rates", "fit", "studied", "targeted"]
+__all__ = ["HOLDOUTS", "Fit", "ManyMethods", "best_learning_rates", "fit", "studied", "targeted"]

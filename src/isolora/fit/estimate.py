@@ -32,6 +32,10 @@ _REPEATED, _SHARE_REPEATED = 1.5, 0.1
 """Passes, and the share of points beyond them, from which a law must tell a repeated token from a new one."""
 
 
+class ManyMethods(TableError):
+    """A table holds more methods than one law tells apart."""
+
+
 def fit(
     table: Table,
     law: str = "auto",
@@ -67,11 +71,11 @@ def _contenders(name: str, points: Points) -> list[Law]:
         _demand(law, points)
         return [law]
     able = [law for law in map(laws.resolve, laws.names()) if not law.grows and carries(law, points)]
+    able = [law for law in able if law.last_resort == (points.progress == "flops")]
     if not able:
         raise TableError(
             f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"
         )
-    able = [law for law in able if not law.last_resort] or able
     for column in _decisive(points):
         able = [law for law in able if column in law.demands] or able
     return able
@@ -89,7 +93,7 @@ def _seeing_methods(contenders: list[Law], points: Points, names: Sequence[str])
     if len(names) < 2:
         return contenders
     if len(names) > MOST_METHODS:
-        raise TableError(
+        raise ManyMethods(
             f"the table has {len(names)} methods, more than the {MOST_METHODS} that one law tells apart; choose one with"
             f" --method (valid: {', '.join(names)})"
         )

@@ -15,13 +15,17 @@ from isolora.table import SHORT_NAMES, Table
 
 @dataclass(frozen=True)
 class Points:
-    """M measured points: short columns, loss in nats per token, run number and name, training FLOPs so far."""
+    """M measured points: short columns, loss in nats per token, run number and name, training FLOPs so far.
+
+    `progress` is what the table counts progress by: "tokens", or "flops" where it has no tokens.
+    """
 
     columns: Mapping[str, Array]
     loss: Array
     run: NDArray[np.int64]
     names: tuple[str, ...]
     flops: Array
+    progress: str = "tokens"
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -35,6 +39,7 @@ class Points:
             run_M.astype(np.int64),
             tuple(self.names[run] for run in kept_R),
             self.flops[chosen_M],
+            self.progress,
         )
 
 
@@ -55,7 +60,7 @@ def from_table(table: Table) -> Points:
     columns["c"] = _flops(table, columns)
     columns |= method_columns(list(table["method"]), methods(table)) if "method" in table else {}
     names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
-    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"])
+    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress)
 
 
 def methods(table: Table) -> list[str]:

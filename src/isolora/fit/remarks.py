@@ -21,7 +21,6 @@ _READ = {
     *SHORT_NAMES.values(),
     *TEXT_COLUMNS,
 }
-_WIDE_EXPONENT = 1.0
 _PLATEAUS, _POWERS = ("plateau", "rectified"), ("power", "additive", "tied", "multiplicative", "interacting")
 _SHARED = 0.2
 
@@ -71,7 +70,7 @@ def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
 
 def _about_forms(fit: Fit) -> Iterator[str]:
     """Whether the points tell a plateau before the power law from none."""
-    shares = {forms: 0.0 for forms in (_PLATEAUS, _POWERS)}
+    shares = dict.fromkeys((_PLATEAUS, _POWERS), 0.0)
     for member in fit.members:
         plain = laws.resolve(member.law).name.partition("+")[0]
         for forms in shares:

@@ -16,10 +16,11 @@ from isolora.errors import TableError, unknown
 from isolora.fit.distance import COMPUTE, distance, growth
 from isolora.fit.rates import RateEffect
 from isolora.laws import Array, Law
+from isolora.table import SHORT_NAMES
 
 _STATE_VERSION = 3
 _TAILS = 8
-"""Degrees of freedom of the interval's Student distribution: errors beyond the points have heavier tails than a normal one."""
+"""Degrees of freedom of the interval's Student distribution: errors beyond the points have heavy tails."""
 _JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
 _NEAR = 0.3
@@ -48,8 +49,8 @@ class Fit:
     a point about the law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends,
     `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
     without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
-    other learning rates cost. `ceiling` is the largest value that the target can have. `left_out` counts the points that were not used, by
-    reason; `pinned` are parameters at an end of where they were looked for; `remarks` are sentences.
+    other learning rates cost. `ceiling` is the largest value that the target can have. `left_out` counts the points that were
+    not used, by reason; `pinned` are parameters at an end of where they were looked for; `remarks` are sentences.
     """
 
     law: str
@@ -166,11 +167,20 @@ class Fit:
         numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}
         complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
         complete |= self._method_columns(columns)
-        complete.setdefault("u", complete["d"])
-        if COMPUTE not in complete and self.price:
+        if "d" in complete:
+            complete.setdefault("u", complete["d"])
+        if "d" in complete and COMPUTE not in complete and self.price:
             complete[COMPUTE] = self.price * complete.get("n", np.ones(1)) * complete["d"]
+        self._demand_columns(complete)
         shape = np.broadcast_shapes(*(values.shape for values in complete.values()))
         return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
+
+    def _demand_columns(self, complete: Mapping[str, Array]) -> None:
+        names = (self.law, *(member.law for member in self.members))
+        missing = {name for law in dict.fromkeys(names) for name in laws.resolve(law).demands} - complete.keys()
+        if missing:
+            shown = ", ".join(f"{name} ({SHORT_NAMES.get(name, name)})" for name in sorted(missing))
+            raise TableError(f"law {self.law!r} reads {shown}, which the places lack")
 
     def _method_columns(self, columns: Mapping[str, Any]) -> dict[str, Array]:
         """Which method each place is of, for a law of several. Raises TableError when a place names none of them."""
@@ -197,7 +207,7 @@ class Fit:
         return mean_M, np.sqrt(weight_K @ (log_loss_KM - mean_M) ** 2)
 
     def _rate_cost(self, columns: Mapping[str, Any], complete: Mapping[str, Array]) -> tuple[Array, Array]:
-        nothing_M = np.zeros_like(complete["d"])
+        nothing_M = np.zeros_like(next(iter(complete.values())))
         if self.rates is None or "learning_rate" not in columns:
             return nothing_M, nothing_M
         rate_M = np.broadcast_to(np.asarray(columns["learning_rate"], dtype=float), nothing_M.shape)

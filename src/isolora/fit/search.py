@@ -12,7 +12,6 @@ from isolora.fit.projection import starts
 from isolora.laws import Array, Law
 
 
-
 @dataclass(frozen=True)
 class Effort:
     """How hard to look: shapes sampled for starts, starts kept for each set of weights, steps of descent at most."""

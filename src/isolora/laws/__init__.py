@@ -13,7 +13,13 @@ __all__ = ["METHOD_PREFIX", "Array", "Columns", "Law", "Shape", "by_method", "me
 
 def names() -> list[str]:
     """Every law by itself and with each capacity term, simplest first within a law."""
-    return [name for plain in registry.names("law") for name in (plain, *(f"{plain}+{term}" for term in CAPACITIES))]
+    return [name for plain in registry.names("law") for name in (plain, *(f"{plain}+{term}" for term in _terms(plain)))]
+
+
+def _terms(plain: str) -> list[str]:
+    """The capacity terms that a law can take: all, where it reads tokens."""
+    law: Law = registry.load("law", plain)
+    return list(CAPACITIES) if "d" in law.demands else []
 
 
 def resolve(name: str) -> Law:
@@ -25,8 +31,8 @@ def resolve(name: str) -> Law:
     law: Law = registry.load("law", _named(plain))
     if not term:
         return law
-    if term not in CAPACITIES:
-        raise ConfigError(unknown("capacity term", term, CAPACITIES))
+    if term not in _terms(law.name):
+        raise ConfigError(unknown("capacity term", term, _terms(law.name)))
     return CAPACITIES[term](law)
 
 

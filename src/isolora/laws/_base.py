@@ -117,12 +117,13 @@ class Law:
         if "u" in self.demands and not (columns["d"] > columns["u"]).any():
             raise TableError(f"law {self.name!r} needs points beyond the first pass over their data; the table has none")
 
-
     def _demand_method(self, name: str, columns: Columns) -> None:
         count = int((columns[name] > 1).sum()) if name in columns else 0
         if count < _POINTS_PER_METHOD:
             method = name.removeprefix(METHOD_PREFIX)
-            raise TableError(f"method {method!r} has {count} points here; a law of several methods needs {_POINTS_PER_METHOD} of each")
+            raise TableError(
+                f"method {method!r} has {count} points here; a law of several methods needs {_POINTS_PER_METHOD} of each"
+            )
 
 
 def stack(*terms: Array | float) -> Array:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from isolora.plan.budget import Budget, parse_budget, parse_memory
+from isolora.plan.asked import asked_plan
+from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
 from isolora.plan.curves import frontier, isoflop
+from isolora.plan.limits import Limits
 from isolora.plan.options import Option, Prices, options
+from isolora.plan.reach import Reached, parse_reach, reach
 from isolora.plan.recommendation import Recommendation, plan
+from isolora.plan.refusal import NoRecommendation, best_measured, described
 
 __all__ = [
     "Budget",
+    "Limits",
+    "NoRecommendation",
     "Option",
     "Prices",
+    "Reached",
     "Recommendation",
+    "asked_plan",
+    "best_measured",
+    "described",
     "frontier",
     "isoflop",
     "options",
     "parse_budget",
     "parse_memory",
+    "parse_reach",
+    "parse_tokens",
     "plan",
+    "reach",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from isolora.fit import Fit
 from isolora.plan.options import Option
@@ -14,27 +16,44 @@ _NARROW_MARGIN = 1.1
 _FEW_RUNS = 6
 
 
-def warnings(fit: Fit, options: Sequence[Option], option: Option, row: dict[str, Any]) -> Iterator[str]:
-    """What to mind about choosing `option`, whose planned `row` is one of the plan's alternatives."""
+def warnings(
+    fit: Fit, options: Sequence[Option], option: Option, row: dict[str, Any], left: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """What to mind about choosing `option`, whose planned `row` is one of the plan's alternatives; `left` counts the options
+    that were left out, by reason."""
     yield from _about_budget(options, option, row)
     yield from _about_law(fit, row)
     yield from _about_size(options, option)
-    if row["epochs"] > 1.0 and "u" not in fit.shape.demands:
+    yield from _about_passes(fit, row)
+    for reason, count in (left or {}).items():
+        yield f"{count} of {len(options)} options were left out, {reason}"
+
+
+def _about_passes(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
+    if row["epochs"] <= 1.0:
+        return
+    if "u" not in fit.shape.demands:
         yield (
             f"the data is passed over {row['epochs']:.1f} times, which law {fit.law!r} takes for new data:"
-            " beyond about 4 passes the loss will be higher than predicted"
+            " more than about 4 passes are not planned without a law of repeats"
         )
+    if row.get("stopped_early"):
+        yield f"the budget is not spent: {row['epochs']:.1f} passes over the data are the most that the evidence supports"
 
 
 def _about_budget(options: Sequence[Option], option: Option, row: dict[str, Any]) -> Iterator[str]:
-    largest_flops = max(each.largest_flops for each in options)
-    if row["flops"] > _BEYOND * largest_flops:
+    largest_flops = float(np.nanmax([each.largest_flops for each in options] + [0.0]))
+    if largest_flops and row["flops"] > _BEYOND * largest_flops:
         factor = row["flops"] / largest_flops
         yield f"the budget is {factor:.1f} x the largest measured ({largest_flops:.3g} FLOPs): an extrapolation"
     if row["tokens"] > _BEYOND * option.largest_tokens:
         factor = row["tokens"] / option.largest_tokens
-        followed = f"{option.model} at rank {option.rank} was followed for {option.largest_tokens:,.0f} tokens"
-        yield f"{followed}; the plan is {factor:.1f} x that"
+        yield f"{option.name} was followed for {option.largest_tokens:,.0f} tokens; the plan is {factor:.1f} x that"
+    if row["tokens"] < option.smallest_tokens / _BEYOND:
+        yield (
+            f"{option.name} was measured from {option.smallest_tokens:,.0f} tokens on; the plan has {row['tokens']:,.0f}:"
+            " an extrapolation downwards"
+        )
 
 
 def _about_law(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
@@ -43,7 +62,7 @@ def _about_law(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
     if width > _WIDE_INTERVAL:
         yield f"the interval is wide: {width:.1%} of the predicted loss"
     if not fit.holdout:
-        yield "nothing was held out, so how well the law foretells larger budgets was not tested"
+        yield "nothing was held out, so how well the law predicts larger budgets was not tested"
     if fit.runs < _FEW_RUNS:
         yield f"the law rests on {fit.runs} runs only; its intervals are rough"
     yield from _about_rivals(fit)
@@ -57,8 +76,8 @@ def _about_rivals(fit: Fit) -> Iterator[str]:
     rival = min(others, key=lambda each: float(each["error"]))
     if float(rival["error"]) < _NARROW_MARGIN * min(own):
         yield (
-            f"law {fit.law!r} was chosen narrowly: it foretold the held-out budgets to {min(own):.2%},"
-            f" {rival['law']!r} to {float(rival['error']):.2%}"
+            f"law {fit.law!r} was chosen narrowly: law {rival['law']!r} predicted the held-out budgets with"
+            f" {float(rival['error']) / min(own):.2f} x its error"
         )
 
 

@@ -1,4 +1,4 @@
-"""Amounts as a person writes them: a budget (`1e15flops`, `90s`, `30min`, `2h`) and a memory (`16GB`)."""
+"""Amounts as a person writes them: a budget (`1e15flops`, `2h`, `20usd`), a memory (`16GB`), tokens to serve (`1e9tokens`)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,49 @@ _FORM = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-z]+)\s*",
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40}
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _FLOPS = ("flops", "flop")
-_BUDGETS = "such as 1e15flops, 90s, 30min, 2h, 1d"
+_MONEY = ("usd", "eur", "gbp", "chf", "jpy", "cny", "inr")
+_TOKENS = {"tokens": 1.0, "ktokens": 1e3, "mtokens": 1e6, "btokens": 1e9}
+_BUDGETS = "such as 1e15flops, 90s, 30min, 2h, 1d, 20usd"
 _MEMORIES = "such as 16GB, 500MB, 8GiB"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """An amount of compute; `unit` is "flops" or "seconds"."""
+    """An amount of compute; `unit` is "flops" or "seconds". `price_per_hour` turns seconds into money, where it is known."""
 
     amount: float
     unit: str
+    price_per_hour: float | None = None
+
+    def scaled(self, factor: float) -> Budget:
+        return Budget(self.amount * factor, self.unit, self.price_per_hour)
+
+    def __str__(self) -> str:
+        return f"{self.amount:.3g} FLOPs" if self.unit == "flops" else f"{self.amount:,.0f} s"
 
 
-def parse_budget(text: str) -> Budget:
-    """Raises UserError, one line naming the valid forms, for a negative, zero or infinite amount and an unknown unit."""
-    amount, unit = _parse("budget", text, {**dict.fromkeys(_FLOPS, 1.0), **_SECONDS}, _BUDGETS)
-    return Budget(amount, "flops" if unit in _FLOPS else "seconds")
+def parse_budget(text: str, price_per_hour: float | None = None) -> Budget:
+    """Raises UserError, one line naming the valid forms, for a negative, zero or infinite amount and an unknown unit, and for
+    money without a price of an hour."""
+    units = {**dict.fromkeys(_FLOPS, 1.0), **_SECONDS, **dict.fromkeys(_MONEY, 1.0)}
+    amount, unit = _parse("budget", text, units, _BUDGETS)
+    if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour > 0):
+        raise UserError(f"price per hour {price_per_hour:g} is not a positive amount")
+    if unit not in _MONEY:
+        return Budget(amount, "flops" if unit in _FLOPS else "seconds", price_per_hour)
+    if price_per_hour is None:
+        raise UserError(f"budget {text!r} is money; say what an hour costs with --price-per-hour")
+    return Budget(amount / price_per_hour * 3600.0, "seconds", price_per_hour)
 
 
 def parse_memory(text: str) -> float:
     """Bytes; UserError as for a budget."""
     return _parse("memory", text, _BYTES, _MEMORIES)[0]
+
+
+def parse_tokens(text: str) -> float:
+    """Tokens to be served; UserError as for a budget."""
+    return _parse("serve", text, _TOKENS, "such as 1e9tokens, 500Mtokens")[0]
 
 
 def _parse(field: str, text: str, units: Mapping[str, float], examples: str) -> tuple[float, str]:

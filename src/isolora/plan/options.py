@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,18 @@ from isolora.table import Table
 Prices = Mapping[tuple[str, int], float]
 """(model, rank) -> training FLOPs per token, where they are known better than from the table."""
 
-_NEEDED = ("model", "tokens", "flops", "body_parameters")
+_RISE = 0.005
+"""Share of the loss by which a run must end above its own best to be called rising, and how many times the typical bend from
+point to point: an evaluated loss is smooth, a training loss is not."""
+_SCATTERS = 3.0
 
 
 @dataclass(frozen=True)
 class Option:
-    """A base model and an adapter, what one token costs with them, and how far they were followed; NaN where unknown."""
+    """A base model and an adapter, what one token costs with them, and how far they were followed; NaN where unknown.
+
+    `rising` says that the loss ended above its own best; `forgetting` are (tokens, nats a token lost on other texts).
+    """
 
     model: str
     method: str
@@ -34,48 +41,114 @@ class Option:
     peak_memory_bytes: float
     largest_tokens: float
     largest_flops: float
+    smallest_tokens: float = 0.0
+    model_parameters: float = np.nan
+    largest_passes: float = 1.0
+    rising: bool = False
+    forgetting: tuple[tuple[float, float], ...] = ()
 
-    def tokens(self, budget: Budget) -> float:
-        """What the budget buys."""
-        return budget.amount / (self.flops_per_token if budget.unit == "flops" else self.seconds_per_token)
+    @property
+    def name(self) -> str:
+        adapter = f"{self.method} of rank {self.rank}" if self.rank else self.method
+        return f"{self.model} with {adapter}" if adapter else self.model
+
+    def tokens(self, budget: Budget, serve_tokens: float = 0.0) -> float:
+        """What the budget buys, after serving so many tokens (2 FLOPs a weight of the merged base and token); below zero where
+        serving alone costs more."""
+        price = self.flops_per_token if budget.unit == "flops" else self.seconds_per_token
+        return (budget.amount - self._serving(serve_tokens, budget.unit)) / price
 
     def unique_tokens(self, examples: int | None) -> float:
         """Distinct tokens in so many examples; without a number there is no end of them."""
-        return np.inf if examples is None else examples * self.tokens_per_example
+        return np.inf if examples is None or np.isnan(self.tokens_per_example) else examples * self.tokens_per_example
 
-    def columns(self, tokens: float, unique_tokens: float = np.inf) -> dict[str, float]:
-        """A row in the laws' short names."""
-        return {"n": self.body_parameters, "d": tokens, "p": self.trainable_parameters, "u": min(tokens, unique_tokens)}
+    def columns(self, tokens: float, unique_tokens: float = np.inf) -> dict[str, Any]:
+        """A row in the laws' short names; what is not known is left out."""
+        row: dict[str, Any] = {"d": tokens, "u": min(tokens, unique_tokens)}
+        known = {"n": self.body_parameters, "p": self.trainable_parameters, "c": self.flops_per_token * tokens}
+        row |= {name: value for name, value in known.items() if np.isfinite(value)}
+        return {**row, "method": self.method} if self.method else row
+
+    def forgotten(self, tokens: float) -> float:
+        """Nats a token lost on other texts at so many tokens: between points, and beyond them on the line of the last two, by
+        the logarithm of tokens; NaN where nothing was measured."""
+        if len(self.forgetting) < 2:
+            return self.forgetting[0][1] if self.forgetting else np.nan
+        logs, lost = np.log([at for at, _ in self.forgetting]), [value for _, value in self.forgetting]
+        if np.log(tokens) <= logs[-1]:
+            return float(np.interp(np.log(tokens), logs, lost))
+        slope = max((lost[-1] - lost[-2]) / max(logs[-1] - logs[-2], 1e-9), 0.0)
+        return float(lost[-1] + slope * (np.log(tokens) - logs[-1]))
+
+    def _serving(self, tokens: float, unit: str) -> float:
+        weights = self.model_parameters if np.isfinite(self.model_parameters) else self.body_parameters
+        flops = 2.0 * weights * tokens if tokens else 0.0
+        return flops if unit == "flops" else flops * self.seconds_per_token / self.flops_per_token if flops else 0.0
 
 
 def options(table: Table, prices: Prices | None = None) -> list[Option]:
-    """Every (model, method, rank) at its best learning rate. Raises TableError when a needed column is missing."""
-    for name in _NEEDED:
-        if name not in table:
-            raise TableError(f"the table has no {name} column; a plan needs {', '.join(_NEEDED)}")
-    chosen = best_learning_rates(studied(table))
-    largest: dict[tuple[str, ...], int] = {}
+    """Every (model, method, rank) at its best learning rate. Raises TableError when a needed column is missing.
+
+    Models without a name go by their size; a table needs tokens, and FLOPs or seconds to price them by.
+    """
+    named = _with_names(table)
+    for wanted in (("model",), ("tokens",), ("flops", "seconds")):
+        if not any(name in named for name in wanted):
+            raise TableError(
+                f"the table has no {' and no '.join(wanted)} column; a plan needs a model (or n), tokens, and flops or seconds"
+            )
+    chosen = best_learning_rates(studied(named))
+    chosen = chosen.where(chosen["tokens"] > 0)
+    groups: dict[tuple[str, ...], list[int]] = {}
     for row in np.argsort(chosen["tokens"], kind="stable"):
-        largest[tuple(_text(chosen, name, row) for name in ("model", "method", "rank"))] = int(row)
-    return [_repriced(_option(chosen, row), prices or {}) for row in largest.values()]
+        groups.setdefault(tuple(_text(chosen, name, int(row)) for name in ("model", "method", "rank")), []).append(int(row))
+    return [_repriced(_option(chosen, rows), prices or {}) for rows in groups.values()]
 
 
-def _option(table: Table, row: int) -> Option:
-    tokens, flops = _number(table, "tokens", row), _number(table, "flops", row)
+def _with_names(table: Table) -> Table:
+    if "model" in table or "body_parameters" not in table:
+        return table
+    names = np.array([f"n={size:.4g}" for size in table["body_parameters"]], dtype=object)
+    return replace(table, columns={**table.columns, "model": names})
+
+
+def _option(table: Table, rows: list[int]) -> Option:
+    last = rows[-1]
+    tokens, flops = _number(table, "tokens", last), _number(table, "flops", last)
+    unique = _number(table, "unique_tokens", last)
+    lost = [(_number(table, "tokens", row), _number(table, "forgetting", row)) for row in rows]
     return Option(
-        model=_text(table, "model", row),
-        method=_text(table, "method", row),
-        rank=int(np.nan_to_num(_number(table, "rank", row))),
-        learning_rate=_number(table, "learning_rate", row),
-        body_parameters=_number(table, "body_parameters", row),
-        trainable_parameters=_number(table, "trainable_parameters", row),
+        model=_text(table, "model", last),
+        method=_text(table, "method", last),
+        rank=int(np.nan_to_num(_number(table, "rank", last))),
+        learning_rate=_number(table, "learning_rate", last),
+        body_parameters=_number(table, "body_parameters", last),
+        trainable_parameters=_number(table, "trainable_parameters", last),
         flops_per_token=flops / tokens,
-        seconds_per_token=_number(table, "seconds", row) / tokens,
-        tokens_per_example=_number(table, "unique_tokens", row) / max(_number(table, "unique_examples", row), 1.0),
-        peak_memory_bytes=_number(table, "peak_memory_bytes", row),
+        seconds_per_token=_number(table, "seconds", last) / tokens,
+        tokens_per_example=unique / max(_number(table, "unique_examples", last), 1.0),
+        peak_memory_bytes=_number(table, "peak_memory_bytes", last),
         largest_tokens=tokens,
         largest_flops=flops,
+        smallest_tokens=_number(table, "tokens", rows[0]),
+        model_parameters=_number(table, "model_parameters", last),
+        largest_passes=max(1.0, tokens / unique) if np.isfinite(unique) and unique > 0 else 1.0,
+        rising=_rises(table.where(np.array(rows))),
+        forgetting=tuple(pair for pair in lost if np.isfinite(pair[1])),
     )
+
+
+def _rises(points: Table) -> bool:
+    """Whether every run of three points or more ended above its own lowest loss, by more than the points' own scatter."""
+    ends = []
+    for run in np.unique(points["run"].astype(str)):
+        of_run = points.where(points["run"].astype(str) == run)
+        log_loss = np.log(of_run["loss"][np.argsort(of_run["tokens"], kind="stable")])
+        if len(log_loss) > 2:
+            bends = np.abs(np.diff(log_loss, 2))
+            scatter = float(np.median(bends)) if len(bends) > 2 else 0.0
+            ends.append(log_loss[-1] - log_loss.min() > max(_RISE, _SCATTERS * scatter))
+    return bool(ends) and all(ends)
 
 
 def _repriced(option: Option, prices: Prices) -> Option:

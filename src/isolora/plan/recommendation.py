@@ -2,28 +2,34 @@
 
 The choice is prudent: a low prediction counts for little where it is only a long extrapolation, so options are compared by
 the upper end of a one-sigma interval. Rank is nearly free in FLOPs, so among the ranks that the law cannot tell apart the
-smallest is taken: it costs less memory and forgets less.
+smallest is taken: it costs less memory and forgets less. Where the evidence carries no answer, `NoRecommendation` says so.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied, targeted
+from isolora.laws import Array
 from isolora.plan.advice import warnings
 from isolora.plan.budget import Budget, parse_budget
 from isolora.plan.curves import ONE_SIGMA
+from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens
 from isolora.plan.options import Option, Prices, options
+from isolora.plan.refusal import NoRecommendation, best_measured, described, next_runs
 from isolora.table import Table
 
 _LARGEST_TIE = 0.005
 """Share of the loss: a law noisier than this still does not call ranks equal that lie further apart."""
+_WIDEST, _WIDEST_BOUNDED = 1.0, 0.25
+"""Interval width, over the predicted loss or of an error between 0 and 1, beyond which nothing is recommended."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Recommendation:
     """What to train, what it costs and what it will reach: loss in nats per token with its 95 % interval, or what else the
     law is of, its `target`, which every `loss` is then about.
 
-    `examples` are distinct ones and `epochs` the passes over them; `seconds` is None where the table has no times.
+    `examples` are distinct ones and `epochs` the passes over them; `seconds` is None where the table has no times, `flops` NaN
+    where it has no FLOPs, `money` None without a price of an hour. `sensitivity` is what half and double the budget would give.
     """
 
     model: str
@@ -48,6 +55,8 @@ class Recommendation:
     warnings: tuple[str, ...]
     alternatives: tuple[dict[str, Any], ...]
     target: str = "loss"
+    money: float | None = None
+    sensitivity: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `isolora plan --json`."""
@@ -56,16 +65,23 @@ class Recommendation:
     def __str__(self) -> str:
         low, high = self.interval
         unit = " nats a token" if self.target == "loss" else ""
-        spent = f"{self.flops:.3g} FLOPs" + (f", about {self.seconds:,.0f} s" if self.seconds is not None else "")
         data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {self.epochs:.3g} passes)" if self.examples else "")
-        adapter = f"{self.method['name']} of rank {self.method['rank']}"
+        adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method["rank"] else "")
+        rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"
         lines = [
-            f"train {self.model} with {adapter} at learning rate {self.learning_rate:g}",
-            f"  on {data}: {spent}",
+            f"train {self.model}{f' with {adapter}' if adapter else ''}{rate}",
+            f"  on {data}: {self._spent()}",
             f"  expected {self.target} {self.predicted_loss:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
+            *(f"  with {name} the budget: {_sensitivity_words(found)}" for name, found in self.sensitivity.items()),
             *(f"  mind: {sentence}" for sentence in self.warnings),
         ]
         return "\n".join(lines)
+
+    def _spent(self) -> str:
+        parts = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
+        parts += [] if self.seconds is None else [f"about {self.seconds:,.0f} s"]
+        parts += [] if self.money is None else [f"{self.money:.2f} in money"]
+        return ", ".join(parts)
 
 
 def plan(
@@ -75,60 +91,108 @@ def plan(
     examples: int | None = None,
     memory_bytes: float | None = None,
     prices: Prices | None = None,
+    forget_at_most: float | None = None,
+    serve_tokens: float = 0.0,
 ) -> Recommendation:
     """The option whose loss the law expects to be low even with some bad luck; of equal ones the smallest rank.
 
     `examples` is how many there are to train on: tokens beyond them are further passes. Raises UserError for a budget that
-    is none, TableError when no option fits the memory or a budget of time meets a table without times.
+    is none, TableError when no option fits the memory or a budget of time meets a table without times, NoRecommendation when
+    a measured run already beats what could be recommended or the evidence does not reach so far.
     """
     bought = parse_budget(budget) if isinstance(budget, str) else budget
-    table = targeted(table, fit.target).table
-    affordable = _affordable(options(table, prices), bought, memory_bytes)
-    rows = [_row(fit, option, bought, examples) for option in affordable]
-    index = _choose(rows, min(fit.noise, _LARGEST_TIE))
-    option, row = affordable[index], rows[index]
+    limits = Limits(examples, memory_bytes, forget_at_most, serve_tokens)
+    aimed = targeted(table, fit.target).table
+    fitting = _fitting(options(aimed, prices), aimed, bought, limits)
+    rows, left = _rows(fit, aimed, fitting, bought, limits)
+    if not rows:
+        raise _nothing_left(aimed, fitting, bought, limits, left)
+    index = _choose([row for _, row in rows], min(fit.noise, _LARGEST_TIE))
+    row = rows[index][1]
+    _demand_evidence(fit, aimed, fitting, bought, row)
+    _demand_better_than_measured(fit, aimed, bought, limits, row)
+    return _recommendation(fit, aimed, bought, limits, rows, index, fitting, left)
+
+
+def _recommendation(
+    fit: Fit,
+    table: Table,
+    budget: Budget,
+    limits: Limits,
+    rows: Sequence[tuple[Option, dict[str, Any]]],
+    index: int,
+    fitting: Sequence[Option],
+    left: Counter[str],
+) -> Recommendation:
+    option, row = rows[index]
+    names = ("model", "learning_rate", "examples", "epochs", "flops", "seconds", "predicted_loss", "money")
     return Recommendation(
-        **{name: row[name] for name in ("model", "learning_rate", "examples", "epochs", "flops", "seconds", "predicted_loss")},
+        **{name: row[name] for name in names},
         tokens=round(row["tokens"]),
         method={"name": option.method, "rank": option.rank},
         interval=tuple(row["interval"]),
         nearest_evidence=_nearest(table, option, row["tokens"]),
-        warnings=tuple(warnings(fit, affordable, option, row)),
-        alternatives=tuple(sorted(rows, key=lambda other: float(other["predicted_loss"]))),
+        warnings=tuple(warnings(fit, fitting, option, row, left)),
+        alternatives=tuple(sorted((other for _, other in rows), key=lambda other: float(other["predicted_loss"]))),
         target=fit.target,
+        sensitivity=_sensitivity(fit, table, fitting, budget, limits),
     )
 
 
-def _affordable(priced: Sequence[Option], budget: Budget, memory_bytes: float | None) -> list[Option]:
-    if budget.unit == "seconds" and any(math.isnan(option.seconds_per_token) for option in priced):
+def _fitting(priced: Sequence[Option], table: Table, budget: Budget, limits: Limits) -> list[Option]:
+    if budget.unit == "seconds" and all(math.isnan(option.seconds_per_token) for option in priced):
         raise TableError("a budget of time needs a seconds column in the table; give the budget in flops")
-    fitting = [option for option in priced if memory_bytes is None or not option.peak_memory_bytes > memory_bytes]
+    if budget.unit == "flops" and all(math.isnan(option.flops_per_token) for option in priced):
+        raise TableError("a budget of FLOPs needs a flops column in the table; give the budget in time, such as 2h")
+    if limits.forget_at_most is not None and not any(option.forgetting for option in priced):
+        raise TableError("a limit on forgetting needs a forgetting column in the table; the runs did not measure it")
+    memory = limits.memory_bytes
+    fitting = [option for option in priced if memory is None or not option.peak_memory_bytes > memory]
     if not fitting:
         least = min(option.peak_memory_bytes for option in priced)
-        raise TableError(f"memory of {memory_bytes:g} bytes fits no option; the smallest needs {least:g}")
+        raise TableError(f"memory of {memory:g} bytes fits no option; the smallest needs {least:g}")
     return fitting
 
 
-def _row(fit: Fit, option: Option, budget: Budget, examples: int | None) -> dict[str, Any]:
-    """What the budget buys with one option, and what that would reach."""
-    tokens = option.tokens(budget)
-    unique_tokens = option.unique_tokens(examples)
+def _rows(
+    fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits
+) -> tuple[list[tuple[Option, dict[str, Any]]], Counter[str]]:
+    """What the budget buys with each option that may be trained, and how many are left out, by reason."""
+    smallest = float(table["tokens"][table["tokens"] > 0].min())
+    rows: list[tuple[Option, dict[str, Any]]] = []
+    left: Counter[str] = Counter()
+    for option in fitting:
+        tokens, reason = allowed_tokens(fit, option, budget, limits, smallest)
+        if reason:
+            left[reason] += 1
+            continue
+        rows.append((option, _row(fit, option, best_tokens(fit, option, tokens, smallest, limits.examples), budget, limits)))
+    return rows, left
+
+
+def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits) -> dict[str, Any]:
+    """What so many tokens cost with one option, and what they would reach."""
+    unique_tokens = option.unique_tokens(limits.examples)
     columns = option.columns(tokens, unique_tokens)
     (low,), (high,) = fit.interval(columns)
     _, (prudent,) = fit.interval(columns, ONE_SIGMA)
+    seconds = None if math.isnan(option.seconds_per_token) else tokens * option.seconds_per_token
+    price = budget.price_per_hour
     return {
         "model": option.model,
         "method": option.method,
         "rank": option.rank,
         "learning_rate": option.learning_rate,
         "tokens": tokens,
-        "examples": _examples(option, tokens, examples),
+        "examples": _examples(option, tokens, limits.examples),
         "epochs": max(1.0, tokens / unique_tokens),
         "flops": tokens * option.flops_per_token,
-        "seconds": None if math.isnan(option.seconds_per_token) else tokens * option.seconds_per_token,
+        "seconds": seconds,
+        "money": None if price is None or seconds is None else seconds / 3600 * price,
         "predicted_loss": float(fit.predict(columns)[0]),
         "interval": [float(low), float(high)],
         "prudent_loss": float(prudent),
+        "stopped_early": tokens < 0.99 * option.tokens(budget, limits.serve_tokens),
     }
 
 
@@ -140,24 +204,94 @@ def _examples(option: Option, tokens: float, examples: int | None) -> int | None
 
 
 def _choose(rows: Sequence[dict[str, Any]], tie: float) -> int:
-    """Lowest prudent loss; then, of that model and method, the smallest rank within `tie` (a share of the loss) of it."""
+    """Lowest prudent loss; then, of that model and method, the smallest rank whose prediction is within `tie` (a share of the
+    loss) of the best rank's. Predictions, unlike prudent losses, change steadily with the budget, so that ranks do not jump."""
     best = min(rows, key=lambda row: float(row["prudent_loss"]))
-    equal = [
-        index
-        for index, row in enumerate(rows)
-        if (row["model"], row["method"]) == (best["model"], best["method"])
-        and row["prudent_loss"] <= best["prudent_loss"] * (1 + tie)
-    ]
-    return min(equal, key=lambda index: (int(rows[index]["rank"]), float(rows[index]["prudent_loss"])))
+    alike = [i for i, row in enumerate(rows) if (row["model"], row["method"]) == (best["model"], best["method"])]
+    lowest = min(float(rows[i]["predicted_loss"]) for i in alike)
+    equal = [i for i in alike if rows[i]["predicted_loss"] <= lowest * (1 + tie)]
+    return min(equal, key=lambda i: (int(rows[i]["rank"]), float(rows[i]["prudent_loss"])))
+
+
+def _nothing_left(
+    table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits, left: Counter[str]
+) -> NoRecommendation:
+    reasons = "; ".join(f"{count} of {len(fitting)} options {reason}" for reason, count in left.items())
+    measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
+    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fitting, budget))
+
+
+def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: dict[str, Any]) -> None:
+    """Raises NoRecommendation where the choice lies farther out than anything that was judged, or its interval says nothing."""
+    largest = max((option.largest_flops for option in fitting if math.isfinite(option.largest_flops)), default=math.nan)
+    factor = row["flops"] / largest
+    low, high = row["interval"]
+    if factor > FARTHEST:
+        reason = (
+            f"the budget is {factor:,.0f} x the largest measured ({largest:.3g} FLOPs), beyond what the evidence supports"
+            f" ({FARTHEST:.0f} x)"
+        )
+        raise NoRecommendation(reason, None, next_runs(fitting, budget))
+    bounded = math.isfinite(fit.ceiling)
+    if high - low > (_WIDEST_BOUNDED if bounded else _WIDEST * row["predicted_loss"]):
+        reason = f"the evidence leaves {fit.target} between {low:.3g} and {high:.3g}, too wide to choose by"
+        raise NoRecommendation(reason, best_measured(table, budget), next_runs(fitting, budget))
+
+
+def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits: Limits, row: dict[str, Any]) -> None:
+    """Raises NoRecommendation, naming the run, where one that was measured within the budget beats what is expected."""
+    if limits.serve_tokens:
+        return
+    measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
+    if measured is None or measured["loss"] >= row["predicted_loss"] * (1 - min(fit.noise, _LARGEST_TIE)):
+        return
+    rank = f" of rank {row['rank']}" if row["rank"] else ""
+    reason = (
+        f"a measured run already beats what could be recommended: {described(measured)}; the best option,"
+        f" {row['model']} with {row['method'] or 'its method'}{rank}, is expected at {row['predicted_loss']:.4g}"
+    )
+    raise NoRecommendation(reason, measured)
+
+
+def _within(table: Table, limits: Limits) -> Table:
+    """The points that keep to the limits on examples and forgetting."""
+    kept_M = np.ones(len(table), dtype=bool)
+    if limits.examples is not None and "unique_examples" in table:
+        kept_M &= ~(table["unique_examples"] > limits.examples)
+    if limits.forget_at_most is not None and "forgetting" in table:
+        kept_M &= ~(table["forgetting"] > limits.forget_at_most)
+    return table.where(kept_M)
+
+
+def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits) -> dict[str, Any]:
+    """What half and double the budget would choose and reach; nothing where that lies beyond the evidence."""
+    found: dict[str, Any] = {}
+    for name, factor in (("half", 0.5), ("double", 2.0)):
+        rows, _ = _rows(fit, table, fitting, budget.scaled(factor), limits)
+        if rows:
+            row = rows[_choose([each for _, each in rows], min(fit.noise, _LARGEST_TIE))][1]
+            kept = ("model", "method", "rank", "tokens", "predicted_loss", "interval")
+            found[name] = {key: row[key] for key in kept}
+    return found
+
+
+def _sensitivity_words(found: dict[str, Any]) -> str:
+    rank = f" of rank {found['rank']}" if found["rank"] else ""
+    low, high = found["interval"]
+    return f"{found['model']}{rank} on {found['tokens']:,.0f} tokens, {found['predicted_loss']:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _nearest(table: Table, option: Option, tokens: float) -> dict[str, Any]:
-    """The measured point closest in log size, log trainable parameters and log tokens."""
+    """The measured point closest in log size, log trainable parameters and log tokens, of the option's method."""
     measured = best_learning_rates(studied(table))
     measured = measured.where(measured["tokens"] > 0)
-    distance_M = np.log(measured["tokens"] / tokens) ** 2 + np.log(measured["body_parameters"] / option.body_parameters) ** 2
-    if "trainable_parameters" in measured:
-        distance_M = distance_M + np.log(measured["trainable_parameters"] / option.trainable_parameters) ** 2
+    if option.method and "method" in measured:
+        measured = measured.where(measured["method"].astype(str) == option.method)
+    distance_M: Array = np.log(measured["tokens"] / tokens) ** 2
+    own = {"body_parameters": option.body_parameters, "trainable_parameters": option.trainable_parameters}
+    for name, value in own.items():
+        if name in measured and math.isfinite(value):
+            distance_M = distance_M + np.nan_to_num(np.log(measured[name] / value)) ** 2
     row = int(np.argmin(distance_M))
     names = {"run": str, "model": str, "rank": float, "tokens": float, "flops": float, "loss": float}
     return {name: kind(measured[name][row]) for name, kind in names.items() if name in measured}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.laws import Array, Columns
+from isolora.laws import Array
 from isolora.report.palette import short
 from isolora.table import SHORT_NAMES, Table
 
@@ -58,7 +59,7 @@ class Choice(Adapted):
     trainable_parameters: float
     available_tokens: float
 
-    def columns(self, tokens_M: Array) -> Columns:
+    def columns(self, tokens_M: Array) -> dict[str, Any]:
         """What a law takes, for this choice at so many tokens."""
         whole_M = np.ones_like(tokens_M)
         return {
@@ -66,6 +67,7 @@ class Choice(Adapted):
             "d": tokens_M,
             "p": self.trainable_parameters * whole_M,
             "u": np.minimum(tokens_M, self.available_tokens),
+            "method": np.full(np.shape(tokens_M), self.method, dtype=object),
         }
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError, unknown
+from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, computed_tokens, renamed, typed
-from isolora.table.formats import READERS, STORE_NAME, read_store, rows_of
+from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.sizes import filled
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Rows",
     "Table",
     "from_columns",
+    "places_of",
     "read",
     "read_places",
     "read_store",
@@ -71,7 +72,12 @@ def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
 
 def read_places(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
     """The rows of a file as places to predict at: every row, in its order; a loss is not needed."""
-    return _with_sizes(_named(_rows(source), {k: v for k, v in (mapping or {}).items() if k != "loss"}))
+    return places_of(_rows(source), mapping)
+
+
+def places_of(rows: Rows, mapping: Mapping[str, str] | None = None) -> Table:
+    """The same from raw columns."""
+    return _with_sizes(_named(rows, {name: column for name, column in (mapping or {}).items() if name != "loss"}))
 
 
 def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") -> Table:

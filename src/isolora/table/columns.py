@@ -61,11 +61,11 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
         if column not in SHORT_NAMES:
             named.setdefault(column, values)
     for column, values in rows.items():
-        canonical = _canonical(column)
-        if canonical and canonical not in named and (canonical not in _QUANTITIES or _holds_numbers(values)):
-            named[canonical] = values
+        meant = _canonical(column)
+        if meant and meant not in named and (meant not in _QUANTITIES or _holds_numbers(values)):
+            named[meant] = values
             if column not in SHORT_NAMES:
-                notes.append(f"column {column!r} was read as {canonical}")
+                notes.append(f"column {column!r} was read as {meant}")
     return named, notes
 
 

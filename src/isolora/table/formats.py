@@ -12,8 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from isolora.errors import TableError, unknown
-from isolora.store import FILE as STORE_NAME
-from isolora.store import read_points
+from isolora.store import FILE, read_points
 from isolora.table.columns import Rows
 
 _LEFT_OUT_STATES = ("DIVERGED",)
@@ -23,8 +22,8 @@ _DELIMITERS = (",", ";", "\t")
 def rows_of(path: Path) -> Rows:
     """Raw columns of a file or a folder. Raises TableError, one line, for what is none or cannot be read."""
     if path.is_dir():
-        if (path / STORE_NAME).exists():
-            return read_store(path / STORE_NAME)
+        if (path / FILE).exists():
+            return read_store(path / FILE)
         return _read_results(path)
     if path.suffix.lower() not in READERS:
         raise TableError(unknown("kind of table", path.suffix or path.name, READERS))
@@ -79,9 +78,9 @@ def _read_json(path: Path) -> Rows:
         return columns_of(_object(row, path) for row in found)
     if isinstance(found, dict) and "train_info" in found:
         return columns_of(_result_points(found, path.stem))
-    if isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values()):
-        if len({len(values) for values in found.values()}) == 1:
-            return found
+    columns = isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values())
+    if columns and len({len(values) for values in found.values()}) == 1:
+        return dict(found)
     raise TableError(f"table {str(path)!r} is no array of objects, no object of equally long arrays and no PEFT result")
 
 
@@ -99,7 +98,7 @@ def _read_results(folder: Path) -> Rows:
         if isinstance(found, dict) and "train_info" in found:
             points += _result_points(found, str(path.relative_to(folder).with_suffix("")))
     if not points:
-        raise TableError(f"folder {str(folder)!r} is no study: it has no {STORE_NAME}, and no results of PEFT's comparison")
+        raise TableError(f"folder {str(folder)!r} is no study: it has no {FILE}, and no results of PEFT's comparison")
     return columns_of(points)
 
 

@@ -1,0 +1,85 @@
+"""Where a prediction is asked for: rows of a table, or `n=1e8` words; and the answer there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isolora import laws
+from isolora.errors import ConfigError, TableError, unknown
+from isolora.fit.result import Fit
+from isolora.table import SHORT_NAMES, Table, places_of, read_places
+
+_EXTRA = {"lr": "learning_rate", "learning_rate": "learning_rate", "method": "method", "model": "model"}
+_FAR = 100.0
+"""Factor beyond the points from which a prediction is said to rest on nothing that was judged."""
+
+
+def asked(words: Sequence[str], mapping: Mapping[str, str] | None = None) -> Table:
+    """The places of a table's path, or of `key=value` words. Raises UserError, one line."""
+    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).exists()):
+        return read_places(words[0], mapping)
+    known = {**SHORT_NAMES, **{name: name for name in SHORT_NAMES.values()}, **_EXTRA}
+    row: dict[str, list[Any]] = {}
+    for word in words:
+        for part in word.split(","):
+            name, equals, value = part.strip().partition("=")
+            if not (equals and value):
+                raise ConfigError(f"--at: expected a table or key=value such as n=1e8, got {part!r}")
+            if name not in known and name.lower() not in known:
+                raise ConfigError(unknown("key of --at", name, known))
+            row[known.get(name, known.get(name.lower(), name))] = [value]
+    return places_of(row)
+
+
+def predicted(fit: Fit, places: Table) -> dict[str, Any]:
+    """The answer of `isolora predict --json`: points with their intervals, the law, warnings. Raises TableError when the places
+    lack what the law reads."""
+    columns = _columns(fit, places)
+    low_M, high_M = fit.interval(columns)
+    rows = zip(fit.predict(columns), low_M, high_M, strict=True)
+    return {
+        "points": [{"predicted": float(value), "interval": [float(low), float(high)]} for value, low, high in rows],
+        "target": fit.target,
+        "law": fit.law,
+        "warnings": [*fit.remarks, *_warnings(fit, columns)],
+    }
+
+
+def _columns(fit: Fit, places: Table) -> dict[str, Any]:
+    columns: dict[str, Any] = {short: places[name] for short, name in SHORT_NAMES.items() if _given(places, name)}
+    if "d" not in columns and {"c", "n"} <= columns.keys():
+        columns["d"] = columns["c"] / (fit.price or 6.0) / columns["n"]
+    for name, values in columns.items():
+        if (np.asarray(values) <= 0).any():
+            raise TableError(f"places need {name} above 0; the smallest is {np.min(values):g}")
+    if laws.methods_of(fit.law) and "method" in places:
+        columns["method"] = places["method"]
+    if "learning_rate" in places:
+        columns["learning_rate"] = places["learning_rate"]
+    return columns
+
+
+def _given(places: Table, name: str) -> bool:
+    return name in places and bool(np.isfinite(places[name]).all())
+
+
+def _warnings(fit: Fit, columns: Mapping[str, Any]) -> list[str]:
+    """What to mind about places far from the points."""
+    numbers = {name: np.asarray(values, dtype=float) for name, values in columns.items() if name in fit.ranges}
+    found = []
+    far_M = np.exp(fit.distance(columns))
+    if (far_M > _FAR).any():
+        count = int((far_M > _FAR).sum())
+        found.append(f"{count} of {len(far_M)} places lie more than {_FAR:.0f} x beyond the points (up to {far_M.max():.3g} x)")
+    for name, values_M in numbers.items():
+        low = fit.ranges[name][0]
+        if (values_M < low / 1.01).any():
+            count = int((values_M < low / 1.01).sum())
+            found.append(
+                f"{count} of {len(far_M)} places lie below the fitted range of {name} ({low:.3g}): an extrapolation downwards"
+            )
+    return found

@@ -1,0 +1,52 @@
+"""A plan as it is asked for: a table, a budget or a goal, and limits in a person's words; fits the law and plans with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isolora.fit import Fit, ManyMethods, targeted
+from isolora.fit import fit as fit_law
+from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
+from isolora.plan.limits import Limits
+from isolora.plan.reach import Reached, parse_reach, reach
+from isolora.plan.recommendation import Recommendation, plan
+from isolora.plan.refusal import NoRecommendation, best_measured
+from isolora.table import Table
+
+
+def asked_plan(
+    table: Table,
+    budget: str | None,
+    goal: str | None,
+    price_per_hour: float | None,
+    limits: Mapping[str, Any],
+    law: str = "auto",
+    target: str = "loss",
+    bootstrap: int = 1000,
+) -> Recommendation | Reached:
+    """Exactly one of `budget` (`2h`) and `goal` (`f1=0.9`); `limits` holds examples, memory, forget_at_most and serve as given.
+
+    Raises UserError for what is not understood, NoRecommendation where the evidence carries no answer.
+    """
+    memory, serve = limits.get("memory"), limits.get("serve")
+    kept = Limits(
+        limits.get("examples"),
+        parse_memory(memory) if memory else None,
+        limits.get("forget_at_most"),
+        parse_tokens(serve) if serve else 0.0,
+    )
+    if goal is not None:
+        measure, value = parse_reach(goal)
+        wanted = measure if target == "loss" else target
+        return reach(fit_law(table, law, bootstrap, target=wanted), table, value, kept, price_per_hour=price_per_hour)
+    bought = parse_budget(budget or "", price_per_hour)
+    fitted = _fitted(table, bought, kept, law, target, bootstrap)
+    return plan(fitted, table, bought, kept.examples, kept.memory_bytes, None, kept.forget_at_most, kept.serve_tokens)
+
+
+def _fitted(table: Table, budget: Budget, limits: Limits, law: str, target: str, bootstrap: int) -> Fit:
+    try:
+        return fit_law(table, law, bootstrap, target=target)
+    except ManyMethods as error:
+        raise NoRecommendation(str(error), best_measured(targeted(table, target).table, budget, limits.memory_bytes)) from error

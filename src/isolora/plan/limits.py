@@ -1,0 +1,75 @@
+"""What a plan must keep to besides its budget, and how far one option may go within it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from isolora.fit import Fit
+from isolora.plan.budget import Budget
+from isolora.plan.options import Option
+
+FREE_PASSES = 4.0
+"""Passes over the same data that are nearly as good as new data (Muennighoff et al. 2305.16264): the most that is planned where
+no law of repeats was fitted, and the factor beyond the measured passes where one was."""
+FARTHEST = 100.0
+"""Largest factor in FLOPs or tokens beyond what was measured that is recommended: hold-outs never judged beyond about 60."""
+_BELOW = 0.5
+_GRID = 48
+
+
+@dataclass(frozen=True)
+class Limits:
+    """examples: distinct ones at hand; memory_bytes; forget_at_most: nats a token lost on other texts; serve_tokens: tokens of
+    inference that the budget must also pay for."""
+
+    examples: int | None = None
+    memory_bytes: float | None = None
+    forget_at_most: float | None = None
+    serve_tokens: float = 0.0
+
+
+def passes_limit(fit: Fit, option: Option) -> float:
+    """Most passes over the same data that the fit supports for an option."""
+    return FREE_PASSES * (option.largest_passes if "u" in fit.shape.demands else 1.0)
+
+
+def allowed_tokens(fit: Fit, option: Option, budget: Budget, limits: Limits, smallest: float) -> tuple[float, str]:
+    """Tokens that an option may be trained on, and why it is left out (empty where it is not).
+
+    `smallest` is the table's smallest token count: half of it is the least that anything is said about.
+    """
+    tokens = option.tokens(budget, limits.serve_tokens)
+    if option.rising:
+        return 0.0, "whose measured loss was rising"
+    if math.isnan(tokens) or tokens <= 0:
+        return 0.0, "for which the budget buys no token" if tokens <= 0 else "without a price in the table"
+    if tokens < _BELOW * smallest:
+        return 0.0, f"for which the budget buys less than the fewest tokens measured ({smallest:,.0f})"
+    tokens = min(tokens, passes_limit(fit, option) * option.unique_tokens(limits.examples))
+    if limits.forget_at_most is not None:
+        tokens = _within_forgetting(option, tokens, smallest, limits.forget_at_most)
+        if tokens < _BELOW * smallest:
+            return 0.0, f"that forget more than {limits.forget_at_most:g} nats a token"
+    if tokens > FARTHEST * option.largest_tokens:
+        return 0.0, f"which would go more than {FARTHEST:.0f} x beyond the tokens they were followed for"
+    return tokens, ""
+
+
+def best_tokens(fit: Fit, option: Option, tokens: float, smallest: float, examples: int | None) -> float:
+    """Where the law predicts the lowest loss up to `tokens`: all of them, but for a law whose loss rises again with repeats."""
+    unique = option.unique_tokens(examples)
+    if "u" not in fit.shape.demands or tokens <= unique:
+        return tokens
+    grid_G = np.geomspace(max(min(unique, tokens / 2), _BELOW * smallest), tokens, _GRID)
+    losses = [float(fit.predict(option.columns(float(count), unique))[0]) for count in grid_G]
+    return float(grid_G[int(np.argmin(losses))])
+
+
+def _within_forgetting(option: Option, tokens: float, smallest: float, limit: float) -> float:
+    for count in np.geomspace(tokens, _BELOW * smallest, _GRID) if tokens > _BELOW * smallest else (tokens,):
+        if not option.forgotten(float(count)) > limit:
+            return float(count)
+    return 0.0

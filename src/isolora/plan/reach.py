@@ -1,0 +1,183 @@
+"""The inverse question: what it takes to reach a loss or a score, or that it is out of reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from isolora.errors import UserError
+from isolora.fit import Fit, targeted
+from isolora.fit.target import ERROR_OF
+from isolora.laws import Array
+from isolora.plan.limits import FARTHEST, Limits, passes_limit
+from isolora.plan.options import Option, Prices, options
+from isolora.plan.refusal import NoRecommendation
+from isolora.table import Table
+
+_GRID = 160
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The cheapest way to a goal: `tokens` where the prediction passes it, `tokens_interval` where the 95 % interval's ends do
+    (None: not within what the evidence supports). Examples, FLOPs, seconds and money are those of `tokens`."""
+
+    target: str
+    goal: float
+    model: str
+    method: dict[str, Any]
+    learning_rate: float
+    tokens: int
+    tokens_interval: tuple[int | None, int | None]
+    examples: int | None
+    flops: float
+    flops_interval: tuple[float | None, float | None]
+    seconds: float | None
+    money: float | None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of `isolora plan --reach --json`."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def __str__(self) -> str:
+        low, high = ("beyond the evidence" if end is None else f"{end:,}" for end in self.tokens_interval)
+        adapter = f" with {self.method['name']}" if self.method["name"] else ""
+        cost = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
+        cost += [] if self.seconds is None else [f"about {self.seconds:,.0f} s"]
+        cost += [] if self.money is None else [f"{self.money:.2f} in money"]
+        examples = f" ({self.examples:,} examples)" if self.examples else ""
+        lines = [
+            f"{self.target} of {self.goal:g} takes {self.model}{adapter} on {self.tokens:,} tokens{examples}: {', '.join(cost)}",
+            f"  95 % interval {low} to {high} tokens",
+            *(f"  mind: {sentence}" for sentence in self.warnings),
+        ]
+        return "\n".join(lines)
+
+
+def parse_reach(text: str) -> tuple[str, float]:
+    """`loss=2.1` or `f1=0.9` as a target and a value. Raises UserError, naming the form."""
+    name, equals, value = text.partition("=")
+    try:
+        goal = float(value)
+    except ValueError:
+        goal = math.nan
+    if not (equals and name.strip() and math.isfinite(goal) and goal > 0):
+        raise UserError(f"reach {text!r} is not understood (valid: a measure and a value above zero, such as loss=2.1, f1=0.9)")
+    return name.strip(), goal
+
+
+def reach(
+    fit: Fit,
+    table: Table,
+    goal: float,
+    limits: Limits | None = None,
+    prices: Prices | None = None,
+    price_per_hour: float | None = None,
+) -> Reached:
+    """The option that is predicted to reach the goal for the fewest FLOPs (seconds where the table has no FLOPs).
+
+    `goal` is in the target's own words: a score where the law is of 1 - score. Raises NoRecommendation when no option is
+    predicted to reach it within what the evidence supports.
+    """
+    kept = limits or Limits()
+    error = 1 - goal if fit.target.startswith(ERROR_OF) else goal
+    if error <= 0:
+        raise UserError(
+            f"{fit.target.removeprefix(ERROR_OF)} of {goal:g} cannot be reached: a law approaches 1 and never gets there"
+        )
+    aimed = targeted(table, fit.target).table
+    priced = [option for option in options(aimed, prices) if not option.rising and _fits(option, kept)]
+    ways = [(option, curve) for option in priced if (curve := _Curve.of(fit, option, aimed, kept)).first(curve.predicted, error)]
+    if not ways:
+        raise _out_of_reach(fit, priced, aimed, kept, goal)
+    option, curve = min(ways, key=lambda way: _cost(way[0]) * (way[1].first(way[1].predicted, error) or math.inf))
+    tokens = curve.first(curve.predicted, error) or math.nan
+    ends = (curve.first(curve.low, error), curve.first(curve.high, error))
+    seconds = None if math.isnan(option.seconds_per_token) else tokens * option.seconds_per_token
+    return Reached(
+        target=fit.target.removeprefix(ERROR_OF),
+        goal=goal,
+        model=option.model,
+        method={"name": option.method, "rank": option.rank},
+        learning_rate=option.learning_rate,
+        tokens=round(tokens),
+        tokens_interval=(_rounded(ends[0]), _rounded(ends[1])),
+        examples=None if math.isnan(option.tokens_per_example) else math.ceil(tokens / option.tokens_per_example),
+        flops=tokens * option.flops_per_token,
+        flops_interval=(_times(ends[0], option.flops_per_token), _times(ends[1], option.flops_per_token)),
+        seconds=seconds,
+        money=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour,
+        warnings=tuple(_warnings(option, tokens, ends)),
+    )
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """An option's prediction and interval over tokens, (G,) each, from the fewest measured to the farthest supported."""
+
+    tokens: Array
+    predicted: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, fit: Fit, option: Option, table: Table, limits: Limits) -> _Curve:
+        smallest = float(table["tokens"][table["tokens"] > 0].min())
+        unique = option.unique_tokens(limits.examples)
+        farthest = min(FARTHEST * option.largest_tokens, passes_limit(fit, option) * unique)
+        tokens_G = np.geomspace(smallest, max(farthest, smallest * 1.01), _GRID)
+        rows = [option.columns(float(tokens), unique) for tokens in tokens_G]
+        columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        low_G, high_G = fit.interval(columns)
+        return cls(tokens_G, fit.predict(columns), low_G, high_G)
+
+    def first(self, losses_G: Array, goal: float) -> float | None:
+        """The fewest tokens at which a curve is at the goal, between two grid points by the logarithm of tokens."""
+        reached = np.flatnonzero(losses_G <= goal)
+        if not reached.size:
+            return None
+        at = int(reached[0])
+        if at == 0:
+            return float(self.tokens[0])
+        share = (losses_G[at - 1] - goal) / max(losses_G[at - 1] - losses_G[at], 1e-12)
+        return float(np.exp(np.interp(share, [0, 1], np.log(self.tokens[at - 1 : at + 1]))))
+
+
+def _fits(option: Option, limits: Limits) -> bool:
+    return limits.memory_bytes is None or not option.peak_memory_bytes > limits.memory_bytes
+
+
+def _cost(option: Option) -> float:
+    return option.seconds_per_token if math.isnan(option.flops_per_token) else option.flops_per_token
+
+
+def _out_of_reach(fit: Fit, priced: Sequence[Option], table: Table, limits: Limits, goal: float) -> NoRecommendation:
+    best = min((float(_Curve.of(fit, option, table, limits).predicted.min()) for option in priced), default=math.nan)
+    shown = 1 - best if fit.target.startswith(ERROR_OF) else best
+    name = fit.target.removeprefix(ERROR_OF)
+    return NoRecommendation(
+        f"{name} of {goal:g} is out of reach: the best that any option is predicted to reach within {FARTHEST:.0f} x its measured"
+        f" tokens is {shown:.4g}"
+    )
+
+
+def _warnings(option: Option, tokens: float, ends: tuple[float | None, float | None]) -> list[str]:
+    found = []
+    if tokens > 1.05 * option.largest_tokens:
+        found.append(f"{tokens / option.largest_tokens:.1f} x the tokens that {option.name} was followed for: an extrapolation")
+    if ends[1] is None:
+        found.append("with bad luck it is not reached within what the evidence supports")
+    return found
+
+
+def _rounded(tokens: float | None) -> int | None:
+    return None if tokens is None else round(tokens)
+
+
+def _times(tokens: float | None, price: float) -> float | None:
+    return None if tokens is None else tokens * price
