@@ -102,6 +102,69 @@ def test_what_the_points_cannot_tell_apart_is_said_in_one_line():
         laws.resolve("power").demand({"d": np.array([1000.0, 1010.0, 1020.0, 2000.0, 2020.0])})
 
 
+def test_laws_of_repeats_by_hand():
+    point = {"n": np.array([100.0]), "d": np.array([16.0]), "u": np.array([4.0]), "c": np.array([256.0])}
+
+    def loss(name, *theta):
+        return laws.resolve(name).predict(np.array(theta), point)[0]
+
+    assert loss("tied", 2, 10, 8, 0.5) == pytest.approx(2 + 10 / 10 + 8 / 4)
+    assert loss("compute", 2, 8, 0.5) == pytest.approx(2 + 8 / 16)
+    penalty = (16 / 4 - 1 + 0.01) ** 2
+    assert loss("overfitting", 2, 10, 8, 0.1, 0.5, 0.5, 2.0) == pytest.approx(2 + 1 + 2 + 0.1 * penalty)
+    assert loss("rising", 2, 8, 0.1, 0.5, 2.0) == pytest.approx(2 + 2 + 0.1 * penalty)
+    tokens = 4 * (1 + 2 * (1 - np.exp(-3 / 2)))
+    useful = 0.5 * 4
+    weights = useful * (1 + 5 * (1 - np.exp(-(100 / useful - 1) / 5)))
+    expected = 2 + 10 * weights**-0.5 + 8 * tokens**-0.5
+    assert loss("data-constrained-full", 2, 10, 8, 0.5, 0.5, 2.0, 5.0, 0.5) == pytest.approx(expected)
+
+
+def test_muennighoffs_own_figures():
+    """The paper's law at its published parameters, computed by hand: U_N from 0.051 weights a unique token, R_N* 5.31, R_D* 15.4."""
+    n, d, u = 2.8e9, 55e9, 4e9
+    useful = min(n, 0.051 * u)
+    weights = useful + useful * 5.31 * (1 - np.exp(-(n / useful - 1) / 5.31))
+    tokens = u + u * 15.4 * (1 - np.exp(-(d / u - 1) / 15.4))
+    expected = 1.87 + 521 * weights**-0.353 + 1488 * tokens**-0.353
+    law = laws.resolve("muennighoff")
+    theta = np.array([1.87, 521, 1488, 0.353, 0.353, 15.4, 5.31, 0.051])
+    found = law.predict(theta, {"n": np.array([n]), "d": np.array([d]), "u": np.array([u])})
+    assert found[0] == pytest.approx(expected)
+
+
+def test_too_many_passes_raise_the_loss_of_the_overfitting_law_and_of_no_other():
+    d = np.geomspace(1e5, 1e8, 30)
+    at = {"n": np.full(30, 1e6), "d": d, "u": np.full(30, 1e5)}
+    over = laws.resolve("overfitting").predict(np.array([2, 100, 50, 0.001, 0.4, 0.3, 1.5]), at)
+    assert over.argmin() not in (0, 29)
+    worth = laws.resolve("data-constrained").predict(np.array([2, 100, 50, 0.4, 0.3, 15.0]), at)
+    assert (np.diff(worth) <= 0).all()
+
+
+def test_a_method_changes_what_a_token_is_worth():
+    law = laws.by_method(laws.resolve("power"), ["lora", "full"])
+    assert law.parameters == ("E", "B", "b", "o[full]", "s[full]")
+    columns_M = {"d": np.array([1e4, 1e4]), **laws.method_columns(["lora", "full"], ["lora", "full"])}
+    loss = law.predict(np.array([2.0, 8.0, 0.5, 0.7, 0.1]), columns_M)
+    assert loss[0] == pytest.approx(2 + 8 / 100)
+    worth = 1e4 * np.exp(0.7 + 0.1 * np.log(1e4 / 1e5))
+    assert loss[1] == pytest.approx(2 + 8 * worth**-0.5)
+    assert laws.methods_of(law.name) == ("lora", "full")
+    assert laws.resolve(law.name).parameters == law.parameters
+
+
+def test_every_law_has_a_sentence_and_no_alias_twice():
+    every = [laws.resolve(name) for name in laws.names() if "+" not in name]
+    assert all(law.sentence.endswith(".") for law in every)
+    aliases = [alias.lower() for law in every for alias in law.aliases]
+    assert len(set(aliases)) == len(aliases)
+    assert not set(aliases) & set(laws.names())
+    for alias, name in {"chinchilla": "additive", "Zhang": "multiplicative", "muennighoff": "data-constrained-full"}.items():
+        assert laws.resolve(alias).name == name
+    assert laws.resolve("chinchilla+slope").name == "additive+slope"
+
+
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'additive'"):
         laws.resolve("aditive")

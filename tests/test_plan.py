@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 from isolora import laws
 from isolora.errors import TableError, UserError
 from isolora.fit import Fit
-from isolora.plan import Budget, frontier, isoflop, options, parse_budget, parse_memory, plan
+from isolora.plan import (
+    Budget,
+    NoRecommendation,
+    asked_plan,
+    frontier,
+    isoflop,
+    options,
+    parse_budget,
+    parse_memory,
+    parse_reach,
+    parse_tokens,
+    plan,
+    reach,
+)
 from isolora.table import Table
 
 SIZES = (1e5, 1e6)
@@ -40,7 +53,7 @@ def fitted(law="additive", theta=(2.0, 100.0, 50.0, 0.4, 0.3), noise=0.002):
     )
 
 
-def measured():
+def measured(loss=lambda n, d, p: 2 + 100 * n**-0.4 + 50 * d**-0.3, **more):
     n, r, d = (grid.ravel() for grid in np.meshgrid(SIZES, RANKS, TOKENS, indexing="ij"))
     p = r * np.sqrt(n)
     text = {
@@ -60,7 +73,8 @@ def measured():
         "flops": (4 * n + 6 * p) * d,
         "seconds": d * n / 1e10,
         "peak_memory_bytes": n * 16 + p * 100,
-        "loss": 2 + 100 * n**-0.4 + 50 * d**-0.3,
+        "loss": loss(n, d, p),
+        **{name: np.broadcast_to(values, len(n)).copy() for name, values in more.items()},
     }
     columns = {name: np.array(values, dtype=object) for name, values in text.items()}
     return Table({**columns, **{name: np.asarray(values, dtype=float) for name, values in numbers.items()}})
@@ -82,7 +96,7 @@ def test_budgets(text, amount, unit):
 
 @pytest.mark.parametrize("text", ["-1flops", "0h", "1e999flops", "nan s", "5", "flops", "3 parsecs", "", "1e15 flops please"])
 def test_budgets_that_are_none(text):
-    with pytest.raises(UserError, match=r"^budget .*1e15flops, 90s, 30min, 2h") as caught:
+    with pytest.raises(UserError, match=r"^budget .*1e15flops, 90s, 30min, 2h, 1d, 20usd") as caught:
         parse_budget(text)
     assert "\n" not in str(caught.value)
 
@@ -122,7 +136,8 @@ def test_time_is_a_budget_too():
 def test_of_equal_ranks_the_smallest_and_of_unequal_ones_the_best():
     assert plan(fitted(), measured(), "4e12flops").method == {"name": "lora", "rank": 2}
     steep = fitted("additive+capacity", (2.0, 100.0, 50.0, 200.0, 0.4, 0.3, 0.5))
-    assert plan(steep, measured(), "4e12flops").method == {"name": "lora", "rank": 8}
+    points = measured(lambda n, d, p: 2 + 100 * n**-0.4 + 50 * d**-0.3 + 200 * p**-0.5)
+    assert plan(steep, points, "4e12flops").method == {"name": "lora", "rank": 8}
 
 
 def test_prices_known_better_override_those_measured():
@@ -133,11 +148,14 @@ def test_prices_known_better_override_those_measured():
 def test_few_examples_become_passes_and_only_a_law_of_repeats_prices_them():
     answer = plan(fitted(), measured(), "4e12flops", examples=4000)
     assert answer.examples == 4000
-    assert answer.epochs == pytest.approx(answer.tokens / (4000 * 50), rel=1e-5)
+    assert answer.epochs == pytest.approx(4.0), "more passes than 4 are not planned by a law that takes them for new data"
+    assert answer.tokens == 4 * 4000 * 50
     assert any("passed over" in sentence for sentence in answer.warnings)
+    assert any("the budget is not spent" in sentence for sentence in answer.warnings)
     repeats = fitted("data-constrained", (2.0, 100.0, 50.0, 0.4, 0.3, 5.0))
     repeats = dataclasses.replace(repeats, ranges={**repeats.ranges, "u": (1e4, 1e5)})
     priced = plan(repeats, measured(), "4e12flops", examples=4000)
+    assert priced.epochs == pytest.approx(4.0), "the runs made one pass; four times that is the most it is trusted with"
     assert priced.predicted_loss > answer.predicted_loss
     assert not any("passed over" in sentence for sentence in priced.warnings)
 
@@ -151,15 +169,15 @@ def test_memory_leaves_out_what_does_not_fit():
 def test_doubts_are_said():
     said = " / ".join(plan(fitted(), measured(), "4e13flops").warnings)
     assert "the largest measured" in said
-    assert "the plan is 99.7 x that" in said
+    assert "nano-1e+06 with lora of rank 2 was followed for 100,000 tokens; the plan is 99.7 x that" in said
     assert "is the largest base measured" in said
     untested = dataclasses.replace(fitted(), holdout={}, runs=3)
-    said = " / ".join(plan(untested, measured(), "1e9flops").warnings)
+    said = " / ".join(plan(untested, measured(), "4e9flops").warnings)
     assert "nothing was held out" in said
     assert "rests on 3 runs only" in said
     rival = {"law": "power", "cut": 1e4, "parameters": 3, "error": 0.0105}
     close = dataclasses.replace(fitted(), candidates=(*fitted().candidates, rival))
-    assert any("chosen narrowly" in sentence for sentence in plan(close, measured(), "1e9flops").warnings)
+    assert any("chosen narrowly" in sentence for sentence in plan(close, measured(), "4e9flops").warnings)
 
 
 def test_the_answer_is_json_with_the_promised_keys():
@@ -198,9 +216,176 @@ def test_curves_agree_with_the_plan():
 
 
 def test_a_table_that_cannot_be_priced():
-    with pytest.raises(TableError, match="no model column"):
+    with pytest.raises(TableError, match="no model column; a plan needs a model \\(or n\\), tokens, and flops or seconds"):
         options(Table({"loss": np.ones(2), "run": np.array(["a", "b"], dtype=object)}))
     timeless = Table({name: column for name, column in measured().columns.items() if name != "seconds"})
     with pytest.raises(TableError, match="needs a seconds column"):
         plan(fitted(), timeless, "2h")
     assert plan(fitted(), timeless, "4e12flops").seconds is None
+
+
+def test_money_is_a_budget_where_an_hour_has_a_price():
+    assert parse_budget("20usd", 2.5) == Budget(8 * 3600, "seconds", 2.5)
+    with pytest.raises(UserError, match="budget '20usd' is money; say what an hour costs with --price-per-hour"):
+        parse_budget("20usd")
+    with pytest.raises(UserError, match="price per hour -1 is not a positive amount"):
+        parse_budget("20usd", -1)
+    answer = plan(fitted(), measured(), parse_budget("0.05eur", 1.5))
+    assert answer.seconds == pytest.approx(120)
+    assert answer.money == pytest.approx(0.05)
+
+
+def test_a_measured_run_that_beats_the_best_option_is_named_instead():
+    """The law has the large base at 5.4 where it was measured at 2.3."""
+    points = measured(lambda n, d, p: np.where((n == 1e6) & (d == 1e5), 2.3, 6.0))
+    with pytest.raises(NoRecommendation, match="run 1e\\+06-2 reached 2.3 at 100,000 tokens, 4.01e\\+11 FLOPs, 10 s") as refused:
+        plan(fitted(), points, "6e11flops")
+    assert refused.value.measured["run"] == "1e+06-2"
+    assert refused.value.to_json()["recommendation"] is None
+    assert refused.value.words().startswith("no recommendation: a measured run already beats what could be recommended")
+
+
+@pytest.mark.parametrize("budget", ["1flops", "1e6flops", "1e8flops"])
+def test_a_budget_below_what_was_measured_gets_no_tokens(budget):
+    with pytest.raises(NoRecommendation, match=r"4 of 4 options for which the budget buys less than the fewest tokens measured"):
+        plan(fitted(), measured(), budget)
+
+
+def test_a_budget_far_beyond_the_evidence_gets_the_next_runs_instead():
+    with pytest.raises(NoRecommendation, match="more than 100 x beyond the tokens they were followed for") as refused:
+        plan(fitted(), measured(), "1e24flops")
+    runs = refused.value.measure_next
+    assert [run["tokens"] for run in runs] == [1_000_000] * 3, "ten times as far as they were followed"
+    assert {"model", "method", "rank", "learning_rate", "tokens", "flops"} == set(runs[0])
+    assert "measure next: nano-1e+06, lora, rank 2" in refused.value.words()
+
+
+def test_between_half_the_fewest_tokens_and_all_of_them_it_is_called_an_extrapolation():
+    said = " / ".join(plan(fitted(), measured(), "3e9flops").warnings)
+    assert "was measured from 10,000 tokens on; the plan has 7,4" in said
+
+
+def test_a_rising_loss_is_never_recommended():
+    """Five evaluations of each; those of the large base end 3 % above their best."""
+    curve = np.array([1e4, 2e4, 4e4, 8e4, 1.6e5])
+    n, r, d = (grid.ravel() for grid in np.meshgrid(SIZES, RANKS, curve, indexing="ij"))
+    loss = 2 + 100 * n**-0.4 + 50 * d**-0.3
+    loss = np.where((n == 1e6) & (d == 1.6e5), 1.03 * (2 + 100 * 1e6**-0.4 + 50 * 8e4**-0.3), loss)
+    table = Table(
+        {
+            "run": np.array([f"{size:g}-{rank:g}" for size, rank in zip(n, r, strict=True)], dtype=object),
+            "model": np.array([f"nano-{size:g}" for size in n], dtype=object),
+            "method": np.full(len(n), "lora", dtype=object),
+            **{"rank": r, "learning_rate": 0 * n + 0.01, "body_parameters": n, "trainable_parameters": r * np.sqrt(n)},
+            **{"tokens": d, "flops": 4 * n * d, "loss": loss},
+        }
+    )
+    assert {option.model: option.rising for option in options(table)} == {"nano-100000": False, "nano-1e+06": True}
+    answer = plan(fitted(), table, "2e11flops")
+    assert answer.model == "nano-100000"
+    assert "2 of 4 options were left out, whose measured loss was rising" in answer.warnings
+
+
+def test_a_penalty_in_repeats_stops_the_passes_before_the_budget_is_spent():
+    law = fitted("overfitting", (2.0, 100.0, 50.0, 0.05, 0.4, 0.3, 1.5))
+    law = dataclasses.replace(law, ranges={**law.ranges, "u": (1e4, 1e5)})
+    points = measured(unique_tokens=1e4, unique_examples=200.0)
+    answer = plan(law, points, "4e12flops", examples=2000)
+    assert 1 < answer.epochs < 4 * 10
+    unique = 2000 * 50
+    columns = {"n": 1e6, "p": 2e3, "u": unique}
+    at, fewer, more = (law.predict({**columns, "d": answer.tokens * factor})[0] for factor in (1.0, 0.8, 1.25))
+    assert at < fewer
+    assert at < more
+    assert any("the budget is not spent" in sentence for sentence in answer.warnings)
+
+
+def test_ranks_do_not_jump_as_the_budget_grows():
+    law = fitted("additive+slope", (2.0, 100.0, 50.0, 0.4, 0.3, 500.0, 5e3), noise=0.001)
+    points = measured(lambda n, d, p: law.predict({"n": n, "d": d, "p": p}))
+    ranks = [plan(law, points, f"{budget:g}flops").method["rank"] for budget in np.geomspace(8e9, 2e13, 12)]
+    assert sum(a != b for a, b in zip(ranks, ranks[1:], strict=False)) <= 2
+
+
+def test_forgetting_is_a_limit():
+    """0.02 nats a token at 10,000 tokens and 0.08 at 100,000: 0.06 a decade."""
+    points = measured()
+    points = Table({**points.columns, "forgetting": 0.02 + 0.06 * np.log10(points["tokens"] / 1e4)})
+    free, held = plan(fitted(), points, "4e12flops"), plan(fitted(), points, "4e12flops", forget_at_most=0.1)
+    assert held.tokens < free.tokens
+    assert held.tokens == pytest.approx(1e5 * 10 ** (0.02 / 0.06), rel=0.1)
+    with pytest.raises(NoRecommendation, match="4 of 4 options that forget more than 0.001 nats a token"):
+        plan(fitted(), points, "4e12flops", forget_at_most=0.001)
+    with pytest.raises(TableError, match="a limit on forgetting needs a forgetting column"):
+        plan(fitted(), measured(), "4e12flops", forget_at_most=0.1)
+
+
+def test_serving_is_paid_for_out_of_the_budget_and_favours_the_smaller_base():
+    assert parse_tokens("1e9tokens") == 1e9
+    assert parse_tokens("500Mtokens") == 5e8
+    served = plan(fitted(), measured(), "4e12flops", serve_tokens=1e6)
+    assert served.tokens == round((4e12 - 2e6 * 1e6) / (4e6 + 6 * 2 * 1e3))
+    assert plan(fitted(), measured(), "4e12flops").model == "nano-1e+06"
+    assert plan(fitted(), measured(), "4e12flops", serve_tokens=1.999e6).model == "nano-100000"
+
+
+def test_half_and_double_the_budget_are_told():
+    answer = plan(fitted(), measured(), "4e12flops")
+    assert set(answer.sensitivity) == {"half", "double"}
+    half, double = answer.sensitivity["half"], answer.sensitivity["double"]
+    assert half["tokens"] == pytest.approx(answer.tokens / 2, rel=1e-5)
+    assert double["predicted_loss"] < answer.predicted_loss < half["predicted_loss"]
+    assert "with double the budget: nano-1e+06" in str(answer)
+
+
+def test_what_a_loss_takes():
+    goal = 2 + 100 * 1e6**-0.4 + 50 * 4e5**-0.3
+    answer = reach(fitted(), measured(), goal)
+    assert answer.model == "nano-1e+06"
+    assert answer.tokens == pytest.approx(4e5, rel=0.01)
+    assert answer.flops == pytest.approx(answer.tokens * (4e6 + 6 * 2e3), rel=1e-5)
+    assert answer.examples == pytest.approx(4e5 / 50, rel=0.01)
+    assert answer.tokens_interval[0] < answer.tokens < answer.tokens_interval[1]
+    with pytest.raises(
+        NoRecommendation, match=r"loss of 1.9 is out of reach: the best that any option is predicted to reach within 100 x"
+    ):
+        reach(fitted(), measured(), 1.9)
+
+
+def test_what_a_score_takes():
+    points = measured(lambda n, d, p: 1 + 0 * n, f1=0.5)
+    error = 0.02 + 3 * points["body_parameters"] ** -0.3 + 10 * points["tokens"] ** -0.5
+    law = dataclasses.replace(fitted(theta=(0.02, 3.0, 10.0, 0.3, 0.5)), target="1 - f1", ceiling=1.0)
+    answer = reach(law, Table({**points.columns, "f1": 1 - error}), 0.9)
+    needed = (10 / (0.1 - 0.02 - 3 * 1e6**-0.3)) ** 2
+    assert answer.tokens == pytest.approx(needed, rel=0.02)
+    assert str(answer).startswith("f1 of 0.9 takes nano-1e+06 with lora")
+    with pytest.raises(UserError, match="f1 of 1 cannot be reached"):
+        reach(law, Table({**points.columns, "f1": 1 - error}), 1.0)
+    assert parse_reach("f1=0.9") == ("f1", 0.9)
+    with pytest.raises(UserError, match=r"reach 'f1' is not understood \(valid: .* loss=2.1, f1=0.9\)"):
+        parse_reach("f1")
+
+
+def test_names_and_flops_are_not_needed_for_a_budget_of_time():
+    points = measured()
+    bare = Table({name: column for name, column in points.columns.items() if name not in ("model", "flops", "method", "rank")})
+    answer = plan(fitted(), bare, "2min")
+    assert answer.model == "n=1e+06"
+    assert answer.seconds == pytest.approx(120)
+    with pytest.raises(TableError, match="a budget of FLOPs needs a flops column"):
+        plan(fitted(), bare, "1e12flops")
+
+
+def test_more_methods_than_a_law_tells_apart_get_the_best_measured_run():
+    points = measured()
+    names = np.array([f"method-{row}" for row in range(len(points))], dtype=object)
+    with pytest.raises(NoRecommendation, match="8 methods, more than the 6 that one law tells apart") as refused:
+        asked_plan(Table({**points.columns, "method": names}), "1e12flops", None, None, {})
+    assert refused.value.measured["loss"] == points["loss"].min()
+
+
+def test_an_interval_that_says_nothing_is_no_recommendation():
+    law = dataclasses.replace(fitted(), drift=0.3)
+    with pytest.raises(NoRecommendation, match=r"the evidence leaves loss between .* too wide to choose by"):
+        plan(law, measured(), "4e12flops")

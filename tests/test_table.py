@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from isolora import table
 from isolora.errors import TableError
+from isolora.table.columns import number
 
 ROWS = {"run": ["a", "a", "b"], "n": [100, 100, 200], "tokens": [10, 20, 10], "loss": [3.0, 2.5, 2.75]}
 
@@ -115,6 +116,121 @@ def test_sources_that_cannot_be_read(tmp_path):
 def test_a_mapping_to_no_column_names_the_nearest():
     with pytest.raises(TableError, match="did you mean 'params'"):
         table.from_columns({"params": [1], "loss": [1.0]}, {"n": "parms"})
+
+
+def test_columns_are_found_under_the_names_that_others_use(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "Params;Tokens Seen;Compute;eval/loss;lr;Base Model\n1.0B;2.5e9;1e20;2,75;3e-4;a\n350M;1,000,000;2e18;3.5;1e-3;b\n"
+    )
+    points = table.read(tmp_path / "t.csv")
+    np.testing.assert_array_equal(points["body_parameters"], [1e9, 3.5e8])
+    np.testing.assert_array_equal(points["tokens"], [2.5e9, 1e6])
+    np.testing.assert_array_equal(points["flops"], [1e20, 2e18])
+    np.testing.assert_array_equal(points["loss"], [2.75, 3.5])
+    np.testing.assert_array_equal(points["learning_rate"], [3e-4, 1e-3])
+    assert list(points["model"]) == ["a", "b"]
+    assert "column 'eval/loss' was read as loss" in points.notes
+    assert "column 'Params' was read as body_parameters" in points.notes
+
+
+@pytest.mark.parametrize("name", ["N", "params", "n_params", "numParameters", "model_size", "Non-Embedding Params"])
+def test_sizes_by_many_names(name):
+    assert table.from_columns({name: [100], "loss": [1.0]}, {})["body_parameters"][0] == 100
+
+
+def test_a_word_is_no_size_and_an_own_name_wins():
+    assert "body_parameters" not in table.from_columns({"size": ["small"], "loss": [1.0]}, {})
+    points = table.from_columns({"loss": [1.0], "eval_loss": [2.0], "tokens": [5], "D": [7]}, {})
+    assert (points["loss"][0], points["tokens"][0]) == (1.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1.0B", 1e9), ("350M", 3.5e8), ("12k", 12e3), ("1,234,567", 1234567), ("2,75", 2.75), ("1e-4", 1e-4), (" 7 ", 7), (3, 3)],
+)
+def test_numbers_as_people_write_them(text, value):
+    assert number(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "NaN", "n/a", None])
+def test_what_is_absent_is_nan(text):
+    assert np.isnan(number(text))
+
+
+def test_what_is_no_number():
+    assert number("small") is None
+    with pytest.raises(TableError, match="column 'flops' must hold numbers; it holds 'lots'"):
+        table.from_columns({"flops": ["lots"], "loss": [1.0]}, {})
+
+
+def test_tokens_from_compute_and_size():
+    rows = {"n": [1e9, 2e9], "C": [6e19, 1.2e20], "loss": [3.0, 2.5]}
+    np.testing.assert_allclose(table.from_columns(rows, {"d": "flops/(6n)"})["tokens"], [1e10, 1e10])
+    with pytest.raises(TableError, match=r"d = flops/\(6n\) needs a column n; map one with --map n=COLUMN"):
+        table.from_columns({"C": [1.0], "loss": [1.0]}, {"d": "flops/(6n)"})
+
+
+def test_json_arrays_objects_of_arrays_and_tsv(tmp_path):
+    rows = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "o.json").write_text(json.dumps(ROWS))
+    (tmp_path / "t.tsv").write_text(
+        "\n".join("\t".join(map(str, row)) for row in [list(ROWS), *zip(*ROWS.values(), strict=True)])
+    )
+    for name in ("a.json", "o.json", "t.tsv"):
+        np.testing.assert_array_equal(table.read(tmp_path / name)["loss"], [3.0, 2.5, 2.75])
+    (tmp_path / "n.json").write_text("3")
+    with pytest.raises(TableError, match="is no array of objects, no object of equally long arrays and no PEFT result"):
+        table.read(tmp_path / "n.json")
+    (tmp_path / "l.json").write_text("[3]")
+    with pytest.raises(TableError, match="must hold objects; it holds '3'"):
+        table.read(tmp_path / "l.json")
+
+
+def test_a_folder_of_pefts_comparison_results(tmp_path):
+    result = {
+        "run_info": {
+            "train_config": {"model_id": "meta-llama/Llama-3.2-3B", "optimizer_kwargs": {"lr": 1e-4}},
+            "peft_config": {"peft_type": "LORA", "r": 32},
+        },
+        "train_info": {
+            "num_trainable_params": 9175040,
+            "accelerator_memory_max": 22e9,
+            "metrics": [
+                {"step": 250, "train loss": 0.9, "valid accuracy": 0.3, "elapsed time": 100.0},
+                {"step": 500, "train loss": 0.7, "test accuracy": 0.5, "elapsed time": 200.0, "train total tokens": 4e6},
+            ],
+        },
+    }
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "rank32.json").write_text(json.dumps(result))
+    points = table.read(tmp_path)
+    assert list(points["run"]) == ["lora/rank32"] * 2
+    assert list(points["method"]) == ["lora"] * 2
+    np.testing.assert_array_equal(points["tokens"], [2e6, 4e6])
+    np.testing.assert_array_equal(points["accuracy"], [0.3, 0.5])
+    np.testing.assert_array_equal(points["rank"], [32, 32])
+    assert points["body_parameters"][0] == 3212749824 - 128256 * 3072, "the packaged facts of the base, less its tied embeddings"
+    assert any("n was filled from packaged facts: meta-llama/Llama-3.2-3B 2.82e+09" in note for note in points.notes)
+
+
+def test_a_size_is_filled_only_where_it_is_missing_and_every_model_is_known():
+    rows = {"model": ["gpt2", "Qwen3-8B"], "n": [5.0, None], "loss": [1.0, 1.0]}
+    assert table.from_columns(rows, {})["body_parameters"].tolist() == [5.0, 8190735360 - 2 * 151936 * 4096]
+    assert "body_parameters" not in table.from_columns({"model": ["gpt2", "mine"], "loss": [1.0, 1.0]}, {})
+
+
+def test_rows_that_were_not_used_are_counted(tmp_path):
+    write_csv(tmp_path / "t.csv", {"tokens": [1, 2, 3], "loss": [3.0, "nan", ""]})
+    assert table.read(tmp_path / "t.csv").left_out == {"no loss": 2}
+
+
+def test_places_need_no_loss_and_keep_their_order(tmp_path):
+    write_csv(tmp_path / "t.csv", {"N": ["2M", "1M"], "tokens": [20, 10], "flops": [1e9, 2e9]})
+    places = table.read_places(tmp_path / "t.csv")
+    np.testing.assert_array_equal(places["body_parameters"], [2e6, 1e6])
+    with pytest.raises(TableError, match="does not exist"):
+        table.read_places(tmp_path / "none.csv")
 
 
 @given(st.lists(st.floats(0.1, 20) | st.none(), min_size=1, max_size=20))

@@ -58,7 +58,8 @@ def fit(
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     points = from_table(chosen)
-    contenders = _seeing_methods(_contenders(law, points), points, methods(chosen))
+    names = _few_methods(methods(chosen))
+    contenders = _seeing_methods(_contenders(law, points), points, names)
     selection = _selected(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
     found = _fitted(points, selection, bootstrap, seed, aim)
     return replace(found, left_out=left_out(table, aim, chosen, points, found), remarks=tuple(remarks(aim.table, chosen, found)))
@@ -87,16 +88,21 @@ def _decisive(points: Points) -> list[str]:
     return ["n", "u"] if repeated_M.mean() >= _SHARE_REPEATED else ["n"]
 
 
-def _seeing_methods(contenders: list[Law], points: Points, names: Sequence[str]) -> list[Law]:
-    """The laws with an offset and a slope for each method, where the table has several. Raises TableError, saying why, when
-    no law can tell them apart: a law that does not see the method must not predict for one."""
-    if len(names) < 2:
-        return contenders
+def _few_methods(names: list[str]) -> list[str]:
+    """The methods, where one law can tell them apart. Raises ManyMethods otherwise."""
     if len(names) > MOST_METHODS:
         raise ManyMethods(
             f"the table has {len(names)} methods, more than the {MOST_METHODS} that one law tells apart; choose one with"
             f" --method (valid: {', '.join(names)})"
         )
+    return names
+
+
+def _seeing_methods(contenders: list[Law], points: Points, names: Sequence[str]) -> list[Law]:
+    """The laws with an offset and a slope for each method, where the table has several. Raises TableError, saying why, when
+    no law can tell them apart: a law that does not see the method must not predict for one."""
+    if len(names) < 2:
+        return contenders
     seeing = [laws.by_method(law, names) for law in contenders]
     able = [law for law in seeing if carries(law, points)]
     if not able:

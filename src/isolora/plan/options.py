@@ -17,9 +17,9 @@ Prices = Mapping[tuple[str, int], float]
 """(model, rank) -> training FLOPs per token, where they are known better than from the table."""
 
 _RISE = 0.005
-"""Share of the loss by which a run must end above its own best to be called rising, and how many times the typical bend from
-point to point: an evaluated loss is smooth, a training loss is not."""
-_SCATTERS = 3.0
+"""Share of the loss by which a run must end above its own best to be called rising, and how many times its largest step upward
+before that best: an evaluated loss is smooth, a training loss is not."""
+_SCATTERS = 2.0
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,7 @@ def _rises(points: Table) -> bool:
         of_run = points.where(points["run"].astype(str) == run)
         log_loss = np.log(of_run["loss"][np.argsort(of_run["tokens"], kind="stable")])
         if len(log_loss) > 2:
-            bends = np.abs(np.diff(log_loss, 2))
-            scatter = float(np.median(bends)) if len(bends) > 2 else 0.0
+            scatter = float(np.diff(log_loss[: log_loss.argmin() + 1], prepend=log_loss[0]).max())
             ends.append(log_loss[-1] - log_loss.min() > max(_RISE, _SCATTERS * scatter))
     return bool(ends) and all(ends)
 
