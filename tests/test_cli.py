@@ -23,6 +23,9 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "no-loss.csv").write_text("tokens,model\n1,a\n")
     one_size = "".join(f"a,tiny,8,1000,{2**k},10,{2**k * 6000},{5 - k / 10}\n" for k in range(10, 20))
     (tmp_path / "one-size.csv").write_text(COLUMNS + one_size)
+    (tmp_path / "sizeless.csv").write_text(
+        "model,tokens,loss\n" + "".join(f"{'ab'[k % 2]},{2**k},{5 - k / 10}\n" for k in range(9))
+    )
     return tmp_path
 
 
@@ -44,6 +47,16 @@ def files(tmp_path: Path) -> Path:
         (["fit", "{}/no-loss.csv"], ["loss", "tokens"]),
         (["fit", "{}/one-size.csv", "--law", "additive"], ["additive", "1"]),
         (["plan", "{}/one-size.csv", "--budget", "-1flops"], ["budget", "-1flops"]),
+        (["plan", "{}/one-size.csv", "--budget", "20usd"], ["20usd", "--price-per-hour"]),
+        (["plan", "{}/one-size.csv"], ["exactly one of --budget", "--reach"]),
+        (["plan", "{}/one-size.csv", "--reach", "loss"], ["reach 'loss'", "loss=2.1"]),
+        (["plan", "{}/one-size.csv", "--budget", "1e9flops", "--serve", "many"], ["serve 'many'", "1e9tokens"]),
+        (["fit", "{}/one-size.csv", "--method", "lora"], ["unknown method 'lora'"]),
+        (["fit", "{}/sizeless.csv"], ["2 models (a, b)", "--map n=COLUMN"]),
+        (["predict", "{}/one-size.csv", "--at", "tokns=5"], ["unknown key of --at 'tokns'", "did you mean 'tokens'"]),
+        (["predict", "{}/one-size.csv", "--at", "n=5"], ["reads d (tokens)"]),
+        (["predict", "{}/one-size.csv", "--at", "n=small,d=5"], ["body_parameters", "'small'"]),
+        (["predict", "{}/one-size.csv", "--at", "d=-5"], ["places need d above 0"]),
         (["cost", "{}/object.yaml"], ["object.yaml", "line 1"]),
         (["list", "task"], ["did you mean 'tasks'"]),
         (["eval", "{}"], ["no adapter"]),
@@ -65,6 +78,34 @@ def test_cost_json_has_the_promised_keys(monkeypatch, capsys):
     assert answer["flops"]["total"] == pytest.approx(
         sum(answer["flops"][phase] for phase in ("forward", "backward_inputs", "backward_weights"))
     )
+
+
+def test_predict_at_a_table_and_at_words_and_from_a_written_fit(files, monkeypatch, capsys):
+    """The three ways to ask give the same answer, each in the promised form."""
+    source, places, written = files / "one-size.csv", files / "places.csv", files / "fit.json"
+    places.write_text("D,N\n2M,1k\n4M,1k\n")
+    status, out, _ = run(monkeypatch, capsys, "predict", str(source), "--at", str(places), "--bootstrap", "50", "--json")
+    answer = json.loads(out)
+    assert status == 0
+    assert {"points", "law", "warnings"} <= answer.keys()
+    assert len(answer["points"]) == 2
+    for point in answer["points"]:
+        assert point["interval"][0] < point["predicted"] < point["interval"][1]
+    assert "the law rests on one trajectory: how much another run would differ is not known" in answer["warnings"]
+    status, out, _ = run(monkeypatch, capsys, "fit", str(source), "--bootstrap", "50", "--json")
+    written.write_text(out)
+    status, out, _ = run(monkeypatch, capsys, "predict", str(written), "--at", "d=2e6", "--at", "n=1000", "--json")
+    again = json.loads(out)["points"][0]
+    assert again["predicted"] == pytest.approx(answer["points"][0]["predicted"])
+    assert again["interval"] == pytest.approx(answer["points"][0]["interval"])
+
+
+def test_no_recommendation_is_an_answer(files, monkeypatch, capsys):
+    status, out, _ = run(monkeypatch, capsys, "plan", str(files / "one-size.csv"), "--budget", "1e3flops", "--json")
+    answer = json.loads(out)
+    assert status == 0
+    assert answer["recommendation"] is None
+    assert "the budget buys less than the fewest tokens measured (1,024)" in answer["reason"]
 
 
 def test_help_is_quick_and_needs_no_torch():

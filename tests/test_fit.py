@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -257,8 +258,8 @@ def iso_flop(budgets, noise=0.004, seed=0, per_budget=9):
     rng = np.random.default_rng(seed)
     rows = []
     for budget in budgets:
-        for size in np.geomspace(0.15, 6, per_budget) * np.sqrt(budget / 60) * rng.uniform(0.9, 1.1, per_budget):
-            rows.append((size, budget / (6 * size)))
+        sizes = np.geomspace(0.15, 6, per_budget) * np.sqrt(budget / 60) * rng.uniform(0.9, 1.1, per_budget)
+        rows += [(size, budget / (6 * size)) for size in sizes]
     n, d = np.array(rows).T
     loss = (1.6 + 0.9 * ((3e7 / n) ** 0.5 + (6e8 / d) ** 0.5) ** 0.7) * np.exp(noise * rng.standard_normal(len(n)))
     return Table(
@@ -268,7 +269,7 @@ def iso_flop(budgets, noise=0.004, seed=0, per_budget=9):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_blind_extrapolation_of_iso_flop_designs_is_held_by_the_interval(seed):
-    """A small part of benchmarks/bench_coverage.py: fitted up to a fifth of the compute, where every size is a size of its own."""
+    """A small part of benchmarks/bench_coverage.py: fitted up to a fifth of the compute; every size is one of its own."""
     table = iso_flop(np.geomspace(1e17, 1e20, 7), seed=seed)
     early_M = table["flops"] <= table["flops"].max() / 5
     fitted = fit(table.where(early_M), bootstrap=100, seed=seed)
@@ -446,3 +447,31 @@ def test_a_fit_is_quick():
     started = time.process_time()
     fit(table)
     assert time.process_time() - started < 4.0
+
+
+def test_what_the_bare_base_scores_bounds_a_law_with_a_plateau():
+    """Points from 4,000 tokens on see little of a plateau of 6.0; the point at 0 tokens tells its height."""
+    tokens = np.geomspace(4e3, 2e5, 10)
+    curve = 2.0 + 4.0 / (1 + (tokens / 5e3) ** 0.7)
+    loss = np.concatenate([[6.0], curve * np.exp(0.002 * np.random.default_rng(0).standard_normal(10))])
+    table = Table({"run": np.full(11, "a", dtype=object), "tokens": np.concatenate([[0.0], tokens]), "loss": loss})
+    with_start = fit(table, law="plateau", bootstrap=50)
+    assert with_start.predict({"d": 1.0})[0] == pytest.approx(6.0, rel=0.02)
+    before = sum(count for reason, count in with_start.left_out.items() if reason.startswith("before the law's first"))
+    assert with_start.points + before == 10
+    assert with_start.left_out["at 0 tokens, which only laws with a plateau use"] == 1
+    assert with_start.ranges["d"][0] >= 4e3
+    np.testing.assert_allclose(fit(table, law="power", bootstrap=0).predict({"d": 1e5}), 2 + 4 / (1 + 20**0.7), rtol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_table_of_any_kind_is_answered_or_refused(seed):
+    """Losses and tokens at random: nothing but a TableError, and an interval that is one."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 40))
+    columns = {"tokens": 10 ** rng.uniform(5, 11, count), "loss": rng.uniform(0.1, 10, count)}
+    columns |= {"body_parameters": rng.choice([1e6, 1e8, 3e9], count)} if seed % 3 else {}
+    with contextlib.suppress(TableError):
+        fitted = fit(Table({"run": np.arange(count).astype(str).astype(object), **columns}), bootstrap=10)
+        low, high = fitted.interval({"n": 1e9, "d": 1e12})
+        assert 0 < low[0] <= fitted.predict({"n": 1e9, "d": 1e12})[0] <= high[0] < np.inf

@@ -121,7 +121,7 @@ def test_laws_of_repeats_by_hand():
 
 
 def test_muennighoffs_own_figures():
-    """The paper's law at its published parameters, computed by hand: U_N from 0.051 weights a unique token, R_N* 5.31, R_D* 15.4."""
+    """The paper's law at its published parameters, by hand: U_N from 0.051 weights a unique token, R_N* 5.31, R_D* 15.4."""
     n, d, u = 2.8e9, 55e9, 4e9
     useful = min(n, 0.051 * u)
     weights = useful + useful * 5.31 * (1 - np.exp(-(n / useful - 1) / 5.31))

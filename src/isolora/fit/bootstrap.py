@@ -26,12 +26,9 @@ _STEPS = 60
 _FEWEST_UNITS = 6
 
 
-def replicates(found: Found, weight_M: Array, count: int, seed: int) -> Array:
-    """Parameter vectors (count, T) of refits to reweighed trajectories, stretched for the number of runs.
-
-    `weight_M` are the weights of the fit's own points.
-    """
-    problem, z_Z, points = found.problem, found.z[0], found.points
+def replicates(found: Found, count: int, seed: int) -> Array:
+    """Parameter vectors (count, T) of refits to reweighed trajectories, stretched for the number of runs."""
+    problem, z_Z, points, weight_M = found.problem, found.z[0], found.points, found.weight[0]
     unit_M = resampled_units(points)
     weight_KU = np.random.default_rng(seed).exponential(size=(count, int(unit_M.max()) + 1))
     log_loss_M = np.log(points.loss)

@@ -31,9 +31,11 @@ class Problem:
     high: Array
 
     @classmethod
-    def of(cls, law: Law, columns: Columns, loss_M: Array) -> Problem:
+    def of(cls, law: Law, columns: Columns, loss_M: Array, shapes_from: Columns | None = None) -> Problem:
+        """`shapes_from` are the columns that shapes are looked for within, where those are fewer than all points."""
         logs = {name: np.log(columns[name]) for name in law.demands}
-        shape_bounds = [shape.bounds(logs) for shape in law.shapes]
+        within = logs if shapes_from is None else {name: np.log(shapes_from[name]) for name in law.demands}
+        shape_bounds = [shape.bounds(within) for shape in law.shapes]
         level = float(np.log(loss_M).mean())
         count = len(law.coefficients)
         low = [level + _SMALLEST_TERM] * count + [low for low, _ in shape_bounds]

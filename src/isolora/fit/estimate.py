@@ -103,6 +103,8 @@ def _seeing_methods(contenders: list[Law], points: Points, names: Sequence[str])
     no law can tell them apart: a law that does not see the method must not predict for one."""
     if len(names) < 2:
         return contenders
+    if points.progress == "flops":
+        raise TableError("a law of several methods needs tokens; map them with --map d=COLUMN, or choose one with --method")
     seeing = [laws.by_method(law, names) for law in contenders]
     able = [law for law in seeing if carries(law, points)]
     if not able:
@@ -149,7 +151,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     trim, law = selection.trim, selection.law
     weight_M = trim.weights(points)
     found = fit_above(law, points, trim.cut, weight_M)
-    draws_KT = bootstrapping.replicates(found, weight_M[weight_M > 0], count, seed)
+    draws_KT = bootstrapping.replicates(found, count, seed)
     theta_T = found.theta[0]
     low_T, high_T = np.quantile(draws_KT, [0.025, 0.975], axis=0) if count else (theta_T, theta_T)
     names = law.parameters
@@ -161,11 +163,11 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         parameters=dict(zip(names, map(float, theta_T), strict=True)),
         intervals={name: (float(low), float(high)) for name, low, high in zip(names, low_T, high_T, strict=True)},
         objective=float(found.objective[0]),
-        points=len(found.points),
+        points=int((points.columns["d"] >= trim.cut).sum()),
         holdout=selection.holdout,
         candidates=selection.candidates,
         cut=trim.cut,
-        runs=len(found.points.names),
+        runs=len(points.where(points.columns["d"] >= trim.cut).names),
         noise=selection.noise,
         drift=selection.drift,
         ranges={name: ends for name, ends in ranges.items() if name in read - told},

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError
-from isolora.laws import Array, method_columns
+from isolora.laws import METHOD_PREFIX, Array, method_columns
 from isolora.table import SHORT_NAMES, Table
 
 
@@ -17,7 +17,8 @@ from isolora.table import SHORT_NAMES, Table
 class Points:
     """M measured points: short columns, loss in nats per token, run number and name, training FLOPs so far.
 
-    `progress` is what the table counts progress by: "tokens", or "flops" where it has no tokens.
+    `progress` is what the table counts progress by: "tokens", or "flops" where it has no tokens. `start` are points before any
+    training, one a base and method, at next to no tokens; they are no points of a trajectory, and only some laws use them.
     """
 
     columns: Mapping[str, Array]
@@ -26,6 +27,7 @@ class Points:
     names: tuple[str, ...]
     flops: Array
     progress: str = "tokens"
+    start: Points | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -40,6 +42,21 @@ class Points:
             tuple(self.names[run] for run in kept_R),
             self.flops[chosen_M],
             self.progress,
+            self.start,
+        )
+
+    def with_start(self) -> Points:
+        """These points and, behind them, those of the start, each a run of its own."""
+        if self.start is None:
+            return self
+        columns = {name: np.concatenate([values, self.start.columns[name]]) for name, values in self.columns.items()}
+        return Points(
+            columns,
+            np.concatenate([self.loss, self.start.loss]),
+            np.concatenate([self.run, self.start.run + len(self.names)]),
+            (*self.names, *self.start.names),
+            np.concatenate([self.flops, self.start.flops]),
+            self.progress,
         )
 
 
@@ -51,7 +68,7 @@ def from_table(table: Table) -> Points:
     if "tokens" not in table and "flops" not in table:
         raise TableError(f"the table has no tokens column; map one with --map d=COLUMN (columns: {', '.join(table.columns)})")
     progress = "tokens" if "tokens" in table else "flops"
-    table = table.where(table[progress] > 0)
+    whole, table = table, table.where(table[progress] > 0)
     if not len(table):
         raise TableError(f"the table has no point with {progress} above 0")
     columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and _positive(table[name])}
@@ -59,8 +76,30 @@ def from_table(table: Table) -> Points:
     columns.setdefault("u", columns["d"])
     columns["c"] = _flops(table, columns)
     columns |= method_columns(list(table["method"]), methods(table)) if "method" in table else {}
+    start = _start(whole.where(whole[progress] == 0), columns, methods(table))
     names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
-    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress)
+    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress, start)
+
+
+def _start(bare: Table, columns: Mapping[str, Array], names: list[str]) -> Points | None:
+    """The points before any training, one for each base and method: their mean loss, at a millionth of the fewest tokens."""
+    if not len(bare):
+        return None
+    keys = [bare[name].astype(str) for name in ("body_parameters", "method") if name in bare]
+    groups = np.array(["/".join(row) for row in zip(*keys, strict=True)]) if keys else np.zeros(len(bare), dtype=str)
+    first = np.unique(groups, return_index=True)[1]
+    loss = np.array([bare["loss"][groups == groups[row]].mean() for row in first])
+    at = {name: np.full(len(first), values.min() * _NEXT_TO_NONE) for name, values in columns.items() if name in ("d", "u", "c")}
+    for short in columns.keys() - at.keys():
+        if short.startswith(METHOD_PREFIX):
+            continue
+        own = bare[SHORT_NAMES[short]][first] if SHORT_NAMES[short] in bare else np.array([np.nan])
+        if not _positive(own):
+            return None
+        at[short] = own
+    at |= method_columns(list(bare["method"][first]), names) if "method" in bare else {}
+    runs = tuple(f"start of {groups[row]}" for row in first)
+    return Points(at, loss, np.arange(len(first), dtype=np.int64), runs, at["c"])
 
 
 def methods(table: Table) -> list[str]:
@@ -71,6 +110,7 @@ def methods(table: Table) -> list[str]:
     return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
 
+_NEXT_TO_NONE = 1e-6
 _NOT_STUDIED = ("tune", "verify")
 
 

@@ -42,7 +42,7 @@ def left_out(table: Table, aim: Target, chosen: Table, points: Points, fit: Fit)
         **table.left_out,
         **aim.left_out,
         "other learning rates than the best": len(aim.table) - len(chosen),
-        "before the first token": started,
+        "at 0 tokens, which only laws with a plateau use": started,
         f"before the law's first {fit.cut:,.0f} tokens": len(points) - fit.points,
     }
     return {reason: count for reason, count in reasons.items() if count}

@@ -153,7 +153,7 @@ def _candidates(law: Law, points: Points, limits: Sequence[float], tried: Sequen
     if not keys:
         return []
     found = search(law, points, np.stack(weights), _QUICK)
-    log_loss_KM = found.problem.log_loss(found.z)
+    log_loss_KM = found.problem.log_loss(found.z)[:, : len(points)]
     theta_KT = found.theta
     row = {key: position for position, key in enumerate(keys)}
     return [
@@ -180,7 +180,7 @@ def _scored(points: Points, limits: Sequence[float], found: Sequence[Candidate])
     judged_S = np.isfinite(error_KS).any(axis=0)
     if not judged_S.any():
         return list(found)
-    error_KS = error_KS[:, judged_S] / np.nanmedian(error_KS[:, judged_S], axis=0)
+    error_KS = error_KS[:, judged_S] / np.maximum(np.nanmedian(error_KS[:, judged_S], axis=0), 1e-12)
     latest_K = np.isfinite(error_KS[:, -1])
     return [
         Candidate(c.law, c.trim, c.theta, c.fitted, c.ahead, float(np.nanmean(error_S)))

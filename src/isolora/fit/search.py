@@ -26,10 +26,11 @@ _THOROUGH = Effort()
 
 @dataclass(frozen=True)
 class Found:
-    """For each of K sets of weights on `points` the best z (K, Z) and its summed objective (K,)."""
+    """For each of K sets of weights (K, M) on `points` the best z (K, Z) and its summed objective (K,)."""
 
     problem: Problem
     points: Points
+    weight: Array
     z: Array
     objective: Array
 
@@ -46,7 +47,9 @@ class Found:
 
 def search(law: Law, points: Points, weight_KM: Array, effort: Effort = _THOROUGH) -> Found:
     """Fits `law` under every row of weights; a weight of zero leaves a point out."""
-    problem = Problem.of(law, points.columns, points.loss)
+    shapes_from = points.columns
+    points, weight_KM = anchored(law, points, weight_KM)
+    problem = Problem.of(law, points.columns, points.loss, shapes_from)
     log_loss_M = np.log(points.loss)
     start_KSZ = starts(problem, log_loss_M, weight_KM, effort.kept, effort.samples)
     count_K, count_S, count_Z = start_KSZ.shape
@@ -54,7 +57,18 @@ def search(law: Law, points: Points, weight_KM: Array, effort: Effort = _THOROUG
     ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, weight_RM, effort.steps)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
-    return Found(problem, points, ended.z[index_K], ended.objective[index_K])
+    return Found(problem, points, weight_KM, ended.z[index_K], ended.objective[index_K])
+
+
+def anchored(law: Law, points: Points, weight_KM: Array) -> tuple[Points, Array]:
+    """The points and their weights, with those before any training behind them where the law has a value there.
+
+    What the bare base scores was there before the first run: no cut-off leaves it out, and it weighs like one typical point.
+    """
+    if not law.anchored or points.start is None:
+        return points, weight_KM
+    typical_K1 = weight_KM.sum(axis=1, keepdims=True) / np.maximum((weight_KM > 0).sum(axis=1, keepdims=True), 1)
+    return points.with_start(), np.concatenate([weight_KM, np.repeat(typical_K1, len(points.start), axis=1)], axis=1)
 
 
 def fit_above(law: Law, points: Points, cut: float, weight_M: Array | None = None) -> Found:
@@ -67,7 +81,9 @@ def fit_above(law: Law, points: Points, cut: float, weight_M: Array | None = Non
 
 def polish(law: Law, points: Points, theta_T: Array, weight_M: Array) -> Array:
     """A quick fit's parameters, brought to convergence under its weights, (T,)."""
-    problem = Problem.of(law, points.columns, points.loss)
-    ended = descend(problem, problem.z(theta_T[None, :]), np.log(points.loss), weight_M[None, :])
+    shapes_from = points.columns
+    points, weight_1M = anchored(law, points, weight_M[None, :])
+    problem = Problem.of(law, points.columns, points.loss, shapes_from)
+    ended = descend(problem, problem.z(theta_T[None, :]), np.log(points.loss), weight_1M)
     converged: Array = problem.theta(ended.z)[0]
     return converged

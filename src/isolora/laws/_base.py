@@ -65,6 +65,8 @@ class Law:
     log_terms: Callable[[Array, Columns], Array]
     grows: bool = False
     """For what rises with tokens. Such a law is fitted when it is asked for; it does not compete for a loss."""
+    anchored: bool = False
+    """It has a value at 0 tokens, so that what the bare base scores is a point to fit it to."""
     last_resort: bool = False
     """It competes only where no other law can be fitted."""
     sentence: str = ""

@@ -31,8 +31,7 @@ law = Law(
     name="data-constrained-full",
     citation="Muennighoff et al. 2305.16264",
     formula=(
-        "E + A n'^-a + B d'^-b, d' = u (1 + R (1 - exp((1 - d/u)/R))),"
-        " n' = U (1 + S (1 - exp((1 - n/U)/S))), U = min(n, G u)"
+        "E + A n'^-a + B d'^-b, d' = u (1 + R (1 - exp((1 - d/u)/R))), n' = U (1 + S (1 - exp((1 - n/U)/S))), U = min(n, G u)"
     ),
     coefficients=("E", "A", "B"),
     shapes=(

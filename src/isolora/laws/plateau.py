@@ -23,6 +23,7 @@ law = Law(
     shapes=(Shape("b", high=4.0), Shape("T", low=-3.0, high=2.0, log=True, column="d")),
     demands={"d": 4},
     log_terms=_log_terms,
+    anchored=True,
     sentence="one base: little data changes little, then a power law.",
     aliases=("lin-one-base",),
 )

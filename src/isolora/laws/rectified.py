@@ -24,6 +24,7 @@ law = Law(
     shapes=(Shape("a"), Shape("b"), Shape("T", low=-3.0, high=2.0, log=True, column="d")),
     demands={"n": 3, "d": 4},
     log_terms=_log_terms,
+    anchored=True,
     sentence="the additive law with a plateau before the data's power law.",
     aliases=("lin",),
 )
