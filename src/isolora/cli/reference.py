@@ -132,6 +132,10 @@ def _default(value: Any) -> str:
 
 
 def _summary(kind: str, name: str) -> str:
+    if kind == "law":
+        law = registry.load(kind, name)
+        known = f" Also known as {', '.join(f'`{alias}`' for alias in law.aliases)}." if law.aliases else ""
+        return f"`{law.formula}` ({law.citation}): {law.sentence}{known}"
     module = sys.modules[type(registry.load(kind, name)).__module__]
     return (inspect.getdoc(module) or "").split("\n")[0]
 

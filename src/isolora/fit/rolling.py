@@ -9,7 +9,7 @@ Array suffixes: M points, K candidates, H held-out points.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,8 @@ class Candidate:
     """A law with a trim: its parameters on all points and, by cut-off, what it predicted for the points above.
 
     `theta` (T,); `fitted` (M,) log losses; `ahead` maps the index of a cut-off to log losses (M,), of which those above
-    count. `error` is the mean over cut-offs of the mean absolute log error, each cut-off in units of the typical candidate's.
+    count. `error` is the mean over cut-offs of the mean absolute log error; `score` is that with each cut-off in units of the
+    typical candidate's, so that far ones do not decide alone.
     """
 
     law: Law
@@ -65,6 +66,7 @@ class Candidate:
     fitted: Array
     ahead: Mapping[int, Array]
     error: float = np.nan
+    score: float = np.nan
     weight: float = 0.0
 
     def row(self) -> dict[str, object]:
@@ -135,7 +137,7 @@ def roll(points: Points, laws: Sequence[Law], only: Sequence[Trim] = ()) -> Roll
     limits = cutoffs(points.flops)
     tried = list(only) or trims(points)
     found = [candidate for law in laws for candidate in _candidates(law, points, limits, tried)]
-    return Rolled(points, limits, tuple(sorted(_scored(points, limits, found), key=lambda candidate: candidate.error)))
+    return Rolled(points, limits, tuple(sorted(_scored(points, limits, found), key=lambda candidate: candidate.score)))
 
 
 def _candidates(law: Law, points: Points, limits: Sequence[float], tried: Sequence[Trim]) -> list[Candidate]:
@@ -180,10 +182,10 @@ def _scored(points: Points, limits: Sequence[float], found: Sequence[Candidate])
     judged_S = np.isfinite(error_KS).any(axis=0)
     if not judged_S.any():
         return list(found)
-    error_KS = error_KS[:, judged_S] / np.maximum(np.nanmedian(error_KS[:, judged_S], axis=0), 1e-12)
-    latest_K = np.isfinite(error_KS[:, -1])
+    error_KS = error_KS[:, judged_S]
+    score_KS = error_KS / np.maximum(np.nanmedian(error_KS, axis=0), 1e-12)
     return [
-        Candidate(c.law, c.trim, c.theta, c.fitted, c.ahead, float(np.nanmean(error_S)))
-        for c, error_S, latest in zip(found, error_KS, latest_K, strict=True)
-        if latest
+        replace(candidate, error=float(np.nanmean(error_S)), score=float(np.nanmean(score_S)))
+        for candidate, error_S, score_S in zip(found, error_KS, score_KS, strict=True)
+        if np.isfinite(error_S[-1])
     ]

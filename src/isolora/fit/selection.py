@@ -1,6 +1,6 @@
 """From rolling hold-outs to a prediction: weights of the candidates, the law to show, and how errors grow with distance.
 
-Candidates that predicted the larger budgets well are averaged, in log loss, with weights error^-4: one law chosen by one
+Candidates that predicted the larger budgets well are averaged, in log loss, with weights score^-4: one law chosen by one
 hold-out missed the next one more often than the average did (benchmarks/bench_coverage.py). What the average got wrong
 beyond each cut-off gives the level's signed error (`shift`) and its growth with distance (`drift`), each pulled towards
 what other tables taught, since the cut-offs share most of their points.
@@ -104,8 +104,8 @@ def frontier_noise(points: Points, members: Sequence[Candidate], cut: float) -> 
 
 
 def _weighted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    best = max(candidates[0].error, 1e-6)
-    weight_K = np.array([(max(candidate.error, 1e-6) / best) ** -_SKILL_POWER for candidate in candidates])
+    best = max(candidates[0].score, 1e-6)
+    weight_K = np.array([(max(candidate.score, 1e-6) / best) ** -_SKILL_POWER for candidate in candidates])
     weight_K /= weight_K.sum()
     weight_K[weight_K < _LEAST_WEIGHT] = 0.0
     weight_K /= weight_K.sum()
@@ -118,7 +118,7 @@ def _shown(members: Sequence[Candidate]) -> tuple[Law, Trim]:
     for member in members:
         totals[member.law.name] = totals.get(member.law.name, 0.0) + member.weight
     name = max(totals, key=lambda law: totals[law])
-    best = min((member for member in members if member.law.name == name), key=lambda member: member.error)
+    best = min((member for member in members if member.law.name == name), key=lambda member: member.score)
     return best.law, best.trim
 
 

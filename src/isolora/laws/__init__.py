@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from isolora import registry
 from isolora.errors import ConfigError, unknown
-from isolora.laws._base import METHOD_PREFIX, Array, Columns, Law, Shape
-from isolora.laws._capacity import CAPACITIES
-from isolora.laws._methods import SUFFIX, by_method, method_columns, methods_of
+from isolora.laws.base import METHOD_PREFIX, Array, Columns, Law, Shape
+from isolora.laws.capacity import CAPACITIES
+from isolora.laws.methods import SUFFIX, by_method, method_columns, methods_of
 
 __all__ = ["METHOD_PREFIX", "Array", "Columns", "Law", "Shape", "by_method", "method_columns", "methods_of", "names", "resolve"]
 

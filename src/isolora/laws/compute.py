@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isolora.laws._base import Array, Columns, Law, Shape, stack
+from isolora.laws.base import Array, Columns, Law, Shape, stack
 
 
 def _log_terms(shapes_KQ: Array, logs: Columns) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isolora.laws._base import Array, Columns, Law, Shape, stack
+from isolora.laws.base import Array, Columns, Law, Shape, stack
 
 
 def log_effective_tokens(log_repeats_worth_K1: Array, logs: Columns) -> Array:

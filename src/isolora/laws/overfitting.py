@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isolora.laws._base import Array, Columns, Law, Shape, stack
+from isolora.laws.base import Array, Columns, Law, Shape, stack
 
 _SOFT = 1e-2
 """Repeats that a first pass counts for, so that its logarithm is finite: a penalty of a thousandth of that at ten."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isolora.laws._base import Array, Columns, Law, Shape, stack
+from isolora.laws.base import Array, Columns, Law, Shape, stack
 
 
 def _log_terms(shapes_KQ: Array, logs: Columns) -> Array:

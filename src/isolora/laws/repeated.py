@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isolora.laws._base import Array, Columns, Law, Shape, stack
+from isolora.laws.base import Array, Columns, Law, Shape, stack
 from isolora.laws.data_constrained import log_effective_tokens
 
 

@@ -76,8 +76,8 @@ def _about_rivals(fit: Fit) -> Iterator[str]:
     rival = min(others, key=lambda each: float(each["error"]))
     if float(rival["error"]) < _NARROW_MARGIN * min(own):
         yield (
-            f"law {fit.law!r} was chosen narrowly: law {rival['law']!r} predicted the held-out budgets with"
-            f" {float(rival['error']) / min(own):.2f} x its error"
+            f"law {fit.law!r} was chosen narrowly: it predicted the held-out budgets to {min(own):.2%},"
+            f" {rival['law']!r} to {float(rival['error']):.2%}"
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolora.laws._base import Array, Columns, Law, Shape
+from isolora.laws.base import Array, Columns, Law, Shape
 
 _DISTINCT_P = 3
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from isolora.laws._base import METHOD_PREFIX, Array, Columns, Law, Shape
+from isolora.laws.base import METHOD_PREFIX, Array, Columns, Law, Shape
 
 SUFFIX = "+method["
 _PIVOT = float(np.log(1e5))
