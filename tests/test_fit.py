@@ -478,3 +478,16 @@ def test_a_table_of_any_kind_is_answered_or_refused(seed):
         fitted = fit(Table({"run": np.arange(count).astype(str).astype(object), **columns}), bootstrap=10)
         low, high = fitted.interval({"n": 1e9, "d": 1e12})
         assert 0 < low[0] <= fitted.predict({"n": 1e9, "d": 1e12})[0] <= high[0] < np.inf
+
+
+def test_many_candidates_that_are_all_about_as_good_are_averaged():
+    """36 runs of ten points carry 15 laws with seven trims each; none of them stands out."""
+    table = study(additive, noise=0.002, ranks=(1, 2, 4, 8, 16, 32), tokens=8e3 * 2 ** (np.arange(10) / 2))
+    fitted = fit(table, bootstrap=50)
+    assert 2 <= len(fitted.members) <= 12
+    assert sum(member.weight for member in fitted.members) == pytest.approx(1)
+    weights = [member.weight for member in fitted.members]
+    assert weights == sorted(weights, reverse=True)
+    ahead = {"n": 1e6, "d": 1e6, "p": 2e4}
+    low, high = fitted.interval(ahead)
+    assert low[0] < additive({"n": np.array([1e6]), "d": np.array([1e6])})[0] < high[0]

@@ -16,7 +16,7 @@ from isolora.fit.points import Points, from_table, methods, studied
 from isolora.fit.rates import best_learning_rates, rate_effect
 from isolora.fit.remarks import demand_sizes, left_out, remarks
 from isolora.fit.result import Fit, Member
-from isolora.fit.rolling import Candidate, Trim, carries, roll
+from isolora.fit.rolling import Trim, carries, roll
 from isolora.fit.search import Found, fit_above, polish, search
 from isolora.fit.selection import Selection, select
 from isolora.fit.target import Target, targeted
@@ -192,13 +192,15 @@ def _pinned(found: Found) -> tuple[str, ...]:
 
 def _members(points: Points, selection: Selection, shown: Found) -> tuple[Member, ...]:
     """The averaged laws, each fitted to convergence; the law that is shown keeps its own parameters."""
-
-    def theta(candidate: Candidate) -> tuple[float, ...]:
-        if (candidate.law.name, candidate.trim) == (selection.law.name, selection.trim):
-            return tuple(map(float, shown.theta[0]))
-        return tuple(map(float, polish(candidate.law, points, candidate.theta, candidate.trim.weights(points))))
-
-    return tuple(Member(candidate.law.name, candidate.weight, theta(candidate)) for candidate in selection.members)
+    found: list[Member] = []
+    for name in dict.fromkeys(member.law.name for member in selection.members):
+        alike = [member for member in selection.members if member.law.name == name]
+        weight_KM = np.stack([member.trim.weights(points) for member in alike])
+        theta_KT = polish(alike[0].law, points, np.stack([member.theta for member in alike]), weight_KM)
+        for member, theta_T in zip(alike, theta_KT, strict=True):
+            is_shown = (name, member.trim) == (selection.law.name, selection.trim)
+            found.append(Member(name, member.weight, tuple(map(float, shown.theta[0] if is_shown else theta_T))))
+    return tuple(sorted(found, key=lambda member: -member.weight))
 
 
 def _price(points: Points) -> float:

@@ -22,6 +22,7 @@ class Effort:
 
 
 _THOROUGH = Effort()
+_POLISH_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,10 @@ def fit_above(law: Law, points: Points, cut: float, weight_M: Array | None = Non
     return search(law, kept, weight_1M)
 
 
-def polish(law: Law, points: Points, theta_T: Array, weight_M: Array) -> Array:
-    """A quick fit's parameters, brought to convergence under its weights, (T,)."""
+def polish(law: Law, points: Points, theta_KT: Array, weight_KM: Array) -> Array:
+    """Quick fits' parameters, each brought to convergence under its weights, (K, T)."""
     shapes_from = points.columns
-    points, weight_1M = anchored(law, points, weight_M[None, :])
+    points, weight_KM = anchored(law, points, weight_KM)
     problem = Problem.of(law, points.columns, points.loss, shapes_from)
-    ended = descend(problem, problem.z(theta_T[None, :]), np.log(points.loss), weight_1M)
-    converged: Array = problem.theta(ended.z)[0]
-    return converged
+    ended = descend(problem, problem.z(theta_KT), np.log(points.loss), weight_KM, _POLISH_STEPS, tolerance=1e-6)
+    return problem.theta(ended.z)

@@ -21,7 +21,9 @@ from isolora.fit.rolling import Candidate, Rolled, Trim
 from isolora.laws import METHOD_PREFIX, Array, Law
 
 _SKILL_POWER = 4.0
-_LEAST_WEIGHT = 0.03
+_LEAST_SHARE = 0.2
+"""Of the best one's weight: candidates with less only add their disagreement."""
+_MOST_MEMBERS = 12
 _PRIOR_DRIFT = 0.01
 """Standard deviation of the log error at one unit of log compute beyond the points, as seen over the public tables of
 benchmarks/bench_coverage.py (0.6 to 1.5 %), and how many cut-offs that experience counts for."""
@@ -106,8 +108,8 @@ def frontier_noise(points: Points, members: Sequence[Candidate], cut: float) -> 
 def _weighted(candidates: Sequence[Candidate]) -> list[Candidate]:
     best = max(candidates[0].score, 1e-6)
     weight_K = np.array([(max(candidate.score, 1e-6) / best) ** -_SKILL_POWER for candidate in candidates])
-    weight_K /= weight_K.sum()
-    weight_K[weight_K < _LEAST_WEIGHT] = 0.0
+    weight_K[weight_K < _LEAST_SHARE * weight_K.max()] = 0.0
+    weight_K[_MOST_MEMBERS:] = 0.0
     weight_K /= weight_K.sum()
     return [dataclasses.replace(c, weight=float(w)) for c, w in zip(candidates, weight_K, strict=True)]
 
