@@ -23,6 +23,7 @@ from isolora.fit.places import predicted
 from isolora.table import Table, read
 
 RATIOS = (2, 4, 10, 30)
+HEADER = {"n", "tokens", "flops", "loss"}
 NEEDED = ("body_parameters", "tokens", "flops", "loss")
 MOST_POINTS = 30
 FEWEST_POINTS, FEWEST_SIZES = 15, 3
@@ -30,13 +31,12 @@ DEFAULT = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "scal
 
 
 def tables(folder: Path) -> Iterator[tuple[str, Table]]:
-    """The tables of a folder that have what is needed, by name."""
+    """The tables of a folder whose header has n, tokens, flops and loss, by name."""
     for path in sorted(folder.glob("*.csv")):
-        try:
+        with path.open(encoding="utf-8") as file:
+            header = file.readline().strip().split(",")
+        if HEADER <= set(header):
             table = read(path)
-        except TableError:
-            continue
-        if all(name in table for name in NEEDED):
             yield path.stem, table.where(np.all([np.isfinite(table[name]) for name in NEEDED], axis=0))
 
 
