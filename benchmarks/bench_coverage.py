@@ -35,7 +35,7 @@ def tables(folder: Path) -> Iterator[tuple[str, Table]]:
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8") as file:
             header = file.readline().strip().split(",")
-        if HEADER <= set(header):
+        if set(header) >= HEADER:
             table = read(path)
             yield path.stem, table.where(np.all([np.isfinite(table[name]) for name in NEEDED], axis=0))
 

@@ -491,3 +491,13 @@ def test_many_candidates_that_are_all_about_as_good_are_averaged():
     ahead = {"n": 1e6, "d": 1e6, "p": 2e4}
     low, high = fitted.interval(ahead)
     assert low[0] < additive({"n": np.array([1e6]), "d": np.array([1e6])})[0] < high[0]
+
+
+def test_intervals_of_parameters_carry_what_other_trims_say():
+    """The law that is shown ends at one floor; the same law fitted to points weighed otherwise ends at others."""
+    fitted = fit(iso_flop(np.geomspace(1e17, 1e20, 7)), law="additive", bootstrap=200)
+    floors = [member.theta[0] for member in fitted.members]
+    assert len(floors) > 1
+    low, high = fitted.intervals["E"]
+    assert low <= min(floors)
+    assert max(floors) <= high

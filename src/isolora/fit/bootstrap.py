@@ -22,8 +22,9 @@ from isolora.laws import Array
 
 _CHUNK = 64
 """Replicates at a time: their slopes then stay in the processor's cache."""
-_STEPS = 20
-"""Newton steps from the fit itself; 60 gave the same intervals to two digits."""
+_STEPS = 60
+"""Damped Newton steps from the fit itself: with 20 the interval of Chinchilla's floor under weighed points ended at 1.56, with
+40 at 1.79, with 60 or 120 at 1.84."""
 _FEWEST_UNITS = 6
 
 

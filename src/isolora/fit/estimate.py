@@ -20,13 +20,14 @@ from isolora.fit.rolling import Trim, carries, roll
 from isolora.fit.search import Found, fit_above, polish, search
 from isolora.fit.selection import Selection, select
 from isolora.fit.target import Target, targeted
-from isolora.laws import Law
+from isolora.laws import Array, Law
 from isolora.table import Table
 
 HOLDOUTS = ("largest", "none")
 _SCREENED = 6
 """Laws that go through every trim; more are tried with one and the best of them kept."""
 _SCREENING_EMPHASIS = 0.25
+_NORMAL = 1.96
 MOST_METHODS = 6
 _REPEATED, _SHARE_REPEATED = 1.5, 0.1
 """Passes, and the share of points beyond them, from which a law must tell a repeated token from a new one."""
@@ -153,7 +154,9 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     found = fit_above(law, points, trim.cut, weight_M)
     draws_KT = bootstrapping.replicates(found, count, seed)
     theta_T = found.theta[0]
+    members = _members(points, selection, found)
     low_T, high_T = np.quantile(draws_KT, [0.025, 0.975], axis=0) if count else (theta_T, theta_T)
+    low_T, high_T = _widened(theta_T, low_T, high_T, [member for member in members if member.law == law.name])
     names = law.parameters
     ranges = ranges_of(points, trim.cut)
     read = {*law.demands, COMPUTE, *(name for member in selection.members for name in member.law.demands)}
@@ -172,7 +175,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         drift=selection.drift,
         ranges={name: ends for name, ends in ranges.items() if name in read - told},
         draws=draws_KT,
-        members=_members(points, selection, found),
+        members=members,
         shift=selection.shift,
         price=_price(points),
         rates=rate_effect(aim.table),
@@ -201,6 +204,30 @@ def _members(points: Points, selection: Selection, shown: Found) -> tuple[Member
             is_shown = (name, member.trim) == (selection.law.name, selection.trim)
             found.append(Member(name, member.weight, tuple(map(float, shown.theta[0] if is_shown else theta_T))))
     return tuple(sorted(found, key=lambda member: -member.weight))
+
+
+def _widened(theta_T: Array, low_T: Array, high_T: Array, alike: Sequence[Member]) -> tuple[Array, Array]:
+    """The bootstrap's intervals with what other trims of the same law say: none of them is known to be the right one.
+
+    Distances are in logarithms where everything is positive, else as they are.
+    """
+    if len(alike) < 2:
+        return low_T, high_T
+    theta_KT = np.array([member.theta for member in alike])
+    weight_K = np.array([member.weight for member in alike])
+    positive_T = (theta_KT > 0).all(axis=0) & (low_T > 0) & (theta_T > 0)
+
+    def scaled(values: Array) -> Array:
+        return np.where(positive_T, np.log(np.where(positive_T, values, 1.0)), values)
+
+    spread_T = _NORMAL * np.sqrt(weight_K @ (scaled(theta_KT) - scaled(theta_T)) ** 2 / weight_K.sum())
+    below_T = np.hypot(np.maximum(scaled(theta_T) - scaled(low_T), 0.0), spread_T)
+    above_T = np.hypot(np.maximum(scaled(high_T) - scaled(theta_T), 0.0), spread_T)
+    ends = [
+        np.where(positive_T, np.exp(np.where(positive_T, end, 0.0)), end)
+        for end in (scaled(theta_T) - below_T, scaled(theta_T) + above_T)
+    ]
+    return ends[0], ends[1]
 
 
 def _price(points: Points) -> float:
