@@ -6,17 +6,15 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from reported import EVIL, SIZES, Page, columns, make_study, store_rows
 
 from isolora import report
 from isolora.fit import fit
-from isolora.plan import Budget, plan
-from isolora.report import formats as words
-from isolora.report import frontier, palette
+from isolora.report import axes, formats, frontier, palette
 from isolora.report.captions import forgetting as forgetting_caption
 from isolora.report.forgetting import endings, unbeaten
 from isolora.report.forgetting import figure as forgetting_figure
@@ -25,142 +23,10 @@ from isolora.report.work import figure as work_figure
 from isolora.store import Run, Store
 from isolora.table import Table, from_columns
 
-SIZES = {"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3, "nano-1m": 1.05e6}
-EVIL = "<script>alert(1)</script>"
-NAMES = ("run", "model", "method", "stage", "rank", "learning_rate", "body_parameters", "trainable_parameters")
-NAMES += ("tokens", "unique_tokens", "unique_examples", "flops", "flops_by_group", "seconds", "loss")
-
-
-@dataclass(frozen=True)
-class Proof:
-    """As much of a verification as the page reads."""
-
-    predicted: float
-    interval: tuple[float, float]
-    measured: float
-    flops: float
-    flops_over_largest_fitted: float
-
-    @property
-    def relative_error(self):
-        return abs(self.predicted - self.measured) / self.measured
-
-
-def true_loss(size, tokens, trained):
-    start = 2.2 / (1 + (tokens / 9e3) ** 1.6)
-    return 2.6 + 40 * size**-0.28 + 7.5 * tokens**-0.16 + 1.5 * trained**-0.3 + start
-
-
-def columns(sizes=SIZES, ranks=(2, 8, 32), noise=0.004, evaluations=7):
-    """Four base models and three ranks, each run evaluated at powers of two; short trials at worse learning rates beside them."""
-    rng = np.random.default_rng(7)
-    rows = []
-    for (model, size), rank in [(item, rank) for item in sizes.items() for rank in ranks]:
-        trained = rank * 30 * size**0.5
-        for rate, penalty in ((1e-2, 0.0), (3e-3, 0.16), (3e-2, 0.09)):
-            stage = "tune" if penalty else "grid"
-            luck = rng.normal(0, noise)
-            for step in range(evaluations - (3 if penalty else 0)):
-                tokens = 4096.0 * 2**step
-                loss = true_loss(size, tokens, trained) * np.exp(luck + rng.normal(0, noise / 2)) + penalty
-                flops = tokens * (4 * size + 6 * trained + 8e5)
-                known = (f"{model}/{rank}/{rate}", model, "lora", stage, rank, rate, size, trained)
-                rows.append((*known, tokens, tokens, tokens / 88, flops, work(flops), flops / 4e10, loss))
-    return {name: list(values) for name, values in zip(NAMES, zip(*rows, strict=True), strict=True)}
-
-
-def work(flops):
-    """70 % in the feed-forward layers and the rest in the adapter, as a store holds it."""
-    parts = {"feed-forward": {"forward": 0.4, "backward_inputs": 0.3}, "adapter": {"forward": 0.2, "backward_weights": 0.1}}
-    return json.dumps({group: {phase: flops * share for phase, share in part.items()} for group, part in parts.items()})
-
-
-def store_rows(rows):
-    """What `Store.runs()` would say of them, with one run that diverged."""
-    keys = NAMES[:6]
-    known = {row[0]: dict(zip(keys, row, strict=True)) for row in zip(*(rows[key] for key in keys), strict=True)}
-    place = json.dumps(
-        {"versions": {"isolora": "0.1.0", "torch": "2.13.0"}, "commit": "0f3a91c", "device": "a CPU", "threads": 2}
-    )
-    runs = [{**run, "seed": 0, "state": "DONE", "reason": "", "environment": place} for run in known.values()]
-    lost = {
-        "run": "nano-1m/32/0.3",
-        "rank": 32,
-        "learning_rate": 0.3,
-        "state": "DIVERGED",
-        "reason": "loss not finite at step 41",
-    }
-    return [*runs, {**runs[-1], **lost}]
-
-
-def with_proof(rows, advice, size=1.05e6):
-    """The same columns and the run that verified the advice."""
-    rank = advice.method["rank"]
-    trained = rank * 30 * size**0.5
-    known = {"run": "proof", "model": advice.model, "method": "lora", "stage": "verify", "rank": rank, "learning_rate": 1e-2}
-    known |= {"body_parameters": size, "trainable_parameters": trained}
-    points = []
-    for tokens in advice.tokens / 2.0 ** np.arange(8, -1, -1):
-        flops = tokens * advice.flops / advice.tokens
-        spent = {
-            "tokens": tokens,
-            "unique_tokens": tokens,
-            "unique_examples": tokens / 88,
-            "flops": flops,
-            "flops_by_group": work(flops),
-            "seconds": flops / 4e10,
-        }
-        points.append({**known, **spent, "loss": true_loss(size, tokens, trained)})
-    return {name: [*values, *(point[name] for point in points)] for name, values in rows.items()}
-
-
-def make_study(rows=None, **more):
-    rows = rows or columns()
-    table = from_columns(rows, {})
-    fitted = fit(table, bootstrap=100)
-    advice = plan(fitted, table, Budget(4.2 * float(table["flops"].max()), "flops"))
-    rows = with_proof(rows, advice)
-    rows["loss"][-1] = (advice.predicted_loss + advice.interval[1]) / 2  # a proof that held
-    proof = Proof(advice.predicted_loss, advice.interval, rows["loss"][-1], advice.flops, 4.2)
-    return replace(report.StudyReport("demo", from_columns(rows, {}), fitted, advice, proof, store_rows(rows)), **more)
-
 
 @pytest.fixture(scope="module")
 def study():
     return make_study()
-
-
-class Page(HTMLParser):
-    """Scripts, attributes and visible text of a page, as a browser would read them."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.scripts, self.attributes, self.texts, self.inside = [], [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.attributes += [(tag, name, value) for name, value in attributes]
-        if tag in ("script", "style"):
-            self.inside.append(tag)
-        if tag == "script":
-            self.scripts.append((dict(attributes), ""))
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "style"):
-            self.inside.pop()
-
-    def handle_data(self, data):
-        if not self.inside:
-            self.texts.append(data)
-        elif self.inside[-1] == "script":
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
-    def figure(self, key):
-        return next(json.loads(body) for attributes, body in self.scripts if attributes.get("id") == f"figure-{key}")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +40,7 @@ def page(html):
 
 
 def test_one_file_with_plotly_once_and_no_network(html, page):
-    assert html.count("* plotly.js v") == 1
+    assert html.count("* plotly.js (basic - minified) v") == 1
     assert not [entry for entry in page.attributes if entry[1] in ("src", "srcset", "data", "action")]
     assert not [value for _, name, value in page.attributes if name == "href" and not value.startswith("#")]
     assert "@import" not in html.split("<body>")[0]
@@ -196,7 +62,7 @@ def test_says_what_to_train_and_whether_it_held(study, page):
     assert f"Train {advice.model} with LoRA of rank {advice.method['rank']}" in page.text
     assert f"{advice.predicted_loss:.3f} nats per token" in page.text
     assert f"95 % interval {advice.interval[0]:.3f} to {advice.interval[1]:.3f}" in page.text
-    assert all(warning in page.text for warning in advice.warnings)
+    assert all(warning[1:] in page.text for warning in advice.warnings)
     assert f"measured {proof.measured:.3f}" in page.text
     assert f"{100 * proof.relative_error:.1f} % off and inside the 95 % interval, at 4.2 ×" in page.text
 
@@ -290,7 +156,8 @@ def test_bars_of_work_are_the_largest_runs(study, page):
     ends = {f"{model}, rank 32": max(run.flops[-1] for run in study.fitted if run.model == model) for model in SIZES}
     [proof] = study.proof
     bars = [
-        f"{name}<br>{words.flops(end)} FLOPs" for name, end in (ends | {f"{proof.name}, verification": proof.flops[-1]}).items()
+        f"{name.replace(', ', '<br>', 1)}<br>{formats.flops(end)} FLOPs"
+        for name, end in (ends | {f"{proof.name}, verification": proof.flops[-1]}).items()
     ]
     segments = {trace["name"]: trace for trace in page.figure("work")["data"] if trace["x"] != [None]}
     shares = {"feed-forward, forward": 40, "feed-forward, gradients to inputs": 30}
@@ -311,8 +178,8 @@ def test_a_foreign_table_needs_only_tokens_and_loss():
     table = from_columns({"tokens": tokens.tolist(), "loss": (2 + 40 * tokens**-0.3).tolist(), "run": ["only"] * 12}, {})
     study = report.StudyReport("table.csv", table, fit(table, bootstrap=0))
     page = Page(render(study))
-    assert "The law of 1 base model: power" in page.text
-    assert [attributes["id"] for attributes, _ in page.scripts if "id" in attributes] == ["figure-curves", "figure-agreement"]
+    assert "The law of one curve: power" in page.text
+    assert page.data == {"figure-curves", "figure-agreement", "themes"}
 
 
 def test_report_of_a_folder(study, tmp_path):
@@ -336,21 +203,21 @@ def test_what_is_not_finite_becomes_null():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.count(12_400), "12,400"),
-        (words.count(3_214_000), "3.21 million"),
-        (words.count(999_800), "1 million"),
-        (words.flops(4.19e13), "4.2 × 10¹³"),
-        (words.flops(9.97e12), "1.0 × 10¹³"),
-        (words.duration(41.2), "41 s"),
-        (words.duration(210), "3.5 min"),
-        (words.passes(1.001), "one pass"),
-        (words.passes(2.5), "2.5 passes"),
-        (words.percent(0.0053), "0.53 %"),
-        (words.parameter(803.94), "803.9"),
-        (words.parameter(3.705e6), "3.705 × 10⁶"),
-        (words.formula("F (d/F)^(p/(p+P)) + B d^-b"), "F (d/F)<sup>(p/(p+P))</sup> + B d<sup>−b</sup>"),
-        (palette.short(12_400), "12.4k"),
-        (palette.short(999_900), "1M"),
+        (formats.count(12_400), "12,400"),
+        (formats.count(3_214_000), "3.21 million"),
+        (formats.count(999_800), "1 million"),
+        (formats.flops(4.19e13), "4.2 × 10¹³"),
+        (formats.flops(9.97e12), "1.0 × 10¹³"),
+        (formats.duration(41.2), "41 s"),
+        (formats.duration(210), "3.5 min"),
+        (formats.passes(1.001), "one pass"),
+        (formats.passes(2.5), "2.5 passes"),
+        (formats.percent(0.0053), "0.53 %"),
+        (formats.parameter(803.94), "803.9"),
+        (formats.parameter(3.705e6), "3.705 × 10⁶"),
+        (formats.formula("F (d/F)^(p/(p+P)) + B d^-b"), "F (d/F)<sup>(p/(p+P))</sup> + B d<sup>−b</sup>"),
+        (formats.short(12_400), "12.4k"),
+        (formats.short(999_900), "1M"),
     ],
 )
 def test_words(shown, expected):
@@ -359,7 +226,7 @@ def test_words(shown, expected):
 
 @pytest.mark.parametrize(("low", "high"), [(4.2, 8.3), (1.01, 1.04), (0.2, 9.0), (3.9991, 4.0009)])
 def test_loss_ticks_are_few_and_told_apart(low, high):
-    ticks = palette.loss_ticks(low, high)
+    ticks = axes.loss_ticks(low, high)
     assert 3 <= len(ticks) <= 11
     assert len({text for _, text in ticks}) == len(ticks)
     assert all(float(text) == pytest.approx(value) for value, text in ticks)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from isolora.fit import Fit
-from isolora.plan import Recommendation
+from isolora.plan import Budget, Recommendation
+from isolora.report.gather import Asked, gather
 from isolora.report.page import write
-from isolora.report.source import runs_of, search_of, title_of
 from isolora.report.study import StudyReport, Verified
 from isolora.table import Table
 
@@ -17,15 +17,23 @@ __all__ = ["StudyReport", "Verified", "report", "write"]
 def report(
     source: Path | str,
     table: Table,
-    fit: Fit,
-    out: Path | str,
+    fit: Fit | None = None,
+    out: Path | str = "report.html",
     recommendation: Recommendation | None = None,
     verification: Verified | None = None,
+    *,
+    target: str = "loss",
+    law: str = "auto",
+    bootstrap: int = 1000,
+    budget: str | Budget | None = None,
+    examples: int | None = None,
+    memory_bytes: float | None = None,
 ) -> Path:
     """Write the page about `source`, a study's folder or a table's file, and return its path.
 
-    `table` holds the points of the source; with those of the verification's run in it, its curve is drawn too.
+    `table` holds the points of the source; with those of the verification's run in it, its curve is drawn too. Without a
+    `fit` the law is fitted here, and without a `recommendation` one is made for `budget` (by default four times the largest
+    run). Where either cannot be had, the page gives the reason and shows what was measured.
     """
-    path = Path(source)
-    study = StudyReport(title_of(path), table, fit, recommendation, verification, runs_of(path), search=search_of(path))
-    return write(Path(out), study)
+    asked = Asked(target, law, bootstrap, budget, examples, memory_bytes)
+    return write(Path(out), gather(Path(source), table, asked, fit, recommendation, verification))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from isolora.report import palette
-from isolora.report.marks import extent, measured_trace
-from isolora.report.palette import FAINT, INK, PAPER, Figure, faded, label
+from isolora.fit import Fit
+from isolora.report import axes
+from isolora.report.axes import label
+from isolora.report.marks import measured_trace, values
+from isolora.report.palette import FAINT, INK, PAPER, Figure, faded
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
 _BAND = 0.02
 
 
-def figure(study: StudyReport) -> Figure:
-    traces = [*_fitted(study), *_held_out(study)]
+def figure(study: StudyReport) -> Figure | None:
+    """None for a study without a law."""
+    if study.fit is None:
+        return None
+    traces = [*_fitted(study, study.fit), *_held_out(study)]
     if study.verification is not None:
         proof = study.verification
         mark = {**measured_trace(proof.predicted, proof.measured), "name": "verification", "legend": "legend"}
@@ -23,19 +28,25 @@ def figure(study: StudyReport) -> Figure:
         traces.append(
             {**mark, "error_x": spread, "hovertemplate": "verification: predicted %{x:.3f}, measured %{y:.3f}<extra></extra>"}
         )
-    ends = [*extent(traces, "x"), *extent(traces, "y")]
-    low, high = min(ends) * 0.98, max(ends) * 1.01
-    x = palette.log_axis("predicted loss, nats per token", low, high, palette.loss_ticks(low, high), margin=0.0)
-    y = palette.log_axis("measured loss, nats per token", low, high, palette.loss_ticks(low, high), margin=0.0)
-    layout = palette.layout(x, y, height=520)
+    low, high = axes.frame([*values(traces, "x"), *values(traces, "y")], always=_verified(study))
+    low, high = low * 0.99, high * 1.01
+    unit = study.measure.replace("held-out ", "")
+    x, y = (axes.loss_axis(f"{kind} {unit}", low, high, margin=0.0) for kind in ("predicted", "measured"))
+    layout = axes.layout(x, y, height=520)
     layout["margin"]["t"] = 56
     return {"data": [*_diagonal(low, high), *traces], "layout": layout}
+
+
+def _verified(study: StudyReport) -> list[float]:
+    """What the frame must show: the verification with its interval."""
+    proof = study.verification
+    return [] if proof is None else [proof.predicted, proof.measured, *proof.interval]
 
 
 def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
     """Perfect agreement, and 2 % to either side of it."""
     line = {"type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "showlegend": False, "hoverinfo": "skip"}
-    strip = palette.band(
+    strip = axes.band(
         [low, high],
         [low * (1 - _BAND), high * (1 - _BAND)],
         [low * (1 + _BAND), high * (1 + _BAND)],
@@ -46,11 +57,11 @@ def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
     return [strip, {**line, "line": {"color": FAINT, "width": 1}}]
 
 
-def _fitted(study: StudyReport) -> list[dict[str, Any]]:
+def _fitted(study: StudyReport, fit: Fit) -> list[dict[str, Any]]:
     by_model: dict[str, list[tuple[float, float]]] = {model: [] for model in study.models}
     for run, choice in measured_choices(study):
-        chosen_M = run.tokens >= study.fit.cut
-        predicted_M = study.fit.predict(choice.columns(run.tokens[chosen_M]))
+        chosen_M = run.tokens >= fit.cut
+        predicted_M = fit.predict(choice.columns(run.tokens[chosen_M]))
         by_model[run.model] += zip(predicted_M.tolist(), run.loss[chosen_M].tolist(), strict=True)
     return [
         _points(points, label(model), {"color": faded(study.colours[model], 0.75), "size": 6})
@@ -66,14 +77,15 @@ def _held_out(study: StudyReport) -> list[dict[str, Any]]:
 
 
 def held_out(study: StudyReport) -> list[tuple[float, float]]:
-    """(predicted, measured) of the largest budgets, foretold by the same law from the smaller ones alone."""
-    return [(point["predicted"], point["measured"]) for point in study.fit.holdout.get("points", ())]
+    """(predicted, measured) of the largest budgets, predicted by the same law from the smaller ones alone."""
+    points = study.fit.holdout.get("points", ()) if study.fit else ()
+    return [(point["predicted"], point["measured"]) for point in points]
 
 
 def measured_choices(study: StudyReport) -> list[tuple[Trajectory, Choice]]:
     """The run that stands for each choice, with the choice."""
     known = {choice.key: choice for choice in study.choices}
-    return [(run, known[run.key]) for run in study.fitted]
+    return [(run, known[run.key]) for run in study.fitted if run.key in known]
 
 
 def _points(points: list[tuple[float, float]], name: str, marker: dict[str, Any]) -> dict[str, Any]:

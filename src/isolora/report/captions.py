@@ -1,130 +1,24 @@
-"""The page's sentences: what to train, whether it held, and what each figure shows."""
+"""What each figure shows, in a sentence or two under its title."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from isolora.report import formats as words
 from isolora.report.forgetting import endings
-from isolora.report.study import StudyReport, Verified
-from isolora.report.trajectories import named
+from isolora.report.methods import MOST
+from isolora.report.rates import searched
+from isolora.report.study import StudyReport
 from isolora.report.work import largest, total
-
-Texts = dict[str, Any]
-
-
-def scope(study: StudyReport) -> str:
-    """What was measured, for a page without a recommendation."""
-    fit = study.fit
-    return (
-        f"{len(study.curves)} runs over {len(study.models)} base models and {len(study.ranks)} ranks; "
-        f"the law stands on {fit.points} points from {words.count(fit.cut)} tokens on."
-    )
-
-
-def advice(study: StudyReport) -> Texts | None:
-    """The recommendation in words."""
-    plan = study.recommendation
-    if plan is None:
-        return None
-    low, high = plan.interval
-    return {
-        "model": plan.model,
-        "adapter": _adapter(plan.method["name"], plan.method.get("rank")),
-        "tokens": words.count(plan.tokens),
-        "diet": _diet(study),
-        "expectation": f"The law expects a held-out loss of {plan.predicted_loss:.3f} nats per token; "
-        f"with 95 % confidence a new run ends between {low:.3f} and {high:.3f}.",
-        "facts": _facts(study),
-        "warnings": list(plan.warnings),
-    }
-
-
-def _diet(study: StudyReport) -> str:
-    plan = study.recommendation
-    assert plan is not None
-    rate = "" if plan.learning_rate != plan.learning_rate else f" Take a learning rate of {plan.learning_rate:g}."
-    if plan.examples is None:
-        return rate.strip()
-    return f"That is {words.count(plan.examples)} examples, {words.passes(plan.epochs)} over them.{rate}"
-
-
-def _facts(study: StudyReport) -> list[Texts]:
-    plan = study.recommendation
-    assert plan is not None
-    low, high = plan.interval
-    facts = [
-        {"name": "Predicted loss", "value": f"{plan.predicted_loss:.3f}", "note": f"95 % interval {low:.3f} to {high:.3f}"},
-        {"name": "Compute", "value": f"{words.flops(plan.flops)} FLOPs", "note": _reach(study)},
-    ]
-    if plan.seconds is not None:
-        facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
-    return [*facts, _nearest(plan.nearest_evidence)]
-
-
-def _nearest(point: Mapping[str, Any]) -> Texts:
-    """The measured point that lies closest to the recommendation."""
-    rank = point.get("rank")
-    name = named(point["model"], "", None if rank is None or rank != rank else int(rank)) if "model" in point else point["run"]
-    return {"name": "Nearest evidence", "value": name, "note": f"{words.count(point['tokens'])} tokens, loss {point['loss']:.3f}"}
-
-
-def _adapter(method: str, rank: int | None) -> str:
-    name = "LoRA" if method == "lora" else method
-    return f"{name} of rank {rank}" if rank else name
-
-
-def _reach(study: StudyReport) -> str:
-    assert study.recommendation is not None
-    factor = study.recommendation.flops / study.largest_flops
-    return f"{factor:.1f} × the largest run of the study"
-
-
-def proof(study: StudyReport) -> Texts | None:
-    """Predicted beside measured, and where both lie on the gauge (per cent of its width)."""
-    found = study.verification
-    if found is None:
-        return None
-    low, high = min(found.interval[0], found.measured), max(found.interval[1], found.measured)
-
-    def place(value: float) -> float:
-        return round(100 * (value - low) / (high - low), 2)
-
-    return {
-        "held": held(found),
-        "verdict": "The prediction held." if held(found) else "The prediction missed.",
-        "words": _verdict(found),
-        "predicted": f"{found.predicted:.3f}",
-        "measured": f"{found.measured:.3f}",
-        "predicted_percent": place(found.predicted),
-        "measured_percent": place(found.measured),
-        "low_percent": place(found.interval[0]),
-        "width_percent": round(place(found.interval[1]) - place(found.interval[0]), 2),
-    }
-
-
-def held(found: Verified) -> bool:
-    return found.interval[0] <= found.measured <= found.interval[1]
-
-
-def _verdict(found: Verified) -> str:
-    where = "inside" if held(found) else "outside"
-    return (
-        f"The recommended adapter was then trained: predicted {found.predicted:.3f}, measured {found.measured:.3f}, "
-        f"{words.percent(found.relative_error)} off and {where} the 95 % interval, "
-        f"at {found.flops_over_largest_fitted:.1f} × the largest compute that the law had seen."
-    )
 
 
 def loss_curves(study: StudyReport) -> str:
-    ahead = (
-        " The star is the prediction, far to the right of every run; the ring is what was measured there."
-        if study.verification
-        else ""
-    )
+    marks = "colours are base models, symbols " + ("methods" if len(study.families) > 1 else "ranks")
+    if study.fit is None:
+        return f"Each run at its evaluations on held-out text; {marks}. Thin lines are trials at other learning rates."
+    ahead = " The star is the prediction." if study.recommended else ""
+    if study.recommended and study.verification:
+        ahead = " The star is the prediction, far to the right of every run; the ring is what was measured there."
     return (
-        "Points are measured on held-out text, lines are the fitted law, one for each base model and rank. "
+        f"Points are measured on held-out text, lines are the fitted law; {marks}. "
         f"Hollow points lie before the law's range; thin lines are trials at other learning rates.{ahead}"
     )
 
@@ -138,6 +32,8 @@ def isoflop(study: StudyReport) -> str:
 
 
 def frontier(study: StudyReport) -> str:
+    if study.fit is None or not study.options:
+        return "The lowest loss measured for so much compute or less, with every run behind it."
     return (
         "The best loss that each budget can buy, in the colour of the base model that buys it, with the measured runs behind. "
         "The band is the 95 % interval; everything right of the dotted line is extrapolation."
@@ -146,11 +42,11 @@ def frontier(study: StudyReport) -> str:
 
 def agreement(study: StudyReport) -> str:
     strip = "Points on the line are predicted exactly; the grey strip is 2 % to either side."
-    holdout = study.fit.holdout
+    holdout = study.fit.holdout if study.fit else {}
     if not holdout:
         return strip
     return (
-        f"{strip} Squares were held out: the law foretold {holdout['count']} of them from smaller budgets, "
+        f"{strip} Squares were held out: the law predicted {holdout['count']} of them from smaller budgets, "
         f"with a median error of {words.percent(holdout['median'])} and {words.percent(holdout['max'])} at worst."
     )
 
@@ -174,3 +70,37 @@ def forgetting(study: StudyReport) -> str:
     said = f"{best.name} learns most (loss {best.loss:.3f}) and adds {best.forgetting:+.3f} nats per token on other texts"
     other = "" if kept is best else f"; {kept.name} forgets least ({kept.forgetting:+.3f}, loss {kept.loss:.3f})"
     return f"{said}{other}. Each mark is a run at its end, its area the compute; lower left is better."
+
+
+def methods(study: StudyReport) -> str:
+    cut = f" The best {MOST} of {len(study.cells)} are drawn." if len(study.cells) > MOST else ""
+    return (
+        "Each method at its best learning rate, best at the top: large marks are means, small ones single seeds. "
+        f"Marks that overlap are not told apart by this study.{cut}"
+    )
+
+
+def rates(study: StudyReport) -> str:
+    tried = searched(study)
+    edges = [cell for cell in tried if cell.edge]
+    if not edges:
+        return f"{words.plural(len(tried), 'cell')} tried several rates; every best one lies between worse ones."
+    return (
+        f"{words.plural(len(tried), 'cell')} tried several rates; in {len(edges)} the best is the last one on its side "
+        "(red), so a better one may lie beyond."
+    )
+
+
+def importance(study: StudyReport) -> str:
+    ended = [trial for trial in study.search.trials if trial.state == "DONE"] if study.search else []
+    return (
+        f"How much of the spread between {len(ended)} finished trials each parameter explains, as a random forest sees it. "
+        "A parameter that was searched over a narrow range looks unimportant."
+    )
+
+
+def parallel(study: StudyReport) -> str:
+    return (
+        "Each finished trial is a line through its parameters to its value on the right; the best are thick. "
+        "Where the thick lines meet, a parameter matters; where they spread, it does not."
+    )

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from isolora.report import axes, palette
 from isolora.report import formats as words
-from isolora.report import palette
-from isolora.report.palette import ACCENT, PAPER, Figure, label
+from isolora.report.axes import label
+from isolora.report.palette import ACCENT, PAPER, Figure
 from isolora.report.study import StudyReport
 
-LARGEST_MARK = 18
-"""Diameter of the run with most FLOPs, in pixels; areas follow FLOPs."""
+LARGEST_MARK, SMALLEST_MARK = 18, 7
+"""Diameter of the run with most FLOPs, in pixels; areas follow FLOPs down to the smallest that can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Ending:
 
     name: str
     model: str
+    family: str
     loss: float
     forgetting: float
     flops: float
@@ -36,7 +38,14 @@ def endings(study: StudyReport) -> list[Ending]:
         for run, tokens, lost in zip(*(study.table[name] for name in ("run", "tokens", "forgetting")), strict=True)
     }
     found = [
-        Ending(run.name, run.model, float(run.loss[-1]), measured[run.run, float(run.tokens[-1])], float(run.flops[-1]))
+        Ending(
+            study.called(run),
+            run.model,
+            run.family,
+            float(run.loss[-1]),
+            measured[run.run, float(run.tokens[-1])],
+            float(run.flops[-1]),
+        )
         for run in study.fitted
     ]
     return sorted((ending for ending in found if np.isfinite(ending.forgetting)), key=lambda ending: ending.loss)
@@ -56,10 +65,41 @@ def figure(study: StudyReport) -> Figure | None:
     found = endings(study)
     if not found:
         return None
-    traces = [_front(unbeaten(found)), *(_model(study, model, found) for model in study.models)]
-    x = palette.axis("held-out loss of the task, nats per token")
-    y = palette.axis("loss added on other texts, nats per token", zeroline=True, zerolinecolor=palette.HAIRLINE)
-    return {"data": [trace for trace in traces if trace["x"]], "layout": palette.layout(x, y, height=460)}
+    groups = _by_method(study, found) if len(study.families) > 1 else _by_model(study, found)
+    traces = [_front(unbeaten(found)), *(_marks(found, *group) for group in groups)]
+    losses, lost = [ending.loss for ending in found], [ending.forgetting for ending in found]
+    low, high = axes.frame(losses)
+    worst = _robust_top(lost)
+    x = axes.loss_axis(study.measure, low, high)
+    room = 0.06 * max(worst - min(lost), 1e-6)
+    more = {"zeroline": True, "zerolinecolor": palette.FAINT, "range": [min(lost) - room, worst + room]}
+    y = axes.axis("loss added on other texts, nats per token", **more)
+    hidden = axes.above_note(sum(ending.loss > high or ending.forgetting > worst for ending in found), "run")
+    return {"data": [trace for trace in traces if trace["x"]], "layout": axes.layout(x, y, height=500, annotations=hidden)}
+
+
+def _robust_top(values: list[float]) -> float:
+    """The largest value, or where few lie far above the rest the largest of the rest."""
+    low, most = min(values), float(np.quantile(values, 0.9))
+    return max(value for value in values if value <= low + 2 * max(most - low, 1e-6))
+
+
+Group = tuple[list[Ending], str, str, str]
+"""Runs, their name in the legend, colour and symbol."""
+
+
+def _by_method(study: StudyReport, found: list[Ending]) -> list[Group]:
+    return [
+        ([ending for ending in found if ending.family == family], label(family), palette.group(index), palette.symbol(index))
+        for index, family in enumerate(study.families)
+    ]
+
+
+def _by_model(study: StudyReport, found: list[Ending]) -> list[Group]:
+    return [
+        ([ending for ending in found if ending.model == model], label(model), study.colours[model], "circle")
+        for model in study.models
+    ]
 
 
 def _front(front: list[Ending]) -> dict[str, Any]:
@@ -74,8 +114,7 @@ def _front(front: list[Ending]) -> dict[str, Any]:
     }
 
 
-def _model(study: StudyReport, model: str, found: list[Ending]) -> dict[str, Any]:
-    own = [ending for ending in found if ending.model == model]
+def _marks(found: list[Ending], own: list[Ending], name: str, colour: str, symbol: str) -> dict[str, Any]:
     most = max(ending.flops for ending in found)
     return {
         "type": "scatter",
@@ -84,10 +123,11 @@ def _model(study: StudyReport, model: str, found: list[Ending]) -> dict[str, Any
         "y": [ending.forgetting for ending in own],
         "text": [label(ending.name) for ending in own],
         "customdata": [words.flops(ending.flops) for ending in own],
-        "name": label(model),
+        "name": name,
         "marker": {
-            "color": study.colours[model],
-            "size": [LARGEST_MARK * (ending.flops / most) ** 0.5 for ending in own],
+            "color": colour,
+            "symbol": symbol,
+            "size": [max(SMALLEST_MARK, LARGEST_MARK * (ending.flops / most) ** 0.5) for ending in own],
             "line": {"color": PAPER, "width": 0.8},
         },
         "hovertemplate": "%{text}<br>loss %{x:.3f}, forgotten %{y:+.3f}<br>%{customdata} FLOPs<extra></extra>",

@@ -7,10 +7,23 @@ import re
 
 from markupsafe import Markup, escape
 
-from isolora.report.palette import power
-
 _EXPONENT = re.compile(r"\^(-?\w+|\((?:[^()]|\([^()]*\))*\))")
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def short(value: float) -> str:
+    """12400 -> '12.4k', three digits at most."""
+    for size, suffix in _SUFFIXES:
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def power(exponent: int) -> str:
+    """10¹³."""
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
 def count(value: float) -> str:
@@ -21,8 +34,15 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def plural(number: int, noun: str) -> str:
+    """'1 run', '12 runs'."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def flops(value: float) -> str:
     """4.2 × 10¹³."""
+    if not (math.isfinite(value) and value > 0):
+        return "0"
     exponent = math.floor(math.log10(value))
     mantissa = round(value / 10.0**exponent, 1)
     if mantissa >= 10:

@@ -8,35 +8,58 @@ import numpy as np
 
 from isolora.laws import Array
 from isolora.plan import frontier
+from isolora.report import axes
 from isolora.report import formats as words
-from isolora.report import palette
-from isolora.report.marks import extent, measured_trace, prediction_trace, proof_trace
-from isolora.report.palette import SOFT, Figure, faded, label
+from isolora.report.axes import label
+from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace, proof_trace
+from isolora.report.palette import INK, SOFT, Figure, faded
+from isolora.report.rates import MOST_NAMES
 from isolora.report.study import StudyReport
-from isolora.report.trajectories import named
+from isolora.report.trajectories import Trajectory, named
 
 _SAMPLES = 80
+_MOST_RUNS = 400
 
 
 def figure(study: StudyReport) -> Figure | None:
-    """None for a table that has no options to choose from."""
-    if not study.options:
+    """Without a law or options only what was measured; None where FLOPs are unknown or all about the same."""
+    priced = "flops" in study.table or "body_parameters" in study.table
+    spent = [float(flops) for run in study.fitted for flops in run.flops] if priced else []
+    if not spent or max(spent) < 1.05 * min(spent):
         return None
+    predicted = study.fit is not None and bool(study.options)
+    traces = [*_measured(study), *(_by_law(study) if predicted else [*_envelope(study), *_names(study)]), *_marks(study)]
+    budgets, (losses, above) = extent(traces, "x"), loss_frame(traces)
+    x = axes.log_axis("training compute, FLOPs", *budgets, axes.decade_ticks(*budgets))
+    layout = axes.layout(x, axes.loss_axis(study.measure, *losses), height=500, legend3=axes.corner(), annotations=above)
+    if predicted:
+        words_ = f"evidence ends at {words.flops(study.largest_flops)} FLOPs"
+        layout["shapes"] = [axes.upright(study.largest_flops)]
+        layout["annotations"] = [*above, axes.note(study.largest_flops, words_, "left", 0.94 if above else 1.0)]
+    return {"data": traces, "layout": layout}
+
+
+def _by_law(study: StudyReport) -> list[dict[str, Any]]:
+    assert study.fit is not None
     best = frontier(study.fit, study.options, _budgets(study))
-    traces = [_interval(best), *_measured(study), *_segments(study, best), *_marks(study)]
-    budgets, losses = extent(traces, "x"), extent(traces, "y")
-    x = palette.log_axis("training compute, FLOPs", *budgets, palette.decade_ticks(*budgets))
-    y = palette.log_axis("held-out loss, nats per token", *losses, palette.loss_ticks(*losses), margin=0.05)
-    layout = palette.layout(x, y, height=500, legend3=palette.corner())
-    note = palette.note(study.largest_flops, f"evidence ends at {words.flops(study.largest_flops)} FLOPs", side="left")
-    return {"data": traces, "layout": {**layout, "shapes": [palette.upright(study.largest_flops)], "annotations": [note]}}
+    return [_interval(best), *_segments(study, best)]
+
+
+def _envelope(study: StudyReport) -> list[dict[str, Any]]:
+    """The lowest loss measured for so much compute or less, as stairs."""
+    points = sorted((float(x), float(y)) for run in study.fitted for x, y in zip(run.flops, run.loss, strict=True))
+    stairs = [point for index, point in enumerate(points) if point[1] <= min(loss for _, loss in points[: index + 1])]
+    x, y = [point[0] for point in stairs] + [points[-1][0]], [point[1] for point in stairs] + [stairs[-1][1]]
+    line = {"color": INK, "width": 2, "shape": "hv"}
+    return [{"type": "scatter", "mode": "lines", "x": x, "y": y, "name": "best measured so far", "line": line}]
 
 
 def _budgets(study: StudyReport) -> Array:
     """From where the cheapest option passes the law's lower cut to the recommendation, or to twice the largest run."""
-    first = study.fit.cut * min(option.flops_per_token for option in study.options)
+    first = max(study.cut, 1.0) * min(option.flops_per_token for option in study.options)
     plan = study.recommendation
-    return np.geomspace(first, max(plan.flops, study.largest_flops) if plan else 2 * study.largest_flops, _SAMPLES)
+    last = max(plan.flops, study.largest_flops) if plan else 2 * study.largest_flops
+    return np.geomspace(min(first, last / 2), last, _SAMPLES)
 
 
 def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]]:
@@ -64,22 +87,37 @@ def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]
 
 def _interval(best: dict[str, Array]) -> dict[str, Any]:
     low, high = best["low"].tolist(), best["high"].tolist()
-    return palette.band(best["flops"].tolist(), low, high, faded(SOFT, 0.16), name="95 % interval")
+    return axes.band(best["flops"].tolist(), low, high, faded(SOFT, 0.16), name="95 % interval")
 
 
 def _measured(study: StudyReport) -> list[dict[str, Any]]:
+    return [_run(study, run) for run in study.fitted[:_MOST_RUNS]]
+
+
+def _run(study: StudyReport, run: Trajectory) -> dict[str, Any]:
+    colour, symbol = study.look(run)
+    alone = len(run.flops) == 1
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": run.flops.tolist(),
+        "y": run.loss.tolist(),
+        "showlegend": False,
+        "line": {"color": faded(colour, 0.25), "width": 1},
+        "marker": {"color": faded(colour, 0.9 if alone else 0.45), "symbol": symbol, "size": 8 if alone else 4},
+        "hovertemplate": f"{label(study.called(run))}<br>%{{x:.2e}} FLOPs, measured %{{y:.3f}}<extra></extra>",
+    }
+
+
+def _names(study: StudyReport) -> list[dict[str, Any]]:
+    """Rows of the legend for the measured points, where there is no law to name them."""
+    if len(study.families) > 1:
+        looks = {run.family: study.look(run) for run in study.fitted}
+    else:
+        looks = {run.model: study.look(run) for run in study.fitted}
+    shown = looks if len(looks) <= MOST_NAMES else {}
     return [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "x": run.flops.tolist(),
-            "y": run.loss.tolist(),
-            "showlegend": False,
-            "line": {"color": faded(study.colours[run.model], 0.25), "width": 1},
-            "marker": {"color": faded(study.colours[run.model], 0.45), "size": 4},
-            "hovertemplate": f"{label(run.name)}<br>%{{x:.2e}} FLOPs, measured %{{y:.3f}}<extra></extra>",
-        }
-        for run in study.fitted
+        axes.key(label(name), marker={"color": colour, "symbol": symbol, "size": 8}) for name, (colour, symbol) in shown.items()
     ]
 
 

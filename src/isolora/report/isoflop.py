@@ -6,31 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from isolora.fit import Fit
 from isolora.plan import isoflop
+from isolora.report import axes, palette
 from isolora.report import formats as words
-from isolora.report import palette
-from isolora.report.marks import extent, measured_trace, prediction_trace
-from isolora.report.palette import ACCENT, BUDGET_RAMP, PAPER, SOFT, Figure, label
+from isolora.report.axes import label
+from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace
+from isolora.report.palette import ACCENT, BUDGETS, PAPER, SOFT, Figure
 from isolora.report.study import StudyReport
-
-_BUDGETS = 5
 
 
 def figure(study: StudyReport) -> Figure | None:
-    """None for a study of fewer than two sizes: there is nothing to trade then."""
-    if len({option.body_parameters for option in study.options}) < 2:
+    """None without a law, and for fewer than two sizes: there is nothing to trade then."""
+    if study.fit is None or len({option.body_parameters for option in study.options}) < 2:
         return None
-    budgets = _budgets(study)
     traces = []
-    for budget, colour in zip(budgets, palette.ramp(BUDGET_RAMP, len(budgets)), strict=True):
-        traces += [_profile(study, budget, colour), _measured(study, budget, colour)]
-    traces += _ahead(study)
-    sizes, losses = extent(traces, "x"), extent(traces, "y")
-    ticks = [(size, label(model)) for model, size in _sizes(study).items()]
-    x = palette.log_axis("base model, by non-embedding weights", *sizes, ticks, margin=0.08)
-    y = palette.log_axis("held-out loss, nats per token", *losses, palette.loss_ticks(*losses), margin=0.06)
-    title = palette.legend(1.0, title={"text": "FLOPs ", "side": "left", "font": {"size": 12, "color": SOFT}})
-    return {"data": traces, "layout": palette.layout(x, y, height=480, legend=title, legend3=palette.corner())}
+    for index, budget in enumerate(_budgets(study)):
+        traces += [_profile(study, study.fit, budget, palette.budget(index)), _measured(study, budget, palette.budget(index))]
+    traces = [*traces, *_ahead(study, study.fit)]
+    sizes, (losses, above) = extent(traces, "x"), loss_frame(traces)
+    x = axes.log_axis("base model, by non-embedding weights", *sizes, _names(study), margin=0.1)
+    y = axes.loss_axis(study.measure, *losses, margin=0.06)
+    title = axes.legend(1.0, title={"text": "FLOPs ", "side": "left", "font": {"size": 12, "color": SOFT}})
+    return {"data": traces, "layout": axes.layout(x, y, height=480, legend=title, legend3=axes.corner(), annotations=above)}
+
+
+def _names(study: StudyReport) -> list[tuple[float, str]]:
+    """Ticks: the base models' names where they have room, else their sizes."""
+    sizes = _sizes(study)
+    logs = np.log(np.array(sorted(set(sizes.values()))))
+    if len(sizes) <= 8 and np.diff(logs).min() > 0.06 * (logs[-1] - logs[0]):
+        return [(size, label(model)) for model, size in sizes.items()]
+    return axes.count_ticks(float(np.exp(logs[0])), float(np.exp(logs[-1])))
 
 
 def _sizes(study: StudyReport) -> dict[str, float]:
@@ -46,16 +53,16 @@ def _budgets(study: StudyReport) -> list[float]:
     for option in study.options:
         prices[option.model] = min(option.flops_per_token, prices.get(option.model, np.inf))
         ends[option.model] = max(option.largest_flops, ends.get(option.model, 0.0))
-    low, high = study.fit.cut * sorted(prices.values())[1], sorted(ends.values())[-2]
-    return [float(budget) for budget in np.geomspace(min(low, high / 4), high, _BUDGETS)]
+    low, high = max(study.cut, 1.0) * sorted(prices.values())[1], sorted(ends.values())[-2]
+    return [float(budget) for budget in np.geomspace(min(low, high / 4), high, BUDGETS)]
 
 
-def _profile(study: StudyReport, budget: float, colour: str, **more: Any) -> dict[str, Any]:
+def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: Any) -> dict[str, Any]:
     """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut)."""
-    found = isoflop(study.fit, study.options, budget)
+    found = isoflop(fit, study.options, budget)
     best: dict[float, float] = {}
     for size, tokens, loss in zip(found["body_parameters"], found["tokens"], found["loss"], strict=True):
-        if tokens >= study.fit.cut:
+        if tokens >= study.cut:
             best[float(size)] = min(float(loss), best.get(float(size), np.inf))
     sizes = sorted(best)
     return {
@@ -76,7 +83,7 @@ def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
     best: dict[str, float] = {}
     for run in study.fitted:
         loss, tokens = run.loss_at_flops(budget), budget * run.tokens[-1] / run.flops[-1]
-        if np.isfinite(loss) and tokens >= study.fit.cut:
+        if np.isfinite(loss) and tokens >= study.cut:
             best[run.model] = min(loss, best.get(run.model, np.inf))
     return {
         "type": "scatter",
@@ -90,13 +97,13 @@ def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
     }
 
 
-def _ahead(study: StudyReport) -> list[dict[str, Any]]:
+def _ahead(study: StudyReport, fit: Fit) -> list[dict[str, Any]]:
     """The recommendation's own budget, with the model that it chose and what was measured there."""
     plan, choice = study.recommendation, study.recommended
     if plan is None or choice is None:
         return []
     line = {"color": ACCENT, "width": 2, "dash": "6px,4px", "shape": "spline", "smoothing": 0.8}
-    traces = [_profile(study, plan.flops, ACCENT, line=line, name=f"{words.flops(plan.flops)}, extrapolated")]
+    traces = [_profile(study, fit, plan.flops, ACCENT, line=line, name=f"{words.flops(plan.flops)}, extrapolated")]
     traces.append(prediction_trace(choice.body_parameters, plan.predicted_loss, plan.interval))
     if study.verification is not None:
         traces.append(measured_trace(choice.body_parameters, study.verification.measured))

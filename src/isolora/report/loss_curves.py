@@ -6,58 +6,73 @@ from typing import Any
 
 import numpy as np
 
+from isolora.fit import Fit
 from isolora.laws import Columns
+from isolora.report import axes, palette
 from isolora.report import formats as words
-from isolora.report import palette
-from isolora.report.marks import extent, measured_trace, prediction_trace, proof_trace
-from isolora.report.palette import ACCENT, DASHES, PAPER, SOFT, SYMBOLS, Figure, faded, label
+from isolora.report.axes import key, label
+from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace, proof_trace
+from isolora.report.palette import ACCENT, DASHES, PAPER, SOFT, Figure, faded
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
 _SAMPLES = 60
+_MOST_FAINT = 150
+"""Thin lines: of more trials every second, third ... is drawn."""
 _HOVER = "%{fullData.name}<br>%{x:.3s} tokens, loss %{y:.3f}<extra></extra>"
 
 
-def figure(study: StudyReport) -> Figure:
+def figure(study: StudyReport) -> Figure | None:
+    """None where no run was evaluated twice: there is no curve then."""
+    if not any(len(run.tokens) > 1 for run in study.curves):
+        return None
     traces = [*_keys(study), *_faint_runs(study), *_law_lines(study), *_measured(study), *_beyond(study)]
     return {"data": traces, "layout": _layout(study, traces)}
 
 
 def _keys(study: StudyReport) -> list[dict[str, Any]]:
-    """Rows of the legend: models by colour (a click hides one), ranks by symbol."""
+    """Rows of the legend: models by colour (a click hides one), methods or ranks by symbol."""
     by_model = [
-        _key(label(model), legendgroup=model, marker={"color": study.colours[model], "size": 9}) for model in study.models
+        key(label(model), legendgroup=model, marker={"color": study.colours[model], "size": 9})
+        for model in study.models
+        if len(study.models) > 1 or len(study.families) < 2
     ]
-    by_rank = [
-        _key(
-            f"rank {rank}",
+    by_symbol = [
+        key(
+            name,
             legend="legend2",
-            mode="lines+markers",
-            marker={"color": SOFT, "symbol": _symbol(study, rank), "size": 7},
-            line={"color": SOFT, "width": 1.5, "dash": _dash(study, rank)},
+            mode="lines+markers" if study.fit else "markers",
+            marker={"color": colour, "symbol": symbol, "size": 7},
+            line={"color": colour, "width": 1.5, "dash": dash},
         )
-        for rank in study.ranks
-        if rank is not None
+        for name, symbol, dash, colour in _symbols(study)
     ]
-    return by_model + by_rank
+    return by_model + by_symbol
 
 
-def _key(name: str, **more: Any) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": name, **more}
+def _symbols(study: StudyReport) -> list[tuple[str, str, str, str]]:
+    """Name, symbol, dash and colour of each method where there are several, else of each rank."""
+    if len(study.families) > 1:
+        firsts = {run.family: run for run in study.fitted}
+        looks = {family: study.look(firsts[family]) for family in study.families}
+        several = len(study.models) > 1
+        return [(label(name), symbol, DASHES[0], SOFT if several else colour) for name, (colour, symbol) in looks.items()]
+    ranks = [rank for rank in study.ranks if rank is not None]
+    return [(f"rank {rank}", palette.symbol(study.ranks.index(rank)), _dash(study, rank), SOFT) for rank in ranks]
 
 
 def _faint_runs(study: StudyReport) -> list[dict[str, Any]]:
     """Tuning trials and worse learning rates, as thin lines: the law is not about them."""
     chosen = {run.run for run in study.fitted}
+    faint = [run for run in study.curves if run.run not in chosen and len(run.tokens) > 1]
     return [
         {
             **_trace(study, run),
             "mode": "lines",
-            "name": f"{label(run.name)}, learning rate {run.learning_rate:g}",
-            "line": {"color": faded(study.colours[run.model], 0.28), "width": 1},
+            "name": f"{label(study.called(run))}, learning rate {run.learning_rate:g}",
+            "line": {"color": faded(study.look(run)[0], 0.28), "width": 1},
         }
-        for run in study.curves
-        if run.run not in chosen
+        for run in faint[:: max(1, len(faint) // _MOST_FAINT)]
     ]
 
 
@@ -65,18 +80,21 @@ def _measured(study: StudyReport) -> list[dict[str, Any]]:
     """The points that stand for each choice; hollow below the law's lower cut."""
     traces = []
     for run in study.fitted:
-        colour = study.colours[run.model]
-        fills = [colour if tokens >= study.fit.cut else PAPER for tokens in run.tokens]
-        marker = {"symbol": _symbol(study, run.rank), "size": 6, "color": fills, "line": {"color": colour, "width": 1.2}}
+        colour = study.look(run)[0]
+        fills = [colour if tokens >= study.cut else PAPER for tokens in run.tokens]
+        marker = {"symbol": _symbol(study, run), "size": 6, "color": fills, "line": {"color": colour, "width": 1.2}}
         traces.append({**_trace(study, run), "mode": "markers", "marker": marker})
     return traces
 
 
 def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
-    traces = []
+    traces: list[dict[str, Any]] = []
+    if study.fit is None:
+        return traces
+    looks = {run.key: study.look(run)[0] for run in study.fitted}
     for choice in study.choices:
         tokens_M = np.geomspace(*_fitted_range(study, choice), _SAMPLES)
-        line = {"color": study.colours[choice.model], "width": 1.6, "dash": _dash(study, choice.rank)}
+        line = {"color": looks.get(choice.key, study.colours[choice.model]), "width": 1.6, "dash": _dash(study, choice.rank)}
         traces.append(
             {
                 "type": "scatter",
@@ -96,24 +114,25 @@ def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
 def _beyond(study: StudyReport) -> list[dict[str, Any]]:
     """The recommendation's curve from the last measurement on, its end, and the proof."""
     traces = [proof_trace(run.tokens, run.loss) for run in study.proof]
-    plan, choice = study.recommendation, study.recommended
-    if plan is None:
+    plan, choice, fit = study.recommendation, study.recommended, study.fit
+    if plan is None or fit is None:
         return traces
     if choice is not None:
         start = min(_fitted_range(study, choice)[1], 0.99 * plan.tokens)
-        traces = [*_extrapolation(study, choice.columns(np.geomspace(start, plan.tokens, _SAMPLES))), *traces]
+        traces = [*_extrapolation(fit, choice.columns(np.geomspace(start, plan.tokens, _SAMPLES))), *traces]
     traces.append(prediction_trace(plan.tokens, plan.predicted_loss, plan.interval))
     if study.verification is not None:
-        traces.append(measured_trace(plan.tokens, study.verification.measured))
+        trained = study.proof[-1].tokens[-1] if study.proof else plan.tokens
+        traces.append(measured_trace(float(trained), study.verification.measured))
     return traces
 
 
-def _extrapolation(study: StudyReport, columns: Columns) -> list[dict[str, Any]]:
+def _extrapolation(fit: Fit, columns: Columns) -> list[dict[str, Any]]:
     """The law with its 95 % interval where nothing was measured yet."""
-    tokens, (low_M, high_M) = columns["d"].tolist(), study.fit.interval(columns)
-    line = {"type": "scatter", "mode": "lines", "x": tokens, "y": study.fit.predict(columns).tolist()}
+    tokens, (low_M, high_M) = columns["d"].tolist(), fit.interval(columns)
+    line = {"type": "scatter", "mode": "lines", "x": tokens, "y": fit.predict(columns).tolist()}
     dashed = {"line": {"color": ACCENT, "width": 2, "dash": "6px,4px"}, "showlegend": False, "hoverinfo": "skip"}
-    return [palette.band(tokens, low_M.tolist(), high_M.tolist(), faded(ACCENT, 0.18), showlegend=False), {**line, **dashed}]
+    return [axes.band(tokens, low_M.tolist(), high_M.tolist(), faded(ACCENT, 0.18), showlegend=False), {**line, **dashed}]
 
 
 def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
@@ -121,7 +140,7 @@ def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
         "type": "scatter",
         "x": run.tokens.tolist(),
         "y": run.loss.tolist(),
-        "name": label(run.name),
+        "name": label(study.called(run)),
         "legendgroup": run.model,
         "showlegend": False,
         "hovertemplate": _HOVER,
@@ -132,11 +151,12 @@ def _fitted_range(study: StudyReport, choice: Choice) -> tuple[float, float]:
     """Tokens from the law's lower cut to the end of the choice's longest run."""
     ends = [run.tokens[-1] for run in study.curves if run.key == choice.key]
     last = float(max(ends))
-    return min(max(study.fit.cut, 1.0), last * 0.99), last
+    return min(max(study.cut, 1.0), last * 0.99), last
 
 
-def _symbol(study: StudyReport, rank: int | None) -> str:
-    return SYMBOLS[study.ranks.index(rank) % len(SYMBOLS)]
+def _symbol(study: StudyReport, run: Trajectory) -> str:
+    several = len(study.families) > 1 and run.family in study.families
+    return palette.symbol(study.families.index(run.family) if several else study.ranks.index(run.rank))
 
 
 def _dash(study: StudyReport, rank: int | None) -> str:
@@ -145,17 +165,20 @@ def _dash(study: StudyReport, rank: int | None) -> str:
 
 
 def _layout(study: StudyReport, traces: list[dict[str, Any]]) -> dict[str, Any]:
-    tokens, losses = extent(traces, "x"), extent(traces, "y")
-    layout = palette.layout(
-        palette.log_axis("tokens processed", *tokens, palette.count_ticks(*tokens)),
-        palette.log_axis("held-out loss, nats per token", *losses, palette.loss_ticks(*losses), margin=0.05),
+    tokens, (losses, above) = extent(traces, "x"), loss_frame(traces)
+    layout = axes.layout(
+        axes.log_axis("tokens processed", *tokens, axes.count_ticks(*tokens)),
+        axes.loss_axis(study.measure, *losses),
         height=560,
-        legend=palette.legend(1.06),
-        legend2=palette.legend(1.0, itemclick=False, itemdoubleclick=False),
-        legend3=palette.corner(),
+        legend=axes.legend(1.06),
+        legend2=axes.legend(1.0, itemclick=False, itemdoubleclick=False),
+        legend3=axes.corner(),
+        annotations=above,
     )
     layout["margin"]["t"] = 76
-    if study.fit.cut > tokens[0]:
-        layout["shapes"] = [palette.upright(study.fit.cut)]
-        layout["annotations"] = [palette.note(study.fit.cut, f"fitted from {words.count(study.fit.cut)} tokens on", side="right")]
+    if study.cut > tokens[0]:
+        side = "right" if study.cut < (tokens[0] * tokens[1]) ** 0.5 else "left"
+        words_ = f"fitted from {words.count(study.cut)} tokens on"
+        layout["shapes"] = [axes.upright(study.cut)]
+        layout["annotations"] = [*above, axes.note(study.cut, words_, side, 0.94 if above else 1.0)]
     return layout

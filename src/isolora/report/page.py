@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,68 +14,92 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from isolora.report import agreement, captions, forgetting, frontier, isoflop, loss_curves, search, tables, work
+from isolora.report import (
+    agreement,
+    captions,
+    forgetting,
+    frontier,
+    headline,
+    isoflop,
+    loss_curves,
+    methods,
+    palette,
+    rates,
+    search,
+    search_parameters,
+    tables,
+    work,
+)
 from isolora.report.palette import Figure
 from isolora.report.study import StudyReport
+
+PLOTLY = "plotly/plotly-basic.min.js"
+"""Under the package's assets, with its licence: plotly's basic bundle (scatter, bar and pie), 1.2 MB of the whole one's 4.8."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure with its words."""
+    """A kind of figure with its words; `plot` gives None where a study has nothing to show in it."""
 
     key: str
     short: str
     title: str
-    caption: str
-    plot: Figure
+    caption: Callable[[StudyReport], str]
+    plot: Callable[[StudyReport], Figure | None]
     square: bool = False
 
 
+PANELS = (
+    Panel("search", "Search", "What the search tried", search.caption, search.figure),
+    Panel("importance", "Importance", "Which parameter mattered", captions.importance, search_parameters.importance_figure),
+    Panel("parallel", "Trials", "Every trial across its parameters", captions.parallel, search_parameters.parallel_figure),
+    Panel("methods", "Methods", "Method by method", captions.methods, methods.figure),
+    Panel("curves", "Curves", "Loss against tokens", captions.loss_curves, loss_curves.figure),
+    Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop, isoflop.figure),
+    Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier, frontier.figure),
+    Panel("agreement", "Agreement", "Predicted against measured", captions.agreement, agreement.figure, square=True),
+    Panel("forgetting", "Forgetting", "Learned and forgotten", captions.forgetting, forgetting.figure),
+    Panel("rates", "Rates", "Learning rates, cell by cell", captions.rates, rates.figure),
+    Panel("work", "Work", "Where the work goes", captions.work, work.figure),
+)
+LISTINGS = (tables.alternatives, tables.methods, tables.law, tables.candidates, tables.runs)
+
+
 def render(study: StudyReport) -> str:
-    """The whole page. Text from outside is escaped by the template, and only our own two scripts may run."""
-    plotly, script = _trusted(get_plotlyjs()), _trusted(_own("page.js"))
+    """The whole page. Text from outside is escaped by the template, and only our own scripts may run."""
+    scripts = [_trusted(_own("page.js"))]
+    plotly = _trusted(_asset(PLOTLY))
+    themes = palette.themes(max(len(study.models), 1))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_own), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     return environment.get_template("page.html.jinja").render(
         study=study,
-        policy=_policy(plotly, script),
+        policy=_policy(plotly, *scripts),
         style=_trusted(_own("style.css")),
+        css_light=Markup(palette.css(themes["light"])),
+        css_dark=Markup(palette.css(themes["dark"])),
+        themes=themes,
         plotly=plotly,
-        script=script,
-        scope=captions.scope(study),
-        advice=captions.advice(study),
-        proof=captions.proof(study),
-        figures=[panel for panel in _panels(study) if panel is not None],
-        law=tables.law(study),
-        alternatives=tables.alternatives(study),
-        candidates=tables.candidates(study),
-        runs=tables.runs(study),
+        scripts=scripts,
+        advice=headline.advice(study),
+        measured=headline.measured_best(study),
+        proof=headline.proof(study),
+        instrument=None,
+        figures=list(_figures(study)),
+        tables=[table for table in (listing(study) for listing in LISTINGS) if table is not None],
+        target_words=study.target,
         environment=tables.environment(study),
     )
 
 
-def _panels(study: StudyReport) -> list[Panel | None]:
-    profile, best, spent = isoflop.figure(study), frontier.figure(study), work.figure(study)
-    kept, tried = forgetting.figure(study), search.figure(study)
-    return [
-        Panel("search", "Search", "What the search tried", search.caption(study), plain(tried)) if tried else None,
-        Panel("curves", "Curves", "Loss against tokens", captions.loss_curves(study), plain(loss_curves.figure(study))),
-        Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop(study), plain(profile)) if profile else None,
-        Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier(study), plain(best)) if best else None,
-        Panel(
-            "agreement",
-            "Agreement",
-            "Predicted against measured",
-            captions.agreement(study),
-            plain(agreement.figure(study)),
-            square=True,
-        ),
-        Panel("work", "Work", "Where the work goes", captions.work(study), plain(spent)) if spent else None,
-        Panel("forgetting", "Forgetting", "Learned and forgotten", captions.forgetting(study), plain(kept)) if kept else None,
-    ]
+def _figures(study: StudyReport) -> Iterator[dict[str, Any]]:
+    for panel in PANELS:
+        plot = panel.plot(study)
+        if plot is not None:
+            facts = {"key": panel.key, "short": panel.short, "title": panel.title, "square": panel.square}
+            yield {**facts, "caption": panel.caption(study), "plot": plain(plot)}
 
 
 def plain(value: Any) -> Any:
@@ -92,6 +116,10 @@ def plain(value: Any) -> Any:
 def _own(name: str) -> str:
     """A file of this package."""
     return resources.files("isolora.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _asset(name: str) -> str:
+    return (resources.files("isolora") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _trusted(text: str) -> Markup:

@@ -1,33 +1,106 @@
-"""Colours and axes that every figure shares: calm, and told apart by lightness as well as by hue."""
+"""Colours by role, in a light and a dark theme: figures name roles (`@ink`, `@size2/0.3`), the page's script puts in colours.
+
+Text roles reach a contrast of 4.5 on every ground of their theme and marks one of 3 (WCAG 2.2, 1.4.3 and 1.4.11), both tested.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import escape
-
 Figure = dict[str, Any]
-"""A plotly figure as plain data: {"data": [...], "layout": {...}}; no import of plotly's own classes is needed."""
+"""A plotly figure as plain data: {"data": [...], "layout": {...}}."""
 
-INK, SOFT, FAINT, HAIRLINE, PAPER = "#1c2333", "#566074", "#a3abba", "#e6e9ef", "#ffffff"
-ACCENT = "#00796b"
-"""The recommendation and its proof: the one hue that no ramp below contains."""
+INK, SOFT, FAINT, HAIRLINE, PAPER, ACCENT, BAD = "@ink", "@soft", "@faint", "@hairline", "@paper", "@accent", "@bad"
+CLEAR = "rgba(0,0,0,0)"
 
-SIZE_RAMP = ("#f0a93b", "#dd6f4f", "#a8487a", "#5a3d8f", "#1f2f6b")
-"""Small base models to large ones, light to dark: the order survives every kind of colour blindness and a grey printer."""
-BUDGET_RAMP = ("#9ccbe6", "#5ba3cf", "#2b7bba", "#0f5499", "#0a2f63")
+LIGHT: Mapping[str, str] = {
+    "ink": "#1c2333",
+    "soft": "#566074",
+    "faint": "#8a93a6",
+    "hairline": "#e6e9ef",
+    "paper": "#ffffff",
+    "wash": "#f4f6f9",
+    "accent": "#00695c",
+    "accent-wash": "#e9f4f2",
+    "warn": "#6b4300",
+    "warn-wash": "#fdf6e7",
+    "warn-edge": "#d9a032",
+    "bad": "#9c2b1c",
+    "bad-wash": "#fbe9e7",
+}
+DARK: Mapping[str, str] = {
+    "ink": "#e8ebf2",
+    "soft": "#a9b3c6",
+    "faint": "#737e94",
+    "hairline": "#2a3242",
+    "paper": "#12161f",
+    "wash": "#1b212d",
+    "accent": "#5fd0bd",
+    "accent-wash": "#15302f",
+    "warn": "#f2cf8e",
+    "warn-wash": "#322812",
+    "warn-edge": "#b98422",
+    "bad": "#ff9c8c",
+    "bad-wash": "#3a1d1a",
+}
+TEXT_ROLES = ("ink", "soft", "accent")
+GROUNDS = ("paper", "wash")
+
+SIZE_RAMP = ("#c07a10", "#cf5a38", "#a8487a", "#5a3d8f", "#1f2f6b")
+SIZE_RAMP_DARK = ("#ffd98a", "#ffa87e", "#ea85b4", "#b193f0", "#7f9dff")
+"""Small base models to large ones; the light theme's luminance falls along it, so the order survives a grey printer."""
+BUDGET_RAMP = ("#5f9cc4", "#4a8fc0", "#2b7bba", "#0f5499", "#0a2f63")
+BUDGET_RAMP_DARK = ("#3f78a8", "#5593c4", "#77b2dd", "#a3cff0", "#d5ebfc")
 """Small budgets to large ones."""
-GROUP_COLOURS = ("#2b7bba", "#f0a93b", "#3c4f76", "#a8487a", "#7fb069", "#dd6f4f", "#8a93a6")
-"""Parts of a model, which have no order: hues that neighbours do not share."""
+GROUPS = ("#2b7bba", "#b9770e", "#3c4f76", "#a8487a", "#4f8a3d", "#c9563a", "#6f7889")
+GROUPS_DARK = ("#6db3ea", "#f0b45a", "#9fb2de", "#e88fbd", "#94cf80", "#ff9275", "#a9b3c6")
+"""Parts of a model and methods, which have no order: hues that neighbours do not share."""
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x", "hexagram")
 DASHES = ("solid", "6px,3px", "2px,3px", "9px,3px,2px,3px", "12px,4px")
+BUDGETS = 5
+"""Budgets of the iso-FLOP picture, each with its role `budget0` and so on."""
 
-_FAMILY = 'Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+def themes(models: int) -> dict[str, dict[str, str]]:
+    """Every role's colour in both themes, for a page with so many base models."""
+    return {
+        "light": {**LIGHT, **_series(models, SIZE_RAMP, BUDGET_RAMP, GROUPS)},
+        "dark": {**DARK, **_series(models, SIZE_RAMP_DARK, BUDGET_RAMP_DARK, GROUPS_DARK)},
+    }
+
+
+def _series(models: int, sizes: Sequence[str], budgets: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
+    named = {"size": ramp(sizes, models), "budget": ramp(budgets, BUDGETS), "group": groups}
+    return {f"{name}{index}": colour for name, colours in named.items() for index, colour in enumerate(colours)}
+
+
+def css(roles: Mapping[str, str]) -> str:
+    """The theme as custom properties of a style sheet."""
+    return " ".join(f"--{name}: {colour};" for name, colour in roles.items() if not name[-1].isdigit())
+
+
+def size(index: int) -> str:
+    """Role of the base model in that place, smallest first."""
+    return f"@size{index}"
+
+
+def budget(index: int) -> str:
+    return f"@budget{index}"
+
+
+def group(index: int) -> str:
+    """Role of a part or a method; colours come round again, `symbol` then tells them apart."""
+    return f"@group{index % len(GROUPS)}"
+
+
+def symbol(index: int) -> str:
+    return SYMBOLS[index % len(SYMBOLS)]
+
+
+def faded(role: str, opacity: float) -> str:
+    return f"{role}/{opacity:g}"
 
 
 def ramp(anchors: Sequence[str], count: int) -> list[str]:
@@ -44,133 +117,16 @@ def _between(anchors: Sequence[str], place: float) -> str:
     return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(low, high, strict=True))
 
 
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours `#rrggbb`, 1 to 21 (WCAG 2.2)."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in _channels(colour))]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def _channels(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-def faded(colour: str, opacity: float) -> str:
-    red, green, blue = _channels(colour)
-    return f"rgba({red},{green},{blue},{opacity:g})"
-
-
-def label(text: object) -> str:
-    """Text from outside as a figure shows it: plotly reads a little HTML in labels, so that its signs are written out."""
-    return str(escape(text))
-
-
-def short(value: float) -> str:
-    """12400 -> '12.4k', three digits at most."""
-    for size, suffix in _SUFFIXES:
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
-
-
-def power(exponent: int) -> str:
-    return "10" + str(exponent).translate(_SUPERSCRIPTS)
-
-
-def axis(title: str, **more: Any) -> dict[str, Any]:
-    style = {
-        "title": {"text": title, "standoff": 10, "font": {"size": 13, "color": SOFT}},
-        "gridcolor": HAIRLINE,
-        "linecolor": FAINT,
-        "tickcolor": FAINT,
-        "tickfont": {"size": 12, "color": SOFT},
-        "showline": True,
-        "ticks": "outside",
-        "ticklen": 4,
-        "zeroline": False,
-        "automargin": True,
-    }
-    return {**style, **more}
-
-
-def log_axis(title: str, low: float, high: float, ticks: Iterable[tuple[float, str]], margin: float = 0.03) -> dict[str, Any]:
-    """A logarithmic axis from `low` to `high` (both positive) with ticks at the given values."""
-    bottom, top = math.log10(low), math.log10(high)
-    room = margin * max(top - bottom, 1e-3)
-    inside = [(value, text) for value, text in ticks if bottom - room <= math.log10(value) <= top + room]
-    values, texts = [value for value, _ in inside], [text for _, text in inside]
-    return axis(title, type="log", range=[bottom - room, top + room], tickvals=values, ticktext=texts)
-
-
-def decade_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Powers of ten, for FLOPs; their halves (3 × 10ⁿ) too where fewer than three powers fit."""
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    whole = [(10.0**exponent, power(exponent)) for exponent in exponents]
-    if sum(low <= value <= high for value, _ in whole) >= 3:
-        return whole
-    return sorted([*whole, *((3 * 10.0**exponent, f"3×{power(exponent)}") for exponent in exponents)])
-
-
-def count_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """1, 3, 10, 30 ... with suffixes, for tokens and weights; finer where the range is short."""
-    steps = (1, 3) if high / low > 30 else (1, 2, 5)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [(step * 10.0**exponent, short(step * 10.0**exponent)) for exponent in exponents for step in steps]
-
-
-def loss_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Eight or so round values in linear steps: a loss rarely spans a power of ten."""
-    raw = (high - low) / 9
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw)
-    first = math.ceil(low / step)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9) + (1 if step / size == 2.5 else 0))
-    return [(index * step, f"{index * step:.{digits}f}") for index in range(first, math.floor(high / step) + 1)]
-
-
-def layout(x: dict[str, Any], y: dict[str, Any], height: int = 460, **more: Any) -> dict[str, Any]:
-    style = {
-        "height": height,
-        "font": {"family": _FAMILY, "size": 13, "color": INK},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 58, "r": 20, "t": 12, "b": 52},
-        "hoverlabel": {"bgcolor": PAPER, "bordercolor": HAIRLINE, "font": {"family": _FAMILY, "size": 12, "color": INK}},
-        "hovermode": "closest",
-        "legend": legend(1.0),
-        "xaxis": x,
-        "yaxis": y,
-    }
-    return {**style, **more}
-
-
-def legend(y: float, **more: Any) -> dict[str, Any]:
-    """A row above the plot."""
-    style = {"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "bottom", "font": {"size": 12, "color": INK}}
-    return {**style, "bgcolor": "rgba(0,0,0,0)", **more}
-
-
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, **more: Any) -> dict[str, Any]:
-    """A filled strip between two curves over the same x."""
-    outline = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [*x, *reversed(x)],
-        "y": [*low, *reversed(high)],
-        "fill": "toself",
-        "fillcolor": colour,
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-    }
-    return {**outline, **more}
-
-
-def upright(x: float) -> dict[str, Any]:
-    """A dotted line over the whole height of a plot."""
-    line = {"color": FAINT, "width": 1.2, "dash": "2px,3px"}
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-
-
-def note(x: float, text: str, side: str) -> dict[str, Any]:
-    """Words at the top of an `upright`, to its left or right; `x` on a logarithmic axis."""
-    place = {"x": math.log10(x), "yref": "paper", "y": 1, "yanchor": "top", "showarrow": False}
-    beside = {"xanchor": "right", "xshift": -6} if side == "left" else {"xanchor": "left", "xshift": 6}
-    return {**place, **beside, "text": text, "font": {"size": 12, "color": SOFT}}
-
-
-def corner() -> dict[str, Any]:
-    """A legend inside the plot, in its lower left corner, where a falling curve leaves room."""
-    return legend(0.03, x=0.02, orientation="v")

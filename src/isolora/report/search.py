@@ -1,4 +1,4 @@
-"""How a search went: the best value so far against the FLOPs that its trials had cost by then."""
+"""How a search went: the best value so far by FLOPs, which parameter mattered, and every trial across its parameters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from isolora.report import axes
 from isolora.report import formats as words
-from isolora.report import palette
-from isolora.report.palette import ACCENT, FAINT, SOFT, Figure, label
+from isolora.report.axes import label
+from isolora.report.palette import ACCENT, CLEAR, FAINT, SOFT, Figure
+from isolora.report.search_parameters import importance
 from isolora.report.source import Tried
 from isolora.report.study import StudyReport
 
@@ -26,7 +28,7 @@ def figure(study: StudyReport) -> Figure | None:
     ended = [trial for trial in search.trials if trial.state == "DONE"]
     best = list(accumulate((trial.value for trial in ended), better))
     traces = [
-        _dots(search.trials, "PRUNED", {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1.5}}),
+        _dots(search.trials, "PRUNED", {"color": CLEAR, "line": {"color": FAINT, "width": 1.5}}),
         _dots(search.trials, "DONE", {"color": SOFT}),
         {
             "type": "scatter",
@@ -41,9 +43,9 @@ def figure(study: StudyReport) -> Figure | None:
     values = [trial.value for trial in search.trials]
     low, high = np.quantile(values, [1 - SHOWN, 1.0] if search.maximizes else [0.0, SHOWN])
     room = 0.06 * max(high - low, 1e-9)
-    x = palette.axis("FLOPs spent on trials so far", rangemode="tozero")
-    y = palette.axis(label(search.metric), range=[low - room, high + room])
-    return {"data": [trace for trace in traces if trace["x"]], "layout": palette.layout(x, y, height=380)}
+    x = axes.axis("FLOPs spent on trials so far", rangemode="tozero")
+    y = axes.axis(label(search.metric), range=[low - room, high + room])
+    return {"data": [trace for trace in traces if trace["x"]], "layout": axes.layout(x, y, height=380)}
 
 
 def _dots(trials: list[Tried], state: str, marker: dict[str, Any]) -> dict[str, Any]:
@@ -68,5 +70,11 @@ def caption(study: StudyReport) -> str:
     total = words.flops(search.trials[-1].flops)
     return (
         f"{len(search.trials)} trials for {total} FLOPs, {pruned} of them given up early. Each mark is a trial where it ended, "
-        f"set at what all trials up to it had cost; the best {100 * SHOWN:.0f} % are in view."
+        f"set at what all trials up to it had cost; the best {100 * SHOWN:.0f} % are in view.{_most_important(study)}"
     )
+
+
+def _most_important(study: StudyReport) -> str:
+    shares = importance(study)
+    name, share = list(shares.items())[-1] if shares else ("", 0.0)
+    return f" Most of the spread comes from {name} ({words.percent(share)})." if share > 0.5 else ""

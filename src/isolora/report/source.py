@@ -1,9 +1,10 @@
-"""What a study's folder knows beside its points: its name, and the state of every run."""
+"""What a study's folder knows beside its points: its name, the state of every run, its search, how its advice was verified."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from isolora.metrics.direction import larger_is_better
 from isolora.store import FILE, Store
 
 _STUDY_FILE = "study.json"
+_VERIFIED_ADAPTER = Path("recommended") / "isolora.json"
+"""Where a verification leaves its adapter's record."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial of a search: what was tried, in words; its metric where it ended; FLOPs of all trials up to it."""
+    """A trial of a search: what was tried, in words and as values; its metric where it ended; FLOPs of all trials up to it."""
 
     words: str
     state: str
     value: float
     flops: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,18 @@ class Search:
     metric: str
     maximizes: bool
     trials: list[Tried]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """As a verified adapter's record holds it: losses in nats per token, training FLOPs of the verifying run."""
+
+    predicted: float
+    interval: tuple[float, float]
+    measured: float
+    relative_error: float
+    flops: float
+    flops_over_largest_fitted: float
 
 
 def search_of(source: Path) -> Search | None:
@@ -44,20 +60,22 @@ def search_of(source: Path) -> Search | None:
     for trial in store.trials():
         flops += spent.pop(trial.run, 0.0)  # a run that was suggested twice has cost once
         if trial.value is not None:
-            chosen = ", ".join(f"{key} {_short(value)}" for key, value in json.loads(trial.parameters).items())
-            tried.append(Tried(chosen, trial.state, trial.value, flops))
+            parameters = json.loads(trial.parameters)
+            chosen = ", ".join(f"{key} {_short(value)}" for key, value in parameters.items())
+            tried.append(Tried(chosen, trial.state, trial.value, flops, parameters))
     direction = described["direction"]
     return Search(described["metric"], direction == "maximize" if direction else larger_is_better(described["metric"]), tried)
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _described(folder: Path) -> dict[str, Any]:
-    """A study's own settings; nothing for a folder that holds none."""
-    path = folder / _STUDY_FILE
-    return dict(json.loads(path.read_text(encoding="utf-8"))["study"]) if path.is_file() else {}
+def verification_of(source: Path) -> Verification | None:
+    """The verification that the folder's recommended adapter records; None where there is none."""
+    path = _folder(source) / _VERIFIED_ADAPTER
+    found = json.loads(path.read_text(encoding="utf-8")).get("verification") if path.is_file() else None
+    names = ("predicted", "measured", "relative_error", "flops", "flops_over_largest_fitted")
+    if not found or not {*names, "interval"} <= set(found):
+        return None
+    low, high = found["interval"]
+    return Verification(interval=(float(low), float(high)), **{name: float(found[name]) for name in names})
 
 
 def title_of(source: Path) -> str:
@@ -70,6 +88,16 @@ def runs_of(source: Path) -> list[dict[str, Any]]:
     """The store's rows, with states, reasons and environment; none for a table that is no store."""
     folder = _folder(source)
     return Store(folder).runs() if (folder / FILE).is_file() else []
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """A study's own settings; nothing for a folder that holds none."""
+    path = folder / _STUDY_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))["study"]) if path.is_file() else {}
 
 
 def _folder(source: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a report tells: the points, the law fitted to them, what it recommends and whether that held."""
+"""What a report tells: the points, the law fitted to them, what it recommends, whether that held. Only points must be there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.plan import Option, Recommendation, options
-from isolora.report.palette import SIZE_RAMP, ramp
+from isolora.report import palette
+from isolora.report.cells import Cell, cells
 from isolora.report.source import Search
-from isolora.report.trajectories import Choice, Key, Trajectory, choices, models, ranks, trajectories
+from isolora.report.trajectories import Choice, Key, Trajectory, choices, models, ranks, trained, trajectories, variants
 from isolora.table import Table
 
 VERIFICATION = "verify"
@@ -41,16 +42,31 @@ class Verified(Protocol):
 
 @dataclass(frozen=True)
 class StudyReport:
-    """Everything that goes onto the page; `runs` are the store's rows (states, reasons, environment), where there is a store."""
+    """Everything that goes onto the page. `table` holds the target in its column `loss`; `runs` are the store's rows (states,
+    reasons, environment), where there is a store. `no_law` and `no_advice` say why there is no fit or no recommendation;
+    `budget_words` says where a recommendation's budget comes from.
+    """
 
     title: str
     table: Table
-    fit: Fit
+    fit: Fit | None = None
     recommendation: Recommendation | None = None
     verification: Verified | None = None
     runs: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
+    no_law: str = ""
+    no_advice: str = ""
+    budget_words: str = ""
+    target: str = "loss"
+
+    @cached_property
+    def measure(self) -> str:
+        """What the figures call the loss: an axis title with its unit."""
+        if self.target != "loss":
+            return f"{self.target}, held out"
+        tasks = set(map(str, self.table["task"])) if "task" in self.table else set()
+        return "held-out loss, nats" if any("classification" in task for task in tasks) else "held-out loss, nats per token"
 
     @cached_property
     def curves(self) -> list[Trajectory]:
@@ -60,13 +76,37 @@ class StudyReport:
     @cached_property
     def fitted(self) -> list[Trajectory]:
         """The runs that the law is about: of each choice those of the best learning rate."""
-        names = set(best_learning_rates(self._studied)["run"])
+        table = trained(self._studied)
+        told_apart = [f"{one}{other}" for one, other in zip(_methods(table), variants(table), strict=True)]
+        table = Table({**table.columns, "method": np.array(told_apart, dtype=object)})
+        names = set(best_learning_rates(table)["run"])
         return [run for run in self.curves if run.run in names]
 
     @cached_property
     def proof(self) -> list[Trajectory]:
         """The runs that verified the recommendation."""
         return [run for run in trajectories(self.table) if run.stage == VERIFICATION]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Base models with a method and its settings, best loss first."""
+        return cells(self.curves, self.fitted, self.runs)
+
+    @cached_property
+    def families(self) -> list[str]:
+        """Methods with what tells their settings apart, in the order of their best cell."""
+        return list(dict.fromkeys(cell.family for cell in self.cells))
+
+    def called(self, found: Cell | Trajectory) -> str:
+        """A run's or cell's name on the page; LoRA is named only beside other methods."""
+        return f"{found.model}, {found.adapter}" if len(self.families) > 1 else found.name
+
+    def look(self, found: Cell | Trajectory) -> tuple[str, str]:
+        """Colour and symbol: of the method where one base model was given several, else of the base model."""
+        place = self.families.index(found.family) if found.family in self.families else 0
+        if len(self.families) < 2:
+            return self.colours[found.model], "circle"
+        return palette.group(place) if len(self.models) == 1 else self.colours[found.model], palette.symbol(place)
 
     @cached_property
     def choices(self) -> list[Choice]:
@@ -83,7 +123,7 @@ class StudyReport:
     @cached_property
     def models(self) -> list[str]:
         """Base models, smallest first."""
-        return models(self._studied)
+        return models(self.table)
 
     @cached_property
     def ranks(self) -> list[int | None]:
@@ -91,7 +131,8 @@ class StudyReport:
 
     @cached_property
     def colours(self) -> Mapping[str, str]:
-        return dict(zip(self.models, ramp(SIZE_RAMP, len(self.models)), strict=True))
+        """Role of each base model's colour, also of one that only the verification used."""
+        return {model: palette.size(index) for index, model in enumerate(self.models)}
 
     @cached_property
     def recommended(self) -> Choice | None:
@@ -103,8 +144,13 @@ class StudyReport:
 
     @cached_property
     def largest_flops(self) -> float:
-        """Training FLOPs of the largest run that the law has seen."""
-        return float(max(run.flops[-1] for run in trajectories(self._studied)))
+        """Training FLOPs of the largest run that was not a verification."""
+        return float(max(run.flops[-1] for run in self.curves))
+
+    @cached_property
+    def cut(self) -> float:
+        """Tokens from which on the law holds; 0 without a law."""
+        return self.fit.cut if self.fit else 0.0
 
     @cached_property
     def places(self) -> Mapping[str, Any]:
@@ -122,7 +168,12 @@ class StudyReport:
 
     @cached_property
     def _studied(self) -> Table:
-        return studied(self.table)
+        rows = studied(self.table)
+        return rows if len(rows) else self.table
+
+
+def _methods(table: Table) -> list[str]:
+    return list(map(str, table["method"])) if "method" in table else [""] * len(table)
 
 
 def key_of(plan: Recommendation) -> Key:

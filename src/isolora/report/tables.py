@@ -1,70 +1,106 @@
-"""The page's tables: parameters with their intervals, the laws that competed, the runs, and where they took place."""
+"""The page's tables: methods, alternatives, the law's parameters, the laws that competed, and the runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from isolora.fit import Fit
 from isolora.report import formats as words
+from isolora.report.cells import Cell
 from isolora.report.study import StudyReport, key_of
 from isolora.report.trajectories import Key, Trajectory
 
-Row = dict[str, Any]
-
-_RIGHT = ("rank", "learning rate", "seed", "tokens", "FLOPs", "time", "loss")
-_COLUMNS = ("state", "stage", "model", "method", *_RIGHT, "run")
+MOST_RUNS = 600
+"""Rows of the table of runs: those with the best loss, and every run that did not end well, come first."""
 
 
-def law(study: StudyReport) -> Row:
+@dataclass(frozen=True)
+class Entry:
+    """A cell of a table: what it sorts by, what it shows, and how."""
+
+    value: Any
+    shown: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    entries: tuple[Entry, ...]
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table with its words; names in `right` are columns of numbers, set to the right."""
+
+    key: str
+    short: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    right: tuple[str, ...]
+    rows: tuple[Row, ...]
+    tall: bool = False
+    formula: Any = ""
+
+
+def entry(value: Any, shown: str | None = None, kind: str = "") -> Entry:
+    """A missing value shows as a dash and sorts last."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return Entry("", "–", kind)
+    return Entry(value, str(value) if shown is None else shown, kind)
+
+
+def law(study: StudyReport) -> Listing | None:
     fit = study.fit
+    if fit is None:
+        return None
+    pairs = zip(fit.parameters.items(), fit.intervals.values(), strict=True)
     rows = [
-        {"name": name, "value": words.parameter(value), "low": words.parameter(low), "high": words.parameter(high)}
-        for (name, value), (low, high) in zip(fit.parameters.items(), fit.intervals.values(), strict=True)
+        Row((entry(name, kind="code"), *(entry(x, words.parameter(x)) for x in (value, *ends)))) for (name, value), ends in pairs
     ]
+    left_out = "; ".join(f"{count} points left out ({reason})" for reason, count in fit.left_out.items())
     caption = (
         f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} tokens "
         "on, with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
         "the intervals come from refits to reweighed runs, since points of one run are not independent."
+        + (f" {left_out}." if left_out else "")
     )
-    return {"caption": caption, "formula": words.formula(fit.shape.formula), "rows": rows}
+    columns = ("parameter", "estimate", "95 % from", "95 % to")
+    formula = words.formula(fit.shape.formula)
+    return Listing("law", "The law", "The law", caption, columns, columns[1:], tuple(rows), formula=formula)
 
 
-def candidates(study: StudyReport) -> Row:
+def candidates(study: StudyReport) -> Listing | None:
     """Of each law that competed its best lower cut, best first; the chosen one is marked."""
     fit = study.fit
+    if fit is None or not fit.candidates:
+        return None
     judged = any("error" in row for row in fit.candidates)
     score = "error" if judged else "objective"
     shown = {str(row["law"]): row for row in sorted(fit.candidates, key=lambda row: -float(row[score]))}
     rows = sorted(shown.values(), key=lambda row: float(row[score]))
-    foretold = (
-        f"Each law was fitted without the largest budgets and judged by how well it foretold them (its best lower cut is shown, "
+    predicted = (
+        "Each law was fitted without the largest budgets and judged by how well it predicted them (its best lower cut is shown, "
         f"{len(fit.candidates)} pairs were tried); the simplest of those that the best does not clearly beat is chosen."
     )
-    caption = (
-        foretold if judged else "Nothing was held out; the laws are compared by their own objective and number of parameters."
-    )
-    return {
-        "caption": caption,
-        "measure": "error on held-out budgets" if judged else "objective",
-        "rows": [_candidate(row, score, fit.law) for row in rows],
-    }
+    caption = predicted if judged else "Nothing was held out; laws are compared by their objective and number of parameters."
+    columns = ("law", "fitted from, tokens", "parameters", "error on held-out budgets" if judged else "objective")
+    listed = tuple(_candidate(row, score, fit) for row in rows)
+    return Listing("candidates", "Candidates", "Candidates", caption, columns, columns[1:], listed)
 
 
-def _candidate(row: Mapping[str, Any], score: str, chosen: str) -> Row:
+def _candidate(row: Mapping[str, Any], score: str, fit: Fit) -> Row:
     value = float(row[score])
-    return {
-        "law": row["law"],
-        "cut": row["cut"],
-        "cut_words": words.count(row["cut"]),
-        "parameters": row["parameters"],
-        "score": value,
-        "score_words": words.percent(value) if score == "error" else words.parameter(value),
-        "chosen": row["law"] == chosen,
-    }
+    shown = words.percent(value) if score == "error" else words.parameter(value)
+    cells = (entry(row["law"]), entry(row["cut"], words.count(row["cut"])), entry(row["parameters"]), entry(value, shown))
+    return Row(cells, chosen=row["law"] == fit.law)
 
 
-def alternatives(study: StudyReport) -> Row | None:
+def alternatives(study: StudyReport) -> Listing | None:
     """What else the recommended budget buys, best first; None where nothing is recommended."""
     plan = study.recommendation
     if plan is None or not plan.alternatives:
@@ -73,73 +109,108 @@ def alternatives(study: StudyReport) -> Row | None:
         f"What {words.flops(plan.flops)} FLOPs buy with each choice. The recommendation does best even with some bad luck; "
         "of ranks that the law cannot tell apart it takes the smallest, which costs less memory and forgets less."
     )
-    return {"caption": caption, "rows": [_alternative(row, key_of(plan)) for row in plan.alternatives]}
+    columns = ("model", "method", "rank", "tokens", "time", f"predicted {study.target}", "95 % interval")
+    rows = tuple(_alternative(row, key_of(plan)) for row in plan.alternatives)
+    return Listing("alternatives", "Alternatives", "What else the budget buys", caption, columns, columns[2:], rows)
 
 
 def _alternative(row: Mapping[str, Any], chosen: Key) -> Row:
     low, high = row["interval"]
-    rank = row["rank"] or None
-    return {
-        "model": row["model"],
-        "method": row["method"],
-        "rank": rank,
-        "tokens": row["tokens"],
-        "tokens_words": words.count(row["tokens"]),
-        "seconds": row["seconds"],
-        "seconds_words": None if row["seconds"] is None else words.duration(row["seconds"]),
-        "loss": row["predicted_loss"],
-        "loss_words": f"{row['predicted_loss']:.3f}",
-        "width": high - low,
-        "interval_words": f"{low:.3f} to {high:.3f}",
-        "chosen": (row["model"], row["method"], rank) == chosen,
-    }
+    rank, seconds, loss = row["rank"] or None, row["seconds"], row["predicted_loss"]
+    cells = (
+        entry(row["model"]),
+        entry(row["method"] or None),
+        entry(rank),
+        entry(row["tokens"], words.count(row["tokens"])),
+        entry(seconds, None if seconds is None else words.duration(seconds)),
+        entry(loss, f"{loss:.3f}"),
+        entry(high - low, f"{low:.3f} to {high:.3f}"),
+    )
+    return Row(cells, chosen=(row["model"], row["method"], rank) == chosen)
 
 
-def runs(study: StudyReport) -> Row:
+_METHOD_NUMBERS = ("learning rate", "loss", "± over seeds", "seeds", "tokens", "FLOPs", "time")
+
+
+def methods(study: StudyReport) -> Listing | None:
+    """Every cell at its best rate, best first; None where there is one method and one rate."""
+    if len(study.families) < 2 and not any(cell.tried for cell in study.cells):
+        return None
+    caption = (
+        "Every base model, method and rank at its best learning rate, best first. "
+        "± is half the range over seeds; ← and → mark a best rate that is the lowest or highest tried."
+    )
+    rows = tuple(_cell(study, cell, first=index == 0) for index, cell in enumerate(study.cells))
+    columns = ("model", "adapter", *_METHOD_NUMBERS)
+    return Listing("cells", "Choices", "Every choice at its best", caption, columns, _METHOD_NUMBERS, rows, tall=len(rows) > 20)
+
+
+def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
+    end = cell.ends[0]
+    arrow = {"lowest": "← ", "highest": "→ "}.get(cell.edge, "")
+    seconds = study.seconds.get(end.run)
+    cells = (
+        entry(cell.model),
+        entry(cell.adapter),
+        entry(end.learning_rate, f"{arrow}{end.learning_rate:.3g}"),
+        entry(cell.loss, f"{cell.loss:.4f}"),
+        entry(cell.spread, f"{cell.spread:.4f}"),
+        entry(len(cell.ends)),
+        entry(float(end.tokens[-1]), words.count(float(end.tokens[-1]))),
+        entry(float(end.flops[-1]), words.flops(float(end.flops[-1]))),
+        entry(seconds, None if seconds is None else words.duration(seconds)),
+    )
+    return Row(cells, chosen=first)
+
+
+_RUN_NUMBERS = ("rank", "learning rate", "seed", "tokens", "FLOPs", "time", "loss")
+
+
+def runs(study: StudyReport) -> Listing:
     """A row for each run of the store; for a table that is no store, a row for each trajectory."""
     curves = {curve.run: curve for curve in [*study.curves, *study.proof]}
-    stored = list(study.runs) or [_told(curve) for curve in curves.values()]
-    rows = [_run(row, curves.get(str(row["run"])), study) for row in stored]
-    diverged = sum(row["state"] == "DIVERGED" for row in rows)
+    stored = list(study.runs) or [_as_stored(curve) for curve in curves.values()]
+    diverged = sum(row["state"] == "DIVERGED" for row in stored)
     told = {0: "none diverged", 1: "one diverged and was stopped"}.get(diverged, f"{diverged} diverged and were stopped")
-    caption = f"Every run with its state and its last evaluation: {len(rows)} in all, {told}. Click on a heading to sort."
-    columns = [{"name": name, "right": name in _RIGHT} for name in _COLUMNS]
-    return {"caption": caption, "columns": columns, "rows": rows}
+    shown = stored if len(stored) <= MOST_RUNS else sorted(stored, key=lambda row: _rank(row, curves))[:MOST_RUNS]
+    cut = "" if len(shown) == len(stored) else f" The {len(shown)} that ended badly or best are shown."
+    caption = f"Every run with its state and its last evaluation: {len(stored)} in all, {told}.{cut}"
+    columns = ("state", "stage", "model", "method", *_RUN_NUMBERS, "run")
+    rows = tuple(_run(row, curves.get(str(row["run"])), study) for row in shown)
+    return Listing("runs", "Runs", "Runs", caption, columns, _RUN_NUMBERS, rows, tall=True)
 
 
-def _told(curve: Trajectory) -> Row:
-    known = {
-        "run": curve.run,
-        "model": curve.model,
-        "method": curve.method or None,
-        "rank": curve.rank,
-        "stage": curve.stage or None,
-        "state": "DONE",
-    }
-    return {**known, "learning_rate": None if math.isnan(curve.learning_rate) else curve.learning_rate}
+def _rank(row: Mapping[str, Any], curves: Mapping[str, Trajectory]) -> tuple[bool, float]:
+    curve = curves.get(str(row["run"]))
+    return row["state"] == "DONE", math.inf if curve is None else float(curve.loss[-1])
+
+
+def _as_stored(curve: Trajectory) -> dict[str, Any]:
+    known = {"run": curve.run, "model": curve.model, "method": curve.method or None, "rank": curve.rank}
+    rate = None if math.isnan(curve.learning_rate) else curve.learning_rate
+    return {**known, "stage": curve.stage or None, "state": "DONE", "learning_rate": rate}
 
 
 def _run(row: Mapping[str, Any], curve: Trajectory | None, study: StudyReport) -> Row:
     rate = row.get("learning_rate")
-    tokens, flops, loss, seconds = (None,) * 4
-    if curve is not None:
-        tokens, flops, loss = float(curve.tokens[-1]), float(curve.flops[-1]), float(curve.loss[-1])
-        seconds = study.seconds.get(curve.run)
-    names = ("run", "stage", "model", "method", "rank", "seed", "state")
-    return {
-        **{name: row.get(name) for name in names},
-        "reason": row.get("reason") or None,
-        "learning_rate": rate,
-        "learning_rate_words": None if rate is None else f"{rate:g}",
-        "tokens": tokens,
-        "tokens_words": None if tokens is None else f"{tokens:,.0f}",
-        "flops": flops,
-        "flops_words": None if flops is None else words.flops(flops),
-        "seconds": seconds,
-        "seconds_words": None if seconds is None else words.duration(seconds),
-        "loss": loss,
-        "loss_words": None if loss is None else f"{loss:.4f}",
-    }
+    names: Sequence[Entry] = (entry(row["state"], kind="state"), *(entry(row.get(name)) for name in ("stage", "model", "method")))
+    numbers = (entry(row.get("rank")), entry(rate, None if rate is None else f"{rate:.3g}"), entry(row.get("seed")))
+    reason = row.get("reason") or ""
+    return Row((*names, *numbers, *_end(curve, study), Entry(row["run"], str(row["run"]), f"run {reason}".strip())))
+
+
+def _end(curve: Trajectory | None, study: StudyReport) -> tuple[Entry, ...]:
+    """Tokens, FLOPs, time and loss at the last evaluation."""
+    if curve is None:
+        return (entry(None),) * 4
+    tokens, flops, loss = float(curve.tokens[-1]), float(curve.flops[-1]), float(curve.loss[-1])
+    seconds = study.seconds.get(curve.run)
+    return (
+        entry(tokens, f"{tokens:,.0f}"),
+        entry(flops, words.flops(flops)),
+        entry(seconds, None if seconds is None else words.duration(seconds)),
+        entry(loss, f"{loss:.4f}"),
+    )
 
 
 def environment(study: StudyReport) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.laws import Array
-from isolora.report.palette import short
+from isolora.report.formats import short
 from isolora.table import SHORT_NAMES, Table
 
 Key = tuple[str, str, int | None]
@@ -39,11 +40,26 @@ class Trajectory(Adapted):
     """One run: tokens, training FLOPs and held-out loss (nats per token) at each evaluation, in order of tokens."""
 
     run: str
+    variant: str
     learning_rate: float
     stage: str
     tokens: Array
     flops: Array
     loss: Array
+
+    @property
+    def name(self) -> str:
+        return named(*self.key, self.variant)
+
+    @property
+    def adapter(self) -> str:
+        """The name without the base model's: 'lora, rank 8', 'bottleneck, places houlsby'."""
+        return ", ".join(part for part in (self.method or "all runs", self.variant, _ranked(self.rank)) if part)
+
+    @property
+    def family(self) -> str:
+        """Method and variant, without rank: what has a colour and a symbol of its own."""
+        return ", ".join(part for part in (self.method or "all runs", self.variant) if part)
 
     def loss_at_flops(self, flops: float) -> float:
         """Between two measured points by the logarithm of FLOPs; NaN outside the measured range."""
@@ -71,18 +87,61 @@ class Choice(Adapted):
         }
 
 
-def named(model: str, method: str, rank: int | None) -> str:
+def named(model: str, method: str, rank: int | None, variant: str = "") -> str:
     """'nano-1m, rank 8'; another method than LoRA is named too."""
-    adapter = "" if method in ("lora", "") else f", {method}"
-    return f"{model}{adapter}" if rank is None else f"{model}{adapter}, rank {rank}"
+    return ", ".join(part for part in (model, "" if method == "lora" else method, variant, _ranked(rank)) if part)
+
+
+def _ranked(rank: int | None) -> str:
+    return "" if rank is None else f"rank {rank}"
+
+
+def variants(table: Table) -> list[str]:
+    """Settings that tell runs of one method and rank apart, for each row: 'places houlsby'; empty where there are none."""
+    if "config" not in table or "method" not in table:
+        return [""] * len(table)
+    settings = {text: _method_settings(text) for text in dict.fromkeys(table["config"])}
+    seen: dict[tuple[str, str], dict[str, set[str]]] = {}
+    keys = list(zip(table["method"], map(str, _numbers(table, "rank", np.nan)), strict=True))
+    for key, text in zip(keys, table["config"], strict=True):
+        for name, value in settings[text].items():
+            seen.setdefault(key, {}).setdefault(name, set()).add(value)
+    differing = {key: [name for name, values in names.items() if len(values) > 1] for key, names in seen.items()}
+    return [
+        ", ".join(f"{name} {settings[text][name]}" for name in differing.get(key, ()) if name in settings[text])
+        for key, text in zip(keys, table["config"], strict=True)
+    ]
+
+
+def _method_settings(config: str) -> dict[str, str]:
+    """The method's settings in a run's configuration; none where it has no such thing."""
+    try:
+        method = json.loads(config).get("method", {})
+    except (ValueError, AttributeError):
+        return {}
+    if not isinstance(method, dict):
+        return {}
+    return {name: str(value) for name, value in method.items() if name not in ("name", "rank") and value is not None}
 
 
 def trajectories(table: Table) -> list[Trajectory]:
     """Every run of the table, its points with tokens, in order of size, rank and learning rate."""
-    table = table.where(table["tokens"] > 0)
-    runs = [_trajectory(table.where(table["run"] == run)) for run in dict.fromkeys(table["run"])]
+    table = trained(table)
+    if not len(table):
+        return []
+    table = Table({**table.columns, "variant": np.array(variants(table), dtype=object)})
+    order = np.argsort(table["run"].astype(str), kind="stable")
+    _, starts = np.unique(table["run"].astype(str)[order], return_index=True)
+    runs = [_trajectory(table.where(rows)) for rows in np.split(order, starts[1:])]
     sizes = {model: index for index, model in enumerate(models(table))}
-    return sorted(runs, key=lambda run: (sizes[run.model], run.rank or 0, run.learning_rate))
+    return sorted(runs, key=lambda run: (sizes[run.model], run.method, run.variant, run.rank or 0, run.learning_rate))
+
+
+def trained(table: Table) -> Table:
+    """The points after the start of their run; a table without tokens counts its rows instead."""
+    if "tokens" not in table:
+        return Table({**table.columns, "tokens": np.ones(len(table))})
+    return table.where(table["tokens"] > 0)
 
 
 def models(table: Table) -> list[str]:
@@ -98,7 +157,7 @@ def ranks(runs: Sequence[Trajectory]) -> list[int | None]:
 
 def choices(table: Table) -> list[Choice]:
     """Each (model, method, rank) of the table, in order of size and rank."""
-    table = table.where(table["tokens"] > 0)
+    table = trained(table)
     rows: dict[Key, list[int]] = {}
     for row, key in enumerate(_keys(table)):
         rows.setdefault(key, []).append(row)
@@ -120,6 +179,7 @@ def _trajectory(rows: Table) -> Trajectory:
     model, method, rank = _keys(rows)[0]
     return Trajectory(
         run=str(rows["run"][0]),
+        variant=str(rows["variant"][0]),
         model=model,
         method=method,
         rank=rank,

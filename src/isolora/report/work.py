@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from isolora.report import axes, palette
 from isolora.report import formats as words
-from isolora.report import palette
-from isolora.report.palette import GROUP_COLOURS, SOFT, Figure, faded, label
+from isolora.report.axes import label
+from isolora.report.palette import SOFT, Figure, faded
 from isolora.report.study import StudyReport
 
 Work = Mapping[str, Mapping[str, float]]
@@ -30,7 +31,7 @@ def figure(study: StudyReport) -> Figure | None:
     if not bars:
         return None
     groups = list(dict.fromkeys(group for work in bars.values() for group in work))
-    colours = dict(zip(groups, GROUP_COLOURS, strict=False))
+    colours = {group: palette.group(index) for index, group in enumerate(groups)}
     traces = [_trace(bars, group, phase, colours[group]) for group in groups for phase in PHASES]
     used = [phase for phase in PHASES if any(part.get(phase) for work in bars.values() for part in work.values())]
     keys = [*(_key(group, colours[group]) for group in groups), *(_shade(phase) for phase in used)]
@@ -42,11 +43,20 @@ def largest(study: StudyReport) -> dict[str, Work]:
     if "flops_by_group" not in study.table:
         return {}
     rows = sorted(zip(*(study.table[name] for name in ("tokens", "run", "flops_by_group")), strict=True))
-    noted = {run: json.loads(text) for _, run, text in rows}  # the last evaluation of each
+    noted = {run: _booked(text) for _, run, text in rows}  # the last evaluation of each
     runs = {run.model: run for run in sorted(study.fitted, key=lambda run: run.flops[-1])}
     named = {runs[model].name: noted[runs[model].run] for model in study.models if model in runs}
     named |= {f"{run.name}, verification": noted[run.run] for run in study.proof}
     return {name: work for name, work in named.items() if work}
+
+
+def _booked(text: str) -> Work:
+    """The ledger's books in a point's JSON; none where a foreign table has something else there."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and all(isinstance(part, dict) for part in found.values()) else {}
 
 
 def total(work: Work) -> float:
@@ -61,19 +71,32 @@ def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> dic
         "type": "bar",
         "orientation": "h",
         "x": [100 * part / total(work) for part, work in zip(flops, bars.values(), strict=True)],
-        "y": [f"{label(name)}<br>{words.flops(total(work))} FLOPs" for name, work in bars.items()],
+        "y": [_bar_name(name, work) for name, work in bars.items()],
         "customdata": [words.flops(part) if part else "" for part in flops],
-        "name": f"{group}, {title}",
-        "legendgroup": group,
+        "name": f"{label(group)}, {title}",
+        "legendgroup": label(group),
         "showlegend": False,
         "marker": {"color": faded(colour, opacity), "line": {"color": palette.PAPER, "width": 0.8}},
         "hovertemplate": "%{fullData.name}<br>%{x:.1f} %, %{customdata} FLOPs<extra></extra>",
     }
 
 
+def _bar_name(name: str, work: Work) -> str:
+    """In three short lines, so that a phone has room for the bar."""
+    model, _, rest = name.partition(", ")
+    return "<br>".join([label(model), *([label(rest)] if rest else []), f"{words.flops(total(work))} FLOPs"])
+
+
 def _key(group: str, colour: str) -> dict[str, Any]:
     """A row of the legend; a click hides the group."""
-    return {"type": "bar", "x": [None], "y": [None], "name": group, "legendgroup": group, "marker": {"color": colour}}
+    return {
+        "type": "bar",
+        "x": [None],
+        "y": [None],
+        "name": label(group),
+        "legendgroup": label(group),
+        "marker": {"color": colour},
+    }
 
 
 def _shade(phase: str) -> dict[str, Any]:
@@ -89,15 +112,15 @@ def _shade(phase: str) -> dict[str, Any]:
 
 
 def _layout(bars: Mapping[str, Work]) -> dict[str, Any]:
-    height = 44 * len(bars)
-    layout = palette.layout(
-        palette.axis("share of the run's FLOPs", range=[0, 100], ticksuffix=" %"),
-        palette.axis("", autorange="reversed", showline=False, ticks="", showgrid=False),
+    height = 58 * len(bars)
+    layout = axes.layout(
+        axes.axis("share of the run's FLOPs", range=[0, 100], ticksuffix=" %"),
+        axes.axis("", autorange="reversed", showline=False, ticks="", showgrid=False),
         height=height + 76 + 52,
         barmode="stack",
         bargap=0.3,
-        legend=palette.legend(1 + 32 / height),
-        legend2=palette.legend(1 + 6 / height, traceorder="normal", itemclick=False, itemdoubleclick=False),
+        legend=axes.legend(1 + 32 / height),
+        legend2=axes.legend(1 + 6 / height, traceorder="normal", itemclick=False, itemdoubleclick=False),
     )
     layout["margin"]["t"] = 76
     return layout

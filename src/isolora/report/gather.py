@@ -1,0 +1,91 @@
+"""From a source to what its page tells: the law and the advice where they can be had, and the reason where they cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from isolora.errors import TableError, UserError
+from isolora.fit import Fit, studied, targeted
+from isolora.fit import fit as fit_law
+from isolora.plan import Budget, Recommendation
+from isolora.plan import plan as plan_for
+from isolora.report.source import runs_of, search_of, title_of, verification_of
+from isolora.report.study import StudyReport, Verified
+from isolora.report.trajectories import flops, trained
+from isolora.table import Table
+
+DEFAULT_BUDGET = 4.0
+"""Times the largest run's FLOPs: what a page plans for that was asked for no budget."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a page is asked to be about; see `report`."""
+
+    target: str = "loss"
+    law: str = "auto"
+    bootstrap: int = 1000
+    budget: str | Budget | None = None
+    examples: int | None = None
+    memory_bytes: float | None = None
+
+
+def gather(
+    source: Path,
+    table: Table,
+    asked: Asked,
+    fit: Fit | None = None,
+    recommendation: Recommendation | None = None,
+    verification: Verified | None = None,
+) -> StudyReport:
+    """Everything for the page. Raises UserError only for a wrong question: the target, the law's name, the budget."""
+    target = fit.target if fit else asked.target
+    aim = targeted(table, target)
+    no_law = no_advice = words = ""
+    if fit is None:
+        fit, no_law = _fitted(table, asked)
+    verification = verification or verification_of(source)
+    if fit is not None and recommendation is None:
+        recommendation, no_advice, words = _planned(fit, table, asked, verification)
+    return StudyReport(
+        title_of(source),
+        aim.table,
+        fit,
+        recommendation,
+        verification,
+        runs_of(source),
+        search=search_of(source),
+        no_law=no_law,
+        no_advice=no_advice,
+        budget_words=words,
+        target=aim.name,
+    )
+
+
+def _fitted(table: Table, asked: Asked) -> tuple[Fit | None, str]:
+    try:
+        return fit_law(table, law=asked.law, bootstrap=asked.bootstrap, target=asked.target), ""
+    except TableError as error:
+        return None, str(error)
+
+
+def _planned(fit: Fit, table: Table, asked: Asked, verified: Verified | None) -> tuple[Recommendation | None, str, str]:
+    """The recommendation, or why there is none, and where its budget comes from."""
+    budget, words = asked.budget, ""
+    if budget is None and verified is not None:
+        budget, words = Budget(verified.flops, "flops"), "The budget is the one that was verified."
+    elif budget is None:
+        largest = float(np.nanmax(flops(trained(studied(table)))))
+        budget = Budget(DEFAULT_BUDGET * largest, "flops")
+        words = f"No budget was asked for; this is {DEFAULT_BUDGET:g} × the largest run."
+    try:
+        return plan_for(fit, table, budget, asked.examples, asked.memory_bytes), "", words
+    except TableError as error:
+        return None, str(error), words
+    except UserError:
+        if asked.budget is not None:
+            raise
+        return None, "a plan for the default budget was refused", words

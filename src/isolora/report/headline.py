@@ -1,0 +1,212 @@
+"""The page's first words: what to train, or the best measured and why nothing is recommended, and whether it held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from isolora.plan import Recommendation
+from isolora.report import formats as words
+from isolora.report.study import StudyReport, Verified, key_of
+from isolora.report.trajectories import named
+
+Texts = dict[str, Any]
+
+
+def scope(study: StudyReport) -> str:
+    """What was measured."""
+    ranks = [rank for rank in study.ranks if rank is not None]
+    parts = [
+        words.plural(len(study.curves), "run"),
+        words.plural(len(study.models), "base model"),
+        words.plural(len(study.families), "method") if "method" in study.table else "",
+        words.plural(len(ranks), "rank") if len(ranks) > 1 else "",
+    ]
+    return f"{', '.join(part for part in parts if part)}."
+
+
+def measured_best(study: StudyReport) -> Texts | None:
+    """For a page without a recommendation: the best cell that was measured, and why there is no advice."""
+    if study.recommendation is not None or not study.cells:
+        return None
+    best, reason = study.cells[0], study.no_law or study.no_advice
+    end = best.ends[0]
+    rate = f", learning rate {end.learning_rate:.3g}" if math.isfinite(end.learning_rate) else ""
+    seeds = f", mean of {len(best.ends)} runs (± {best.spread:.3f})" if len(best.ends) > 1 else ""
+    tokens = f", after {words.count(float(end.tokens[-1]))} tokens" if "tokens" in study.table else ""
+    one_law = study.fit.law if study.fit and len(study.cells) == 1 else ""
+    return {
+        "kind": "The law of one curve" if one_law else "Best measured",
+        "name": one_law or study.called(best),
+        "words": f"{_capital(study.measure)}: {best.loss:.4f}{seeds}{tokens}{rate}. {_runner_up(study)}{scope(study)}",
+        "title": "No law was fitted" if study.no_law else "No recommendation",
+        "reason": f"{_capital(reason)}." if reason else "None was asked for.",
+        "warnings": [_capital(sentence) for sentence in _edge_warnings(study)],
+    }
+
+
+def _runner_up(study: StudyReport) -> str:
+    """How far the second best lies behind, beside what the seeds differ by."""
+    if len(study.cells) < 2:
+        return ""
+    best, second = study.cells[:2]
+    behind = second.loss - best.loss
+    spreads = [cell.spread for cell in (best, second) if math.isfinite(cell.spread)]
+    unsure = " That is less than the seeds differ by." if spreads and behind < max(spreads) else ""
+    return f"Next is {study.called(second)}, {behind:.4f} behind.{unsure} "
+
+
+def _edge_warnings(study: StudyReport) -> list[str]:
+    edges = [cell for cell in study.cells if cell.edge]
+    if not edges:
+        return []
+    named_ = "; ".join(f"{study.called(cell)} ({cell.edge})" for cell in edges[:4]) + ("; ..." if len(edges) > 4 else "")
+    return [f"the best learning rate is the last one tried in {words.plural(len(edges), 'cell')}: {named_}"]
+
+
+def advice(study: StudyReport) -> Texts | None:
+    """The recommendation in words."""
+    plan = study.recommendation
+    if plan is None:
+        return None
+    low, high = plan.interval
+    return {
+        "model": plan.model,
+        "adapter": adapter(plan.method["name"], plan.method.get("rank")),
+        "tokens": words.count(plan.tokens),
+        "diet": f"{_diet(plan)} {study.budget_words}".strip(),
+        "expectation": f"The law expects {_expected(study)} of {plan.predicted_loss:.3f}{_unit(study)}; "
+        f"with 95 % confidence a new run ends between {low:.3f} and {high:.3f}.",
+        "facts": _facts(study, plan),
+        "warnings": [_capital(sentence) for sentence in [*plan.warnings, *_edge_warnings(study)]],
+    }
+
+
+def _expected(study: StudyReport) -> str:
+    return "a held-out loss" if study.target == "loss" else f"a held-out {study.target}"
+
+
+def _unit(study: StudyReport) -> str:
+    return f" {study.measure.rpartition(', ')[2]}" if study.target == "loss" else ""
+
+
+def _diet(plan: Recommendation) -> str:
+    rate = "" if not math.isfinite(plan.learning_rate) else f" Take a learning rate of {plan.learning_rate:.3g}."
+    if plan.examples is None:
+        return rate.strip()
+    return f"That is {words.count(plan.examples)} examples, {words.passes(plan.epochs)} over them.{rate}"
+
+
+def _facts(study: StudyReport, plan: Recommendation) -> list[Texts]:
+    low, high = plan.interval
+    name = "Predicted loss" if study.target == "loss" else f"Predicted {study.target}"
+    factor = plan.flops / study.largest_flops
+    facts = [
+        {"name": name, "value": f"{plan.predicted_loss:.3f}", "note": f"95 % interval {low:.3f} to {high:.3f}"},
+        {"name": "Compute", "value": f"{words.flops(plan.flops)} FLOPs", "note": f"{factor:.2g} × the largest run of the study"},
+    ]
+    if plan.seconds is not None:
+        facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
+    return [*facts, _nearest(plan.nearest_evidence)]
+
+
+def _nearest(point: Mapping[str, Any]) -> Texts:
+    """The measured point that lies closest to the recommendation."""
+    rank = point.get("rank")
+    name = named(point["model"], "", None if rank is None or rank != rank else int(rank)) if "model" in point else point["run"]
+    return {"name": "Nearest evidence", "value": name, "note": f"{words.count(point['tokens'])} tokens, loss {point['loss']:.3f}"}
+
+
+def adapter(method: str, rank: int | None) -> str:
+    name = {"lora": "LoRA", "": "any adapter"}.get(method, method)
+    return f"{name} of rank {rank}" if rank else name
+
+
+def proof(study: StudyReport) -> Texts | None:
+    """Predicted beside measured, and where both lie on the gauge (per cent of its width)."""
+    found = study.verification
+    if found is None:
+        return None
+    low, high = min(found.interval[0], found.measured), max(found.interval[1], found.measured)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / max(high - low, 1e-12), 2)
+
+    return {
+        "held": held(found),
+        "verdict": verdict(found),
+        "words": _measured_words(found),
+        "edge": edge_words(found),
+        "gain": gain_words(study, found),
+        "predicted": f"{found.predicted:.3f}",
+        "measured": f"{found.measured:.3f}",
+        "predicted_percent": place(found.predicted),
+        "measured_percent": place(found.measured),
+        "low_percent": place(found.interval[0]),
+        "width_percent": round(place(found.interval[1]) - place(found.interval[0]), 2),
+    }
+
+
+def held(found: Verified) -> bool:
+    return found.interval[0] <= found.measured <= found.interval[1]
+
+
+_NEAR_EDGE = 0.8
+"""Share of the way from the prediction to the interval's end from which on a hit is called a narrow one."""
+
+
+def edge_share(found: Verified) -> float:
+    """Where the measurement lies: 0 at the prediction, 1 at the end of the interval on its side, more outside."""
+    end = found.interval[1] if found.measured > found.predicted else found.interval[0]
+    return abs(found.measured - found.predicted) / max(abs(end - found.predicted), 1e-12)
+
+
+def verdict(found: Verified) -> str:
+    if not held(found):
+        return "The prediction missed."
+    return "The prediction held." if edge_share(found) < _NEAR_EDGE else "The prediction held, but only just."
+
+
+def edge_words(found: Verified) -> str:
+    """How close to the interval's edge."""
+    above = found.measured > found.predicted
+    end = found.interval[1] if above else found.interval[0]
+    side, share, away = "upper" if above else "lower", edge_share(found), abs(end - found.measured)
+    where = "inside" if held(found) else "outside"
+    return f"{words.percent(share)} of the way from the prediction to the {side} end of the interval: {away:.3f} {where} it."
+
+
+def gain_words(study: StudyReport, found: Verified) -> str:
+    """What the law promised beyond the nearest run, beside what came of it; nothing without a recommendation."""
+    plan = study.recommendation
+    if plan is None:
+        return ""
+    reference, name = _reference(study, plan)
+    promised, measured = reference - found.predicted, reference - found.measured
+    if not (math.isfinite(promised) and abs(promised) > 1e-9):
+        return ""
+    ratio = f", {measured / promised:.1f} × what was promised" if promised > 0 else ""
+    return f"Gain over {name} ({reference:.3f}): promised {promised:.3f}, measured {measured:.3f}{ratio}."
+
+
+def _reference(study: StudyReport, plan: Recommendation) -> tuple[float, str]:
+    """The longest run of the recommended choice, else the nearest evidence: loss and name."""
+    own = [run for run in study.fitted if run.key == key_of(plan)]
+    if own:
+        longest = max(own, key=lambda run: float(run.tokens[-1]))
+        return float(longest.loss[-1]), f"its own longest run, {words.count(float(longest.tokens[-1]))} tokens"
+    return float(plan.nearest_evidence.get("loss", math.nan)), "the nearest run"
+
+
+def _measured_words(found: Verified) -> str:
+    where = "inside" if held(found) else "outside"
+    return (
+        f"The recommended adapter was then trained: predicted {found.predicted:.3f}, measured {found.measured:.3f}, "
+        f"{words.percent(found.relative_error)} off and {where} the 95 % interval, "
+        f"at {found.flops_over_largest_fitted:.1f} × the largest compute that the law had seen."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
