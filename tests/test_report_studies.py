@@ -15,7 +15,7 @@ from reported import EVIL, Page, columns, make_study, store_rows
 from isolora.report import axes, headline, palette, rates, report, search_parameters
 from isolora.report.cells import cells
 from isolora.report.gather import Asked, gather
-from isolora.report.page import PLOTLY, render
+from isolora.report.page import PLOTLY, SCRIPTS, render
 from isolora.report.source import Search, Tried
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import trajectories, variants
@@ -141,6 +141,15 @@ def test_no_advice_says_why():
     assert "No recommendation The table has no" in Page(render(study)).text
 
 
+def test_a_refusal_is_on_the_page_with_what_to_measure_next(tmp_path):
+    """A budget a hundred thousand times the largest run: no recommendation, and runs on the way there."""
+    study = gather(tmp_path / "x.csv", from_columns(columns(), {}), Asked(bootstrap=20, budget="1e18flops"))
+    assert study.recommendation is None
+    text = Page(render(study)).text
+    assert f"No recommendation {study.no_advice[0][:1].upper()}{study.no_advice[0][1:]}" in text
+    assert "Measure next: nano-1m, lora, rank" in text
+
+
 def test_a_budget_that_was_not_asked_for_is_said(tmp_path):
     table = from_columns(columns(), {})
     study = gather(tmp_path / "x.csv", table, Asked(bootstrap=20))
@@ -159,7 +168,7 @@ def test_a_target_is_named_on_axes_and_in_words(tmp_path):
     )
     assert page.figure("curves")["layout"]["yaxis"]["title"]["text"] == "1 - f1, held out"
     assert "The law expects a held-out 1 - f1 of" in page.text
-    assert "nats" not in page.text.split("Loss against tokens")[0]
+    assert "nats" not in page.text.split("Steer the recommendation")[0]
 
 
 def search_report(maximizes):
@@ -227,11 +236,13 @@ def test_hostile_text_in_every_field_is_inert(verified):
     rows["flops_by_group"] = [json.dumps({EVIL: {"forward": 1e9, EVIL: 2.0}})] * 30
     stored = [{**row, "reason": EVIL, "state": EVIL, "environment": json.dumps({EVIL: EVIL})} for row in store_rows(columns())]
     trials = [Tried(EVIL, "DONE", 4.0 + n, 1e9 * n, {EVIL: EVIL, "b": n}) for n in range(8)]
-    found = StudyReport(EVIL, from_columns(rows, {}), runs=stored, search=Search(EVIL, False, trials), no_law=EVIL)
+    found = StudyReport(
+        EVIL, from_columns(rows, {}), runs=stored, search=Search(EVIL, False, trials), no_law=EVIL, no_advice=(EVIL,)
+    )
     html = render(found)
     assert EVIL not in html
     page = Page(html)
-    assert len([attributes for attributes, _ in page.scripts if attributes.get("type") != "application/json"]) == 2
+    assert len([attributes for attributes, _ in page.scripts if attributes.get("type") != "application/json"]) == 1 + len(SCRIPTS)
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     shown = [page.figure(name.removeprefix("figure-")) for name in page.data if name.startswith("figure-")]
     assert not [text for text in strings(shown) if "<script" in text]

@@ -112,18 +112,36 @@ def plan(
 def report(
     source: Source,
     out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
+    budget: Annotated[
+        str | None, typer.Option(help="what the page plans for, for example 1e15flops or 2h; by default 4 x the largest run")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")] = None,
+    memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
+    forget_at_most: Annotated[float | None, typer.Option(help="nats a token that other texts may lose")] = None,
+    price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
     law: Law = "auto",
+    target: Target = "loss",
     columns: Map = None,
     method: Method = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained HTML page about a study: curves, iso-FLOP profile, frontier, runs."""
-    from isolora.fit import fit as fit_law
+    """Write one self-contained HTML page about a study: its advice or why there is none, pictures, sliders, runs."""
+    from isolora.plan import parse_budget, parse_memory
     from isolora.report import report as write_report
 
-    table = points_of(source, columns, method)
-    path = write_report(source, table, fit_law(table, law=law, bootstrap=bootstrap), out)
+    path = write_report(
+        source,
+        points_of(source, columns, method),
+        out=out,
+        target=target,
+        law=law,
+        bootstrap=bootstrap,
+        budget=parse_budget(budget, price_per_hour) if budget else None,
+        examples=examples,
+        memory_bytes=parse_memory(memory) if memory else None,
+        forget_at_most=forget_at_most,
+    )
     answer({"report": str(path)}, f"report: {path}", as_json)
 
 

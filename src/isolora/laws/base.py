@@ -130,7 +130,7 @@ class Law:
 
 def stack(*terms: Array | float) -> Array:
     """Terms (K, M) or scalars as one array (K, C, M): points last, so that sums over the few terms run along memory."""
-    return np.stack(np.broadcast_arrays(*(np.asarray(term, dtype=float) for term in terms)), axis=1)
+    return np.stack(np.broadcast_arrays(*terms), axis=1)
 
 
 def _distinct(values: Array) -> Array:

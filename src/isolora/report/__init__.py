@@ -28,6 +28,7 @@ def report(
     budget: str | Budget | None = None,
     examples: int | None = None,
     memory_bytes: float | None = None,
+    forget_at_most: float | None = None,
 ) -> Path:
     """Write the page about `source`, a study's folder or a table's file, and return its path.
 
@@ -35,5 +36,5 @@ def report(
     `fit` the law is fitted here, and without a `recommendation` one is made for `budget` (by default four times the largest
     run). Where either cannot be had, the page gives the reason and shows what was measured.
     """
-    asked = Asked(target, law, bootstrap, budget, examples, memory_bytes)
+    asked = Asked(target, law, bootstrap, budget, examples, memory_bytes, forget_at_most)
     return write(Path(out), gather(Path(source), table, asked, fit, recommendation, verification))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from isolora.errors import TableError, UserError
+from isolora.errors import TableError
 from isolora.fit import Fit, studied, targeted
 from isolora.fit import fit as fit_law
-from isolora.plan import Budget, Recommendation
+from isolora.plan import Budget, NoRecommendation, Recommendation
 from isolora.plan import plan as plan_for
 from isolora.report.source import runs_of, search_of, title_of, verification_of
 from isolora.report.study import StudyReport, Verified
@@ -31,6 +31,7 @@ class Asked:
     budget: str | Budget | None = None
     examples: int | None = None
     memory_bytes: float | None = None
+    forget_at_most: float | None = None
 
 
 def gather(
@@ -44,7 +45,8 @@ def gather(
     """Everything for the page. Raises UserError only for a wrong question: the target, the law's name, the budget."""
     target = fit.target if fit else asked.target
     aim = targeted(table, target)
-    no_law = no_advice = words = ""
+    no_law = words = ""
+    no_advice: tuple[str, ...] = ()
     if fit is None:
         fit, no_law = _fitted(table, asked)
     verification = verification or verification_of(source)
@@ -72,8 +74,10 @@ def _fitted(table: Table, asked: Asked) -> tuple[Fit | None, str]:
         return None, str(error)
 
 
-def _planned(fit: Fit, table: Table, asked: Asked, verified: Verified | None) -> tuple[Recommendation | None, str, str]:
-    """The recommendation, or why there is none, and where its budget comes from."""
+def _planned(
+    fit: Fit, table: Table, asked: Asked, verified: Verified | None
+) -> tuple[Recommendation | None, tuple[str, ...], str]:
+    """The recommendation, or why there is none and what to measure next, and where the budget comes from."""
     budget, words = asked.budget, ""
     if budget is None and verified is not None:
         budget, words = Budget(verified.flops, "flops"), "The budget is the one that was verified."
@@ -82,10 +86,10 @@ def _planned(fit: Fit, table: Table, asked: Asked, verified: Verified | None) ->
         budget = Budget(DEFAULT_BUDGET * largest, "flops")
         words = f"No budget was asked for; this is {DEFAULT_BUDGET:g} × the largest run."
     try:
-        return plan_for(fit, table, budget, asked.examples, asked.memory_bytes), "", words
+        limits = (asked.examples, asked.memory_bytes, None, asked.forget_at_most)
+        return plan_for(fit, table, budget, *limits), (), words
+    except NoRecommendation as refusal:
+        first, *more = (line.strip() for line in refusal.words().splitlines())
+        return None, (first.removeprefix("no recommendation: "), *more), words
     except TableError as error:
-        return None, str(error), words
-    except UserError:
-        if asked.budget is not None:
-            raise
-        return None, "a plan for the default budget was refused", words
+        return None, (str(error),), words

@@ -30,7 +30,7 @@ def measured_best(study: StudyReport) -> Texts | None:
     """For a page without a recommendation: the best cell that was measured, and why there is no advice."""
     if study.recommendation is not None or not study.cells:
         return None
-    best, reason = study.cells[0], study.no_law or study.no_advice
+    best, reasons = study.cells[0], [study.no_law] if study.no_law else list(study.no_advice)
     end = best.ends[0]
     rate = f", learning rate {end.learning_rate:.3g}" if math.isfinite(end.learning_rate) else ""
     seeds = f", mean of {len(best.ends)} runs (± {best.spread:.3f})" if len(best.ends) > 1 else ""
@@ -41,8 +41,7 @@ def measured_best(study: StudyReport) -> Texts | None:
         "name": one_law or study.called(best),
         "words": f"{_capital(study.measure)}: {best.loss:.4f}{seeds}{tokens}{rate}. {_runner_up(study)}{scope(study)}",
         "title": "No law was fitted" if study.no_law else "No recommendation",
-        "reason": f"{_capital(reason)}." if reason else "None was asked for.",
-        "warnings": [_capital(sentence) for sentence in _edge_warnings(study)],
+        "reasons": [_capital(sentence) for sentence in [*(reasons or ["none was asked for"]), *_edge_warnings(study)]],
     }
 
 
@@ -209,4 +208,5 @@ def _measured_words(found: Verified) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """With a capital letter, unless it begins with a name such as nano-1m."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text

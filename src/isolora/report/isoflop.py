@@ -83,7 +83,7 @@ def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
     best: dict[str, float] = {}
     for run in study.fitted:
         loss, tokens = run.loss_at_flops(budget), budget * run.tokens[-1] / run.flops[-1]
-        if np.isfinite(loss) and tokens >= study.cut:
+        if np.isfinite(loss) and tokens >= study.cut and run.model in sizes:
             best[run.model] = min(loss, best.get(run.model, np.inf))
     return {
         "type": "scatter",

@@ -51,10 +51,36 @@ function makeRoom(holder) {
 }
 
 const figures = [...document.querySelectorAll("[data-figure]")];
+// Where the sliders stand, as a mark in the figures of tokens and of FLOPs; the frame grows to hold it.
+const STEERED = { "figure-curves": (row) => row.tokens, "figure-frontier": (row) => row.flops };
+function steeredMark(key, roles) {
+  if (!STEERED[key] || !window.steered) return null;
+  const row = window.steered.answer.row, marker = { symbol: "diamond", size: 11, color: roles.bad };
+  const mark = { type: "scatter", mode: "markers", name: "steered", legend: "legend3", marker, x: [null], y: [null] };
+  if (!row) return mark;
+  const [below, above] = [[row.predicted - row.interval[0]], [row.interval[1] - row.predicted]];
+  const spread = { type: "data", array: above, arrayminus: below, color: roles.bad, thickness: 1.5, width: 5 };
+  return { ...mark, x: [STEERED[key](row)], y: [row.predicted], error_y: spread };
+}
+function framed({ range: [low, high] }, value) {
+  const log = Math.log10(value), room = 0.04 * (high - low);
+  return value === null ? [low, high] : [Math.min(low, log - room), Math.max(high, log + room)];
+}
+const original = new Map(); // the axes as they are without the mark
+async function moveMark(holder, roles) {
+  const mark = steeredMark(holder.dataset.figure, roles), { xaxis, yaxis } = original.get(holder) ?? {};
+  if (!mark || !xaxis) return;
+  const place = holder.data.findIndex((trace) => trace.name === "steered");
+  const layout = { "xaxis.range": framed(xaxis, mark.x[0]), "yaxis.range": framed(yaxis, mark.y[0]) };
+  await Plotly.update(holder, { x: [mark.x], y: [mark.y], error_y: [mark.error_y ?? { visible: false }] }, layout, [place]);
+}
 async function draw(holder, roles) {
   const { data, layout } = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
-  const parts = [coloured(data, roles), fitted(coloured(layout, roles)), { responsive: true, displayModeBar: false }];
-  await Plotly.react(holder, ...parts);
+  const drawn = fitted(coloured(layout, roles)), mark = steeredMark(holder.dataset.figure, roles);
+  original.set(holder, { xaxis: structuredClone(layout.xaxis), yaxis: structuredClone(layout.yaxis) });
+  const traces = [...coloured(data, roles), ...(mark ? [mark] : [])];
+  await Plotly.react(holder, traces, drawn, { responsive: true, displayModeBar: false });
+  if (mark) await moveMark(holder, roles);
   await makeRoom(holder);
 }
 async function paint(dark) {
@@ -73,6 +99,17 @@ systemDark.addEventListener("change", () => paint(isDark()));
 window.addEventListener("beforeprint", () => paint(false));
 window.addEventListener("afterprint", () => paint(isDark()));
 paint(isDark());
+
+// The marks follow the sliders, at most once a frame.
+let waiting = false;
+document.addEventListener("steered", () => {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(async () => {
+    waiting = false;
+    for (const holder of figures.filter((each) => original.has(each))) await moveMark(holder, themes[isDark() ? "dark" : "light"]);
+  });
+});
 
 // Tables: a click on a heading sorts by it, another click turns the order round; cells without a value go last.
 for (const button of document.querySelectorAll("th button")) {

@@ -31,11 +31,16 @@ from isolora.report import (
     tables,
     work,
 )
+from isolora.report.instrument import instrument, no_instrument
 from isolora.report.palette import Figure
 from isolora.report.study import StudyReport
 
 PLOTLY = "plotly/plotly-basic.min.js"
 """Under the package's assets, with its licence: plotly's basic bundle (scatter, bar and pie), 1.2 MB of the whole one's 4.8."""
+
+
+SCRIPTS = ("evaluate.js", "plan.js", "sliders.js", "page.js")
+"""In the order in which they build on each other; the page's own data are JSON beside them."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ LISTINGS = (tables.alternatives, tables.methods, tables.law, tables.candidates, 
 
 def render(study: StudyReport) -> str:
     """The whole page. Text from outside is escaped by the template, and only our own scripts may run."""
-    scripts = [_trusted(_own("page.js"))]
+    scripts = [_trusted(_own(name)) for name in SCRIPTS]
     plotly = _trusted(_asset(PLOTLY))
+    data = instrument(study)
     themes = palette.themes(max(len(study.models), 1))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_own), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -86,7 +92,8 @@ def render(study: StudyReport) -> str:
         advice=headline.advice(study),
         measured=headline.measured_best(study),
         proof=headline.proof(study),
-        instrument=None,
+        instrument=data,
+        no_instrument=no_instrument(data, study),
         figures=list(_figures(study)),
         tables=[table for table in (listing(study) for listing in LISTINGS) if table is not None],
         target_words=study.target,

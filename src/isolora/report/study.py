@@ -43,8 +43,8 @@ class Verified(Protocol):
 @dataclass(frozen=True)
 class StudyReport:
     """Everything that goes onto the page. `table` holds the target in its column `loss`; `runs` are the store's rows (states,
-    reasons, environment), where there is a store. `no_law` and `no_advice` say why there is no fit or no recommendation;
-    `budget_words` says where a recommendation's budget comes from.
+    reasons, environment), where there is a store. `no_law` says why there is no fit, `no_advice` why nothing is recommended
+    and what to measure next; `budget_words` says where a recommendation's budget comes from.
     """
 
     title: str
@@ -56,7 +56,7 @@ class StudyReport:
     environment: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
     no_law: str = ""
-    no_advice: str = ""
+    no_advice: tuple[str, ...] = ()
     budget_words: str = ""
     target: str = "loss"
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.laws import Array
-from isolora.report.formats import short
 from isolora.table import SHORT_NAMES, Table
 
 Key = tuple[str, str, int | None]
@@ -219,5 +218,5 @@ def _models(table: Table) -> NDArray[np.object_]:
         names: NDArray[np.object_] = table["model"]
         return names
     if "body_parameters" in table:
-        return np.array([f"{short(size)} weights" for size in table["body_parameters"]], dtype=object)
+        return np.array([f"n={size:.4g}" for size in table["body_parameters"]], dtype=object)  # as a plan names them
     return np.full(len(table), "all points", dtype=object)

@@ -1,0 +1,143 @@
+"""What the page needs to plan by itself: the fitted law as data, the options with their prices, limits, measured points.
+
+The page's scripts (`evaluate.js`, `plan.js`) do the arithmetic of `isolora.fit.Fit` and `isolora.plan.plan`; the numbers below
+that those keep to themselves are theirs, and a test holds the page's answers against theirs at many positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from isolora import laws
+from isolora.cost import accelerators
+from isolora.fit import Fit, best_learning_rates, studied
+from isolora.plan import Option
+from isolora.plan.curves import ONE_SIGMA
+from isolora.plan.limits import FARTHEST, passes_limit
+from isolora.report.formula import formula
+from isolora.report.study import StudyReport
+from isolora.table import Table
+
+MOST_POINTS = 4000
+"""Measured points beyond which a page would grow too large to carry them."""
+_DIGITS = 13
+_FIT = {"near": 0.3, "randomWalk": 4.0}
+_RULES = {"below": 0.5, "grid": 48, "widest": 1.0, "widestBounded": 0.25, "nextStep": 10.0, "mostNext": 3, "leastShare": 0.05}
+_LARGEST_TIE, _JUDGED_SHARE, _TAILS = 0.005, 0.5, 8
+_TEXTS = ("run", "model", "method")
+_NUMBERS = (
+    *("rank", "learning_rate", "tokens", "flops", "seconds", "loss", "peak_memory_bytes", "unique_examples", "forgetting"),
+    *("body_parameters", "trainable_parameters"),
+)
+
+
+def instrument(study: StudyReport) -> dict[str, Any] | None:
+    """Data for the sliders; None where there is no law, nothing to choose from, or a law that is no plain formula."""
+    fit = study.fit
+    points = studied(study.table)
+    if fit is None or not study.options or "tokens" not in points or len(points) > MOST_POINTS:
+        return None
+    try:
+        law = _fit(fit)
+    except TypeError:
+        return None
+    smallest = float(study.table["tokens"][study.table["tokens"] > 0].min())
+    rules = {**_RULES, "farthest": FARTHEST, "tie": min(fit.noise, _LARGEST_TIE), "repeats": "u" in fit.shape.demands}
+    return {
+        "fit": law,
+        "options": [_option(fit, option) for option in study.options],
+        "rules": rules,
+        "points": _points(points),
+        "nearestRows": _nearest_rows(points),
+        "smallest": smallest,
+        "accelerators": _accelerators(),
+        "start": study.recommendation.flops if study.recommendation else None,
+        "target": study.target,
+    }
+
+
+def _fit(fit: Fit) -> dict[str, Any]:
+    members = [
+        {"law": member.law, "weight": member.weight, "theta": _searched(member.law, member.theta)} for member in fit.members
+    ]
+    names = dict.fromkeys([fit.law, *(member.law for member in fit.members)])
+    return {
+        **_FIT,
+        "law": fit.law,
+        "formulas": {name: formula(laws.resolve(name)) for name in names},
+        "theta": _searched(fit.law, tuple(fit.parameters.values())),
+        "draws": [_searched(fit.law, tuple(theta)) for theta in fit.draws.tolist()],
+        "members": members,
+        "ranges": {name: list(ends) for name, ends in fit.ranges.items()},
+        "noise": fit.noise,
+        "drift": fit.drift,
+        "shift": fit.shift,
+        "price": fit.price,
+        "ceiling": _number(fit.ceiling),
+        "judgedShare": _JUDGED_SHARE if fit.holdout else 1.0,
+        "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},
+    }
+
+
+def _level(fit: Fit, level: float) -> dict[str, float]:
+    degrees = min(max(fit.runs - 1, 2), _TAILS)
+    return {"level": level, "student": float(stats.t.ppf(0.5 + level / 2, degrees))}
+
+
+def _searched(name: str, theta: tuple[float, ...]) -> list[float]:
+    """Coefficients, then shapes as the law's terms take them."""
+    law = laws.resolve(name)
+    count = len(law.coefficients)
+    shapes = law.searched(np.array([theta[count:]]))[0]
+    return [float(f"{value:.{_DIGITS}g}") for value in (*theta[:count], *shapes.tolist())]
+
+
+def _option(fit: Fit, option: Option) -> dict[str, Any]:
+    columns = {"n": option.body_parameters, "p": option.trainable_parameters}
+    known: dict[str, Any] = {name: value for name, value in columns.items() if math.isfinite(value)}
+    methods = laws.methods_of(fit.law)
+    if methods and option.method in methods:
+        known |= {name: float(values[0]) for name, values in laws.method_columns([option.method], methods).items()}
+    plain = {name: _number(value) for name, value in asdict(option).items()}
+    return {**plain, "columns": known, "passes_limit": passes_limit(fit, option)}
+
+
+def _points(points: Table) -> dict[str, list[Any]]:
+    texts = {name: [str(value) for value in points[name]] for name in _TEXTS if name in points}
+    numbers = {name: [_number(float(value)) for value in points[name]] for name in _NUMBERS if name in points}
+    return {**texts, **numbers}
+
+
+def _nearest_rows(points: Table) -> list[int]:
+    """Rows of the best learning rates, after the start of their runs."""
+    numbered = Table({**points.columns, "row": np.arange(len(points), dtype=float)})
+    chosen = best_learning_rates(numbered)
+    return [int(row) for row in chosen["row"][chosen["tokens"] > 0]]
+
+
+def _accelerators() -> list[dict[str, Any]]:
+    """Names with their peak FLOPs a second, in bfloat16 where they have it."""
+    return [
+        {"name": name, "peak": each.flops_per_second.get("bfloat16", each.flops_per_second.get("float32"))}
+        for name, each in accelerators.known().items()
+    ]
+
+
+def _number(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+
+def no_instrument(data: Mapping[str, Any] | None, study: StudyReport) -> str:
+    """Why a page with a recommendation has no sliders; empty where it has them or never could."""
+    if data is not None or study.recommendation is None:
+        return ""
+    return "This page cannot be steered: its law is no plain formula, or it has more points than a page can carry."

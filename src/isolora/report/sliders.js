@@ -1,0 +1,157 @@
+"use strict";
+
+// The sliders: what is asked, and the plan's answer in words, on the gauge, in the table and as a mark in the figures.
+if (document.getElementById("instrument")) {
+  const data = JSON.parse(document.getElementById("instrument").textContent);
+  const { plan } = planner(data);
+  const part = (name) => document.getElementById(`steer-${name}`);
+  const known = (name) => data.options.map((option) => option[name]).filter((value) => value !== null && value > 0);
+  const log = (low, high, share) => low * (high / low) ** share;
+  const seconds = data.points.seconds?.filter((value) => value > 0) ?? [], flops = data.points.flops?.filter((value) => value > 0) ?? [];
+  const HERE = "here", FAR = data.rules.farthest;
+
+  const number = (value) => value >= 1e5 ? value.toPrecision(3).replace(/\.?0*e\+?/, "e") : value >= 100 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(3));
+  const count = (value) => Math.round(value).toLocaleString("en");
+  const time = (value) => value >= 172800 ? `${(value / 86400).toFixed(1)} days` : value >= 5400 ? `${(value / 3600).toFixed(1)} h` : value >= 90 ? `${(value / 60).toFixed(1)} min` : `${value.toFixed(1)} s`;
+  const called = ({ model, method, rank }) => [model, [method, rank ? `rank ${rank}` : ""].filter(Boolean).join(" of ")].filter(Boolean).join(", ");
+
+  // What the machine does in a second, where it is not the one that measured.
+  const rate = () => {
+    const chosen = data.accelerators.find(({ name }) => name === part("where").value);
+    return chosen ? (chosen.peak * Number(part("share").value)) / 100 : null;
+  };
+  const price = () => Number(part("price").value) || 0.01;
+  function ends() {
+    if (part("unit").value === "flops") return [Math.min(...flops) / 4, Math.max(...flops) * FAR];
+    const spent = rate() ? [Math.min(...flops) / 4 / rate(), (Math.max(...flops) * FAR) / rate()] : [Math.min(...seconds) / 4, Math.max(...seconds) * FAR];
+    return spent.map((value) => (value / 3600) * (part("unit").value === "money" ? price() : 1));
+  }
+  const limits = { examples: null, memory: null, forget: null };
+  const perExample = known("tokens_per_example"), memories = known("peak_memory_bytes");
+  const losses = data.options.flatMap((option) => option.forgetting.map(([, lost]) => lost));
+  if (perExample.length) limits.examples = [10, Math.max(1000, (FAR * Math.max(...known("largest_tokens"))) / Math.min(...perExample))];
+  if (memories.length) limits.memory = [Math.min(...memories) * 0.9, Math.max(...memories) * 1.1];
+  if (losses.length) limits.forget = [0, Math.max(...losses, 0.01) * 1.5];
+
+  let typed = null; // a budget that was typed instead of slid
+  function asked() {
+    const unit = part("unit").value, amount = typed ?? log(...ends(), Number(part("budget").value) / 1000);
+    const limit = (name, value) => {
+      const slider = part(name), share = Number(slider.value) / Number(slider.max);
+      return limits[name] === null || share === 1 ? null : value(share);
+    };
+    const hours = unit === "money" ? amount / price() : amount;
+    return {
+      amount: unit === "flops" ? amount : rate() ? hours * 3600 * rate() : hours * 3600,
+      unit: unit === "flops" || rate() ? "flops" : "seconds",
+      price: price(),
+      shown: amount,
+      examples: limit("examples", (share) => Math.round(log(...limits.examples, share))),
+      memory: limit("memory", (share) => log(...limits.memory, share)),
+      forget: limit("forget", (share) => limits.forget[0] + share * (limits.forget[1] - limits.forget[0])),
+    };
+  }
+
+  const REASONS = {
+    memory: "No choice fits that memory.",
+    budget: "With these limits the budget buys less than anything that was measured, or more than the evidence supports.",
+    far: `That is more than ${FAR} times the largest measured compute: the evidence does not reach so far.`,
+    wide: "The interval is too wide to choose by.",
+    beaten: "A run that was measured within this budget already beats what the law expects.",
+  };
+  const measuredWords = (found) => `${called(found)}: ${found.loss.toFixed(4)} at ${count(found.tokens)} tokens`;
+  function facts(question, answer) {
+    const { row } = answer;
+    if (!row) return answer.measured ? [["best measured within the budget", measuredWords(answer.measured)]] : [];
+    const elsewhere = rate() && part("unit").value !== "flops";
+    const spent = elsewhere ? row.flops / rate() : row.seconds;
+    const found = [["predicted", `${row.predicted.toFixed(4)}, 95 % interval ${row.interval.map((end) => end.toFixed(4)).join(" to ")}`]];
+    if (row.flops !== null) found.push(["compute", `${number(row.flops)} FLOPs${answer.factor ? `, ${number(answer.factor)} × the largest measured` : ""}`]);
+    if (spent !== null) found.push(["time and money", `${time(spent)}, ${((spent / 3600) * question.price).toPrecision(3)} at ${question.price} an hour`]);
+    if (row.examples !== null) found.push(["data", `${count(row.examples)} examples, ${number(row.epochs)} ${row.epochs === 1 ? "pass" : "passes"}`]);
+    if (row.option.learning_rate !== null) found.push(["learning rate", number(row.option.learning_rate)]);
+    if (answer.nearest) found.push(["nearest evidence", measuredWords(answer.nearest)]);
+    if (row.stoppedEarly) found.push(["mind", "the budget is not spent: a limit ends the training before"]);
+    return found;
+  }
+  const element = (name, text, kind = "") => Object.assign(document.createElement(name), { textContent: text, className: kind });
+  function show(question, answer) {
+    const { row } = answer;
+    part("headline").textContent = row ? `Train ${called(row.option)} on ${count(row.tokens)} tokens` : "No recommendation";
+    part("reason").textContent = row ? "" : REASONS[answer.refused];
+    part("facts").replaceChildren(...facts(question, answer).flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+    part("next-title").hidden = !answer.next.length;
+    part("next").replaceChildren(...answer.next.map(({ option, tokens }) => element("li", `${called(option)}: ${count(tokens)} tokens`)));
+    const rows = row ? [...answer.rows].sort((a, b) => a.prudent - b.prudent).slice(0, 8) : [];
+    part("table").tBodies[0].replaceChildren(...rows.map((each) => {
+      const line = element("tr", "", each === row ? "chosen" : "");
+      const interval = each.interval.map((end) => end.toFixed(3)).join(" to ");
+      line.append(element("td", called(each.option)), ...[count(each.tokens), each.predicted.toFixed(4), interval].map((text) => element("td", text, "right")));
+      return line;
+    }));
+    part("table").parentElement.hidden = !rows.length;
+    gauge(row);
+  }
+  // The interval on a fixed scale, that of everything measured, so that it moves and widens before the eye.
+  function gauge(row) {
+    part("gauge").hidden = !row;
+    if (!row) return;
+    const [low, high] = [Math.min(...data.points.loss, row.interval[0]), Math.max(row.interval[1], ...known("loss"), Math.min(...data.points.loss) * 1.2)];
+    const place = (value) => `${(100 * (value - low)) / (high - low)}%`;
+    const [band, mark, above, left, right] = [".band", ".predicted", ".above", ".low", ".high"].map((each) => part("gauge").querySelector(each));
+    band.style.left = place(row.interval[0]);
+    band.style.width = `${(100 * (row.interval[1] - row.interval[0])) / (high - low)}%`;
+    mark.style.left = above.style.left = place(row.predicted);
+    above.textContent = `predicted ${row.predicted.toFixed(3)}`;
+    left.style.left = place(row.interval[0]);
+    right.style.left = place(row.interval[1]);
+    [left.textContent, right.textContent] = row.interval.map((end) => end.toFixed(3));
+    const apart = right.getBoundingClientRect().left - left.getBoundingClientRect().right > 6;
+    right.hidden = !apart;
+    if (!apart) left.textContent = row.interval.map((end) => end.toFixed(3)).join(" to ");
+  }
+  function words(question) {
+    const unit = part("unit").value;
+    part("budget-words").textContent = `${number(question.shown)} ${unit === "flops" ? "FLOPs" : unit}`;
+    if (document.activeElement !== part("amount")) part("amount").value = question.shown >= 1e7 ? question.shown.toExponential(5).replace("e+", "e") : String(+question.shown.toPrecision(6));
+    part("examples-words").textContent = question.examples === null ? "as many as it takes" : count(question.examples);
+    part("memory-words").textContent = question.memory === null ? "no limit" : `${(question.memory / 1e9).toPrecision(3)} GB`;
+    part("forget-words").textContent = question.forget === null ? "no limit" : `at most ${question.forget.toFixed(3)}`;
+    part("where-row").hidden = unit === "flops";
+    part("share-field").hidden = rate() === null;
+  }
+
+  function update() {
+    const question = asked(), answer = plan(question);
+    words(question);
+    show(question, answer);
+    window.steered = { asked: question, answer };
+    document.dispatchEvent(new CustomEvent("steered"));
+  }
+  function reset() {
+    typed = null;
+    part("unit").value = flops.length ? "flops" : "hours";
+    const [low, high] = ends();
+    const start = flops.length ? (data.start ?? 4 * Math.max(...flops)) : 4 * Math.max(...seconds) / 3600;
+    part("budget").value = Math.round((1000 * Math.log(start / low)) / Math.log(high / low));
+    for (const name of ["examples", "memory", "forget"]) part(name).value = part(name).max;
+    update();
+  }
+
+  part("where").append(...(seconds.length ? [new Option("this machine, as measured", HERE)] : []), ...(flops.length ? data.accelerators.map(({ name }) => new Option(name, name)) : []));
+  for (const name of ["examples", "memory", "forget"]) part(name).parentElement.hidden = limits[name] === null;
+  if (!flops.length) part("unit").options[0].remove();
+  part("budget").addEventListener("input", () => { typed = null; update(); });
+  part("amount").addEventListener("input", () => {
+    const value = Number(part("amount").value), [low, high] = ends();
+    if (!(value > 0 && Number.isFinite(value))) return;
+    typed = value;
+    part("budget").value = Math.round((1000 * Math.log(value / low)) / Math.log(high / low));
+    update();
+  });
+  for (const name of ["unit", "where", "share", "price"]) part(name).addEventListener("input", () => { typed = null; update(); });
+  for (const name of ["examples", "memory", "forget"]) part(name).addEventListener("input", update);
+  part("reset").addEventListener("click", reset);
+  part("budget").form.addEventListener("submit", (event) => event.preventDefault());
+  reset();
+}

@@ -1,0 +1,273 @@
+"""The sliders' answers are `isolora plan`'s: law for law, and at fifty random positions of a real page in a real browser."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import resources
+
+import numpy as np
+import pytest
+from chromium import browser, executable
+from reported import columns, make_study
+
+from isolora import laws
+from isolora.errors import TableError
+from isolora.fit import fit
+from isolora.plan import Budget, NoRecommendation, plan
+from isolora.plan.refusal import next_runs
+from isolora.report import StudyReport, write
+from isolora.report.formula import formula
+from isolora.report.instrument import instrument
+from isolora.report.page import plain
+from isolora.table import Table, from_columns
+
+needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+POSITIONS = 50
+METHODS = ("lora", "full", "prompt")
+
+
+def places(count=40, seed=0):
+    """Columns over many sizes, tokens up to ten passes, three methods."""
+    rng = np.random.default_rng(seed)
+    tokens, method = 10 ** rng.uniform(4, 7, count), rng.choice(METHODS, count)
+    found = {"n": 10 ** rng.uniform(4, 9, count), "p": 10 ** rng.uniform(2, 6, count), "d": tokens}
+    found |= {"u": tokens / rng.choice([1.0, 3.0, 10.0], count), "c": tokens * 1e6}
+    return found | laws.method_columns(list(method), METHODS)
+
+
+def parameters(law, logs, seed=0):
+    """Within the law's own bounds, coefficients about one."""
+    rng = np.random.default_rng(seed)
+    bounds = [shape.bounds(logs) for shape in law.shapes]
+    shapes = law.natural(np.array([[rng.uniform(low, high) for low, high in bounds]]))[0]
+    return np.concatenate([10 ** rng.uniform(-1, 1, len(law.coefficients)), shapes])
+
+
+def computed(node, theta, logs):
+    """A formula's value, by numpy's own functions."""
+    if isinstance(node, float):
+        return node
+    name, *rest = node
+    if name == "theta":
+        return theta[rest[0]]
+    return logs[rest[0]] if name == "column" else getattr(np, name)(*(computed(inner, theta, logs) for inner in rest))
+
+
+def every_law():
+    singles = [laws.resolve(name) for name in laws.names()]
+    return [*singles, laws.by_method(laws.resolve("additive+slope"), METHODS)]
+
+
+@pytest.mark.parametrize("law", every_law(), ids=lambda law: law.name)
+def test_a_formula_read_off_is_the_law(law):
+    columns_ = places()
+    logs = {name: np.log(values) for name, values in columns_.items()}
+    theta = parameters(law, logs)
+    searched = np.concatenate([theta[: len(law.coefficients)], law.searched(theta[None, len(law.coefficients) :])[0]])
+    terms = [computed(node, searched, logs) for node in formula(law)]
+    expected = law.predict(theta, columns_)
+    np.testing.assert_allclose(sum(k * np.exp(term) for k, term in zip(theta, terms, strict=False)), expected, rtol=1e-12)
+
+
+def test_a_law_that_is_no_formula_has_no_sliders():
+    """A page about such a law is a page all the same."""
+    plain_law = laws.resolve("power")
+    looped = replace(plain_law, log_terms=lambda shapes, logs: plain_law.log_terms(np.asarray(shapes, dtype=float), logs))
+    with pytest.raises(TypeError):
+        formula(looped)
+
+
+def forgetting_study():
+    """Repeated data, forgetting, memory and seconds: every slider has something to hold."""
+    rows = columns(sizes={"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3}, ranks=(2, 32))
+    shapes = zip(rows["tokens"], rows["rank"], rows["body_parameters"], rows["trainable_parameters"], strict=True)
+    known = [(0.02 * np.log2(tokens / 2048) * (1 + rank / 32), 1e8 + 100 * n + 40 * p) for tokens, rank, n, p in shapes]
+    rows["forgetting"], rows["peak_memory_bytes"] = map(list, zip(*known, strict=True))
+    rows["unique_tokens"] = [min(tokens, 32768.0) for tokens in rows["tokens"]]
+    rows["unique_examples"] = [unique / 88 for unique in rows["unique_tokens"]]
+    table = from_columns(rows, {})
+    return StudyReport("steered", table, fit(table, law="data-constrained+capacity", bootstrap=100))
+
+
+def methods_study():
+    """Three methods of one base, a law of all of them."""
+    rng = np.random.default_rng(1)
+    names = ("run", "model", "method", "rank", "learning_rate", "body_parameters", "trainable_parameters", "tokens")
+    rows = {name: [] for name in (*names, "unique_tokens", "unique_examples", "flops", "seconds", "loss")}
+    for method, gain in (("lora", 1.0), ("full", 1.6), ("prompt", 0.4)):
+        for seed in range(2):
+            for step in range(8):
+                tokens = 4096.0 * 2**step
+                loss = (2.5 + 9 * (gain * tokens) ** -0.2) * np.exp(rng.normal(0, 0.002))
+                row = (f"{method}/{seed}", "m", method, 8 if method == "lora" else None, 1e-2, 1e5, 1e3, tokens)
+                row += (tokens, tokens / 90, tokens * 5e5, tokens / 1e4, loss)
+                for name, value in zip(rows, row, strict=True):
+                    rows[name].append(value)
+    table = from_columns(rows, {})
+    return StudyReport("methods", table, fit(table, bootstrap=100))
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return {"repeats and limits": forgetting_study(), "methods": methods_study(), "verified": make_study()}
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser() as opened:
+        yield opened
+
+
+@needs_chromium
+def test_the_page_computes_every_law(tab, tmp_path):
+    """Each law's formula at forty places, in the browser: parts in a billion."""
+    data = places()
+    logs = {name: np.log(values) for name, values in data.items()}
+    asked, expected = [], []
+    for law in every_law():
+        theta = parameters(law, logs)
+        searched = [*theta[: len(law.coefficients)], *law.searched(theta[None, len(law.coefficients) :])[0]]
+        asked.append({"terms": formula(law), "theta": list(map(float, searched))})
+        expected.append(np.log(law.predict(theta, data)))
+    page = tmp_path / "empty.html"
+    page.write_text("<!doctype html><script>document.documentElement.dataset.painted = 'light'</script>")
+    tab.open(page)
+    source = resources.files("isolora.report").joinpath("evaluate.js").read_text(encoding="utf-8")
+    points = [{name: float(values[k]) for name, values in logs.items()} for k in range(len(data["d"]))]
+    call = "points.map((logs) => logLoss(ready, theta, logs))"
+    given = f"const asked = {json.dumps(asked)}, points = {json.dumps(points)};"
+    answer = f"asked.map(({{terms, theta}}) => {{ const ready = terms.map(compiled); return {call}; }})"
+    found = tab.value(f"(() => {{ {source}; {given} return {answer}; }})()")
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def slide(tab, rng, study):
+    """Sliders to a random position, by hand as a reader does it: what was asked, and the answer."""
+    data = instrument(study)
+    moves = {"budget": int(rng.integers(0, 1001))}
+    for name, most in (("examples", 200), ("memory", 100), ("forget", 100)):
+        moves[name] = most if rng.random() < 0.5 else int(rng.integers(0, most))
+    unit = str(rng.choice(["flops", "hours", "money"]))
+    where = str(rng.choice(["here", "A100-80GB"]))
+    script = f"""(() => {{
+      const chosen = {json.dumps({"unit": unit, "where": where, "price": "3.5", **moves})};
+      for (const [name, value] of Object.entries(chosen)) document.getElementById("steer-" + name).value = value;
+      document.getElementById("steer-budget").dispatchEvent(new Event("input"));
+      const {{ asked, answer }} = window.steered;
+      const named = ({{ option, tokens }}) => ({{ ...option, tokens }});
+      return {{ asked, refused: answer.refused ?? null, row: answer.row && {{ ...answer.row }}, nearest: answer.nearest ?? null,
+        measured: answer.measured ?? null, next: answer.next.map(named), count: (answer.rows ?? []).length }};
+    }})()"""
+    assert data is not None
+    return tab.value(script)
+
+
+def planned(study, asked):
+    """The same question to isolora plan: the recommendation, or its refusal."""
+    budget = Budget(asked["amount"], asked["unit"], asked["price"])
+    try:
+        return plan(study.fit, study.table, budget, asked["examples"], asked["memory"], None, asked["forget"])
+    except NoRecommendation as refusal:
+        return refusal
+    except TableError as error:
+        return NoRecommendation(str(error))
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["repeats and limits", "methods", "verified"])
+def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
+    study = studies[kind]
+    tab.problems.clear()
+    tab.open(write(tmp_path / "page.html", study))
+    rng = np.random.default_rng(5)
+    recommended = refused = 0
+    worst = 0.0
+    for _ in range(POSITIONS):
+        found = slide(tab, rng, study)
+        expected = planned(study, found["asked"])
+        if isinstance(expected, NoRecommendation):
+            refused += 1
+            assert found["refused"] in ("budget", "far", "wide", "beaten", "memory")
+            if expected.measure_next:
+                told, shown = expected.measure_next, found["next"]
+                assert [run["model"] for run in told] == [run["model"] for run in shown]
+                np.testing.assert_allclose([run["tokens"] for run in told], [run["tokens"] for run in shown], rtol=0, atol=0.51)
+            if expected.measured and found["measured"]:
+                assert expected.measured["run"] == found["measured"]["run"]
+            continue
+        recommended += 1
+        row = found["row"]
+        assert (row["option"]["model"], row["option"]["method"]) == (expected.model, expected.method["name"])
+        assert row["option"]["rank"] == expected.method["rank"]
+        pairs = [(row["predicted"], expected.predicted_loss), *zip(row["interval"], expected.interval, strict=True)]
+        pairs += [(row["flops"], expected.flops), (row["seconds"], expected.seconds), (row["money"], expected.money)]
+        pairs += [(row["epochs"], expected.epochs), (row["examples"], expected.examples)]
+        differences = [abs(mine - theirs) / abs(theirs) for mine, theirs in pairs]
+        worst = max([worst, *differences])
+        assert max(differences) < 1e-6, (found["asked"], pairs)
+        assert abs(row["tokens"] - expected.tokens) <= 0.51
+        assert found["nearest"]["run"] == expected.nearest_evidence["run"]
+        assert found["nearest"]["tokens"] == pytest.approx(expected.nearest_evidence["tokens"])
+        assert found["count"] == len(expected.alternatives)
+    print(f"{kind}: {recommended} recommended, {refused} refused, largest difference {worst:.1e}")
+    assert recommended >= 10
+    assert tab.problems == []
+
+
+@needs_chromium
+def test_what_to_measure_next_is_the_plans(tab, tmp_path, studies):
+    study = studies["verified"]
+    tab.open(write(tmp_path / "page.html", study))
+    found = slide(tab, np.random.default_rng(3), study)
+    budget = Budget(found["asked"]["amount"], found["asked"]["unit"])
+    memory = found["asked"]["memory"]
+    fitting = [option for option in study.options if memory is None or not option.peak_memory_bytes > memory]
+    expected = next_runs(fitting, budget)
+    assert [(run["model"], run["rank"], run["tokens"]) for run in expected] == [
+        (run["model"], run["rank"], round(run["tokens"])) for run in found["next"]
+    ]
+
+
+@needs_chromium
+def test_words_and_marks_move_with_the_sliders(tab, tmp_path, studies):
+    tab.open(write(tmp_path / "page.html", studies["verified"]))
+    before = tab.value("document.getElementById('steer-headline').textContent")
+    tab.value("document.getElementById('steer-budget').focus()")
+    tab.press("Home")
+    for _ in range(3):
+        tab.press("ArrowRight")
+    assert tab.value("document.getElementById('steer-budget').value") == "3"
+    assert tab.value("document.getElementById('steer-headline').textContent") != before
+    tab.value("document.getElementById('steer-reset').click()")
+    assert tab.value("document.getElementById('steer-headline').textContent") == before
+    mark = "document.querySelector('[data-figure=figure-frontier]').data.find((trace) => trace.name === 'steered').x[0]"
+    tab.wait(f"{mark} === window.steered.answer.row.flops")
+    typed = "amount.value = '3e11'; amount.dispatchEvent(new Event('input'))"
+    tab.value(f"(() => {{ const amount = document.getElementById('steer-amount'); {typed}; }})()")
+    assert tab.value("window.steered.asked.amount") == 3e11
+    tab.wait(f"{mark} === window.steered.answer.row.flops")
+    assert tab.value("document.querySelector('.answer').getAttribute('aria-live')") == "polite"
+
+
+def test_a_page_without_choices_has_no_sliders():
+    tokens = np.geomspace(1e4, 1e6, 12)
+    rows = {"tokens": tokens.tolist(), "loss": (2 + 40 * tokens**-0.3).tolist(), "run": ["only"] * 12}
+    table = from_columns(rows, {})
+    assert instrument(StudyReport("x", table, fit(table, bootstrap=0))) is None
+    assert instrument(StudyReport("x", table)) is None
+
+
+def test_numbers_that_json_has_not_become_null(studies):
+    assert json.dumps(instrument(studies["verified"]), allow_nan=False)
+
+
+def test_the_data_are_exact_enough(studies):
+    """Parameters are kept to 13 digits, where figures round to 7."""
+    study = studies["verified"]
+    draws = np.array(instrument(study)["fit"]["draws"])
+    assert draws.shape == study.fit.draws.shape
+    count = len(study.fit.shape.coefficients)
+    np.testing.assert_allclose(draws[:, :count], study.fit.draws[:, :count], rtol=1e-12)
+    assert plain({"x": 1 / 3}) == {"x": 0.3333333}
+    assert isinstance(study.table, Table)
