@@ -9,6 +9,7 @@ from isolora.report import axes
 from isolora.report.axes import label
 from isolora.report.marks import measured_trace, values
 from isolora.report.palette import FAINT, INK, PAPER, Figure, faded
+from isolora.report.rates import MOST_NAMES
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
@@ -63,8 +64,9 @@ def _fitted(study: StudyReport, fit: Fit) -> list[dict[str, Any]]:
         chosen_M = run.tokens >= fit.cut
         predicted_M = fit.predict(choice.columns(run.tokens[chosen_M]))
         by_model[run.model] += zip(predicted_M.tolist(), run.loss[chosen_M].tolist(), strict=True)
+    named = len(by_model) <= MOST_NAMES
     return [
-        _points(points, label(model), {"color": faded(study.colours[model], 0.75), "size": 6})
+        {**_points(points, label(model), {"color": faded(study.colours[model], 0.75), "size": 6}), "showlegend": named}
         for model, points in by_model.items()
         if points
     ]

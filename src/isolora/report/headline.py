@@ -9,7 +9,6 @@ from typing import Any
 from isolora.plan import Recommendation
 from isolora.report import formats as words
 from isolora.report.study import StudyReport, Verified, key_of
-from isolora.report.trajectories import named
 
 Texts = dict[str, Any]
 
@@ -35,11 +34,12 @@ def measured_best(study: StudyReport) -> Texts | None:
     rate = f", learning rate {end.learning_rate:.3g}" if math.isfinite(end.learning_rate) else ""
     seeds = f", mean of {len(best.ends)} runs (± {best.spread:.3f})" if len(best.ends) > 1 else ""
     tokens = f", after {words.count(float(end.tokens[-1]))} tokens" if "tokens" in study.table else ""
+    measure = study.measure[:1].upper() + study.measure[1:]
     one_law = study.fit.law if study.fit and len(study.cells) == 1 else ""
     return {
         "kind": "The law of one curve" if one_law else "Best measured",
         "name": one_law or study.called(best),
-        "words": f"{_capital(study.measure)}: {best.loss:.4f}{seeds}{tokens}{rate}. {_runner_up(study)}{scope(study)}",
+        "words": f"{measure}: {best.loss:.4f}{seeds}{tokens}{rate}. {_runner_up(study)}{scope(study)}",
         "title": "No law was fitted" if study.no_law else "No recommendation",
         "reasons": [_capital(sentence) for sentence in [*(reasons or ["none was asked for"]), *_edge_warnings(study)]],
     }
@@ -107,19 +107,20 @@ def _facts(study: StudyReport, plan: Recommendation) -> list[Texts]:
     ]
     if plan.seconds is not None:
         facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
-    return [*facts, _nearest(plan.nearest_evidence)]
+    return [*facts, _nearest(study, plan.nearest_evidence)]
 
 
-def _nearest(point: Mapping[str, Any]) -> Texts:
+def _nearest(study: StudyReport, point: Mapping[str, Any]) -> Texts:
     """The measured point that lies closest to the recommendation."""
-    rank = point.get("rank")
-    name = named(point["model"], "", None if rank is None or rank != rank else int(rank)) if "model" in point else point["run"]
+    runs = {run.run: run.name for run in study.curves}
+    name = runs.get(str(point.get("run")), str(point.get("model", point.get("run"))))
     return {"name": "Nearest evidence", "value": name, "note": f"{words.count(point['tokens'])} tokens, loss {point['loss']:.3f}"}
 
 
 def adapter(method: str, rank: int | None) -> str:
-    name = {"lora": "LoRA", "": "any adapter"}.get(method, method)
-    return f"{name} of rank {rank}" if rank else name
+    """' with LoRA of rank 8'; nothing for a table that names no method."""
+    name = {"lora": "LoRA"}.get(method, method)
+    return " with " + " of ".join(part for part in (name, f"rank {rank}" if rank else "") if part) if name or rank else ""
 
 
 def proof(study: StudyReport) -> Texts | None:

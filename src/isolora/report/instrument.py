@@ -111,6 +111,8 @@ def _option(fit: Fit, option: Option) -> dict[str, Any]:
 def _points(points: Table) -> dict[str, list[Any]]:
     texts = {name: [str(value) for value in points[name]] for name in _TEXTS if name in points}
     numbers = {name: [_number(float(value)) for value in points[name]] for name in _NUMBERS if name in points}
+    if "model" not in texts and "body_parameters" in points:
+        texts["model"] = [f"n={size:.4g}" for size in points["body_parameters"]]  # as a plan names them
     return {**texts, **numbers}
 
 

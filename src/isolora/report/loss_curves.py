@@ -13,6 +13,7 @@ from isolora.report import formats as words
 from isolora.report.axes import key, label
 from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace, proof_trace
 from isolora.report.palette import ACCENT, DASHES, PAPER, SOFT, Figure, faded
+from isolora.report.rates import MOST_NAMES
 from isolora.report.study import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
@@ -35,7 +36,7 @@ def _keys(study: StudyReport) -> list[dict[str, Any]]:
     by_model = [
         key(label(model), legendgroup=model, marker={"color": study.colours[model], "size": 9})
         for model in study.models
-        if len(study.models) > 1 or len(study.families) < 2
+        if (len(study.models) > 1 or len(study.families) < 2) and len(study.models) <= MOST_NAMES
     ]
     by_symbol = [
         key(

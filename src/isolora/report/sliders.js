@@ -11,7 +11,11 @@ if (document.getElementById("instrument")) {
   const HERE = "here", FAR = data.rules.farthest;
 
   const number = (value) => value >= 1e5 ? value.toPrecision(3).replace(/\.?0*e\+?/, "e") : value >= 100 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(3));
-  const count = (value) => Math.round(value).toLocaleString("en");
+  const LARGE = [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]];
+  const count = (value) => {
+    const found = LARGE.find(([size]) => value >= 0.9995 * size);
+    return found ? `${+(value / found[0]).toPrecision(3)} ${found[1]}` : Math.round(value).toLocaleString("en");
+  };
   const time = (value) => value >= 172800 ? `${(value / 86400).toFixed(1)} days` : value >= 5400 ? `${(value / 3600).toFixed(1)} h` : value >= 90 ? `${(value / 60).toFixed(1)} min` : `${value.toFixed(1)} s`;
   const called = ({ model, method, rank }) => [model, [method, rank ? `rank ${rank}` : ""].filter(Boolean).join(" of ")].filter(Boolean).join(", ");
 
@@ -59,7 +63,7 @@ if (document.getElementById("instrument")) {
     wide: "The interval is too wide to choose by.",
     beaten: "A run that was measured within this budget already beats what the law expects.",
   };
-  const measuredWords = (found) => `${called(found)}: ${found.loss.toFixed(4)} at ${count(found.tokens)} tokens`;
+  const measuredWords = (found) => `${called(found) || found.run}: ${found.loss.toFixed(4)} at ${count(found.tokens)} tokens`;
   function facts(question, answer) {
     const { row } = answer;
     if (!row) return answer.measured ? [["best measured within the budget", measuredWords(answer.measured)]] : [];
@@ -129,10 +133,10 @@ if (document.getElementById("instrument")) {
     document.dispatchEvent(new CustomEvent("steered"));
   }
   function reset() {
-    typed = null;
     part("unit").value = flops.length ? "flops" : "hours";
     const [low, high] = ends();
     const start = flops.length ? (data.start ?? 4 * Math.max(...flops)) : 4 * Math.max(...seconds) / 3600;
+    typed = start;
     part("budget").value = Math.round((1000 * Math.log(start / low)) / Math.log(high / low));
     for (const name of ["examples", "memory", "forget"]) part(name).value = part(name).max;
     update();

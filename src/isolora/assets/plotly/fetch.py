@@ -1,6 +1,6 @@
 """Fetch plotly's basic bundle and its licence from the npm registry, and refuse what is not the pinned text.
 
-    python fetch.py            to move to another version, change VERSION, run `python fetch.py --pin`, and read what changed
+python fetch.py            to move to another version, change VERSION, run `python fetch.py --pin`, and read what changed
 """
 
 from __future__ import annotations
