@@ -5,13 +5,17 @@ from __future__ import annotations
 from isolora.report import formats as words
 from isolora.report.forgetting import endings
 from isolora.report.methods import MOST
-from isolora.report.rates import searched
+from isolora.report.rates import MOST_NAMES, searched
 from isolora.report.study import StudyReport
 from isolora.report.work import largest, total
 
 
 def loss_curves(study: StudyReport) -> str:
     marks = "colours are base models, symbols " + ("methods" if len(study.families) > 1 else "ranks")
+    if len(study.models) > MOST_NAMES:
+        marks = f"colours are {len(study.models)} base models, small to large (hover for names)"
+    elif len(study.families) > 1 and len(study.models) == 1:
+        marks = "colours and symbols are methods"
     if study.fit is None:
         return f"Each run at its evaluations on held-out text; {marks}. Thin lines are trials at other learning rates."
     ahead = " The star is the prediction." if study.recommended else ""

@@ -65,6 +65,7 @@ def _budgets(study: StudyReport) -> Array:
 def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]]:
     """The frontier, cut where the best base model changes, each piece in its model's colour."""
     chosen = [study.options[int(index)] for index in best["option"]]
+    few = len({option.model for option in chosen}) <= MOST_NAMES
     changes = [index for index in range(1, len(chosen)) if chosen[index].model != chosen[index - 1].model]
     segments = []
     for first, last in zip([0, *changes], [*changes, len(chosen) - 1], strict=True):
@@ -77,7 +78,7 @@ def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]
                 "y": best["loss"][part].tolist(),
                 "text": [label(named(option.model, option.method, option.rank or None)) for option in chosen[part]],
                 "name": f"best: {label(model)}",
-                "showlegend": all(model != chosen[earlier].model for earlier in range(first)),
+                "showlegend": few and all(model != chosen[earlier].model for earlier in range(first)),
                 "line": {"color": study.colours[model], "width": 3.5},
                 "hovertemplate": "%{text}<br>%{x:.2e} FLOPs, loss %{y:.3f}<extra></extra>",
             }
