@@ -59,7 +59,7 @@ def importance_figure(study: StudyReport) -> Figure | None:
         "showlegend": False,
         "hovertemplate": "%{y}: %{x:.0f} %<extra></extra>",
     }
-    x = axes.axis("share of the spread between trials, %", range=[0, 108], tickvals=[0, 25, 50, 75, 100])
+    x = axes.axis("share of the spread, %", range=[0, 108], tickvals=[0, 25, 50, 75, 100])
     y = axes.axis("", showgrid=False, ticks="", showline=False, type="category")
     return {"data": [bars], "layout": axes.layout(x, y, height=110 + 40 * len(shares), bargap=0.35)}
 
