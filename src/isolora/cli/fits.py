@@ -105,7 +105,7 @@ def plan(
         found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:
         answer(refusal.to_json(), refusal.words(), as_json)
-        return
+        raise
     answer(found.to_json(), str(found), as_json)
 
 

@@ -19,7 +19,7 @@ from isolora.laws import Array, Law
 from isolora.table import SHORT_NAMES
 
 _STATE_VERSION = 3
-_TAILS = 8
+_TAILS = 7
 """Degrees of freedom of the interval's Student distribution: errors beyond the points have heavy tails."""
 _JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
