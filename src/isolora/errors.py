@@ -5,6 +5,7 @@ UserError (ValueError)            one clear line, exit status 2
 ├── DataError                     a row, a file or a split of the data
 ├── TableError                    a table of points that cannot be read or fitted
 └── MissingExtra                  an optional package; its line names the pip command
+PlugInError (RuntimeError)        the code of a plug-in from another package failed; exit status 1
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ class TableError(UserError):
     """A table of points cannot be read, or cannot carry the fit that was asked for."""
 
 
-class MissingExtra(UserError):
-    """An optional package is not installed."""
+class PlugInError(RuntimeError):
+    """A plug-in from another package failed; its text is one line that names both, the error and where it was raised."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; get it with: pip install 'isolora[{extra}]'")
+
+class MissingExtra(UserError):
+    """An optional package is not installed. extra: of isolora, that brings it; empty where a plug-in wants it for itself."""
+
+    def __init__(self, package: str, extra: str = "") -> None:
+        wanted = f"'isolora[{extra}]'" if extra else package
+        super().__init__(f"{package} is not installed; get it with: pip install {wanted}")
         self.package, self.extra = package, extra
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:

@@ -1,28 +1,39 @@
 """Plug-ins of every kind, found by name: a file in the kind's folder, or an entry point of another package.
 
 `laws/additive.py` is the law `additive`: a module in the kind's folder that ends in an object called after its kind
-(`law = Additive()`). Other packages name theirs under the entry point group `isolora.laws`, `isolora.tasks` and so on.
+(`law = Additive()`). A data card is a folder with a `data.json`. Other packages name theirs under the entry point groups
+`isolora.laws`, `isolora.tasks` and so on; what isolora has itself goes before a foreign plug-in of the same name.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import re
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
 from pathlib import Path
 from typing import Any
 
-from isolora.errors import ConfigError, unknown
+from isolora.errors import ConfigError, MissingExtra, PlugInError, UserError, unknown
 
+HERE = Path(__file__).parent
 FOLDERS: Mapping[str, str] = {
-    "law": "isolora.laws",
-    "task": "isolora.tasks",
-    "method": "isolora.methods",
+    "task": "tasks",
+    "method": "methods",
+    "law": "laws",
+    "trainer": "training/backends",
+    "tracker": "training/trackers",
+    "executor": "study/executors",
+    "data_card": "assets",
 }
-"""Kind -> the folder whose modules are plug-ins of that kind."""
+"""Kind -> the folder in which isolora's own plug-ins of that kind lie."""
+HOSTS = ("trainer", "executor")
+"""Kinds that call isolora back, so that an error further inside may well be isolora's own."""
 
 
 def names(kind: str) -> list[str]:
@@ -32,39 +43,154 @@ def names(kind: str) -> list[str]:
 
 @cache
 def load(kind: str, name: str) -> Any:
-    """The plug-in object; `peft:vera` is the variant `vera` of the plug-in `peft`. Raises ConfigError, naming the valid choices,
-    when there is none of that name, and naming the package when a plug-in from outside cannot be imported."""
+    """The plug-in object, of a data card its folder; `peft:vera` is the variant `vera` of the plug-in `peft`.
+
+    Raises ConfigError, naming the valid choices, when there is none of that name, and naming the package when a plug-in from
+    outside cannot be imported; MissingExtra when one of isolora's own needs a package that is not installed.
+    """
     name, _, variant = name.partition(":")
     if variant:
         return load(kind, name).variant(variant)
     if name in _own(kind):
-        return getattr(importlib.import_module(_own(kind)[name]), kind)
+        return _load_own(kind, _own(kind)[name])
     if name in _foreign(kind):
         return _load_foreign(kind, _foreign(kind)[name])
-    raise ConfigError(unknown(kind, name, names(kind)))
+    raise ConfigError(unknown(kind.replace("_", " "), name, names(kind)))
+
+
+def ready(kind: str, name: str) -> Any:
+    """The plug-in, once the packages that it `requires` can be imported. Raises MissingExtra, beside what `load` raises."""
+    plug_in = load(kind, name)
+    for package in plug_in.requires:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise MissingExtra(package, _extra_with(package)) from None
+    return plug_in
+
+
+def check_name(kind: str, name: str) -> str:
+    """The name itself. Raises ConfigError, naming the valid choices, when no plug-in of the kind is called so."""
+    if name not in names(kind):
+        raise ConfigError(unknown(kind.replace("_", " "), name, names(kind)))
+    return name
+
+
+def package_of(kind: str, name: str) -> str:
+    """The package that a plug-in from outside comes with; empty for isolora's own."""
+    return "" if name in _own(kind) or name not in _foreign(kind) else _package(_foreign(kind)[name])
+
+
+def blamed(failure: BaseException) -> str:
+    """`task NAME (package PKG): TypeError: ... (file:line)` where an error was raised in a foreign plug-in's code, or further
+    inside what it called; empty where it was not."""
+    inside = False
+    where = ""
+    for frame, line in reversed(list(traceback.walk_tb(failure.__traceback__))):
+        module = str(frame.f_globals.get("__name__", ""))
+        inside = inside or module.split(".")[0] == __name__.split(".")[0]
+        owners = [(kind, point) for kind, point in _foreign_points() if _same_package(module, point.module)]
+        if not owners:
+            continue
+        where = where or f"{frame.f_code.co_filename}:{line}"
+        exact = [(kind, point) for kind, point in owners if f"{module}.".startswith(f"{point.module}.")]
+        for kind, point in exact:
+            if inside and kind in HOSTS:
+                return ""
+            return f"{_called(kind, point)}: {_told(failure)} ({where})"
+    return ""
+
+
+@contextmanager
+def plug_ins_named() -> Iterator[None]:
+    """Within the context, an unexpected error raised in a foreign plug-in becomes a PlugInError, one line that names it."""
+    try:
+        yield
+    except (UserError, PlugInError):
+        raise
+    except Exception as failure:
+        if line := blamed(failure):
+            raise PlugInError(line) from failure
+        raise
+
+
+def _load_own(kind: str, place: str) -> Any:
+    if kind == "data_card":
+        return Path(place)
+    try:
+        return getattr(importlib.import_module(place), kind)
+    except ModuleNotFoundError as failure:
+        if extra := _extra_with(str(failure.name)):
+            raise MissingExtra(str(failure.name), extra) from None
+        raise
 
 
 def _load_foreign(kind: str, point: EntryPoint) -> Any:
     try:
-        return point.load()
+        return _folder(point.module) if kind == "data_card" else point.load()
     except Exception as failure:  # a stranger's module may do anything when it is imported
-        package = point.dist.name if point.dist else point.module
-        raise ConfigError(f"{kind} {point.name} of package {package}: {type(failure).__name__}: {failure}") from failure
+        raise ConfigError(f"{kind} {point.name} of package {_package(point)}: {_told(failure)}") from failure
+
+
+def _folder(package: str) -> Path:
+    """Where a package of data lies; needs no `__init__.py`."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"no folder {package}")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 @cache
 def _own(kind: str) -> Mapping[str, str]:
-    """Plug-in's name -> its module. A module is a plug-in when it sets a name called after the kind."""
-    package = importlib.import_module(FOLDERS[kind])
+    """Plug-in's name -> its module, or its folder for a data card. A module is a plug-in when it sets a name called after the
+    kind."""
+    folder = HERE / FOLDERS[kind]
+    if kind == "data_card":
+        packaged = {path.parent.name: str(path.parent) for path in sorted(folder.glob("*/data.json"))}
+        return packaged | {
+            f"sample-{path.parent.name}": str(path.parent) for path in sorted(folder.glob("hub-samples/*/data.json"))
+        }
     found = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        path = Path(package.__path__[0]) / module.name
+    for module in pkgutil.iter_modules([str(folder)]):
+        path = folder / module.name
         source = (path / "__init__.py" if module.ispkg else path.with_suffix(".py")).read_text(encoding="utf-8")
         if re.search(rf"^{kind}(: \w+)? = |^from \S+ import {kind}$", source, re.MULTILINE):
-            found[module.name.replace("_", "-")] = f"{package.__name__}.{module.name}"
+            found[module.name.replace("_", "-")] = f"isolora.{FOLDERS[kind].replace('/', '.')}.{module.name}"
     return found
 
 
 @cache
 def _foreign(kind: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"isolora.{kind}s")}
+
+
+def _foreign_points() -> list[tuple[str, EntryPoint]]:
+    return [(kind, point) for kind in FOLDERS for point in _foreign(kind).values()]
+
+
+def _called(kind: str, point: EntryPoint) -> str:
+    return f"{kind} {point.name} (package {_package(point)})"
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.module.split(".")[0]
+
+
+def _same_package(module: str, other: str) -> bool:
+    return module.split(".")[0] == other.split(".")[0] != "isolora"
+
+
+def _told(failure: BaseException) -> str:
+    """An error in one line, with its type."""
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())}".rstrip(": ")
+
+
+def _extra_with(package: str) -> str:
+    """The extra of isolora that brings an optional package; empty where none does."""
+    try:
+        lines = requires("isolora") or []
+    except PackageNotFoundError:  # a source tree that is not installed
+        lines = []
+    found = (re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", line) for line in lines)
+    extras = [match[2] for match in found if match and match[1].replace("-", "_") == package.replace("-", "_")]
+    return next((extra for extra in extras if extra != "dev"), "")

@@ -25,7 +25,7 @@ def demo(
 def study(
     file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study: base, and grid or search")],
     out: Annotated[Path | None, typer.Option(help="the study's folder; runs/NAME when absent")] = None,
-    executor: Annotated[str, typer.Option(help="local or ray")] = "local",
+    executor: Annotated[str, typer.Option(help="where stacks are trained; see `isolora list executors`")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="processes that train stacks side by side")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="price the study and train nothing")] = False,
     as_json: Json = False,

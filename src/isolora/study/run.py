@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from isolora import registry
 from isolora.config import RunConfig, StudyConfig
-from isolora.errors import ConfigError, unknown
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
-from isolora.study.executors import EXECUTORS, Train, no_pruner, trainer
+from isolora.study.executors.base import Train, no_pruner
 from isolora.study.search import check, search
 
 STUDY_FILE = "study.json"
@@ -20,12 +20,11 @@ STUDY_FILE = "study.json"
 
 def run_study(study: StudyConfig, folder: Path | str, executor: str = "local", workers: int = 1, quiet: bool = False) -> Store:
     """Train what is missing of the study; a second call on the same folder finds nothing to do."""
-    if executor not in EXECUTORS:
-        raise ConfigError(unknown("executor", executor, EXECUTORS))
+    place = registry.ready("executor", executor)
     (check if study.search else design.grid_runs)(study)  # a wrong field shows before anything is written
     folder = Path(folder)
     store, workspace = Store(folder), Workspace()
-    with trainer(folder, executor, workers, quiet, workspace) as train:
+    with place.opened(folder, workers, quiet, workspace) as train:
         if study.search:
             describe(study, folder)
             search(study, store, train, workspace, workers)

@@ -17,7 +17,7 @@ from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
 from isolora.store import DONE, PRUNED, RUNNING, Store, Trial
 from isolora.study import design
-from isolora.study.executors import Train, no_pruner
+from isolora.study.executors.base import Train, no_pruner
 from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, measured
 from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
