@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 
+from isolora import registry
 from isolora.certify import certify
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, MissingExtra
@@ -20,7 +21,6 @@ from isolora.runs.workspace import Workspace
 from isolora.store import DIVERGED, Point, Store
 from isolora.study.design import stacks
 from isolora.training import train
-from isolora.training.backends import driver
 from isolora.training.run import loaded_stack
 from isolora.training.stack import Stack
 
@@ -30,6 +30,10 @@ STEPS = 30
 BOOKED = ("step", "tokens", "padding_tokens", "unique_tokens", "unique_examples", "passes", "flops", "flops_by_group")
 # PEFT 0.21 asks transformers 5.23 for a property that the latter is about to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def driver(trainer: str) -> Any:
+    return registry.ready("trainer", trainer).drive
 
 
 def texts(folder: Path) -> RunConfig:
@@ -186,8 +190,10 @@ def test_the_base_is_left_as_it_was(trainer: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_trainer_that_does_not_suit_the_task(trainer: str, run: Any, said: str, tmp_path: Path) -> None:
+    config = run(tmp_path)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"trainer": trainer})})
     with pytest.raises(ConfigError, match=said):
-        path(run(tmp_path), trainer, tmp_path / "out")
+        train(config, tmp_path / "out", quiet=True)
 
 
 def test_trl_would_overlook_an_adapted_head(tmp_path: Path) -> None:
@@ -199,6 +205,7 @@ def test_trl_would_overlook_an_adapted_head(tmp_path: Path) -> None:
 def test_trl_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "isolora.training.backends.sft", raising=False)
     monkeypatch.setitem(sys.modules, "trl", None)
+    registry.load.cache_clear()
     with pytest.raises(MissingExtra, match=r"isolora\[trl\]"):
         driver("sft")
 

@@ -1,20 +1,22 @@
 """Cards of data sets: how the rows of one are read for each task, from a file `data.json` beside them.
 
 Packaged sets are known by name, the samples of hub sets as `sample-NAME`. A sample's card reads the hub's own set too, so that
-the two cannot drift apart.
+the two cannot drift apart. Other packages bring data sets of their own: entry points of the group `isolora.data_cards` name a
+folder with `data.json` and a file for each split.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isolora.errors import DataError
+from isolora import registry
+from isolora.errors import ConfigError, DataError
 
 
 class Card(BaseModel):
@@ -52,10 +54,15 @@ def read_card(folder: Path) -> Card:
 
 @cache
 def packaged() -> dict[str, Path]:
-    """Data sets that come with isolora: name -> folder."""
-    root = Path(str(resources.files("isolora") / "assets"))
-    own = {path.parent.name: path.parent for path in sorted(root.glob("*/data.json"))}
-    return own | {f"sample-{path.parent.name}": path.parent for path in sorted(root.glob("hub-samples/*/data.json"))}
+    """Data sets that come with isolora or with an installed package: name -> folder. One of another package that cannot be found
+    is told and left out."""
+    found = {}
+    for name in registry.names("data_card"):
+        try:
+            found[name] = registry.load("data_card", name)
+        except ConfigError as failure:
+            print(f"isolora: {failure}; left out", file=sys.stderr)
+    return found
 
 
 @cache
@@ -65,5 +72,5 @@ def hub_cards() -> dict[str, Card]:
 
 
 def card_of(source: str) -> Card:
-    """The card of a packaged set or of one of the hub; an empty one for any other source."""
+    """The card of a set known by name or of one of the hub; an empty one for any other source."""
     return read_card(packaged()[source]) if source in packaged() else hub_cards().get(source, Card())

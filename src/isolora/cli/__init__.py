@@ -9,8 +9,9 @@ import warnings
 
 import typer
 
+from isolora import registry
 from isolora.cli import costs, fits, life, listing, runs, setup, studies
-from isolora.errors import UserError
+from isolora.errors import PlugInError, UserError
 
 app = typer.Typer(
     name="isolora",
@@ -26,13 +27,19 @@ for verbs in (studies.VERBS, setup.VERBS, runs.VERBS, costs.VERBS, fits.VERBS, l
 
 
 def main() -> None:
-    """Entry point. A person's mistake ends in one line on standard error and exit status 2."""
+    """Entry point. A person's mistake ends in one line on standard error and exit status 2; an error in the code of a plug-in
+    from another package in one line and exit status 1. ISOLORA_DEBUG=1 shows the whole traceback of either."""
     _quiet_libraries()
     try:
-        app()
-    except UserError as error:
+        with registry.plug_ins_named():
+            app()
+    except (UserError, PlugInError) as error:
+        if os.environ.get("ISOLORA_DEBUG"):
+            raise
         print(f"isolora: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        if isinstance(error, PlugInError):
+            print("isolora: ISOLORA_DEBUG=1 shows the whole traceback", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except BrokenPipeError:
         os._exit(0)
 

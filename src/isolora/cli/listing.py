@@ -10,16 +10,30 @@ from isolora import data_cards, registry
 from isolora.cli.answer import Json, answer, lines
 from isolora.errors import ConfigError, unknown
 
-KINDS = ("tasks", "methods", "laws", "models", "architectures", "data")
+KINDS = {
+    "tasks": "task",
+    "methods": "method",
+    "laws": "law",
+    "models": "",
+    "architectures": "",
+    "data": "data_card",
+    "trainers": "trainer",
+    "trackers": "tracker",
+    "executors": "executor",
+}
+"""What may be listed -> its kind of plug-in, if it is one."""
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="tasks, methods, laws, data, models (with weights), architectures (shape alone)")],
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}; models have weights, architectures their shape alone")],
     as_json: Json = False,
 ) -> None:
-    """Names that a run or a fit can use."""
+    """Names that a run, a study or a fit can use; those of other packages with the package's name."""
     names = found(kind)
-    answer({kind: names}, lines(described()) if kind == "data" else "\n".join(names), as_json)
+    packages = {name: package for name in names if (package := registry.package_of(KINDS[kind], name))} if KINDS[kind] else {}
+    shown = [f"{name}  (package {packages[name]})" if name in packages else name for name in names]
+    words = lines(described(packages)) if kind == "data" else "\n".join(shown)
+    answer({kind: names, **({"packages": packages} if packages else {})}, words, as_json)
 
 
 def found(kind: str) -> list[str]:
@@ -35,13 +49,17 @@ def found(kind: str) -> list[str]:
         return sorted(known())
     if kind == "data":
         return sorted(data_cards.packaged())
-    return registry.names(kind.removesuffix("s"))
+    return registry.names(KINDS[kind])
 
 
-def described() -> dict[str, str]:
-    """What each packaged data set is, and which one of the hub it stands for."""
-    cards = {name: data_cards.card_of(name) for name in found("data")}
-    return {name: card.description + (f" (as {card.hub[0]})" if card.hub else "") for name, card in cards.items()}
+def described(packages: dict[str, str]) -> dict[str, str]:
+    """What each data set is, which one of the hub it stands for, and the package that it comes with."""
+    return {name: f"{data_cards.card_of(name).description}{_behind(name, packages)}" for name in found("data")}
+
+
+def _behind(name: str, packages: dict[str, str]) -> str:
+    hub = data_cards.card_of(name).hub
+    return (f" (as {hub[0]})" if hub else "") + (f" (package {packages[name]})" if name in packages else "")
 
 
 VERBS = (list_,)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from isolora import registry
 from isolora.config.settings import Settings
 
 BUDGETS = ("tokens", "steps", "epochs", "flops")
+TrainerName = Annotated[str, AfterValidator(partial(registry.check_name, "trainer"))]
+TrackerName = Annotated[str, AfterValidator(partial(registry.check_name, "tracker"))]
 
 
 class TrainingConfig(Settings):
@@ -18,8 +22,10 @@ class TrainingConfig(Settings):
     steps: PositiveInt | None = Field(None, description="budget in optimiser steps")
     epochs: PositiveFloat | None = Field(None, description="budget in passes over the training examples")
     flops: PositiveFloat | None = Field(None, description="budget in training FLOPs")
-    trainer: Literal["native", "hf", "sft", "dpo"] = Field(
-        "native", description="who drives the steps: our own loop, transformers' Trainer, TRL's SFTTrainer or DPOTrainer"
+    trainer: TrainerName = Field(
+        "native",
+        description="who takes the steps: isolora's own loop (native), transformers' Trainer (hf), TRL's SFTTrainer (sft) or "
+        "DPOTrainer (dpo), or another of `isolora list trainers`",
     )
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate (AdamW)")
     head_learning_rate_ratio: PositiveFloat = Field(
@@ -42,9 +48,10 @@ class TrainingConfig(Settings):
     evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
     checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
     keep_checkpoints: bool = Field(False, description="keep all checkpoints, after the run's end too, for export --checkpoint")
-    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
+    trackers: tuple[TrackerName, ...] = Field(
         (),
-        description="any of tensorboard, trackio, wandb, told every point; files go to OUT/trackers, trackio's to its own home",
+        description="any of tensorboard, trackio, wandb or others of `isolora list trackers`, told every point; files go to "
+        "OUT/trackers, trackio's to its own home",
     )
 
     @model_validator(mode="after")

@@ -80,8 +80,8 @@ def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:
         groups.setdefault(_shared(run), []).append(run)
     cut = []
     for group in groups.values():
-        stackable = registry.load("method", group[0].method.name).stackable and group[0].training.trainer == "native"
-        width = size if stackable else 1
+        plug_ins = (registry.load("method", group[0].method.name), registry.load("trainer", group[0].training.trainer))
+        width = size if all(plug_in.stackable for plug_in in plug_ins) else 1
         cut += [tuple(group[start : start + width]) for start in range(0, len(group), width)]
     return cut
 

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from isolora import registry
 from isolora.config import RunConfig, content_hash
 from isolora.cost.crosscheck import CrossCheck
 from isolora.cost.flops import ledger_of
@@ -23,8 +24,7 @@ from isolora.runs.observer import Observer
 from isolora.runs.prepared import PreparedRun
 from isolora.runs.workspace import Workspace
 from isolora.store import ENDED, FILE, PRUNED, RUNNING, Point, Store
-from isolora.training import trackers
-from isolora.training.backends import driver
+from isolora.training import tracking
 from isolora.training.checkpoint import Checkpointer, clear, newest
 from isolora.training.environment import environment
 from isolora.training.evaluator import Evaluator
@@ -83,7 +83,7 @@ def train_stack(
         missing = [config for config, name in zip(configs, names, strict=True) if name not in ended]
         train_stack(missing, store, stage, quiet, should_prune, workspace)
         return names
-    trackers.check(configs)
+    tracking.check(configs)
     store.set_state([name for name in names if name not in ended], RUNNING)
     _train(configs, names, folder, store, stage, quiet, should_prune, workspace)
     if not any(config.training.keep_checkpoints for config in configs):
@@ -109,9 +109,9 @@ def _train(
         crosscheck = CrossCheck(configs, memory=stage == "train")
         keep_all = any(config.training.keep_checkpoints for config in configs)
         checkpointer = Checkpointer(folder, training.checkpoint_seconds, keep_all)
-        with trackers.tracked(stack, store.folder) as tracking, ProgressBar(title, quiet) as bar:
-            observers = [recorder, tracking, Pruner(should_prune), crosscheck, bar]
-            Loop(stack, evaluator, checkpointer, observers).run(driver(training.trainer))
+        with tracking.tracked(stack, store.folder) as trackers, ProgressBar(title, quiet) as bar:
+            observers = [recorder, trackers, Pruner(should_prune), crosscheck, bar]
+            Loop(stack, evaluator, checkpointer, observers).run(registry.load("trainer", training.trainer).drive)
             for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
                 recorder.conclude(stack, k, crosscheck.of(stack, k))
 
@@ -122,7 +122,9 @@ def loaded_stack(
 ) -> Iterator[tuple[Stack, Evaluator, tuple[str, ...]]]:
     """(the stack of these runs, its evaluator, origins of rows left out); at the end the base is bare again."""
     first = configs[0]
+    trainer = registry.ready("trainer", first.training.trainer)
     with PreparedRun.load(first, workspace) as run:
+        trainer.check(first, run.task)
         AcceleratorState._reset_state()  # it would hold on to the precision of the stack before
         accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
         run.base.model.to(accelerator.device)

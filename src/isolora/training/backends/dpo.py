@@ -8,8 +8,10 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from isolora.config import RunConfig
 from isolora.errors import ConfigError
-from isolora.tasks.base import IGNORED, Examples
+from isolora.tasks.base import IGNORED, Examples, Task
+from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import arguments, run_trainer
 from isolora.training.backends.trl_base import RowTrainer
 from isolora.training.loop import Loop
@@ -48,18 +50,26 @@ def parts(examples: Examples, number: int) -> tuple[list[int], list[int]]:
     return ids[:start], ids[start:]
 
 
-def drive(loop: Loop) -> None:
-    stack = loop.stack
-    task = stack.task
-    if task.second != "rejected":
-        raise ConfigError(f"training.trainer: dpo learns from chosen and rejected answers, and {task.name} has none; use hf")
-    settings = DPOConfig(
-        **arguments(loop),
-        beta=task.settings.beta,
-        loss_type=[task.settings.loss_type],
-        max_length=None,
-        router_aux_loss_coef=0.0,
-        disable_dropout=False,  # TRL's way takes it from the kept base for good
-        precompute_ref_log_probs=True,
-    )
-    run_trainer(PreferenceTrainer, settings, loop)
+class Dpo(Trainer):
+    name = "dpo"
+    requires = ("trl",)
+
+    def check(self, config: RunConfig, task: Task) -> None:
+        if task.second != "rejected":
+            raise ConfigError(f"training.trainer: dpo learns from chosen and rejected answers, and {task.name} has none; use hf")
+
+    def drive(self, loop: Loop) -> None:
+        task = loop.stack.task
+        settings = DPOConfig(
+            **arguments(loop),
+            beta=task.settings.beta,
+            loss_type=[task.settings.loss_type],
+            max_length=None,
+            router_aux_loss_coef=0.0,
+            disable_dropout=False,  # TRL's way takes it from the kept base for good
+            precompute_ref_log_probs=True,
+        )
+        run_trainer(PreferenceTrainer, settings, loop)
+
+
+trainer = Dpo()

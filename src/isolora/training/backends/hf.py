@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainingArguments
 
 from isolora.runs.batches import Indices, collate
+from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import StackTrainer, arguments, run_trainer
 from isolora.training.loop import Loop
 
@@ -27,8 +28,13 @@ class Seq2SeqTaskTrainer(TaskTrainer, Seq2SeqTrainer):  # type: ignore[misc]
     """For models with an encoder and a decoder."""
 
 
-def drive(loop: Loop) -> None:
-    stack = loop.stack
-    two_parts = stack.task.second == "source"
-    kind, settings = (Seq2SeqTaskTrainer, Seq2SeqTrainingArguments) if two_parts else (TaskTrainer, TrainingArguments)
-    run_trainer(kind, settings(**arguments(loop)), loop)
+class Hf(Trainer):
+    name = "hf"
+
+    def drive(self, loop: Loop) -> None:
+        two_parts = loop.stack.task.second == "source"
+        kind, settings = (Seq2SeqTaskTrainer, Seq2SeqTrainingArguments) if two_parts else (TaskTrainer, TrainingArguments)
+        run_trainer(kind, settings(**arguments(loop)), loop)
+
+
+trainer = Hf()

@@ -8,8 +8,10 @@ from torch import Tensor, tensor
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from isolora.config import RunConfig
 from isolora.errors import ConfigError
-from isolora.tasks.base import IGNORED
+from isolora.tasks.base import IGNORED, Task
+from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import arguments, run_trainer
 from isolora.training.backends.trl_base import RowTrainer
 from isolora.training.loop import Loop
@@ -29,17 +31,26 @@ class NextTokenTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
         return loss
 
 
-def drive(loop: Loop) -> None:
-    stack = loop.stack
-    task = stack.task
-    if task.second is not None or task.auto_class(stack.base.model.config) != "AutoModelForCausalLM":
-        raise ConfigError(f"training.trainer: sft trains decoders on next tokens, and {task.name} is something else here; use hf")
-    if getattr(task.settings, "packing", False):
-        raise ConfigError("training.trainer: sft would let packed documents see each other; use hf, or task.packing=no")
-    settings = SFTConfig(
-        **arguments(loop),
-        max_length=None,
-        router_aux_loss_coef=0.0,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    run_trainer(NextTokenTrainer, settings, loop)
+class Sft(Trainer):
+    name = "sft"
+    requires = ("trl",)
+
+    def check(self, config: RunConfig, task: Task) -> None:
+        if task.second is not None or task.auto_class(task.architecture) != "AutoModelForCausalLM":
+            raise ConfigError(
+                f"training.trainer: sft trains decoders on next tokens, and {task.name} is something else here; use hf"
+            )
+        if getattr(task.settings, "packing", False):
+            raise ConfigError("training.trainer: sft would let packed documents see each other; use hf, or task.packing=no")
+
+    def drive(self, loop: Loop) -> None:
+        settings = SFTConfig(
+            **arguments(loop),
+            max_length=None,
+            router_aux_loss_coef=0.0,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        run_trainer(NextTokenTrainer, settings, loop)
+
+
+trainer = Sft()

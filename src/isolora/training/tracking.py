@@ -1,4 +1,4 @@
-"""Points on their way into the store are passed on to the trackers that a run names, by accelerate's adapters for them."""
+"""Points on their way into the store are passed on to the trackers that a run names."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from contextvars import copy_context
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
-
+from isolora import registry
 from isolora.config import RunConfig
-from isolora.errors import MissingExtra
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.runs.optimizer import rate_factor
 from isolora.store import Point
 from isolora.training.stack import Stack
+from isolora.training.trackers.base import OpenRun, TrackedRun
 
 FOLDER = "trackers"
 SERIES = ("loss", "train_loss", "flops", "seconds", "passes")
@@ -27,29 +24,26 @@ SERIES = ("loss", "train_loss", "flops", "seconds", "passes")
 
 def check(configs: Iterable[RunConfig]) -> None:
     """Raises MissingExtra where a tracker's package is not installed."""
-    for package in sorted({name for config in configs for name in config.training.trackers}):
-        try:
-            import_module(package)
-        except ImportError:
-            raise MissingExtra(package, "track") from None
+    for name in sorted({name for config in configs for name in config.training.trackers}):
+        registry.ready("tracker", name)
 
 
 @contextmanager
 def tracked(stack: Stack, out: Path) -> Iterator[Tracking]:
     """The trackers that the members of a stack ask for, as an observer; closed at the end. out: the folder of the store."""
-    kinds = sorted({kind for member in stack.members for kind in member.training.trackers})
-    trackers = [Tracker(kind, stack, out.resolve()) for kind in kinds]
+    names = sorted({name for member in stack.members for name in member.training.trackers})
+    opened = [TrackedStack(name, stack, out.resolve()) for name in names]
     try:
-        yield Tracking(trackers)
+        yield Tracking(opened)
     finally:
-        for tracker in trackers:
+        for tracker in opened:
             tracker.finish()
 
 
 class Tracking(Observer):
     """Passes points on to trackers."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
+    def __init__(self, trackers: Sequence[TrackedStack]) -> None:
         self.trackers = trackers
 
     def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
@@ -57,19 +51,20 @@ class Tracking(Observer):
             tracker.log(points)
 
 
-class Tracker:
-    """A stack in one kind of tracker, a run of it for every member that asks for it.
+class TrackedStack:
+    """A stack in one tracker, a run of it for every member that asks for it.
 
-    The first thing that goes wrong is told in one line and ends the tracker; the training goes on.
+    The first thing that goes wrong is told in one line and ends the tracking; the training goes on.
     """
 
-    def __init__(self, kind: str, stack: Stack, out: Path) -> None:
-        self.kind, self.out, self.works = kind, out, True
+    def __init__(self, name: str, stack: Stack, out: Path) -> None:
+        self.name, self.out, self.works = name, out, True
+        self.tracker = registry.load("tracker", name)
         named = zip(stack.names, stack.members, strict=True)
-        self.members = {name: member for name, member in named if kind in member.training.trackers}
-        self.runs: dict[str, GeneralTracker] = {}
-        for name, member in self.members.items():
-            self._try(self._start, name, dotted(member.config.model_dump(mode="json")))
+        self.members = {run: member for run, member in named if name in member.training.trackers}
+        self.runs: dict[str, OpenRun] = {}
+        for run, member in self.members.items():
+            self._try(self._start, run, dotted(member.config.model_dump(mode="json")))
 
     def log(self, points: Iterable[Point]) -> None:
         for point in points:
@@ -80,18 +75,8 @@ class Tracker:
         for run in self.runs.values():
             self._try(run.finish)
 
-    def _start(self, name: str, config: dict[str, Any]) -> None:
-        made, folder = LOGGER_TYPE_TO_CLASS[self.kind], self.out / FOLDER
-        if made.requires_logging_directory:
-            self.runs[name] = made(name, folder)
-            self.runs[name].start()
-            self.runs[name].store_init_configuration(config)
-            return
-        folder.mkdir(exist_ok=True)
-        own = {"wandb": {"id": name, "dir": folder, "reinit": "create_new"}}.get(self.kind, {})
-        # Told the configuration at once: accelerate would tell it to "the current run", and a stack has several.
-        self.runs[name] = made(self.out.name, name=name, config=config, resume="allow", **own)
-        copy_context().run(self.runs[name].start)  # trackio ends the run that its context holds when another one starts
+    def _start(self, run: str, config: dict[str, Any]) -> None:
+        self.runs[run] = self.tracker.start(TrackedRun(run, self.out.name, self.out / FOLDER, config))
 
     def _log(self, point: Point) -> None:
         self.runs[point.run].log(series(point, self.members[point.run]), step=point.tokens)
@@ -104,8 +89,10 @@ class Tracker:
                 act(*given)
         except Exception as failure:  # each tracker has its own, and those of its client; none is worth a run
             self.works = False
+            package = registry.package_of("tracker", self.name)
+            called = f"{self.name} (package {package})" if package else self.name
             said = " ".join(str(failure).split()) or type(failure).__name__
-            print(f"isolora: tracker {self.kind} is given up, training goes on: {said}", file=sys.stderr)
+            print(f"isolora: tracker {called} is given up, training goes on: {said}", file=sys.stderr)
 
 
 def series(point: Point, member: Member) -> dict[str, float]:

@@ -1,0 +1,13 @@
+"""trackio: a local dashboard; its files go to its own home."""
+
+from __future__ import annotations
+
+from isolora.training.trackers.service import Service
+
+
+class Trackio(Service):
+    name = "trackio"
+    requires = ("trackio",)
+
+
+tracker = Trackio()
