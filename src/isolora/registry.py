@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -79,6 +80,15 @@ def check_name(kind: str, name: str) -> str:
 def package_of(kind: str, name: str) -> str:
     """The package that a plug-in from outside comes with; empty for isolora's own."""
     return "" if name in _own(kind) or name not in _foreign(kind) else _package(_foreign(kind)[name])
+
+
+def code_digest(kind: str, name: str) -> tuple[str, ...]:
+    """SHA-256 of the module of a plug-in from outside, so that what is cached of it follows its changes; nothing for isolora's
+    own, whose caches have a format number."""
+    if not package_of(kind, name):
+        return ()
+    spec = importlib.util.find_spec(_foreign(kind)[name].module)
+    return (hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest(),) if spec and spec.origin else ()
 
 
 def blamed(failure: BaseException) -> str:

@@ -249,7 +249,7 @@ def task_batch(task: Task, shape: Shape, device: torch.device | str) -> Batch:
     if task.second:
         second = _blank(int(shape.rows), int(shape.second), labels if task.second == "rejected" else 0)
     batch = _blank(int(shape.rows), int(shape.length), labels)
-    values = torch.zeros(int(shape.rows), 2) if task.uses_reference else None
+    values = torch.zeros(int(shape.rows), task.value_columns) if task.value_columns else None
     return replace(batch, second=second, values=values).to(device)
 
 

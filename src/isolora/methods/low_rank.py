@@ -111,9 +111,14 @@ class AdaptedLayer(nn.Module):
     def bias(self) -> Any:
         return getattr(self.base, "bias", None)
 
+    def factors(self, member: int) -> tuple[Tensor, Tensor]:
+        """(A, B) as they are multiplied; a method may put something trained of its own into either."""
+        return self.a[member], self.b[member]
+
     def delta(self, member: int) -> Tensor:
         """scaling · B A, in the layout of the base's weight."""
-        product: Tensor = self.scalings[member] * (self.b[member] @ self.a[member])
+        a, b = self.factors(member)
+        product: Tensor = self.scalings[member] * (b @ a)
         return product
 
     @torch.no_grad()
@@ -140,7 +145,7 @@ class AdaptedLinear(AdaptedLayer):
         spans = self.batch_rows.token_spans(x.shape[0], len(flat_x))
         if self.training and any(self.dropouts[member] for member, _, _ in spans):
             flat_x = self._dropped(flat_x, spans, len(flat_x) // x.shape[0])
-        factors = [f.to(y.dtype) for member, _, _ in spans for f in (self.a[member], self.b[member])]
+        factors = [f.to(y.dtype) for member, _, _ in spans for f in self.factors(member)]
         scalings = [self.scalings[member] for member, _, _ in spans]
         updated: Tensor = LowRankUpdate.apply(flat_y, flat_x.to(y.dtype), spans, scalings, *factors)  # type: ignore[no-untyped-call]
         return updated.view(y.shape)

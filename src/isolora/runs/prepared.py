@@ -144,9 +144,11 @@ def _examples(task: Task, documents: Documents, tokenizer: Any, length: int, ski
     """Documents that give something to learn, and their examples, of which each has a label."""
     # what the architecture decides
     form = (task.second, *(getattr(task.architecture, name, None) for name in ("model_type", "decoder_start_token_id")))
+    code = registry.code_digest("task", task.name)
 
     def make(part: Documents) -> Examples:
-        decided_by: Sequence[Any] = (task.name, task.settings.model_dump(), task.labels, form, part.fingerprint, length)
+        own = (task.name, task.settings.model_dump(), task.labels, form, part.fingerprint, length)
+        decided_by: Sequence[Any] = (*own, *code)
         return data.cached(lambda: task.examples(part, tokenizer, length), tokenizer, decided_by)
 
     kept, examples = data.make_examples(task, documents, make, length, skip)

@@ -190,6 +190,11 @@ class Task(ABC):
         return None
 
     @property
+    def value_columns(self) -> int:
+        """How many `values` every example needs for its loss; a rehearsal is given so many zeros."""
+        return 2 if self.uses_reference else 0
+
+    @property
     def scored_at(self) -> str:
         """When `predictions` are taken: at "points", or at the "end" where it is slow."""
         return "points"
