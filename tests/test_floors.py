@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -142,3 +143,40 @@ def test_numpy_wing_runs_without_torch() -> None:
 def test_files_have_names() -> None:
     drawers = [str(path) for path in files() if path.stem in DRAWERS]
     assert not drawers, f"a drawer, not a name: {', '.join(drawers)}"
+
+
+def private_uses(module: str) -> Iterator[str]:
+    """Underscore modules of another folder, and private names of any other module, that the file imports or reaches."""
+    folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and is_own(str(node.module)):
+            parts = str(node.module).split(".")[1:]
+            for alias in node.names:
+                full = [*parts, alias.name]
+                as_module = ".".join(full) in MODULES
+                bound |= {alias.asname or alias.name} if as_module else set()
+                hidden = [place for place, part in enumerate(full) if is_private(part)]
+                if hidden and not (as_module or hidden[0] < len(parts)):
+                    yield f"line {node.lineno}: {alias.name} is private to {node.module}"
+                elif hidden and not f"{folder}.".startswith(f"{'.'.join(full[: hidden[0]])}."):
+                    yield f"line {node.lineno}: {full[hidden[0]]} is private to its folder"
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in bound
+            and is_private(node.attr)
+        ):
+            yield f"line {node.lineno}: {node.value.id}.{node.attr} is private"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_uses_nothing_private_of_others(module: str) -> None:
+    found = list(private_uses(module))
+    assert not found, f"{MODULES[module]}: {'; '.join(found)}"

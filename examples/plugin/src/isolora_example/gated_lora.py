@@ -54,7 +54,9 @@ class GatedLoraAdapters(OwnFormatAttached):
         own_heads = head_names(model) if heads else []
         named = {name: model.get_submodule(name) for name in target_modules(model, members[0].targets)}
         names = [name for name in named if name.split(".")[0] not in own_heads]
-        if any(isinstance(layer, nn.Embedding) for layer in named.values()) or any(member.targets != members[0].targets for member in members):
+        if any(isinstance(layer, nn.Embedding) for layer in named.values()) or any(
+            member.targets != members[0].targets for member in members
+        ):
             raise ConfigError("method.targets: linear layers, the same for all members of a stack")
         self.batch_rows = Rows()
         self.was_trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class MultiLabel(Task):
 
     name = "multi-label"
     Settings = MultiLabelSettings
-    columns = {"text": True, "labels": True}
+    columns: ClassVar[Mapping[str, bool]] = {"text": True, "labels": True}
     new_head = True
     labels_per_row = 1
 
