@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 import tomllib
 from collections.abc import Iterator
@@ -165,7 +164,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("hatchling is not installed, and a build without it needs the network: pip install hatchling")
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    seen = [str(ROOT / "src"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    seen = [str(ROOT / "src"), *(path for path in sys.path if Path(path).name in ("site-packages", "dist-packages"))]
     paths = subprocess.run(
         [python(folder / "venv"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
