@@ -16,12 +16,12 @@ import test_backends
 import test_laws
 import tiny
 import torch
+from isolora.data.folders import split_files
 from torch.nn import functional
 
 from isolora import data, laws, registry
 from isolora.config import DataConfig, RunConfig, StudyConfig, parse
 from isolora.cost.estimate import cost
-from isolora.data.folders import split_files
 from isolora.data_cards import packaged, read_card
 from isolora.errors import ConfigError, MissingExtra
 from isolora.evaluation import evaluate
@@ -293,7 +293,7 @@ def a_data_card(name: str) -> None:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is registered within the context is not remembered."""
-    caches = (registry._foreign, registry.load, packaged)
+    caches = (registry._foreign, registry.load, registry.usable, packaged)
     for cache in caches:
         cache.cache_clear()
     try:

@@ -7,7 +7,6 @@ folder with `data.json` and a file for each split.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isolora import registry
-from isolora.errors import ConfigError, DataError
+from isolora.errors import DataError
 
 
 class Card(BaseModel):
@@ -56,13 +55,7 @@ def read_card(folder: Path) -> Card:
 def packaged() -> dict[str, Path]:
     """Data sets that come with isolora or with an installed package: name -> folder. One of another package that cannot be found
     is told and left out."""
-    found = {}
-    for name in registry.names("data_card"):
-        try:
-            found[name] = registry.load("data_card", name)
-        except ConfigError as failure:
-            print(f"isolora: {failure}; left out", file=sys.stderr)
-    return found
+    return {name: registry.load("data_card", name) for name in registry.usable("data_card")}
 
 
 @cache

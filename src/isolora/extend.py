@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from isolora.config.settings import Settings
     from isolora.data_cards import Card, read_card
     from isolora.errors import ConfigError, DataError, MissingExtra, TableError, UserError, unknown
-    from isolora.laws import Array, Columns, Law, Shape, stack
+    from isolora.laws.base import Array, Columns, Law, Shape, stack
     from isolora.methods.base import Attached, Method, ParameterGroup, Span
     from isolora.methods.heads import Heads, head_names
     from isolora.methods.layers import attention_names, attention_outputs, feed_forward_output, layer_stacks
@@ -207,11 +207,11 @@ _HOMES = {
     "attention_outputs": ("methods.layers", "attention_outputs"),
     "feed_forward_output": ("methods.layers", "feed_forward_output"),
     # A new law
-    "Law": ("laws", "Law"),
-    "Shape": ("laws", "Shape"),
-    "Columns": ("laws", "Columns"),
-    "Array": ("laws", "Array"),
-    "stack": ("laws", "stack"),
+    "Law": ("laws.base", "Law"),
+    "Shape": ("laws.base", "Shape"),
+    "Columns": ("laws.base", "Columns"),
+    "Array": ("laws.base", "Array"),
+    "stack": ("laws.base", "stack"),
     # A new trainer
     "Trainer": ("training.backends.base", "Trainer"),
     "Loop": ("training.loop", "Loop"),

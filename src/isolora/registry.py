@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,20 @@ HOSTS = ("trainer", "executor")
 def names(kind: str) -> list[str]:
     """Every plug-in of a kind, sorted; imports none of them."""
     return sorted({*_own(kind), *_foreign(kind)})
+
+
+@cache
+def usable(kind: str) -> tuple[str, ...]:
+    """The names that can be loaded, sorted. A plug-in from outside that cannot is told on standard error and left out."""
+    found = []
+    for name in names(kind):
+        try:
+            load(kind, name)
+        except ConfigError as failure:
+            print(f"isolora: {failure}; left out", file=sys.stderr)
+            continue
+        found.append(name)
+    return tuple(found)
 
 
 @cache
@@ -82,12 +97,17 @@ def package_of(kind: str, name: str) -> str:
     return "" if name in _own(kind) or name not in _foreign(kind) else _package(_foreign(kind)[name])
 
 
+def module_of(kind: str, name: str) -> str:
+    """The module that a plug-in, no data card, is the last line of."""
+    return _own(kind)[name] if name in _own(kind) else _foreign(kind)[name].module
+
+
 def code_digest(kind: str, name: str) -> tuple[str, ...]:
     """SHA-256 of the module of a plug-in from outside, so that what is cached of it follows its changes; nothing for isolora's
     own, whose caches have a format number."""
     if not package_of(kind, name):
         return ()
-    spec = importlib.util.find_spec(_foreign(kind)[name].module)
+    spec = importlib.util.find_spec(module_of(kind, name))
     return (hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest(),) if spec and spec.origin else ()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -41,14 +42,20 @@ def reference() -> str:
             heading = f"{title}: {prefix.rstrip('.')}" if prefix else title
             parts += ["", f"## {heading}", "", _sentence(group), "", *_fields(prefix, group)]
     parts += ["", "## Splits", "", SPLITS]
-    for name in registry.names("task"):
+    for name in _own("task"):
         parts += ["", f"## task: {name}", "", _summary("task", name), "", *_columns(name)]
         parts += _fields("task.", registry.load("task", name).Settings)
-    for name in registry.names("method"):
+    for name in _own("method"):
         parts += ["", f"## method: {name}", "", _summary("method", name), ""]
         parts += _fields("method.", registry.load("method", name).Settings)
-    parts += ["", "## laws", "", *(f"- `{name}`: {_summary('law', name)}" for name in registry.names("law"))]
+    for kind in ("law", "trainer", "tracker", "executor"):
+        parts += ["", f"## {kind}s", "", *(f"- `{name}`: {_summary(kind, name)}" for name in _own(kind))]
     return "\n".join(parts) + "\n"
+
+
+def _own(kind: str) -> list[str]:
+    """isolora's own plug-ins: the page does not depend on what else is installed where it is made."""
+    return [name for name in registry.names(kind) if not registry.package_of(kind, name)]
 
 
 def _groups(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -136,7 +143,7 @@ def _summary(kind: str, name: str) -> str:
         law = registry.load(kind, name)
         known = f" Also known as {', '.join(f'`{alias}`' for alias in law.aliases)}." if law.aliases else ""
         return f"`{law.formula}` ({law.citation}): {law.sentence}{known}"
-    module = sys.modules[type(registry.load(kind, name)).__module__]
+    module = import_module(registry.module_of(kind, name))
     return (inspect.getdoc(module) or "").split("\n")[0]
 
 

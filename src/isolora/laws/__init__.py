@@ -13,7 +13,7 @@ __all__ = ["METHOD_PREFIX", "Array", "Columns", "Law", "Shape", "by_method", "me
 
 def names() -> list[str]:
     """Every law by itself and with each capacity term, simplest first within a law."""
-    return [name for plain in registry.names("law") for name in (plain, *(f"{plain}+{term}" for term in _terms(plain)))]
+    return [name for plain in registry.usable("law") for name in (plain, *(f"{plain}+{term}" for term in _terms(plain)))]
 
 
 def _terms(plain: str) -> list[str]:
