@@ -17,6 +17,16 @@ from isolora.errors import ConfigError, MissingExtra, PlugInError, unknown
 
 KINDS = tuple(kind for kind in registry.FOLDERS if kind != "data_card")
 
+Register = Callable[[str, str, str], None]
+FAILS = """
+class Tracker:
+    name = "fails"
+    requires = ("a_package_nobody_has",)
+    def start(self, act):
+        return act()
+tracker = trainer = Tracker()
+"""
+
 
 @pytest.fixture
 def forgotten() -> Iterator[None]:
@@ -26,7 +36,7 @@ def forgotten() -> Iterator[None]:
 
 
 @pytest.fixture
-def theirs(forgotten: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str, str], None]:
+def theirs(forgotten: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Register:
     """Registers a module of a package `theirs` with this text as a plug-in of this kind and name."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "theirs").mkdir()
@@ -67,20 +77,22 @@ def test_the_nearest_name_is_offered() -> None:
         registry.load("method", "lorra")
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_packages_outside_join_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("theirs", "isolora.methods.lora:method", "isolora.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "isolora.methods" else [])
-    assert {"lora", "theirs"} <= set(registry.names("method"))
-    assert registry.load("method", "theirs") is registry.load("method", "lora")
+def test_packages_outside_join_by_entry_points(theirs: Register) -> None:
+    theirs("tracker", "fails", FAILS)
+    assert {"tensorboard", "fails"} <= set(registry.names("tracker"))
+    assert registry.load("tracker", "fails").name == "fails"
+    assert registry.package_of("tracker", "fails") == "theirs"
+
+
+def test_entry_point_and_name_are_the_same_word(theirs: Register) -> None:
+    theirs("tracker", "other", FAILS)
+    with pytest.raises(ConfigError, match=r"^tracker other of package theirs: .* \(its name is 'fails'\)$"):
+        registry.load("tracker", "other")
 
 
 def test_very_many_names_are_cut_short() -> None:
     line = unknown("label", "l7", [f"l{number:04}" for number in range(5000)])
     assert line.endswith(", l0098, l0099 and 4900 more)")
-
-
-Register = Callable[[str, str, str], None]
 
 
 def test_a_package_that_cannot_be_imported_is_named(theirs: Register) -> None:
@@ -96,17 +108,7 @@ def test_a_lost_data_card_is_told_and_bothers_nobody_else(theirs: Register, caps
     theirs("data_card", "lost", "")
     assert "lost" not in packaged()
     assert "debian-descriptions" in packaged()
-    assert "data_card lost of package theirs: ModuleNotFoundError: no folder theirs.lost; left out" in capsys.readouterr().err
-
-
-FAILS = """
-class Tracker:
-    name = "fails"
-    requires = ("a_package_nobody_has",)
-    def start(self, act):
-        return act()
-tracker = trainer = Tracker()
-"""
+    assert "data card lost of package theirs: ModuleNotFoundError: no folder theirs.lost; left out" in capsys.readouterr().err
 
 
 def test_an_error_in_foreign_code_names_it(theirs: Register) -> None:

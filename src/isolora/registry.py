@@ -156,10 +156,15 @@ def _load_own(kind: str, place: str) -> Any:
 
 
 def _load_foreign(kind: str, point: EntryPoint) -> Any:
+    called = f"{kind.replace('_', ' ')} {point.name} of package {_package(point)}"
     try:
-        return _folder(point.module) if kind == "data_card" else point.load()
+        plug_in = _folder(point.module) if kind == "data_card" else point.load()
     except Exception as failure:  # a stranger's module may do anything when it is imported
-        raise ConfigError(f"{kind} {point.name} of package {_package(point)}: {_told(failure)}") from failure
+        raise ConfigError(f"{called}: {_told(failure)}") from failure
+    own = getattr(plug_in, "name", None)
+    if kind != "data_card" and own != point.name:
+        raise ConfigError(f"{called}: its entry point and its name must be the same word (its name is {own!r})")
+    return plug_in
 
 
 def _folder(package: str) -> Path:
