@@ -17,10 +17,10 @@ A plug-in is a module that ends in an object called after its kind, and an entry
 
 Settings. `Settings`: a frozen group of fields, each with a default and a description.
 
-Tasks. `checked`, `made`, `empty`: rows, and what is wrong with one; `encode`, `next_tokens`, `causal_loss`: next tokens of texts;
-`Classes`, `class_names`, `class_options`, `head_class`, `class_scores`: heads that tell classes apart; `model_inputs`: what the
-forward pass is given; `from_logits`, `frozen_head`: cross-entropy; `classification_scores`: accuracy, F1 and others; IGNORED: the
-label of a position without loss.
+Tasks. `usable_rows`, `make_each`, `text_problem`: rows, and what is wrong with one; `encode`, `next_tokens`, `causal_loss`: next
+tokens of texts; `Classes`, `class_names`, `class_options`, `head_class`, `class_scores`: heads that tell classes apart;
+`model_inputs`: what the forward pass is given; `from_logits`, `frozen_head`: cross-entropy; `classification_scores`: accuracy, F1
+and others; IGNORED: the label of a position without loss.
 
 Methods. `target_modules`, `layer_stacks`, `attention_outputs`, `feed_forward_output`: where to adapt; `AdaptedLinear`,
 `AdaptedEmbedding`, `LowRankUpdate`, `Rows`, `Span`, `dropout_mask`, `linear_shape`: low-rank layers of several members in one
@@ -69,14 +69,12 @@ if TYPE_CHECKING:
     from isolora.study.executors.base import Executor, PrunerOf, Train, train_job
     from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
     from isolora.tasks.causal import causal_class, causal_loss
-    from isolora.tasks.causal_lm import next_tokens
-    from isolora.tasks.classes import Classes, class_names, class_options
+    from isolora.tasks.causal_lm import encode, next_tokens
     from isolora.tasks.cross_entropy import from_logits, frozen_head
-    from isolora.tasks.heads import head_class
+    from isolora.tasks.heads import Classes, class_names, class_options, head_class
     from isolora.tasks.heads import inputs as model_inputs
-    from isolora.tasks.rows import checked, empty, made
+    from isolora.tasks.rows import make_each, text_problem, usable_rows
     from isolora.tasks.sequence_classification import class_scores
-    from isolora.tasks.text import encode
     from isolora.training.backends.base import Trainer
     from isolora.training.loop import Loop
     from isolora.training.stack import Stack
@@ -134,13 +132,11 @@ __all__ = [
     "attention_outputs",
     "causal_class",
     "causal_loss",
-    "checked",
     "class_names",
     "class_options",
     "class_scores",
     "classification_scores",
     "dropout_mask",
-    "empty",
     "encode",
     "feed_forward_output",
     "from_logits",
@@ -149,14 +145,16 @@ __all__ = [
     "head_names",
     "layer_stacks",
     "linear_shape",
-    "made",
+    "make_each",
     "model_inputs",
     "next_tokens",
     "read_card",
     "stack",
     "target_modules",
+    "text_problem",
     "train_job",
     "unknown",
+    "usable_rows",
 ]
 
 _HOMES = {
@@ -170,18 +168,18 @@ _HOMES = {
     "Settings": ("config.settings", "Settings"),
     "Predictions": ("metrics.predictions", "Predictions"),
     "classification_scores": ("metrics.classification", "scores"),
-    "checked": ("tasks.rows", "checked"),
-    "made": ("tasks.rows", "made"),
-    "empty": ("tasks.rows", "empty"),
-    "Classes": ("tasks.classes", "Classes"),
-    "class_names": ("tasks.classes", "class_names"),
-    "class_options": ("tasks.classes", "class_options"),
+    "usable_rows": ("tasks.rows", "usable_rows"),
+    "make_each": ("tasks.rows", "make_each"),
+    "text_problem": ("tasks.rows", "text_problem"),
+    "Classes": ("tasks.heads", "Classes"),
+    "class_names": ("tasks.heads", "class_names"),
+    "class_options": ("tasks.heads", "class_options"),
     "head_class": ("tasks.heads", "head_class"),
     "model_inputs": ("tasks.heads", "inputs"),
     "class_scores": ("tasks.sequence_classification", "class_scores"),
     "from_logits": ("tasks.cross_entropy", "from_logits"),
     "frozen_head": ("tasks.cross_entropy", "frozen_head"),
-    "encode": ("tasks.text", "encode"),
+    "encode": ("tasks.causal_lm", "encode"),
     "next_tokens": ("tasks.causal_lm", "next_tokens"),
     "causal_class": ("tasks.causal", "causal_class"),
     "causal_loss": ("tasks.causal", "causal_loss"),

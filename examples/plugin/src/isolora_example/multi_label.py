@@ -21,13 +21,13 @@ from isolora.extend import (
     Predictions,
     Settings,
     Task,
-    checked,
     class_options,
     class_scores,
     classification_scores,
-    empty,
     head_class,
+    text_problem,
     unknown,
+    usable_rows,
 )
 
 
@@ -70,10 +70,10 @@ class MultiLabel(Task):
         if not isinstance(labels, list):
             return f"labels holds {type(labels).__name__}, not a list"
         odd = [label for label in labels if self.labels and label not in self.labels]
-        return empty(row, "text") or (unknown("label", str(odd[0]), self.labels) if odd else "")
+        return text_problem(row, "text") or (unknown("label", str(odd[0]), self.labels) if odd else "")
 
     def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
-        rows = list(checked(self, documents))
+        rows = list(usable_rows(self, documents))
         encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)["input_ids"]
         values = [[float(label in row["labels"]) for label in self.labels] for row in rows]
         return Examples.of([(ids, [IGNORED] * (len(ids) - 1) + [0]) for ids in encoded], values=np.array(values, np.float32))
