@@ -16,12 +16,12 @@ import test_backends
 import test_laws
 import tiny
 import torch
-from isolora.data.folders import split_files
 from torch.nn import functional
 
 from isolora import data, laws, registry
 from isolora.config import DataConfig, RunConfig, StudyConfig, parse
 from isolora.cost.estimate import cost
+from isolora.data.sources import split_files
 from isolora.data_cards import packaged, read_card
 from isolora.errors import ConfigError, MissingExtra
 from isolora.evaluation import evaluate
