@@ -21,4 +21,5 @@ law = Law(
     shapes=(Shape("b"), Shape("T", low=-2.0, high=3.0, log=True, column="d")),
     demands={"d": 4},
     log_terms=log_terms,
+    sentence="What is left above a floor decays ever more slowly with the tokens.",
 )
