@@ -89,6 +89,7 @@ SURFACE = [
     "target_modules",
     "train_job",
     "unknown",
+    "untie",
 ]
 """Plug-ins outside this repository are made of these: a name that goes needs a deprecation first."""
 

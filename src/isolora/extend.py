@@ -24,7 +24,8 @@ and others; IGNORED: the label of a position without loss.
 
 Methods. `target_modules`, `layer_stacks`, `attention_outputs`, `feed_forward_output`: where to adapt; `AdaptedLinear`,
 `AdaptedEmbedding`, `LowRankUpdate`, `Rows`, `Span`, `dropout_mask`, `linear_shape`: low-rank layers of several members in one
-batch; `Heads`, `head_names`: a task's new head, trained beside the adapter; `ParameterGroup`: what has one learning rate.
+batch; `Heads`, `head_names`: a task's new head, trained beside the adapter; `ParameterGroup`: what has one
+learning rate; `untie`: before a merge, weights that are shared with another layer.
 
 Laws. `stack`: terms as one array.
 
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from isolora.methods.base import Attached, Method, ParameterGroup, Span
     from isolora.methods.heads import Heads, head_names
     from isolora.methods.layers import attention_names, attention_outputs, feed_forward_output, layer_stacks
-    from isolora.methods.lora import target_modules
     from isolora.methods.low_rank import (
         AdaptedEmbedding,
         AdaptedLayer,
@@ -58,7 +58,9 @@ if TYPE_CHECKING:
         dropout_mask,
         linear_shape,
     )
+    from isolora.methods.merging import untie
     from isolora.methods.own_format import OwnFormat, OwnFormatAttached
+    from isolora.methods.targets import target_modules
     from isolora.metrics.classification import scores as classification_scores
     from isolora.metrics.predictions import Predictions
     from isolora.runs.member import Member
@@ -154,6 +156,7 @@ __all__ = [
     "text_problem",
     "train_job",
     "unknown",
+    "untie",
     "usable_rows",
 ]
 
@@ -190,7 +193,8 @@ _HOMES = {
     "Span": ("methods.base", "Span"),
     "OwnFormat": ("methods.own_format", "OwnFormat"),
     "OwnFormatAttached": ("methods.own_format", "OwnFormatAttached"),
-    "target_modules": ("methods.lora", "target_modules"),
+    "target_modules": ("methods.targets", "target_modules"),
+    "untie": ("methods.merging", "untie"),
     "Heads": ("methods.heads", "Heads"),
     "head_names": ("methods.heads", "head_names"),
     "Rows": ("methods.low_rank", "Rows"),

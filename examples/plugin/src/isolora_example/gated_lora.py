@@ -24,6 +24,7 @@ from isolora.extend import (
     Span,
     head_names,
     target_modules,
+    untie,
 )
 
 
@@ -94,6 +95,7 @@ class GatedLoraAdapters(OwnFormatAttached):
         return {"gates": {name: layer.gates[member].item() for name, layer in self.layers.items()}}
 
     def merge(self, member: int) -> Any:
+        untie(self.model, [layer.base for layer in self.layers.values()])
         for layer in self.layers.values():
             layer.merge(member)
         self.heads.merge(member)
