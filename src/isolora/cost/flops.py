@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
+from isolora.cost.layers import Kept, Layers, find_layers, shortened
 from isolora.errors import ConfigError
 from isolora.ledger import GROUPS, PHASES, Ledger, Shape
 from isolora.methods.base import Attached
@@ -48,19 +49,23 @@ ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 FORMULAS: dict[Any, Any] = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
 
 
-def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES) -> Ledger:
-    """The ledger of a run's method on its base; needs the base's configuration, no weights. labels: the task's classes."""
+def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, whole: bool = False) -> Ledger:
+    """The ledger of a run's method on its base; needs the base's configuration, no weights.
+
+    labels: the task's classes; whole: run every layer, where else a few of those that are alike stand for all.
+    """
     task = models.bound_task(config, labels)
     base = models.skeleton(config, task)
     experts_by_choice(base.model)
-    if registry.load("method", config.method.name).needs_weights:
+    if needs_values(config):
         give_values(base.model)
     groups = weight_groups(base.model)
     replaced = sum(
         p.numel() for name in head_names(base.model) * task.new_head for p in base.model.get_submodule(name).parameters()
     )
     attached = attach(config, task, base.model)
-    booked = np.array([_step(task, attached, groups, shape) for shape in _shapes(task)])
+    rehearsal = Rehearsal(task, attached, groups)
+    booked = rehearsal.all_layers() if whole else rehearsal.by_layers()
     terms = np.array([shape.terms for shape in _shapes(task)])
     coefficients = np.rint(np.linalg.lstsq(terms, booked.reshape(len(terms), -1))[0])  # FLOPs are whole; the solver rounds
     table = coefficients.T.reshape(len(PHASES), len(GROUPS), -1)
@@ -68,15 +73,9 @@ def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES) -> Ledger:
     return Ledger(table, attached.trainable_parameters(0), base.body_parameters, base.model_parameters, added)
 
 
-def ledger_of(config: RunConfig, labels: Sequence[str], known: dict[str, Ledger]) -> Ledger:
-    """As `rehearse`, kept in `known` for all runs that differ in nothing that decides it: data, budget, seed do not."""
-    own = {"model", "task", "method", "trust_remote_code", "new_tokens"}
-    training = TrainingConfig(tokens=1, gradient_checkpointing=config.training.gradient_checkpointing)
-    decided_by = RunConfig(**{key: getattr(config, key) for key in own}, training=training)
-    key = content_hash([decided_by.identity(), models.fingerprint(config.model), labels])
-    if key not in known:
-        known[key] = rehearse(decided_by, labels)
-    return known[key]
+def needs_values(config: RunConfig) -> bool:
+    """Whether the run's method computes with the base's weights when it is attached."""
+    return bool(registry.load("method", config.method.name).needs_weights)
 
 
 def experts_by_choice(model: Any) -> None:
@@ -97,9 +96,11 @@ def give_values(model: Any) -> None:
 
 def attach(config: RunConfig, task: Task, model: Any) -> Attached:
     """The run's method on a model without weights, ready for a training step."""
+    initialisers = nullcontext() if needs_values(config) else models.without_initialisers()
     try:
         known_tokens = model.get_input_embeddings().weight.shape[0]
-        attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
+        with initialisers:
+            attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
     except NotImplementedError as failure:
         raise ConfigError(f"model: this architecture cannot be rehearsed without weights: {failure}") from None
     if config.training.gradient_checkpointing:
@@ -114,25 +115,99 @@ def _shapes(task: Task) -> tuple[Shape, ...]:
     return shapes if per_row is None else tuple(Shape(s.rows, s.length, per_row * s.rows, s.second) for s in shapes)
 
 
-def _step(task: Task, attached: Attached, groups: dict[int, str], shape: Shape) -> NDArray[np.float64]:
-    """FLOPs [phases, groups] of one step."""
-    books = Bookkeeper(attached.model, groups)
-    device = next(attached.model.parameters()).device
-    batch = task_batch(task, shape, device)
-    # torch counts nothing for the CPU's fused attention, so there it is done in plain products
-    plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with plain, books:
-        if task.uses_reference:
-            with torch.no_grad(), attached.rows(()):
-                task.loss(attached.model, batch)
-            books.booked[PHASES.index("reference")] = books.booked[0]
-            books.booked[:-1] = 0
-        with watching_modules(books), attached.rows([(0, 0, -1)]):
-            loss = task.loss(attached.model, batch)
-            extra = attached.extra_loss()
-            books.backward = True
-            (loss.objective if extra is None else loss.objective + extra).backward()
-    return books.closed()
+class Rehearsal:
+    """Steps of a method on a base without weights. groups: those of the base's weights, by storage."""
+
+    def __init__(self, task: Task, attached: Attached, groups: dict[int, str]) -> None:
+        self.task, self.attached, self.groups = task, attached, groups
+        self.weights = Weights.of(attached.model, groups)  # of all layers, for what a method computes from weights alone
+
+    def all_layers(self) -> NDArray[np.float64]:
+        """FLOPs [shapes, phases, groups] of one step of each shape."""
+        return np.array([self._step(shape) for shape in _shapes(self.task)])
+
+    def by_layers(self) -> NDArray[np.float64]:
+        """The same from a few layers, where the model is a chain of them."""
+        layers = find_layers(self.attached.model)
+        if not saves_work(layers):
+            return self.all_layers()
+        try:
+            booked = self._extended(layers)
+            alike = np.array_equal(booked[0, 0], self._forward(_shapes(self.task)[0]))
+        except Exception:  # a model that counts its layers itself, or looks one up by its number, is rehearsed as it is
+            alike = False
+        return booked if alike else self.all_layers()
+
+    def _extended(self, layers: Sequence[Layers]) -> NDArray[np.float64]:
+        """The model with its special layers alone, and what one layer more of each kind adds, as often as there are such."""
+        fewest = {each.name: sorted(each.special) for each in layers}
+        base = total = self._with(layers, fewest)
+        for each in layers:
+            for numbers in each.counts().values():
+                one_more = {**fewest, each.name: sorted({*fewest[each.name], numbers[0]})}
+                total = total + len(numbers) * (self._with(layers, one_more) - base)
+        return total
+
+    def _with(self, layers: Sequence[Layers], kept: Kept) -> NDArray[np.float64]:
+        with shortened(self.attached.model, layers, kept):
+            return self.all_layers()
+
+    def _forward(self, shape: Shape) -> NDArray[np.float64]:
+        """FLOPs [groups] of a forward pass alone, through every layer."""
+        books = Bookkeeper(self.weights)
+        with torch.no_grad(), self._products(), books, self.attached.rows([(0, 0, -1)]):
+            self.task.loss(self.attached.model, task_batch(self.task, shape, self.device))
+            self.attached.extra_loss()
+        forward: NDArray[np.float64] = books.booked[PHASES.index("forward")]
+        return forward
+
+    def _step(self, shape: Shape) -> NDArray[np.float64]:
+        """FLOPs [phases, groups] of one step."""
+        task, attached, books = self.task, self.attached, Bookkeeper(self.weights)
+        batch = task_batch(task, shape, self.device)
+        with self._products(), books:
+            if task.uses_reference:
+                with torch.no_grad(), attached.rows(()):
+                    task.loss(attached.model, batch)
+                books.booked[PHASES.index("reference")] = books.booked[0]
+                books.booked[:-1] = 0
+            with watching_modules(books), attached.rows([(0, 0, -1)]):
+                loss = task.loss(attached.model, batch)
+                extra = attached.extra_loss()
+                books.backward = True
+                (loss.objective if extra is None else loss.objective + extra).backward()
+        return books.closed()
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.attached.model.parameters()).device
+        return device
+
+    def _products(self) -> AbstractContextManager[Any]:
+        """torch counts nothing for the CPU's fused attention, so there it is done in plain products."""
+        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
+
+
+def saves_work(layers: Sequence[Layers]) -> bool:
+    """Whether fewer layers run with like ones left out than in all."""
+    kinds = sum(len(each.counts()) for each in layers)
+    special = sum(len(each.special) for each in layers)
+    return 0 < (1 + kinds) * special + kinds < sum(map(len, layers))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Storages of a model's weights. groups: storage -> group in the ledger; trained: those that receive a gradient."""
+
+    groups: dict[int, str]
+    trained: set[int]
+
+    @classmethod
+    def of(cls, model: nn.Module, groups: dict[int, str]) -> Weights:
+        """groups: those of the base's weights; whatever else the model holds has been added by the method."""
+        held = (*model.parameters(), *model.buffers())  # some methods keep frozen projections as buffers
+        every = {storage(tensor): groups.get(storage(tensor), "adapter") for tensor in held}
+        return cls(every, {storage(weight) for weight in model.parameters() if weight.requires_grad})
 
 
 class Bookkeeper(TorchDispatchMode):
@@ -143,12 +218,9 @@ class Bookkeeper(TorchDispatchMode):
     answered for batches without padding.
     """
 
-    def __init__(self, model: nn.Module, groups: dict[int, str]) -> None:
-        """groups: those of the base's weights; whatever else the model holds has been added by the method."""
+    def __init__(self, weights: Weights) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        held = (*model.parameters(), *model.buffers())  # some methods keep frozen projections as buffers
-        self.groups = {storage(tensor): groups.get(storage(tensor), "adapter") for tensor in held}
-        self.trained = {storage(weight) for weight in model.parameters() if weight.requires_grad}
+        self.groups, self.trained = dict(weights.groups), set(weights.trained)
         self.derived: list[Tensor] = []  # kept alive, so that no other tensor takes their identity
         self.backward = False
         self.modules_running = 0

@@ -7,13 +7,10 @@ within one call is not seen. On a GPU the rehearsal is the same, but nothing has
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost.flops import TWO_CLASSES, attach, task_batch
+from isolora.cost.layers import find_layers, shortened
+from isolora.cost.no_values import taken_for_real
 from isolora.cost.storage import RehearsedStorageTracker
+from isolora.cost.timeline import Timeline, fullest, kept_for_memory, watched
 from isolora.errors import ConfigError
 from isolora.ledger import Shape
 from isolora.methods.base import Attached
@@ -52,12 +52,17 @@ class Memory:
 
 
 def peak(
-    config: RunConfig, shape: Shape, labels: Sequence[str] = TWO_CLASSES, device: str = "cpu", padded: bool | None = None
+    config: RunConfig,
+    shape: Shape,
+    labels: Sequence[str] = TWO_CLASSES,
+    device: str = "cpu",
+    padded: bool | None = None,
+    whole: bool = False,
 ) -> Memory:
     """Of a step whose micro-batch has this shape, the optimiser's moments already there. Allocates nothing of the model's size.
 
     labels: the task's classes; device: "cpu" or "cuda"; padded: whether rows differ in length and need a mask where attention
-    looks both ways, as several usually do. Raises ConfigError where this PyTorch cannot bear tensors of the device.
+    looks both ways, as several usually do; whole: run every layer, where else a few of those that are alike stand for all. Raises ConfigError where this PyTorch cannot bear tensors of the device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: this PyTorch sees no cuda; memory can be rehearsed for: cpu")
@@ -66,7 +71,7 @@ def peak(
     task = models.bound_task(config, labels)
     model = models.skeleton(config, task).model
     books = RehearsedStorageTracker(device, model.config.get_text_config().vocab_size)
-    with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real(), books:
+    with FakeTensorMode(allow_non_fake_inputs=True), taken_for_real(), books:
         _move(model, device)
         saved = _quantise(config, model)
         attached = attach(config, task, model)
@@ -75,13 +80,39 @@ def peak(
         optimizer.finish_step(1)
         held = optimizer.bytes_held()
         held["weights"] = books.alive - sum(held.values()) - saved
-        books.begin()
-        batch = task_batch(task, shape, device)
-        if shape.rows > 1 if padded is None else padded:
-            books.rows_differ(batch)
-        one_step(config, task, attached, optimizer, batch)
-    logits = books.logits_at_peak
-    return Memory(**held, activations=books.peak - logits, logits=logits)
+        differ = shape.rows > 1 if padded is None else padded
+
+        def step(before_backward: Callable[[], None] = lambda: None) -> None:
+            batch = task_batch(task, shape, device)
+            books.rows_differ(batch if differ else None)
+            one_step(config, task, attached, optimizer, batch, before_backward)
+
+        most, logits = _of_all_layers(books, step) if whole else _of_few_layers(books, attached.model, step)
+    return Memory(**held, activations=most - logits, logits=logits)
+
+
+def _of_all_layers(books: RehearsedStorageTracker, step: Callable[[], None]) -> tuple[int, int]:
+    """(bytes, of these the logits') at the fullest moment of the step."""
+    books.begin()
+    step()
+    return books.peak, books.logits_at_peak
+
+
+def _of_few_layers(books: RehearsedStorageTracker, model: Any, step: Callable[..., None]) -> tuple[int, int]:
+    """The same from a step through a few of the layers that are alike, where the model is a chain of them."""
+    layers = find_layers(model)
+    kept = {each.name: kept_for_memory(each) for each in layers}
+    if sum(map(len, kept.values())) >= sum(map(len, layers)):
+        return _of_all_layers(books, step)
+    books.timeline = timeline = Timeline()
+    try:
+        with shortened(model, layers, kept), watched(timeline, layers, kept):
+            books.begin()
+            step(timeline.turn)
+        return fullest(timeline.segments, {each.name: each for each in layers}, kept)
+    except Exception:  # a model that counts its layers itself, or goes through them in another order
+        books.timeline = None
+        return _of_all_layers(books, step)
 
 
 def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], device: str, known: dict[str, int]) -> int | None:
@@ -105,38 +136,24 @@ def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], de
     return known[key]
 
 
-def one_step(config: RunConfig, task: Task, attached: Attached, optimizer: AveragedAdamW, batch: Batch) -> None:
+def one_step(
+    config: RunConfig,
+    task: Task,
+    attached: Attached,
+    optimizer: AveragedAdamW,
+    batch: Batch,
+    before_backward: Callable[[], None] = lambda: None,
+) -> None:
     """Forward pass, backward pass and update of one micro-batch, as in the loop."""
     with attached.rows([(0, 0, -1)]):
         with autocast(batch.input_ids.device, config.training.precision):
             loss = task.loss(attached.model, batch)
             extra = attached.extra_loss()
+        before_backward()
         (loss.objective if extra is None else loss.objective + extra).backward()
     optimizer.step(1.0)
     attached.after_step(0, 0.0)
     optimizer.finish_step(1)
-
-
-@contextmanager
-def _taken_for_real() -> Iterator[None]:
-    """transformers makes masks that it would leave out of a real step when it sees that tensors have no values; torch cannot move
-    the weights of a module of such tensors, and warns when one is copied."""
-    with (
-        mock.patch("transformers.utils.import_utils.is_fake_tensor", _is_never),
-        mock.patch("torch.utils.swap_tensors", _take_over),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
-        yield
-
-
-def _is_never(tensor: object) -> bool:
-    """Not a Mock, which would remember the tensor and keep it alive."""
-    return False
-
-
-def _take_over(kept: Any, moved: Any) -> None:
-    kept.data, kept.fake_device = moved.data, moved.fake_device
 
 
 def _move(model: nn.Module, device: str) -> None:

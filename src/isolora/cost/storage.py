@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isolora.cost.flops import storage
+from isolora.cost.timeline import Timeline
 from isolora.tasks.base import Batch
 
 CUDA_BLOCK_BYTES = 512
@@ -25,10 +26,13 @@ class StorageTracker(TorchDispatchMode):
         self.block = CUDA_BLOCK_BYTES if device == "cuda" else 1
         self.vocabulary = vocabulary
         self.followed: dict[int, weakref.ref[Any]] = {}
+        self.timeline: Timeline | None = None
         self.alive = self.logits = self.peak = self.logits_at_peak = self.before = 0
 
     def begin(self) -> None:
         self.before, self.peak, self.logits_at_peak = self.alive, 0, 0
+        if self.timeline is not None:
+            self.timeline.begin(self.alive, self.logits)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -53,6 +57,8 @@ class StorageTracker(TorchDispatchMode):
     def _add(self, size: int, is_logits: bool) -> None:
         self.alive += size
         self.logits += size * is_logits
+        if self.timeline is not None:
+            self.timeline.note(self.alive, self.logits)
         if self.alive - self.before > self.peak:
             self.peak, self.logits_at_peak = self.alive - self.before, self.logits
 
@@ -72,6 +78,8 @@ class RehearsedStorageTracker(StorageTracker):
             self.rows_differ(batch.second)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.timeline is not None and self.timeline.backward:
+            self.timeline.at_node()
         if func is torch.ops.prim.device.default:  # asked for before every product
             return args[0].fake_device
         if func is torch.ops.aten._local_scalar_dense.default:

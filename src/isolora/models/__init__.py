@@ -3,6 +3,7 @@
 from isolora.models.configuration import load_architecture, positions
 from isolora.models.loading import Base, bound_task, load, load_tokenizer, measured, own_precision, skeleton, weights_of
 from isolora.models.names import describe, fetched, fetched_root, fingerprint, is_folder, locate, packaged
+from isolora.models.uninitialised import replaced, without_initialisers
 
 __all__ = [
     "Base",
@@ -20,6 +21,8 @@ __all__ = [
     "own_precision",
     "packaged",
     "positions",
+    "replaced",
     "skeleton",
     "weights_of",
+    "without_initialisers",
 ]

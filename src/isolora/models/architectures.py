@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from isolora.models.uninitialised import without_initialisers
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -43,7 +45,7 @@ def on_meta(configuration: Any, auto_class: str, trust_remote_code: bool = False
     import torch
     import transformers
 
-    with torch.device("meta"):
+    with torch.device("meta"), without_initialisers():
         model = getattr(transformers, auto_class).from_config(
             configuration, dtype=torch.float32, trust_remote_code=trust_remote_code
         )

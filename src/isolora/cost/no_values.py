@@ -1,0 +1,31 @@
+"""What has to be different while tensors have no values: libraries take them for real ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from isolora.models.uninitialised import replaced
+
+
+@contextmanager
+def taken_for_real() -> Iterator[None]:
+    """transformers makes masks that it would leave out of a real step when it sees that tensors have no values; torch cannot move
+    the weights of a module of such tensors, and warns when one is copied."""
+    from transformers.utils import import_utils
+
+    with (
+        replaced(import_utils, "is_fake_tensor", lambda tensor: False),
+        replaced(torch.utils, "swap_tensors", _take_over),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+        yield
+
+
+def _take_over(kept: Any, moved: Any) -> None:
+    kept.data, kept.fake_device = moved.data, moved.fake_device

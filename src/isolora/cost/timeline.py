@@ -1,0 +1,173 @@
+"""How full memory is in the course of a step, layer by layer; and how full it would be with more layers of the same kinds.
+
+A step goes through segments: what comes before the layers, each layer on the way up, the head and the loss, each layer on the way
+down, the update. A segment is known by what it leaves behind and by how much it takes at its fullest. Like layers have like
+segments, so that the fullest moment of a model of 80 layers follows from a model of a few.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from isolora.cost.layers import Kept, Layers
+
+Place = tuple[str, int] | None
+"""(name of a list of layers, number of a layer there); None: outside of all layers."""
+
+
+class CannotExtend(Exception):
+    """The step does not go through its layers one after the other."""
+
+
+@dataclass
+class Segment:
+    """Bytes relative to what is alive when it begins: at its fullest, and at its end; and of these the logits'."""
+
+    place: Place
+    backward: bool
+    fullest: int = 0
+    fullest_logits: int = 0
+    end: int = 0
+    end_logits: int = 0
+
+
+class Timeline:
+    """The segments of a step as they come."""
+
+    def __init__(self) -> None:
+        self.segments = [Segment(None, False)]
+        self.backward = False
+        self._alive = self._logits = self._begin = self._begin_logits = 0
+        self._starts: list[int] = []  # numbers of autograd's nodes at which places begin
+        self._places: list[Place] = []
+
+    def begin(self, alive: int, logits: int) -> None:
+        """The step begins with so many bytes alive."""
+        self._alive = self._begin = alive
+        self._logits = self._begin_logits = logits
+
+    def note(self, alive: int, logits: int) -> None:
+        """What is alive has changed."""
+        self._alive, self._logits = alive, logits
+        segment = self.segments[-1]
+        if alive - self._begin > segment.fullest:
+            segment.fullest, segment.fullest_logits = alive - self._begin, logits - self._begin_logits
+        segment.end, segment.end_logits = alive - self._begin, logits - self._begin_logits
+
+    def enter(self, place: Place) -> None:
+        """A layer's forward pass begins, or the last one of a list has ended."""
+        if not self.backward:  # recomputed layers belong to the node that asks for them
+            self._starts.append(torch._C._autograd._get_sequence_nr())
+            self._places.append(place)
+            self._move(place)
+
+    def turn(self) -> None:
+        """The backward pass begins."""
+        self.backward = True
+        self._move(None)
+
+    def at_node(self) -> None:
+        """Called at every operation of the backward pass: find the layer whose forward pass has made autograd's node."""
+        node = torch._C._current_autograd_node()
+        number = -1 if node is None else node._sequence_nr()
+        if 0 <= number < 2**62:  # gradients are added up by nodes of the highest number
+            index = bisect_right(self._starts, number) - 1
+            self._move(self._places[index] if index >= 0 else None)
+
+    def _move(self, place: Place) -> None:
+        last = self.segments[-1]
+        if (last.place, last.backward) != (place, self.backward):
+            self.segments.append(Segment(place, self.backward))
+            self._begin, self._begin_logits = self._alive, self._logits
+
+
+@contextmanager
+def watched(timeline: Timeline, layers: Sequence[Layers], kept: Kept) -> Iterator[None]:
+    """Within the context the timeline hears of every kept layer's forward pass."""
+    handles = []
+    for each in layers:
+        for number in kept[each.name]:
+            handles.append(each.layers[number].register_forward_pre_hook(partial(_enter, timeline, (each.name, number))))
+        handles.append(each.layers[-1].register_forward_hook(partial(_enter, timeline, None)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _enter(timeline: Timeline, place: Place, *_: object) -> None:
+    timeline.enter(place)
+
+
+def kept_for_memory(layers: Layers) -> list[int]:
+    """Two layers at each end and at the first trained one, whose neighbours differ, and one of each kind in between."""
+    count = len(layers)
+    kept = {0, 1, count - 2, count - 1, layers.first_trained, layers.first_trained + 1} & set(range(count))
+    between: dict[int, list[int]] = {}
+    for number, kind in enumerate(layers.kinds):
+        if number not in kept:
+            between.setdefault(kind, []).append(number)
+    return sorted(kept | {numbers[:2][-1] for numbers in between.values()})
+
+
+def fullest(segments: Sequence[Segment], layers: Mapping[str, Layers], kept: Kept) -> tuple[int, int]:
+    """(bytes, of these the logits') at the fullest moment of the whole model's step, beside what was alive when it began.
+
+    Raises CannotExtend where the step does not go through its layers in order.
+    """
+    alive = logits = most = most_logits = 0
+    for segment in extended(segments, layers, kept):
+        if alive + segment.fullest > most:
+            most, most_logits = alive + segment.fullest, logits + segment.fullest_logits
+        alive, logits = alive + segment.end, logits + segment.end_logits
+    return most, most_logits
+
+
+def extended(segments: Sequence[Segment], layers: Mapping[str, Layers], kept: Kept) -> Iterator[Segment]:
+    """The segments of the whole model, in order."""
+    run: list[Segment] = []
+    for segment in [*segments, None]:
+        if run and not _follows(run[-1], segment):
+            yield from _whole_run(run, layers, kept)
+            run = []
+        if segment is not None and segment.place is None:
+            yield segment
+        elif segment is not None:
+            run.append(segment)
+
+
+def _follows(last: Segment, segment: Segment | None) -> bool:
+    """Whether a layer's segment goes on in the same pass over the same list."""
+    if segment is None or segment.place is None or last.place is None:
+        return False
+    rises = segment.place[1] > last.place[1]
+    return segment.place[0] == last.place[0] and segment.backward == last.backward and rises != segment.backward
+
+
+def _whole_run(run: Sequence[Segment], layers: Mapping[str, Layers], kept: Kept) -> Iterator[Segment]:
+    """One pass over a list of layers, up or down, with all of its layers."""
+    by_number = {segment.place[1]: segment for segment in run if segment.place}
+    name, backward = run[0].place[0] if run[0].place else "", run[0].backward
+    list_, lowest = layers[name], min(by_number)
+    if lowest not in ({0, list_.first_trained} if backward else {0}):
+        raise CannotExtend
+    if sorted(by_number) != [number for number in kept[name] if number >= lowest]:
+        raise CannotExtend
+    numbers = range(lowest, len(list_))
+    for number in reversed(numbers) if backward else numbers:
+        yield by_number[_like(number, list_, kept[name])]
+
+
+def _like(number: int, layers: Layers, kept: Sequence[int]) -> int:
+    """The kept layer that stands for this one."""
+    if number in kept:
+        return number
+    ends = {0, len(layers) - 1, layers.first_trained}
+    return max(other for other in kept if layers.kinds[other] == layers.kinds[number] and other not in ends)
