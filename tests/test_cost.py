@@ -12,8 +12,9 @@ import tiny
 import torch
 
 from isolora.config import RunConfig
-from isolora.cost.estimate import cost, shape_of, table
+from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
+from isolora.cost.price import shape_of, table
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, Shape
 from isolora.training import train

@@ -23,7 +23,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 
 def test_peak_rate_and_utilisation_by_hand(config: RunConfig) -> None:
-    found = duration(config, FLOPS, 1, Place("A100-80GB", utilisation=0.4, price_per_hour=2.0))
+    found = duration(None, "float32", FLOPS, 1, Place("A100-80GB", utilisation=0.4, price_per_hour=2.0))
     assert found is not None
     assert found.seconds == pytest.approx(3.6e15 / (0.4 * 19.5e12))
     assert found.price == pytest.approx(2 * found.seconds / 3600)
@@ -31,11 +31,12 @@ def test_peak_rate_and_utilisation_by_hand(config: RunConfig) -> None:
 
 
 def test_here_only_when_measured(config: RunConfig) -> None:
-    assert duration(config, FLOPS, 7, HERE) is None
+    assert duration(speed.stored(config), "float32", FLOPS, 7, HERE) is None
     with pytest.raises(ConfigError, match="--on: H100 needs --utilisation U, or one measured here with --calibrate"):
-        duration(config, FLOPS, 7, Place("H100"))
+        duration(speed.stored(config), "float32", FLOPS, 7, Place("H100"))
     speed.store(config, RATES)
-    here, there = duration(config, FLOPS, 7, HERE), duration(config, FLOPS, 7, Place("H100"))
+    measured = speed.stored(config)
+    here, there = (duration(measured, "float32", FLOPS, 7, place) for place in (HERE, Place("H100")))
     assert here is not None
     assert there is not None
     assert here.seconds == RATES.seconds(FLOPS, 7)

@@ -14,7 +14,8 @@ from isolora import models
 from isolora.config import RunConfig, parse
 from isolora.cost.estimate import typical
 from isolora.cost.flops import TWO_CLASSES
-from isolora.cost.memory import Memory, peak
+from isolora.cost.memory import peak
+from isolora.cost.price import Memory
 from isolora.errors import ConfigError
 from isolora.ledger import Shape
 

@@ -8,12 +8,13 @@ adds its own three terms. `rehearsal` finds the coefficients. Pure arithmetic, n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.tasks.base import Examples
+if TYPE_CHECKING:
+    from isolora.tasks.base import Examples
 
 TERMS = 8
 PHASES = ("forward", "backward_inputs", "backward_weights", "recomputation", "reference")
@@ -104,6 +105,13 @@ class Ledger:
         if not first_pass:
             table[PHASES.index("reference")] = 0
         return Flops(table)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "coefficients": self.coefficients.tolist()}
+
+    @classmethod
+    def from_json(cls, said: dict[str, Any]) -> Ledger:
+        return cls(**{**said, "coefficients": np.array(said["coefficients"])})
 
     @property
     def optimiser_flops_per_step(self) -> int:

@@ -11,6 +11,7 @@ from isolora.cli.answer import Json, answer
 from isolora.cli.runs import Words, split_words
 
 if TYPE_CHECKING:
+    from isolora.cost.price import Cost
     from isolora.cost.time import Place
 
 
@@ -26,10 +27,9 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """FLOPs, memory, parameters and time of a run or a study, or with batch=B length=L of one step; needs no weights."""
-    from isolora.config import is_study, load_run
-    from isolora.cost.calibration import calibrate as measure
-    from isolora.cost.estimate import cost as cost_of
-    from isolora.cost.estimate import shape_of
+    from isolora.config import is_study
+    from isolora.cost import answers
+    from isolora.cost.price import shape_of
     from isolora.cost.time import Place
 
     path, keys = split_words(words)
@@ -38,11 +38,24 @@ def cost(
         answer_study(path, keys, place, workers, calibrate, as_json)
         return
     shape, keys = shape_of(keys)
+    estimate = None if calibrate else answers.find(path, keys, shape, place)
+    if estimate is None:
+        estimate = _asked_first(path, keys, shape, place, calibrate)
+    answer(estimate.to_json(), str(estimate), as_json)
+
+
+def _asked_first(path: Path | None, keys: list[str], shape: tuple[int, int] | None, place: Place, calibrate: bool) -> Cost:
+    from isolora.config import load_run
+    from isolora.cost import answers
+    from isolora.cost.calibration import calibrate as measure
+    from isolora.cost.estimate import cost as cost_of
+
     config = load_run(path, keys)
     if calibrate:
         measure(config)
     estimate = cost_of(config, shape, place)
-    answer(estimate.to_json(), str(estimate), as_json)
+    answers.keep(path, keys, shape, config, estimate)
+    return estimate
 
 
 def answer_study(path: Path, keys: list[str], place: Place, workers: int, calibrate: bool, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from isolora import models, registry
 from isolora.config import RunConfig
 from isolora.cost import rates as speed
 from isolora.cost.estimate import typical, with_task
-from isolora.cost.flops import TWO_CLASSES, attach, rehearse, task_batch
+from isolora.cost.flops import TWO_CLASSES, attach, ledger_of, task_batch
 from isolora.cost.memory import one_step
 from isolora.cost.rates import Speed
 from isolora.ledger import Shape
@@ -37,7 +37,7 @@ def calibrate(config: RunConfig) -> Speed:
     """
     config = with_task(config)
     task = models.bound_task(config, TWO_CLASSES)
-    ledger = rehearse(config)
+    ledger = ledger_of(config)
     attached = attach(config, task, random_model(config, task).to(device()))
     optimizer = AveragedAdamW(attached.groups(0), config.training)
     shapes = steps(config, task)

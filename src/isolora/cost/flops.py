@@ -6,23 +6,21 @@ gives the ledger's coefficients exactly, for any architecture and any method.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
+from isolora.cost import kept as disk
+from isolora.cost.bookkeeper import Bookkeeper, Weights, storage, watching_modules, weight_groups
 from isolora.cost.layers import Kept, Layers, find_layers, shortened
 from isolora.errors import ConfigError
 from isolora.ledger import GROUPS, PHASES, Ledger, Shape
@@ -41,12 +39,8 @@ PAIR_SHAPES = tuple(
     )
 )
 """The same for the eight terms of two sequences."""
-ATTENTION_SCORES = GROUPS.index("attention scores")
 TWO_CLASSES = ("0", "1")
 """Where nobody has looked into the data yet."""
-EXPERTS = re.compile(r"experts|block_sparse_moe|\.gate\.weight$|router")
-ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
-FORMULAS: dict[Any, Any] = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
 
 
 def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, whole: bool = False) -> Ledger:
@@ -76,6 +70,29 @@ def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, whole: bool
 def needs_values(config: RunConfig) -> bool:
     """Whether the run's method computes with the base's weights when it is attached."""
     return bool(registry.load("method", config.method.name).needs_weights)
+
+
+def ledger_of(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, known: dict[str, Ledger] | None = None) -> Ledger:
+    """As `rehearse`, kept on the disk, and in `known`, for all runs that differ in nothing that decides it: data, budget, seed
+    do not."""
+    known = {} if known is None else known
+    own = {"model", "task", "method", "trust_remote_code", "new_tokens"}
+    training = TrainingConfig(tokens=1, gradient_checkpointing=config.training.gradient_checkpointing)
+    decided_by = RunConfig(**{key: getattr(config, key) for key in own}, training=training)
+    key = content_hash([decided_by.identity(), models.fingerprint(config.model), labels])
+    if key not in known:
+        known[key] = _from_disk(decided_by, labels)
+    return known[key]
+
+
+def _from_disk(config: RunConfig, labels: Sequence[str]) -> Ledger:
+    key = disk.key(config, len(labels))
+    found = disk.read("ledgers", key)
+    if found is not None:
+        return Ledger.from_json(found)
+    ledger = rehearse(config, labels)
+    disk.write("ledgers", key, ledger.to_json())
+    return ledger
 
 
 def experts_by_choice(model: Any) -> None:
@@ -193,125 +210,6 @@ def saves_work(layers: Sequence[Layers]) -> bool:
     kinds = sum(len(each.counts()) for each in layers)
     special = sum(len(each.special) for each in layers)
     return 0 < (1 + kinds) * special + kinds < sum(map(len, layers))
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Storages of a model's weights. groups: storage -> group in the ledger; trained: those that receive a gradient."""
-
-    groups: dict[int, str]
-    trained: set[int]
-
-    @classmethod
-    def of(cls, model: nn.Module, groups: dict[int, str]) -> Weights:
-        """groups: those of the base's weights; whatever else the model holds has been added by the method."""
-        held = (*model.parameters(), *model.buffers())  # some methods keep frozen projections as buffers
-        every = {storage(tensor): groups.get(storage(tensor), "adapter") for tensor in held}
-        return cls(every, {storage(weight) for weight in model.parameters() if weight.requires_grad})
-
-
-class Bookkeeper(TorchDispatchMode):
-    """Books the FLOPs of every product by phase and by the group of the weights that it touches.
-
-    A gradient to a weight costs what the weight's own product cost in the forward pass; the rest of the backward pass carries
-    the gradient to the inputs. Questions about values ("is the mask all ones?"), which `meta` tensors cannot answer, are
-    answered for batches without padding.
-    """
-
-    def __init__(self, weights: Weights) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.groups, self.trained = dict(weights.groups), set(weights.trained)
-        self.derived: list[Tensor] = []  # kept alive, so that no other tensor takes their identity
-        self.backward = False
-        self.modules_running = 0
-        self.untouched = 0
-        self.booked = np.zeros((len(PHASES), len(GROUPS)))
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return True if args[0].dtype == torch.bool else 1
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in FORMULAS:
-            self._book(FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out), args)
-        if isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
-            self._derive(args, out)
-        return out
-
-    def _book(self, flops: int, args: tuple[Any, ...]) -> None:
-        weight = next((key for key in map(storage, reversed(args)) if key in self.groups), None)
-        group = ATTENTION_SCORES if weight is None else GROUPS.index(self.groups[weight])
-        if not self.backward:
-            self.booked[PHASES.index("forward"), group] += flops
-            self.booked[PHASES.index("backward_weights"), group] += flops * (weight in self.trained and not self._alone(args))
-        elif self.modules_running:  # a module's forward within the backward pass: activations made again
-            self.booked[PHASES.index("recomputation"), group] += flops
-        elif weight is not None:
-            self.booked[PHASES.index("backward_inputs"), group] += flops
-        else:
-            self.untouched += flops
-
-    def _alone(self, args: tuple[Any, ...]) -> bool:
-        """Whether all tensors are weights; what leads back through their product touches a weight again and is booked there."""
-        tensors = [arg for arg in args if isinstance(arg, Tensor)]
-        return bool(tensors) and all(storage(tensor) in self.groups for tensor in tensors)
-
-    def _derive(self, args: tuple[Any, ...], out: Tensor) -> None:
-        """What is made of weights alone (a cast, a product of factors, chosen experts) counts as a weight."""
-        if storage(out) not in self.groups and self._alone(args):
-            tensors = [arg for arg in args if isinstance(arg, Tensor)]
-            self.groups[storage(out)] = self.groups[storage(tensors[0])]
-            self.trained |= {storage(out)} if any(storage(tensor) in self.trained for tensor in tensors) else set()
-            self.derived.append(out)
-
-    def closed(self) -> NDArray[np.float64]:
-        """The books of a finished step: products without weights are gradients to weights, and attention's for all the rest."""
-        attention = self.untouched - self.booked[PHASES.index("backward_weights")].sum()
-        self.booked[PHASES.index("backward_inputs"), ATTENTION_SCORES] += attention
-        return self.booked
-
-
-@contextmanager
-def watching_modules(books: Bookkeeper) -> Iterator[None]:
-    """Tell the books while a module's forward runs within the backward pass."""
-
-    def enter(*_: Any) -> None:
-        books.modules_running += books.backward
-
-    def leave(*_: Any) -> None:
-        books.modules_running -= books.backward
-
-    # always_call: checkpointing leaves a recomputed forward by an exception as soon as it has what it needs
-    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def storage(tensor: Any) -> int:
-    """Identity of a tensor's memory; 0 for what has none of its own, as sparse tensors do."""
-    dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
-    return int(tensor.untyped_storage()._cdata) if dense else 0
-
-
-def weight_groups(model: Any) -> dict[int, str]:
-    """Storage of each of the base's weights and buffers -> its group in the ledger."""
-    body, head = model.base_model, model.get_output_embeddings()
-    prefix = next(name for name, module in model.named_modules() if module is body)
-    found = {storage(buffer): GROUPS[ATTENTION_SCORES] for buffer in model.buffers()}  # frequencies of rotary positions
-    found |= {storage(weight): _group(name, name.startswith(prefix)) for name, weight in model.named_parameters()}
-    found |= {storage(layer.weight): "embedding" for layer in model.modules() if isinstance(layer, nn.Embedding)}
-    return found if head is None else found | {storage(head.weight): "head"}
-
-
-def _group(name: str, in_body: bool) -> str:
-    """By the field's own names for modules: `attn`, `SelfAttention`, `experts`; a router belongs to its experts."""
-    if not in_body or "pooler" in name:
-        return "head"
-    if EXPERTS.search(name):
-        return "experts"
-    return "attention projections" if ATTENTION.search(name) else "feed-forward"
 
 
 def task_batch(task: Task, shape: Shape, device: torch.device | str) -> Batch:

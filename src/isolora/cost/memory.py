@@ -8,7 +8,7 @@ within one call is not seen. On a GPU the rehearsal is the same, but nothing has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
+from isolora.cost import kept
 from isolora.cost.flops import TWO_CLASSES, attach, task_batch
 from isolora.cost.layers import find_layers, shortened
 from isolora.cost.no_values import taken_for_real
+from isolora.cost.price import Memory
 from isolora.cost.storage import RehearsedStorageTracker
 from isolora.cost.timeline import Timeline, fullest, kept_for_memory, watched
 from isolora.errors import ConfigError
@@ -31,24 +33,6 @@ from isolora.runs.device import autocast
 from isolora.runs.optimizer import AveragedAdamW
 from isolora.runs.progress import micro_batches
 from isolora.tasks.base import Batch, Examples, Task
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes at the fullest moment of a step. adapter: the trained weights; logits: all whose last dimension is the vocabulary;
-    activations: whatever else is kept for the backward pass or just passing."""
-
-    weights: int
-    adapter: int
-    gradients: int
-    optimiser: int
-    average: int
-    activations: int
-    logits: int
-
-    @property
-    def total(self) -> int:
-        return sum(asdict(self).values())
 
 
 def peak(
@@ -62,7 +46,8 @@ def peak(
     """Of a step whose micro-batch has this shape, the optimiser's moments already there. Allocates nothing of the model's size.
 
     labels: the task's classes; device: "cpu" or "cuda"; padded: whether rows differ in length and need a mask where attention
-    looks both ways, as several usually do; whole: run every layer, where else a few of those that are alike stand for all. Raises ConfigError where this PyTorch cannot bear tensors of the device.
+    looks both ways, as several usually do; whole: run every layer, where else a few of those that are alike stand for all.
+    Raises ConfigError where this PyTorch cannot bear tensors of the device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: this PyTorch sees no cuda; memory can be rehearsed for: cpu")
@@ -91,6 +76,17 @@ def peak(
     return Memory(**held, activations=most - logits, logits=logits)
 
 
+def kept_peak(config: RunConfig, shape: Shape, labels: Sequence[str], device: str) -> Memory:
+    """As `peak`, kept on the disk by all that decides it."""
+    key = kept.key(config, len(labels), config.training.precision, config.training.clip_norm, device, astuple(shape))
+    found = kept.read("memory", key)
+    if found is not None:
+        return Memory(**found)
+    memory = peak(config, shape, labels, device)
+    kept.write("memory", key, asdict(memory))
+    return memory
+
+
 def _of_all_layers(books: RehearsedStorageTracker, step: Callable[[], None]) -> tuple[int, int]:
     """(bytes, of these the logits') at the fullest moment of the step."""
     books.begin()
@@ -101,15 +97,15 @@ def _of_all_layers(books: RehearsedStorageTracker, step: Callable[[], None]) -> 
 def _of_few_layers(books: RehearsedStorageTracker, model: Any, step: Callable[..., None]) -> tuple[int, int]:
     """The same from a step through a few of the layers that are alike, where the model is a chain of them."""
     layers = find_layers(model)
-    kept = {each.name: kept_for_memory(each) for each in layers}
-    if sum(map(len, kept.values())) >= sum(map(len, layers)):
+    few = {each.name: kept_for_memory(each) for each in layers}
+    if sum(map(len, few.values())) >= sum(map(len, layers)):
         return _of_all_layers(books, step)
     books.timeline = timeline = Timeline()
     try:
-        with shortened(model, layers, kept), watched(timeline, layers, kept):
+        with shortened(model, layers, few), watched(timeline, layers, few):
             books.begin()
             step(timeline.turn)
-        return fullest(timeline.segments, {each.name: each for each in layers}, kept)
+        return fullest(timeline.segments, {each.name: each for each in layers}, few)
     except Exception:  # a model that counts its layers itself, or goes through them in another order
         books.timeline = None
         return _of_all_layers(books, step)
@@ -130,7 +126,7 @@ def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], de
     key = content_hash([decided_by.identity(), models.fingerprint(config.model), labels, device, astuple(largest)])
     if key not in known:
         try:
-            known[key] = peak(decided_by, largest, labels, device).total
+            known[key] = kept_peak(decided_by, largest, labels, device).total
         except Exception:  # whatever a method does to tensors without values: an estimate ends no run
             return None
     return known[key]

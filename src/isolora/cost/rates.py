@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-from isolora import models
+from isolora.caches import cache_folder, read_json, versions, write_json
 from isolora.config import RunConfig, content_hash
-from isolora.data import cache_folder
 from isolora.ledger import GROUPS, Flops
 
 FORMAT = 1  # raise it when the same machine would be measured in another way
@@ -60,6 +55,8 @@ def work(flops: Flops, micro_batches: int) -> NDArray[np.float64]:
 
 def fit(machine: str, steps: Sequence[Flops], seconds: Sequence[float], product_flops_per_second: float) -> Speed:
     """Rates that are nowhere negative, least squares of relative errors; steps: of one micro-batch each."""
+    from scipy.optimize import nnls
+
     done = np.array([work(flops, 1) for flops in steps])
     relative = done / np.array(seconds)[:, None]
     scale = np.maximum(relative.max(0), 1e-300)
@@ -70,6 +67,8 @@ def fit(machine: str, steps: Sequence[Flops], seconds: Sequence[float], product_
 
 def machine() -> str:
     """Processor and threads, or the GPU's name."""
+    import torch
+
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
     return f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads"
@@ -84,30 +83,37 @@ def _processor() -> str:
 
 def stored(config: RunConfig) -> Speed | None:
     """What was measured here before for the run's base, task and method, if anything."""
+    return stored_under(what(config))
+
+
+def stored_under(name: str) -> Speed | None:
+    """The same by what `what` calls the work. Which machine this is takes torch to say, and is asked where there is a choice."""
+    if not any(_folder().glob(f"{name}-*.json")):
+        return None
+    kept = read_json(_path(name))
     try:
-        kept = json.loads(_path(config).read_text(encoding="utf-8"))
         return Speed(**{**kept, "seconds_per_flop": tuple(kept["seconds_per_flop"])})
-    except (OSError, ValueError, TypeError, KeyError):  # a cache that is broken costs a measurement and nothing else
+    except (TypeError, KeyError):  # a cache that is broken costs a measurement and nothing else
         return None
 
 
 def store(config: RunConfig, speed: Speed) -> None:
-    """Keep it, written aside and renamed, so that a process beside this one never reads half a file."""
-    path = _path(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        json.dump(asdict(speed), file)
-    Path(file.name).replace(path)
+    """Keep it for later processes."""
+    write_json(_path(what(config)), asdict(speed))
 
 
-def _path(config: RunConfig) -> Path:
+def what(config: RunConfig) -> str:
+    """Content hash of the work that is timed: base, task, method, precision."""
+    from isolora import models
+
     training = config.training
-    decided_by = [
-        FORMAT,
-        machine(),
-        torch.__version__,
-        models.fingerprint(config.model),
-        config.task.name,
-        config.method.model_dump(),
-    ]
-    return cache_folder() / "speed" / f"{content_hash([*decided_by, training.precision, training.gradient_checkpointing])}.json"
+    decided_by = [FORMAT, models.fingerprint(config.model), config.task.name, config.method.model_dump()]
+    return content_hash([*decided_by, training.precision, training.gradient_checkpointing])
+
+
+def _folder() -> Path:
+    return cache_folder() / "speed"
+
+
+def _path(name: str) -> Path:
+    return _folder() / f"{name}-{content_hash([machine(), versions(['torch'])])}.json"

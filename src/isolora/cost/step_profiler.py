@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from isolora.cost.flops import FORMULAS
+from isolora.cost.bookkeeper import FORMULAS
 from isolora.cost.storage import StorageTracker
 
 if TYPE_CHECKING:

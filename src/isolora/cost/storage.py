@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from isolora.cost.flops import storage
+from isolora.cost.bookkeeper import storage
 from isolora.cost.timeline import Timeline
 from isolora.tasks.base import Batch
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from isolora.config import RunConfig
 from isolora.cost import accelerators
-from isolora.cost import rates as speed
+from isolora.cost.rates import Speed
 from isolora.errors import ConfigError
 from isolora.ledger import Flops
 
@@ -50,12 +49,11 @@ class Duration:
         return f"{words(self.seconds)}{money}: {self.basis}"
 
 
-def duration(config: RunConfig, flops: Flops, micro_batches: int, place: Place) -> Duration | None:
-    """How long the work takes; None on a machine that has not been measured for this base and method.
+def duration(here: Speed | None, precision: str, flops: Flops, micro_batches: int, place: Place) -> Duration | None:
+    """How long the work takes; None where nothing says. here: what was measured on this machine for this base and method.
 
     Raises ConfigError where the utilisation of another machine is neither given nor measured here.
     """
-    here = speed.stored(config)
     if place.on is None:
         if here is None:
             return None
@@ -66,8 +64,8 @@ def duration(config: RunConfig, flops: Flops, micro_batches: int, place: Place) 
         if here is None:
             raise ConfigError(f"--on: {accelerator.name} needs --utilisation U, or one measured here with --calibrate")
         share, basis = here.utilisation(flops, micro_batches), f"as measured on {here.machine}, assumed to carry over"
-    peak = accelerator.peak(config.training.precision)
-    basis = f"{accelerator.name} at {share:.3g} of {peak / 1e12:g} TFLOP/s in {config.training.precision}, {basis}"
+    peak = accelerator.peak(precision)
+    basis = f"{accelerator.name} at {share:.3g} of {peak / 1e12:g} TFLOP/s in {precision}, {basis}"
     return _priced(flops.total / (share * peak), basis, place, accelerator.memory_bytes)
 
 

@@ -92,8 +92,8 @@ def watched(timeline: Timeline, layers: Sequence[Layers], kept: Kept) -> Iterato
     """Within the context the timeline hears of every kept layer's forward pass."""
     handles = []
     for each in layers:
-        for number in kept[each.name]:
-            handles.append(each.layers[number].register_forward_pre_hook(partial(_enter, timeline, (each.name, number))))
+        places = [(each.layers[number], partial(_enter, timeline, (each.name, number))) for number in kept[each.name]]
+        handles += [layer.register_forward_pre_hook(enter) for layer, enter in places]
         handles.append(each.layers[-1].register_forward_hook(partial(_enter, timeline, None)))
     try:
         yield

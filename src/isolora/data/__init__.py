@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isolora.data.cache import cache_folder, cached
+from isolora.caches import cache_folder
+from isolora.data.cache import cached
 from isolora.data.documents import Documents, Splits, load, usable
 from isolora.data.examples import make_examples
 from isolora.data.origins import LeftOut, left_out_summary

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from isolora.caches import cache_folder
 from isolora.tasks.base import Examples
 
 FORMAT = 4  # raise it when the same documents would give other examples
@@ -32,17 +31,6 @@ def cached(make: Callable[[], Examples], tokenizer: Any, decided_by: Sequence[An
     with contextlib.suppress(OSError):
         _write(examples, path)
     return examples
-
-
-def cache_folder() -> Path:
-    """`ISOLORA_CACHE`, or the platform's folder for caches."""
-    if given := os.environ.get("ISOLORA_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "isolora"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "isolora" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isolora"
 
 
 def _key(tokenizer: Any, decided_by: Sequence[Any]) -> str:

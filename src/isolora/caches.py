@@ -1,0 +1,61 @@
+"""What is kept between processes: a folder, JSON files that are written whole or not at all, and what makes one out of date."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder() -> Path:
+    """`ISOLORA_CACHE`, or the platform's folder for caches."""
+    if given := os.environ.get("ISOLORA_CACHE"):
+        return Path(given).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "isolora"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "isolora" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isolora"
+
+
+def read_json(path: Path) -> Any:
+    """What was kept there; None where there is nothing, or nothing that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Written aside and renamed, so that a process beside this one never reads half a file. A cache that cannot be written costs
+    time and nothing else."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+            json.dump(value, file)
+        Path(file.name).replace(path)
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions; of a package that is missing nothing."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@cache
+def sources_digest(rooms: tuple[str, ...]) -> str:
+    """Hash over isolora's own source files in these folders and modules."""
+    home, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(path for room in rooms for path in (home / f"{room}.py", *(home / room).rglob("*.py")) if path.is_file()):
+        digest.update(str(path.relative_to(home)).encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""Which products a step consists of, and whose they are: by phase of the step and by the group of weights that they touch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from isolora.ledger import GROUPS, PHASES
+
+ATTENTION_SCORES = GROUPS.index("attention scores")
+EXPERTS = re.compile(r"experts|block_sparse_moe|\.gate\.weight$|router")
+ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+FORMULAS: dict[Any, Any] = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Storages of a model's weights. groups: storage -> group in the ledger; trained: those that receive a gradient."""
+
+    groups: dict[int, str]
+    trained: set[int]
+
+    @classmethod
+    def of(cls, model: nn.Module, groups: dict[int, str]) -> Weights:
+        """groups: those of the base's weights; whatever else the model holds has been added by the method."""
+        held = (*model.parameters(), *model.buffers())  # some methods keep frozen projections as buffers
+        every = {storage(tensor): groups.get(storage(tensor), "adapter") for tensor in held}
+        return cls(every, {storage(weight) for weight in model.parameters() if weight.requires_grad})
+
+
+class Bookkeeper(TorchDispatchMode):
+    """Books the FLOPs of every product by phase and by the group of the weights that it touches.
+
+    A gradient to a weight costs what the weight's own product cost in the forward pass; the rest of the backward pass carries
+    the gradient to the inputs. Questions about values ("is the mask all ones?"), which `meta` tensors cannot answer, are
+    answered for batches without padding.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.groups, self.trained = dict(weights.groups), set(weights.trained)
+        self.derived: list[Tensor] = []  # kept alive, so that no other tensor takes their identity
+        self.backward = False
+        self.modules_running = 0
+        self.untouched = 0
+        self.booked = np.zeros((len(PHASES), len(GROUPS)))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return True if args[0].dtype == torch.bool else 1
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in FORMULAS:
+            self._book(FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out), args)
+        if isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
+            self._derive(args, out)
+        return out
+
+    def _book(self, flops: int, args: tuple[Any, ...]) -> None:
+        weight = next((key for key in map(storage, reversed(args)) if key in self.groups), None)
+        group = ATTENTION_SCORES if weight is None else GROUPS.index(self.groups[weight])
+        if not self.backward:
+            self.booked[PHASES.index("forward"), group] += flops
+            self.booked[PHASES.index("backward_weights"), group] += flops * (weight in self.trained and not self._alone(args))
+        elif self.modules_running:  # a module's forward within the backward pass: activations made again
+            self.booked[PHASES.index("recomputation"), group] += flops
+        elif weight is not None:
+            self.booked[PHASES.index("backward_inputs"), group] += flops
+        else:
+            self.untouched += flops
+
+    def _alone(self, args: tuple[Any, ...]) -> bool:
+        """Whether all tensors are weights; what leads back through their product touches a weight again and is booked there."""
+        tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        return bool(tensors) and all(storage(tensor) in self.groups for tensor in tensors)
+
+    def _derive(self, args: tuple[Any, ...], out: Tensor) -> None:
+        """What is made of weights alone (a cast, a product of factors, chosen experts) counts as a weight."""
+        if storage(out) not in self.groups and self._alone(args):
+            tensors = [arg for arg in args if isinstance(arg, Tensor)]
+            self.groups[storage(out)] = self.groups[storage(tensors[0])]
+            self.trained |= {storage(out)} if any(storage(tensor) in self.trained for tensor in tensors) else set()
+            self.derived.append(out)
+
+    def closed(self) -> NDArray[np.float64]:
+        """The books of a finished step: products without weights are gradients to weights, and attention's for all the rest."""
+        attention = self.untouched - self.booked[PHASES.index("backward_weights")].sum()
+        self.booked[PHASES.index("backward_inputs"), ATTENTION_SCORES] += attention
+        return self.booked
+
+
+@contextmanager
+def watching_modules(books: Bookkeeper) -> Iterator[None]:
+    """Tell the books while a module's forward runs within the backward pass."""
+
+    def enter(*_: Any) -> None:
+        books.modules_running += books.backward
+
+    def leave(*_: Any) -> None:
+        books.modules_running -= books.backward
+
+    # always_call: checkpointing leaves a recomputed forward by an exception as soon as it has what it needs
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def storage(tensor: Any) -> int:
+    """Identity of a tensor's memory; 0 for what has none of its own, as sparse tensors do."""
+    dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+    return int(tensor.untyped_storage()._cdata) if dense else 0
+
+
+def weight_groups(model: Any) -> dict[int, str]:
+    """Storage of each of the base's weights and buffers -> its group in the ledger."""
+    body, head = model.base_model, model.get_output_embeddings()
+    prefix = next(name for name, module in model.named_modules() if module is body)
+    found = {storage(buffer): GROUPS[ATTENTION_SCORES] for buffer in model.buffers()}  # frequencies of rotary positions
+    found |= {storage(weight): _group(name, name.startswith(prefix)) for name, weight in model.named_parameters()}
+    found |= {storage(layer.weight): "embedding" for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    return found if head is None else found | {storage(head.weight): "head"}
+
+
+def _group(name: str, in_body: bool) -> str:
+    """By the field's own names for modules: `attn`, `SelfAttention`, `experts`; a router belongs to its experts."""
+    if not in_body or "pooler" in name:
+        return "head"
+    if EXPERTS.search(name):
+        return "experts"
+    return "attention projections" if ATTENTION.search(name) else "feed-forward"

@@ -1,0 +1,50 @@
+"""Ledgers and peaks of memory that have been rehearsed before, on the disk by the content of all that decides them.
+
+An architecture counts by its configuration, so that a hub's model and a copy in a folder share a price. What is decided
+outside of isolora, a method or a task of another package or a model's own code, is not kept: nobody would notice its changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isolora import registry
+from isolora.caches import cache_folder, read_json, sources_digest, versions, write_json
+from isolora.config import RunConfig, content_hash
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+ROOMS = ("config", "cost", "methods", "models", "runs", "tasks", "ledger", "registry")
+"""Parts of isolora that decide a price."""
+
+
+def key(config: RunConfig, classes: int, *more: Any) -> str | None:
+    """Content hash of all that decides the price of a run's step; None where it cannot be told."""
+    from isolora import models
+
+    if not ours(config):
+        return None
+    architecture = models.load_architecture(config).to_json_string(use_diff=False)
+    own = {name: config.model_dump()[name] for name in ("task", "method", "new_tokens")}
+    checkpointing = config.training.gradient_checkpointing
+    return content_hash([*surroundings(), architecture, own, checkpointing, classes, *more])
+
+
+def ours(config: RunConfig) -> bool:
+    """Whether task, method and model have no code of their own."""
+    plug_ins = (registry.load("task", config.task.name), registry.load("method", config.method.name))
+    return not config.trust_remote_code and all(type(one).__module__.startswith("isolora.") for one in plug_ins)
+
+
+def surroundings() -> tuple[Any, ...]:
+    """What decides every price here: libraries and isolora's own sources."""
+    return versions(PACKAGES), sources_digest(ROOMS)
+
+
+def read(kind: str, name: str | None) -> Any:
+    """What was kept under this key; None where there is nothing."""
+    return None if name is None else read_json(cache_folder() / kind / f"{name}.json")
+
+
+def write(kind: str, name: str | None, value: Any) -> None:
+    if name is not None:
+        write_json(cache_folder() / kind / f"{name}.json", value)
