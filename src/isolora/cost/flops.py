@@ -22,7 +22,7 @@ from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept as disk
 from isolora.cost.bookkeeper import Bookkeeper, Weights, storage, watching_modules, weight_groups
 from isolora.cost.layers import Kept, Layers, find_layers, shortened
-from isolora.errors import ConfigError
+from isolora.cost.no_values import refused_in_one_line
 from isolora.ledger import GROUPS, PHASES, Ledger, Shape
 from isolora.methods.base import Attached
 from isolora.methods.heads import head_names
@@ -48,7 +48,11 @@ def rehearse(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, whole: bool
 
     labels: the task's classes; whole: run every layer, where else a few of those that are alike stand for all.
     """
-    task = models.bound_task(config, labels)
+    with refused_in_one_line(config.model):
+        return _rehearsed(config, models.bound_task(config, labels), whole)
+
+
+def _rehearsed(config: RunConfig, task: Task, whole: bool) -> Ledger:
     base = models.skeleton(config, task)
     experts_by_choice(base.model)
     if needs_values(config):
@@ -114,12 +118,9 @@ def give_values(model: Any) -> None:
 def attach(config: RunConfig, task: Task, model: Any) -> Attached:
     """The run's method on a model without weights, ready for a training step."""
     initialisers = nullcontext() if needs_values(config) else models.without_initialisers()
-    try:
-        known_tokens = model.get_input_embeddings().weight.shape[0]
-        with initialisers:
-            attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
-    except NotImplementedError as failure:
-        raise ConfigError(f"model: this architecture cannot be rehearsed without weights: {failure}") from None
+    known_tokens = model.get_input_embeddings().weight.shape[0]
+    with initialisers:
+        attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable()
     attached.train(True)

@@ -21,7 +21,7 @@ from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept
 from isolora.cost.flops import TWO_CLASSES, attach, task_batch
 from isolora.cost.layers import find_layers, shortened
-from isolora.cost.no_values import taken_for_real
+from isolora.cost.no_values import refused_in_one_line, taken_for_real
 from isolora.cost.price import Memory
 from isolora.cost.storage import RehearsedStorageTracker
 from isolora.cost.timeline import Timeline, fullest, kept_for_memory, watched
@@ -56,7 +56,7 @@ def peak(
     task = models.bound_task(config, labels)
     model = models.skeleton(config, task).model
     books = RehearsedStorageTracker(device, model.config.get_text_config().vocab_size)
-    with FakeTensorMode(allow_non_fake_inputs=True), taken_for_real(), books:
+    with refused_in_one_line(config.model), FakeTensorMode(allow_non_fake_inputs=True), taken_for_real(), books:
         _move(model, device)
         saved = _quantise(config, model)
         attached = attach(config, task, model)

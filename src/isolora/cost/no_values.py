@@ -9,7 +9,20 @@ from typing import Any
 
 import torch
 
+from isolora.errors import ConfigError, UserError
 from isolora.models.uninitialised import replaced
+
+
+@contextmanager
+def refused_in_one_line(model: str) -> Iterator[None]:
+    """Within the context, whatever a model or a method does to tensors without values that these cannot bear is a ConfigError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as failure:
+        reason = " ".join(str(failure).split())[:160] or type(failure).__name__
+        raise ConfigError(f"model: {model} cannot be rehearsed without weights: {reason}") from failure
 
 
 @contextmanager

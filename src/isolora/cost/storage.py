@@ -27,10 +27,11 @@ class StorageTracker(TorchDispatchMode):
         self.vocabulary = vocabulary
         self.followed: dict[int, weakref.ref[Any]] = {}
         self.timeline: Timeline | None = None
-        self.alive = self.logits = self.peak = self.logits_at_peak = self.before = 0
+        self.alive = self.logits = self.peak = self.logits_at_peak = self.before = self.logits_before = 0
 
     def begin(self) -> None:
         self.before, self.peak, self.logits_at_peak = self.alive, 0, 0
+        self.logits_before = self.logits  # a bias of the head is a weight
         if self.timeline is not None:
             self.timeline.begin(self.alive, self.logits)
 
@@ -60,7 +61,7 @@ class StorageTracker(TorchDispatchMode):
         if self.timeline is not None:
             self.timeline.note(self.alive, self.logits)
         if self.alive - self.before > self.peak:
-            self.peak, self.logits_at_peak = self.alive - self.before, self.logits
+            self.peak, self.logits_at_peak = self.alive - self.before, self.logits - self.logits_before
 
 
 class RehearsedStorageTracker(StorageTracker):
