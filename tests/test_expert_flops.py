@@ -1,0 +1,58 @@
+"""Mixtures of experts: one price, whichever way transformers multiplies by the experts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_ledger_matrix import unknown_to_torch
+from test_rehearsal_everywhere import written
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from isolora import models
+from isolora.config import RunConfig, parse
+from isolora.cost.flops import attach, rehearse, task_batch
+from isolora.cost.step_profiler import REAL_FORMULAS
+from isolora.ledger import Shape
+
+SHAPE = Shape(2, 16, 30)
+WAYS = ("eager", "batched_mm", "grouped_mm")
+
+
+def grouped(left: list[int], right: list[int], *_: object, **__: object) -> int:
+    """Shapes of rows [rows, in] and experts [experts, in, out], which torch's counter takes for nothing."""
+    return 2 * left[0] * left[1] * right[-1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["olmoe", "mixtral"])
+def test_the_ledger_is_what_a_real_step_does(kind: str, way: str, tmp_path: Path) -> None:
+    assert written(kind, tmp_path)
+    run = parse(RunConfig, {"model": str(tmp_path), "task": "causal-lm", "method": {"rank": 4}, "training": {"steps": 1}})
+    task, model = models.bound_task(run), AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    model.set_experts_implementation(way)
+    attached = attach(run, task, model)
+    known = {**unknown_to_torch(), torch.ops.aten._grouped_mm: grouped}
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False, custom_mapping=known) as counter,
+        attached.rows([(0, 0, -1)]),
+    ):
+        task.loss(attached.model, task_batch(task, SHAPE, "cpu")).objective.backward()
+    assert counter.get_total_flops() == rehearse(run).flops(SHAPE).total
+
+
+def test_experts_are_booked_as_experts(tmp_path: Path) -> None:
+    """Two products of gate, up and down with 2 of 4 experts, each position: 2 layers, width 32, 24 inside."""
+    assert written("mixtral", tmp_path)
+    run = parse(RunConfig, {"model": str(tmp_path), "task": "causal-lm", "method": {"rank": 4}, "training": {"steps": 1}})
+    forward = rehearse(run).flops(SHAPE).by_group()["experts"]["forward"]
+    inside = AutoConfig.from_pretrained(tmp_path).intermediate_size
+    assert forward == 2 * 32 * (2 * 2 * 3 * 32 * inside + 2 * 32 * 4)
+
+
+def test_the_cross_check_knows_grouped_products() -> None:
+    assert str(torch.ops.aten._grouped_mm) in REAL_FORMULAS
