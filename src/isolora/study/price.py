@@ -8,6 +8,7 @@ from typing import Any
 
 from isolora import models
 from isolora.config import RunConfig, StudyConfig, content_hash
+from isolora.cost import rates
 from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
 from isolora.cost.time import HERE, Duration, Place, duration, words
@@ -135,7 +136,7 @@ def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: W
     labels = documents.task.labels
     examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config))).train
     planned = dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
-    taken = duration(config, planned.flops, planned.micro_batches, place)
+    taken = duration(rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place)
     row = StagePrice(
         stage=stage,
         model=config.model,
