@@ -26,8 +26,8 @@ LAST_LAYER = {"llama": r"model\.layers\.1\..*_proj", "gpt2": r"transformer\.h\.1
 ADAPTERS: dict[str, Any] = {
     "all-linear": {"targets": "all-linear"},
     "dropout": {"targets": "all-linear", "dropout": 0.2},
-    "embedding": {"targets": ["embed_tokens", "wte", "q_proj", "c_attn"]},
-    "head": {"targets": ["lm_head", "down_proj", "c_proj"]},
+    "embedding": {"targets": r".*(embed_tokens|wte|q_proj|c_attn)"},
+    "head": {"targets": r".*(lm_head|down_proj|c_proj)"},
 }
 
 
