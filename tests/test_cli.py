@@ -100,10 +100,12 @@ def test_predict_at_a_table_and_at_words_and_from_a_written_fit(files, monkeypat
     assert again["interval"] == pytest.approx(answer["points"][0]["interval"])
 
 
-def test_no_recommendation_is_an_answer(files, monkeypatch, capsys):
-    status, out, _ = run(monkeypatch, capsys, "plan", str(files / "one-size.csv"), "--budget", "1e3flops", "--json")
+def test_a_refused_plan_ends_with_status_2_and_still_answers(files, monkeypatch, capsys):
+    status, out, said = run(monkeypatch, capsys, "plan", str(files / "one-size.csv"), "--budget", "1e3flops", "--json")
     answer = json.loads(out)
-    assert status == 0
+    assert status == 2
+    assert said.count("\n") == 1
+    assert answer["reason"] in said
     assert answer["recommendation"] is None
     assert "the budget buys less than the fewest tokens measured (1,024)" in answer["reason"]
 
