@@ -4,6 +4,7 @@ UserError (ValueError)            one clear line, exit status 2
 ├── ConfigError                   a field of a run or a study
 ├── DataError                     a row, a file or a split of the data
 ├── TableError                    a table of points that cannot be read or fitted
+├── RunFailed                     a training that began and broke; exit status 1, its traceback in the folder's log
 └── MissingExtra                  an optional package; its line names the pip command
 PlugInError (RuntimeError)        the code of a plug-in from another package failed; exit status 1
 """
@@ -31,6 +32,10 @@ class DataError(UserError):
 
 class TableError(UserError):
     """A table of points cannot be read, or cannot carry the fit that was asked for."""
+
+
+class RunFailed(UserError):
+    """A training began and broke. What it had measured stands, and the same command goes on from its last checkpoint."""
 
 
 class PlugInError(RuntimeError):

@@ -7,7 +7,10 @@ written with INSERT OR REPLACE: a run that resumes from a checkpoint writes the 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,7 +23,21 @@ from isolora.errors import TableError
 FILE = "study.sqlite"
 PENDING, RUNNING, DONE, DIVERGED, FAILED = "PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED"
 PRUNED = "PRUNED"  # ended early by a search; its points stand
+INTERRUPTED, OUT_OF_MEMORY = "INTERRUPTED", "OUT_OF_MEMORY"
 ENDED = (DONE, DIVERGED, PRUNED)
+"""States that a later call leaves alone; all others are taken up again."""
+
+STATE_NAMES = {
+    PENDING: "queued",
+    RUNNING: "running",
+    INTERRUPTED: "interrupted",
+    DIVERGED: "diverged",
+    PRUNED: "pruned",
+    OUT_OF_MEMORY: "out-of-memory",
+    FAILED: "failed",
+    DONE: "complete",
+}
+"""What a person reads; stores of every version hold the keys."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +108,11 @@ def _column(field: Field[Any]) -> str:
     return f"{field.name} {_SQL_TYPES[str(field.type)]}{default}"
 
 
+_OWN_COLUMNS = {"state": "TEXT NOT NULL DEFAULT 'PENDING'", "reason": "TEXT", "environment": "TEXT", "changed": "REAL"}
+"""Columns of runs that the store itself keeps."""
+
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS runs ({_columns(Run)}, state TEXT NOT NULL, reason TEXT, environment TEXT, changed REAL,
+CREATE TABLE IF NOT EXISTS runs ({_columns(Run)}, {", ".join(f"{name} {kind}" for name, kind in _OWN_COLUMNS.items())},
     PRIMARY KEY (run));
 CREATE TABLE IF NOT EXISTS points ({_columns(Point)}, PRIMARY KEY (run, tokens));
 CREATE TABLE IF NOT EXISTS trials ({_columns(Trial)}, PRIMARY KEY (search, number));
@@ -100,12 +120,18 @@ CREATE TABLE IF NOT EXISTS trials ({_columns(Trial)}, PRIMARY KEY (search, numbe
 
 
 class Store:
-    """A study's folder with its database. Safe for several processes; each call is one transaction."""
+    """A study's folder with its database. Safe for several processes; each call is one transaction.
+
+    A store in a folder that cannot be written is read all the same; writing to it raises sqlite3.OperationalError.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / FILE
+        self.read_only = self.path.is_file() and not _is_writable(self.path)
+        if self.read_only:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._connection() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
@@ -113,22 +139,22 @@ class Store:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=60)
-        connection.row_factory = sqlite3.Row
-        try:
+        with reading(self.path) if self.read_only else closing(sqlite3.connect(self.path, timeout=60)) as connection:
+            connection.row_factory = sqlite3.Row
             with connection:
                 yield connection
-        finally:
-            connection.close()
 
     def _add_new_columns(self) -> None:
         """Bring a store that an earlier version wrote up to date; what it did not note has the field's default."""
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")  # of several processes that open the store at once, the first one adds
-            known = {row["name"] for row in connection.execute("PRAGMA table_info(points)")}
-            for field in fields(Point):
-                if field.name not in known:
-                    connection.execute(f"ALTER TABLE points ADD COLUMN {_column(field)}")
+            for table, record in (("runs", Run), ("points", Point), ("trials", Trial)):
+                known = {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
+                wanted = {field.name: _column(field) for field in fields(record)}
+                if record is Run:
+                    wanted |= {name: f"{name} {kind}" for name, kind in _OWN_COLUMNS.items()}
+                for name in wanted.keys() - known:
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {wanted[name]}")
 
     def add(self, runs: Iterable[Run], environment: Mapping[str, Any]) -> None:
         """Enter runs as PENDING; those already known keep their state."""
@@ -142,10 +168,29 @@ class Store:
             rows = [(state, reason, time.time(), run) for run in runs]
             connection.executemany("UPDATE runs SET state = ?, reason = ?, changed = ? WHERE run = ?", rows)
 
+    def in_state(self, state: str) -> list[str]:
+        """Runs in a state, in their order."""
+        return [row["run"] for row in self._rows("SELECT run FROM runs WHERE state = ? ORDER BY rowid", (state,))]
+
+    def ended(self) -> set[str]:
+        """Runs that a later call leaves alone."""
+        return {run for run, state in self.states().items() if state in ENDED}
+
+    def has_points(self) -> bool:
+        return bool(self._rows("SELECT 1 FROM points LIMIT 1"))
+
+    def last_points(self) -> list[dict[str, Any]]:
+        """The newest point of every run that has one, joined with its run."""
+        newest = "(SELECT run, MAX(tokens) AS tokens FROM points GROUP BY run)"
+        join = f"FROM {newest} JOIN points USING (run, tokens) JOIN runs USING (run)"
+        return self._rows(f"SELECT runs.*, points.* {join} ORDER BY runs.rowid")
+
     def note(self, run: str, facts: Mapping[str, Any]) -> None:
         """Add JSON values to what is known of where and how a run took place."""
         with self._connection() as connection:
-            connection.execute("UPDATE runs SET environment = json_patch(environment, ?) WHERE run = ?", (json.dumps(facts), run))
+            connection.execute(
+                "UPDATE runs SET environment = json_patch(COALESCE(environment, '{}'), ?) WHERE run = ?", (json.dumps(facts), run)
+            )
 
     def write(self, points: Iterable[Point]) -> None:
         with self._connection() as connection:
@@ -190,14 +235,39 @@ def read_points(path: Path) -> list[dict[str, Any]]:
     Raises TableError, one line, for a file that is no store.
     """
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with reading(path) as connection:
             connection.row_factory = sqlite3.Row
             points = [dict(row) for row in connection.execute("SELECT * FROM points")]
             known = connection.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchone()
             runs = {row["run"]: dict(row) for row in connection.execute("SELECT * FROM runs")} if known else {}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise TableError(f"store {str(path)!r} cannot be read: {error}") from error
     return [{**runs.get(point["run"], {}), **point} for point in points]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A store's file opened for reading, also from a folder that cannot be written. Raises sqlite3.Error for what is no store.
+
+    There, SQLite refuses a store whose log (WAL) a process that died has left behind: it is read from a copy.
+    """
+    uri, log = path.resolve().as_uri(), path.with_name(f"{path.name}-wal")
+    if _is_writable(path):
+        with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=60)) as connection:
+            yield connection
+    elif not log.is_file() or log.stat().st_size == 0:
+        with closing(sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)) as connection:
+            yield connection
+    else:
+        with tempfile.TemporaryDirectory() as aside:
+            for part in (path, log):
+                shutil.copyfile(part, Path(aside) / part.name)
+            with closing(sqlite3.connect(Path(aside) / path.name)) as connection:
+                yield connection
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)
 
 
 def _insert(connection: sqlite3.Connection, verb: str, table: str, row: Mapping[str, Any]) -> None:

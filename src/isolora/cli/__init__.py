@@ -6,12 +6,16 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import wraps
+from io import TextIOWrapper
+from typing import Any, NoReturn
 
 import typer
 
 from isolora import registry
 from isolora.cli import costs, fits, life, listing, runs, setup, studies
-from isolora.errors import PlugInError, UserError
+from isolora.errors import PlugInError, RunFailed, UserError
 
 app = typer.Typer(
     name="isolora",
@@ -21,14 +25,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def interruptible(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with one line and an exit status for INT and TERM; typer has no line, and one status for both."""
+
+    @wraps(verb)
+    def ended(*given: Any, **named: Any) -> None:
+        try:
+            verb(*given, **named)
+        except KeyboardInterrupt as stop:
+            _leave(f"{str(stop) or 'interrupted'}; the same command goes on from here", getattr(stop, "exit_status", 130))
+
+    return ended
+
+
 for verbs in (studies.VERBS, setup.VERBS, runs.VERBS, costs.VERBS, fits.VERBS, life.VERBS, listing.VERBS):
     for verb in verbs:
-        app.command(name=verb.__name__.rstrip("_"))(verb)
+        app.command(name=verb.__name__.rstrip("_"))(interruptible(verb))
 
 
 def main() -> None:
-    """Entry point. A person's mistake ends in one line on standard error and exit status 2; an error in the code of a plug-in
-    from another package in one line and exit status 1. ISOLORA_DEBUG=1 shows the whole traceback of either."""
+    """Entry point. A person's mistake ends in one line on standard error and exit status 2; a training that broke, and an error in
+    the code of a plug-in from another package, in one line and status 1; INT and TERM in 130 and 143. ISOLORA_DEBUG=1 shows the
+    whole traceback."""
+    _open_streams()
     _quiet_libraries()
     try:
         with registry.plug_ins_named():
@@ -36,12 +57,32 @@ def main() -> None:
     except (UserError, PlugInError) as error:
         if os.environ.get("ISOLORA_DEBUG"):
             raise
-        print(f"isolora: {' '.join(str(error).split())}", file=sys.stderr)
         if isinstance(error, PlugInError):
             print("isolora: ISOLORA_DEBUG=1 shows the whole traceback", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        _leave(str(error), 1 if isinstance(error, RunFailed | PlugInError) else 2)
     except BrokenPipeError:
         os._exit(0)
+
+
+def _leave(line: str, status: int) -> NoReturn:
+    print(f"isolora: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Whoever closes a stream gets nothing from it. A file opened later would otherwise take its place, and its text.
+
+    Characters that the locale has none for are escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:

@@ -1,13 +1,19 @@
-"""Verbs on whole studies: demo, study."""
+"""Verbs on whole studies: demo, study, status, stop."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isolora.cli.answer import Json, answer
+
+if TYPE_CHECKING:
+    from isolora.store import Store
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a study's or a run's folder")]
 
 
 def demo(
@@ -28,11 +34,16 @@ def study(
     executor: Annotated[str, typer.Option(help="where stacks are trained; see `isolora list executors`")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="processes that train stacks side by side")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="price the study and train nothing")] = False,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; without it one is started for the study")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a grid of runs in stacks, or search for the best values; a second call does only what is missing."""
+    """Train a grid of runs in stacks, or search for the best values; a second call does only what is missing.
+
+    Exit status 1 when stacks failed: the others have been trained, and the same command tries those again.
+    """
     from isolora.config import load_study
-    from isolora.study import run_study, searched
+    from isolora.store import Store
+    from isolora.study import StudyFailed, run_study, searched
 
     config = load_study(file)
     if dry_run:
@@ -41,18 +52,45 @@ def study(
         price = price_study(config, workers=workers)
         answer(price.to_json(), str(price), as_json)
         return
-    folder = out or Path("runs") / config.name
-    store = run_study(config, folder, executor, workers, quiet=as_json)
+    folder, failure = out or Path("runs") / config.name, None
+    try:
+        run_study(config, folder, executor, workers, as_json, address)
+    except StudyFailed as broken:
+        failure = broken
+    result, words = summary(Store(folder))
+    if config.search and failure is None:
+        found = searched(config, Store(folder))
+        result, words = {**result, "search": found.to_json()}, f"{words}\n{found}"
+    answer(result | ({"failed": str(failure)} if failure else {}), words, as_json)
+    if failure:
+        print(f"isolora: {failure}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def summary(store: Store) -> tuple[dict[str, Any], str]:
+    """What a study's folder holds, as JSON and in words."""
     states = list(store.states().values())
     counts = {state: states.count(state) for state in sorted(set(states))}
-    result: dict[str, Any] = {"folder": str(folder), "runs": len(states), "states": counts, "points": len(store.points())}
-    words = (
-        f"{folder}: {len(states)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())}), {result['points']} points"
-    )
-    if config.search:
-        found = searched(config, store)
-        result, words = {**result, "search": found.to_json()}, f"{words}\n{found}"
-    answer(result, words, as_json)
+    found: dict[str, Any] = {"folder": str(store.folder), "runs": len(states), "states": counts, "points": len(store.points())}
+    shown = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return found, f"{store.folder}: {len(states)} runs ({shown}), {found['points']} points"
 
 
-VERBS = (demo, study)
+def status(folder: Folder, as_json: Json = False) -> None:
+    """How a study or a run stands: its runs by state, who trains it, the time that is left."""
+    from isolora.study import status as look
+
+    found = look(folder)
+    answer(found.to_json(), str(found), as_json)
+
+
+def stop(folder: Folder, as_json: Json = False) -> None:
+    """Ask whoever trains in a folder to keep a checkpoint and end; the same command goes on from there."""
+    from isolora.study import stop as ask
+
+    ended = ask(folder)
+    words = f"{folder}: stopped" if ended else f"{folder}: asked to stop; it ends after the step that it is taking"
+    answer({"folder": str(folder), "stopped": ended}, words, as_json)
+
+
+VERBS = (demo, study, status, stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from isolora import registry
@@ -50,10 +50,13 @@ def _seeds(study: StudyConfig) -> list[Any]:
     return study.grid.get("seed", [study.base.get("seed", 0)])
 
 
-def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[list[RunConfig], list[str]]:
+def tuned_runs(
+    study: StudyConfig, losses: Mapping[RunConfig, float], failed: Set[RunConfig] = frozenset()
+) -> tuple[list[RunConfig], list[str]]:
     """The grid with the tuned key at its best value for each cell, and a sentence for each cell whose best is at an edge or none.
 
-    losses: final held-out loss of each trial; a trial that diverged is absent and counts as infinitely bad.
+    losses: final held-out loss of each trial; a trial that diverged is absent and counts as infinitely bad. failed: trials that
+    have to be tried again; until then nobody knows their cell's best value, and the cell waits.
     """
     assert study.tune is not None
     over, values = study.tune.over, study.grid[study.tune.over]
@@ -62,6 +65,9 @@ def tuned_runs(study: StudyConfig, losses: Mapping[RunConfig, float]) -> tuple[l
     for cell in itertools.product(*others.values()):
         chosen = dict(zip(others, cell, strict=True))
         trials = [run_of(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
+        if failed & set(trials):
+            remarks.append(f"{over}: a trial failed for {chosen}; its runs wait until it has been trained")
+            continue
         scores = [losses.get(trial, math.inf) for trial in trials]
         best = scores.index(min(scores))
         if math.isinf(scores[best]):

@@ -5,51 +5,98 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from isolora import registry
-from isolora.config import RunConfig, StudyConfig
+from isolora.config import RunConfig, StudyConfig, content_hash
+from isolora.runs.documents import RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
-from isolora.study.executors.base import Train, no_pruner
+from isolora.study.design import Stack
+from isolora.study.executors.base import Failure, PrunerOf, StudyFailed, Train, no_pruner
 from isolora.study.search import check, search
+from isolora.training.environment import environment
+from isolora.training.folder import held
+from isolora.training.interruption import handled
+from isolora.training.recorder import run_row
 
 STUDY_FILE = "study.json"
 
 
-def run_study(study: StudyConfig, folder: Path | str, executor: str = "local", workers: int = 1, quiet: bool = False) -> Store:
-    """Train what is missing of the study; a second call on the same folder finds nothing to do."""
-    place = registry.ready("executor", executor)
-    (check if study.search else design.grid_runs)(study)  # a wrong field shows before anything is written
-    folder = Path(folder)
-    store, workspace = Store(folder), Workspace()
-    with place.opened(folder, workers, quiet, workspace) as train:
-        if study.search:
+def run_study(
+    study: StudyConfig,
+    folder: Path | str,
+    executor: str = "local",
+    workers: int = 1,
+    quiet: bool = False,
+    address: str | None = None,
+) -> Store:
+    """Train what is missing of the study; a second call on the same folder finds nothing to do.
+
+    address: of a cluster that runs already, for executors that have one. Raises StudyFailed, when all that can be trained has
+    been, where stacks failed; Interrupted, with checkpoints kept, on INT and TERM; ConfigError where somebody has the folder.
+    """
+    place, folder, workspace = registry.ready("executor", executor), Path(folder), Workspace()
+    with handled():
+        _check_start(study, workspace)
+        with held(folder, workers) as store, place.opened(folder, workers, quiet, workspace, address) as train:
             describe(study, folder)
-            search(study, store, train, workspace, workers)
-        else:
-            _grid(study, store, train, workspace)
+            queued = partial(_train_queued, store, workspace, train)
+            if study.search:
+                search(study, store, queued, workspace, workers)
+            else:
+                _raise_failed(store, _grid(study, store, queued, workspace))
     return store
 
 
-def _grid(study: StudyConfig, store: Store, train: Train, workspace: Workspace) -> None:
-    runs = design.grid_runs(study)
-    remarks: list[str] = []
+def _check_start(study: StudyConfig, workspace: Workspace) -> None:
+    """A wrong field and missing data show before anything is written."""
+    runs = check(study) if study.search else design.grid_runs(study)
+    for run in {content_hash([run.model, run.data.model_dump(), run.task.model_dump()]): run for run in runs}.values():
+        workspace.identity(run)
+
+
+def _train_queued(
+    store: Store, workspace: Workspace, train: Train, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf
+) -> list[Failure]:
+    """Enter all runs of a stage as queued, then train them."""
+    where = environment()
+    for job in jobs:
+        documents = RunDocuments.load(job[0], workspace.documents)
+        store.add([run_row(config, documents.identity(config), stage) for config in job], where)
+    return train(jobs, stage, pruner_of)
+
+
+def _grid(study: StudyConfig, store: Store, train: Train, workspace: Workspace) -> list[Failure]:
+    runs, failures, remarks = design.grid_runs(study), list[Failure](), list[str]()
     if study.tune:
         trials = design.trial_runs(study)
-        train(design.stacks(trials, study.stack), "tune", no_pruner)
-        runs, remarks = design.tuned_runs(study, final_losses(store, trials, workspace))
+        failures = train(design.stacks(trials, study.stack), "tune", no_pruner)
+        losses = final_losses(store, trials, workspace)
+        failed = {run for failure in failures for run in failure.job} - losses.keys()
+        runs, remarks = design.tuned_runs(study, losses, failed)
         for remark in remarks:
             print(remark, file=sys.stderr)
-    describe(study, store.folder, remarks)
-    train(design.stacks(runs, study.stack), "grid", no_pruner)
+        describe(study, store.folder, remarks)
+    return failures + train(design.stacks(runs, study.stack), "grid", no_pruner)
+
+
+def _raise_failed(store: Store, failures: Sequence[Failure]) -> None:
+    """Raises StudyFailed; or a person's mistake as it was, where nothing at all could be trained for it."""
+    if failures and all(failure.is_mistake for failure in failures) and not store.has_points():
+        raise failures[0].error
+    if failures:
+        raise StudyFailed(store, failures)
 
 
 def describe(study: StudyConfig, folder: Path, remarks: Sequence[str] = ()) -> None:
     """Write down what the study is, for those who come to its folder later."""
     text = json.dumps({"study": study.model_dump(), "remarks": list(remarks)}, indent=1)
-    (folder / STUDY_FILE).write_text(text + "\n")
+    aside = folder / f".{STUDY_FILE}"
+    aside.write_text(text + "\n", encoding="utf-8")
+    aside.replace(folder / STUDY_FILE)
 
 
 def final_losses(store: Store, runs: Sequence[RunConfig], workspace: Workspace) -> dict[RunConfig, float]:

@@ -15,9 +15,9 @@ from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
-from isolora.store import DONE, PRUNED, RUNNING, Store, Trial
+from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Trial
 from isolora.study import design
-from isolora.study.executors.base import Train, no_pruner
+from isolora.study.executors.base import Failure, StudyFailed, Train, no_pruner
 from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, measured
 from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
@@ -107,10 +107,19 @@ def search(study: StudyConfig, store: Store, train: Train, workspace: Workspace,
         told = tuple(trial for trial in store.trials(key) if trial.state != RUNNING)
         pruner = RoundPruner(store.folder, _search(study), evaluations(corners), told, tuple(asked))
         jobs = _jobs(study, pruner)
-        train(jobs, SEARCH, pruner)
+        _raise_failed(store, train(jobs, SEARCH, pruner), pruner)
         store.keep_trials(_ended(store, pruner, jobs))
-    train([(final_run(study, store.trials(key)),)], FINAL, no_pruner)
+    if failures := train([(final_run(study, store.trials(key)),)], FINAL, no_pruner):
+        raise StudyFailed(store, failures)
     return searched(study, store, workspace)
+
+
+def _raise_failed(store: Store, failures: Sequence[Failure], pruner: RoundPruner) -> None:
+    """A round in which a stack failed is not told: the next ones would come out otherwise. Too little memory is an end like
+    others: the search goes on elsewhere."""
+    states = store.states()
+    if failures and any(states.get(trial.run) not in (*ENDED, OUT_OF_MEMORY) for trial in pruner.asked):
+        raise StudyFailed(store, failures)
 
 
 def _next_round(study: StudyConfig, store: Store, key: str, width: int, workspace: Workspace) -> list[Trial]:

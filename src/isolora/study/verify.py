@@ -13,9 +13,10 @@ from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
 from isolora.plan import Recommendation
 from isolora.runs.documents import DocumentLoader
-from isolora.store import Store
 from isolora.study.design import run_of
 from isolora.study.run import STUDY_FILE
+from isolora.training.folder import held
+from isolora.training.interruption import handled
 from isolora.training.recorder import adapter_folder, outcome
 from isolora.training.run import train_stack
 
@@ -95,8 +96,8 @@ def verify(
     """
     folder = Path(folder)
     study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
-    store = Store(folder)
-    [name] = train_stack([recommended_run(study["base"], recommendation, seed)], store, VERIFY, quiet)
+    with handled(), held(folder) as store:
+        [name] = train_stack([recommended_run(study["base"], recommendation, seed)], store, VERIFY, quiet)
     ended = outcome(store, name)
     if "loss" not in ended or "adapter" not in ended:
         raise ConfigError(f"verification: run {name} ended {ended['state']} ({ended.get('reason', '')})")

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 ASIDE = ".writing-"
+"""Of folders that are being written, before the host and the number of the process that writes."""
 
 
 class Checkpointer:
@@ -36,10 +39,15 @@ class Checkpointer:
         self.saved = time.perf_counter()
 
     def resume(self, stack: Stack) -> None:
-        """Set the stack back to its newest valid checkpoint, where there is one of the same members."""
-        found = newest(self.folder)
+        """Set the stack back to its newest valid checkpoint, where there is one of the same members. One that was rejected is
+        told, with the one that is believed instead."""
+        found, refused = newest(self.folder), rejected(self.folder)
         if found is not None and found[1]["names"] == stack.names:
             stack.restore(*found)
+        if refused:
+            believed = f"step {stack.steps}" if stack.steps else "the beginning"
+            reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
+            print(f"isolora: going on from {believed}; rejected in {self.folder}: {reasons}", file=sys.stderr)
         self.saved = time.perf_counter()
 
 
@@ -49,18 +57,16 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     if _valid(final):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(f"{ASIDE}*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    aside = folder / f"{ASIDE}{os.getpid()}"
+    _remove_left_overs(folder)
+    aside = folder / f"{ASIDE}{socket.gethostname()}-{os.getpid()}"
     aside.mkdir()
-    save_file({key: value.contiguous() for key, value in tensors.items()}, str(aside / TENSORS))
-    (aside / STATE).write_text(json.dumps(state))
-    hashes = {name: sha256(aside / name) for name in (TENSORS, STATE)}
-    (aside / MANIFEST).write_text(json.dumps(hashes))
-    for name in (TENSORS, STATE, MANIFEST):
-        _sync(aside / name)
-    shutil.rmtree(final, ignore_errors=True)
-    aside.rename(final)
+    try:
+        _write(aside, tensors, state)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+    except Exception:  # the disk is full: make room for what is to be told
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     _sync(folder)
     if keep_all:
         return
@@ -69,6 +75,35 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     for other in _found(folder):
         if other not in kept:
             shutil.rmtree(other)
+
+
+def _write(aside: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    save_file({key: value.contiguous() for key, value in tensors.items()}, str(aside / TENSORS))
+    (aside / STATE).write_text(json.dumps(state))
+    hashes = {name: sha256(aside / name) for name in (TENSORS, STATE)}
+    (aside / MANIFEST).write_text(json.dumps(hashes))
+    for name in (TENSORS, STATE, MANIFEST):
+        _sync(aside / name)
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """What processes of this machine that are gone, or this one, had half written. Another machine's is its own to remove."""
+    for left_over in folder.glob(f"{ASIDE}*"):
+        host, _, number = left_over.name.removeprefix(ASIDE).rpartition("-")
+        if host in ("", socket.gethostname()) and not (number.isdigit() and _is_another_alive(int(number))):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _is_another_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -87,12 +122,32 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
+def rejected(folder: Path) -> dict[str, str]:
+    """Name of each checkpoint newer than the one that is believed -> why it is not."""
+    found = {}
+    for candidate in _found(folder):
+        why = _fault(candidate)
+        if why is None:
+            break
+        found[candidate.name] = why
+    return found
+
+
 def _valid(candidate: Path) -> bool:
+    return _fault(candidate) is None
+
+
+def _fault(candidate: Path) -> str | None:
+    """Why a checkpoint cannot be believed; None where it can."""
+    for name in (MANIFEST, TENSORS, STATE):
+        if not (candidate / name).is_file():
+            return f"{name} is missing"
     try:
         hashes = json.loads((candidate / MANIFEST).read_text())
-        return all(sha256(candidate / name) == hashes[name] for name in (TENSORS, STATE))
-    except (OSError, ValueError, KeyError):
-        return False
+        wrong = [name for name in (TENSORS, STATE) if sha256(candidate / name) != hashes[name]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return f"{MANIFEST} cannot be read"
+    return f"{wrong[0]} does not match its SHA-256" if wrong else None
 
 
 def sha256(path: Path) -> str:

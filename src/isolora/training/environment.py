@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ PACKAGES = ("isolora", "torch", "transformers", "peft", "accelerate", "numpy", "
 def environment() -> dict[str, Any]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
-        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "versions": {package: _version(package) for package in PACKAGES} | {"python": platform.python_version()},
         "commit": _commit(),
         "device": device,
         "threads": torch.get_num_threads(),
@@ -25,8 +25,20 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str | None:
+    """None for a package that is used from a folder, without having been installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _commit() -> str | None:
-    """The commit of a source checkout; None for an installed package."""
+    """The commit of a source checkout; None for an installed package, and where git is not installed or does not answer."""
     here = Path(__file__).resolve().parent
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return found.stdout.strip() or None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -17,23 +20,29 @@ from isolora.cost.crosscheck import CrossCheck
 from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
 from isolora.data import left_out_summary
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, RunFailed
 from isolora.runs.documents import RunDocuments
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.runs.prepared import PreparedRun
 from isolora.runs.workspace import Workspace
-from isolora.store import ENDED, FILE, PRUNED, RUNNING, Point, Store
+from isolora.store import FILE, PRUNED, RUNNING, Point, Store
 from isolora.training import tracking
 from isolora.training.checkpoint import Checkpointer, clear, newest
 from isolora.training.environment import environment
 from isolora.training.evaluator import Evaluator
+from isolora.training.failures import MemoryExhausted, entered, in_one_line, is_out_of_memory
+from isolora.training.folder import held, say
+from isolora.training.interruption import StopWatch, deferred, handled
+from isolora.training.lease import lease
 from isolora.training.loop import Loop
 from isolora.training.progress_bar import ProgressBar
 from isolora.training.recorder import Recorder, outcome, run_row
 from isolora.training.stack import Stack
 
 CHECKPOINTS = "checkpoints"
+SMALLEST_STACKED, SMALLEST_ALONE = 4, 64
+"""How many times smaller micro-batches may get before a stack is split, or a run alone is given up."""
 
 ShouldPrune = Callable[[Point], bool]
 """Asked after every evaluation, in the order of the runs; a run that it says yes to ends there as PRUNED."""
@@ -46,17 +55,19 @@ def never_prune(point: Point) -> bool:
 def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Train one run in a folder of its own, or go on with it there; returns how it ended.
 
-    must_exist: refuse a folder without a run. Raises ConfigError when the folder holds another run.
+    must_exist: refuse a folder without a run. Raises ConfigError when the folder holds another run, RunFailed where the training
+    broke, and Interrupted (a KeyboardInterrupt), with a checkpoint kept, on INT and TERM.
     """
     folder, workspace = Path(folder), Workspace()
-    name = RunDocuments.load(config, workspace.documents).identity(config)
-    if must_exist and not (folder / FILE).is_file():
-        raise ConfigError(f"--resume: {folder} holds no run")
-    store = Store(folder)
-    if store.states() and name not in store.states():
-        raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
-    train_stack([config], store, "train", quiet, workspace=workspace)
-    return outcome(store, name)
+    with handled():
+        name = RunDocuments.load(config, workspace.documents).identity(config)
+        if must_exist and not (folder / FILE).is_file():
+            raise ConfigError(f"--resume: {folder} holds no run")
+        with held(folder) as store:
+            if store.states() and name not in store.states():
+                raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
+            train_stack([config], store, "train", quiet, workspace=workspace)
+            return outcome(store, name)
 
 
 def train_stack(
@@ -69,48 +80,145 @@ def train_stack(
 ) -> list[str]:
     """Train runs that share a base, data and batch size together; returns their identities, also of those already done.
 
-    What was finished is not repeated; what was cut off goes on from its last valid checkpoint.
+    What was finished is not repeated; what was cut off goes on from its last valid checkpoint. Raises RunFailed, one line, for an
+    unexpected error; the store then has FAILED or OUT_OF_MEMORY as the state of the runs that had not ended.
     """
     workspace = workspace or Workspace()
     documents = RunDocuments.load(configs[0], workspace.documents)
     names = [documents.identity(config) for config in configs]
     store.add([run_row(config, name, stage) for config, name in zip(configs, names, strict=True)], environment())
-    ended = {name for name, state in store.states().items() if state in ENDED}
-    folder = store.folder / CHECKPOINTS / content_hash(names)
-    if ended >= set(names):
-        return names
-    if ended & set(names) and newest(folder) is None:  # the stack has grown since: only its new members are trained
-        missing = [config for config, name in zip(configs, names, strict=True) if name not in ended]
-        train_stack(missing, store, stage, quiet, should_prune, workspace)
-        return names
-    tracking.check(configs)
-    store.set_state([name for name in names if name not in ended], RUNNING)
-    _train(configs, names, folder, store, stage, quiet, should_prune, workspace)
-    if not any(config.training.keep_checkpoints for config in configs):
-        clear(folder)
+    _train_missing(StackJob(tuple(configs), tuple(names), store, stage, quiet, should_prune, workspace))
     return names
 
 
-def _train(
-    configs: Sequence[RunConfig],
-    names: Sequence[str],
-    folder: Path,
-    store: Store,
-    stage: str,
-    quiet: bool,
-    should_prune: ShouldPrune,
-    workspace: Workspace,
-) -> None:
+@dataclass(frozen=True)
+class StackJob:
+    """Runs to train together. shrunk: by how much micro-batches are smaller than the runs ask for, memory being short."""
+
+    configs: tuple[RunConfig, ...]
+    names: tuple[str, ...]
+    store: Store
+    stage: str
+    quiet: bool
+    should_prune: ShouldPrune
+    workspace: Workspace
+    shrunk: int = 1
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder / CHECKPOINTS / content_hash(list(self.names))
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        return any(config.training.keep_checkpoints for config in self.configs)
+
+    def part(self, which: Sequence[int]) -> StackJob:
+        return replace(self, configs=tuple(self.configs[k] for k in which), names=tuple(self.names[k] for k in which))
+
+    def smaller(self) -> list[StackJob]:
+        """The same runs in less memory: in micro-batches of half the size, then in two stacks; empty where nothing is left."""
+        count = len(self.configs)
+        if self.shrunk < (SMALLEST_ALONE if count == 1 else SMALLEST_STACKED):
+            return [replace(self, shrunk=2 * self.shrunk)]
+        if count == 1:
+            return []
+        return [self.part(range(count // 2)), self.part(range(count // 2, count))]
+
+    def as_trained(self) -> list[RunConfig]:
+        """The configurations with as many micro-batches to a step as memory asks for; batches and steps stay as they were."""
+        if self.shrunk == 1:
+            return list(self.configs)
+        return [_with_accumulation(config, self.shrunk * config.training.accumulation) for config in self.configs]
+
+
+def _with_accumulation(config: RunConfig, accumulation: int) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"accumulation": accumulation})})
+
+
+def _train_missing(job: StackJob) -> None:
+    """Train what has not ended of a stack, as long as nobody else does."""
+    ended = job.store.ended()
+    if ended >= set(job.names):
+        return
+    if ended & set(job.names) and newest(job.folder) is None:  # the stack has grown since: only its new members are trained
+        _train_missing(job.part([k for k, name in enumerate(job.names) if name not in ended]))
+        return
+    tracking.check(job.configs)
+    with entered(job.store, job.names):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with lease(job.folder):
+            missing = [name for name in job.names if name not in job.store.ended()]
+            job.store.set_state(missing, RUNNING)
+            parts = _train_within_memory(job) if missing else []
+            if not job.keeps_checkpoints:
+                clear(job.folder)
+    _train_parts(parts)
+
+
+def _train_parts(parts: Sequence[StackJob]) -> None:
+    """One after the other; what breaks one of them does not hold up the others, and is raised at the end."""
+    broken: list[RunFailed] = []
+    for part in parts:
+        try:
+            _train_missing(part)
+        except RunFailed as failure:
+            broken.append(failure)
+    if broken:
+        raise broken[0]
+
+
+def _train_within_memory(job: StackJob) -> list[StackJob]:
+    """Train a stack in micro-batches that fit; where none do, returns the smaller stacks to train in its place."""
+    while (failure := _out_of_memory(job)) is not None:
+        parts = job.smaller()
+        if not parts:
+            raise MemoryExhausted(
+                f"out of memory, alone and in micro-batches {job.shrunk} times smaller than asked for ({failure})"
+            )
+        for part in parts:
+            _note_less_memory(part)
+        if len(parts) > 1:
+            return parts
+        [job] = parts
+    return []
+
+
+def _out_of_memory(job: StackJob) -> str | None:
+    """Train a stack; returns what the allocator said where memory ran out, None where it did not."""
+    try:
+        _train(job)
+    except Exception as failure:
+        if not is_out_of_memory(failure):
+            raise
+        return in_one_line(failure)
+    return None
+
+
+def _note_less_memory(job: StackJob) -> None:
+    """Tell and record how a stack goes on; the garbage of the attempt goes first."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    facts = {"accumulation": job.as_trained()[0].training.accumulation, "stack": len(job.configs)}
+    for name in job.names:
+        job.store.note(name, {"out_of_memory": facts})
+    size = f"{facts['accumulation']} micro-batches a step, {facts['stack']} runs together"
+    say(job.store.folder, f"out of memory; going on with {size}: the same batches in less memory")
+
+
+def _train(job: StackJob) -> None:
+    configs, store = job.as_trained(), job.store
     training, title = configs[0].training, f"{configs[0].model} x {len(configs)}"
-    with loaded_stack(configs, names, workspace) as (stack, evaluator, left_out):
+    with loaded_stack(configs, job.names, job.workspace) as (stack, evaluator, left_out):
+        evaluator.batch_tokens = max(1, evaluator.batch_tokens // job.shrunk)
         if left_out:
             print(f"isolora: {left_out_summary(left_out)}", file=sys.stderr)
-        recorder = Recorder(store, stage, len(left_out))
-        crosscheck = CrossCheck(configs, memory=stage == "train")
-        keep_all = any(config.training.keep_checkpoints for config in configs)
-        checkpointer = Checkpointer(folder, training.checkpoint_seconds, keep_all)
-        with tracking.tracked(stack, store.folder) as trackers, ProgressBar(title, quiet) as bar:
-            observers = [recorder, trackers, Pruner(should_prune), crosscheck, bar]
+        recorder = Recorder(store, job.stage, len(left_out))
+        crosscheck = CrossCheck(configs, memory=job.stage == "train")
+        checkpointer = Checkpointer(job.folder, training.checkpoint_seconds, job.keeps_checkpoints)
+        with tracking.tracked(stack, store.folder) as trackers, ProgressBar(title, job.quiet) as bar, deferred():
+            stop_watch = StopWatch(checkpointer, store.folder)
+            observers = [recorder, trackers, Pruner(job.should_prune), crosscheck, bar, stop_watch]
             Loop(stack, evaluator, checkpointer, observers).run(registry.load("trainer", training.trainer).drive)
             for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
                 recorder.conclude(stack, k, crosscheck.of(stack, k))

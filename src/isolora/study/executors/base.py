@@ -5,21 +5,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from isolora import registry
+from isolora.errors import RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study.design import Stack
+from isolora.training.failures import in_one_line
+from isolora.training.folder import LOG, log_failure, say
 from isolora.training.run import ShouldPrune, never_prune, train_stack
 
 PrunerOf = Callable[[Stack], ShouldPrune]
 """What decides for a stack which of its runs end early."""
 
-Train = Callable[[Sequence[Stack], str, PrunerOf], None]
-"""Trains stacks at a stage, each with a pruner of its own, and returns when all have ended; each is resumed or skipped according
-to the store."""
+
+@dataclass(frozen=True)
+class Failure:
+    """A stack that could not be trained. error: one line for the person; RunFailed where the training had begun."""
+
+    job: Stack
+    error: UserError
+
+    @property
+    def is_mistake(self) -> bool:
+        """Whether something that a person wrote is wrong, and not what happened underneath."""
+        return not isinstance(self.error, RunFailed)
+
+
+class StudyFailed(RunFailed):
+    """All that could be trained has been; these could not."""
+
+    def __init__(self, store: Store, failures: Sequence[Failure]) -> None:
+        reasons = list(dict.fromkeys(str(failure.error) for failure in failures))
+        runs = sum(len(failure.job) for failure in failures)
+        more = f"; and {len(reasons) - 1} more reasons" if len(reasons) > 1 else ""
+        super().__init__(f"{len(failures)} stacks of {runs} runs failed: {reasons[0]}{more}; the same command tries them again")
+        self.store, self.failures = store, tuple(failures)
+
+
+Train = Callable[[Sequence[Stack], str, PrunerOf], list[Failure]]
+"""Trains stacks at a stage, each with a pruner of its own; returns, when all have ended, those that failed. Each is resumed or
+skipped according to the store. One that fails does not hold up the others."""
 
 
 class Executor(ABC):
@@ -30,17 +58,34 @@ class Executor(ABC):
     """Optional packages that it cannot do without."""
 
     @abstractmethod
-    def opened(self, folder: Path, workers: int, quiet: bool, workspace: Workspace) -> AbstractContextManager[Train]:
+    def opened(
+        self, folder: Path, workers: int, quiet: bool, workspace: Workspace, address: str | None = None
+    ) -> AbstractContextManager[Train]:
         """What trains stacks into the store in `folder`; whatever is started for it is kept until the context ends.
 
-        workers: stacks at a time; workspace: what this process shares between its runs.
+        workers: stacks at a time; workspace: what this process shares between its runs; address: of a cluster that runs already.
         """
 
 
-def train_job(job: Stack, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None) -> None:
-    """Train one stack here. What an executor sends to another process, where no workspace is given."""
-    with registry.plug_ins_named():
+def train_job(
+    job: Stack, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None
+) -> UserError | None:
+    """Train one stack here; returns what went wrong. What an executor sends to another process, where no workspace is given."""
+    try:
         train_stack(job, Store(folder), stage, quiet, pruner_of(job), workspace or _workspace)
+    except UserError as error:
+        return error
+    except Exception as failure:  # before the runs were known
+        log_failure(folder, "a stack failed", failure)
+        return RunFailed(f"{in_one_line(failure)} (more in {folder / LOG})")
+    return None
+
+
+def failed(job: Stack, error: UserError, folder: Path) -> Failure:
+    """A failure, told as it happens."""
+    shown = job[0]
+    say(folder, f"failed: {shown.model}, {shown.method.name}, {len(job)} runs: {error}")
+    return Failure(job, error)
 
 
 def no_pruner(job: Stack) -> ShouldPrune:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
+from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
 from isolora.study.design import Stack
-from isolora.study.executors.base import Executor, PrunerOf, Train, train_job
+from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, failed, train_job
+from isolora.study.executors.workers import Workers
 
 
 class Local(Executor):
@@ -24,35 +20,26 @@ class Local(Executor):
     name = "local"
 
     @contextmanager
-    def opened(self, folder: Path, workers: int, quiet: bool, workspace: Workspace) -> Iterator[Train]:
+    def opened(
+        self, folder: Path, workers: int, quiet: bool, workspace: Workspace, address: str | None = None
+    ) -> Iterator[Train]:
+        if address is not None:
+            raise ConfigError("--address: the local executor has none; it is for --executor ray")
         if workers == 1:
             yield partial(_in_turn, workspace, folder, quiet)
             return
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
-            yield partial(_in_processes, pool, folder, quiet)
+        with Workers(workers, folder, quiet, workspace) as pool:
+            yield pool.train
 
 
-def _begin(threads: int) -> None:
-    torch.set_num_threads(threads)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it tells of a kernel that it does without
-
-
-def _in_turn(workspace: Workspace, folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf) -> None:
+def _in_turn(
+    workspace: Workspace, folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf
+) -> list[Failure]:
+    failures = []
     for job in jobs:
-        train_job(job, folder, stage, quiet, pruner_of, workspace)
-
-
-def _in_processes(
-    pool: ProcessPoolExecutor,
-    folder: Path,
-    quiet: bool,
-    jobs: Sequence[Stack],
-    stage: str,
-    pruner_of: PrunerOf,
-) -> None:
-    for finished in [pool.submit(train_job, job, folder, stage, quiet, pruner_of) for job in jobs]:
-        finished.result()
+        error = train_job(job, folder, stage, quiet, pruner_of, workspace)
+        failures += [] if error is None else [failed(job, error, folder)]
+    return failures
 
 
 executor = Local()

@@ -19,7 +19,9 @@ class Ray(Executor):
     requires = ("ray",)
 
     @contextmanager
-    def opened(self, folder: Path, workers: int, quiet: bool, workspace: Workspace) -> Iterator[Train]:
+    def opened(
+        self, folder: Path, workers: int, quiet: bool, workspace: Workspace, address: str | None = None
+    ) -> Iterator[Train]:
         yield partial(_on_ray, folder)
 
 

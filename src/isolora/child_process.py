@@ -1,0 +1,30 @@
+"""The first thing that a worker process does: it ties its life to its parent's. Imports nothing heavy, so as not to be late."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+def run_with_parent(parent: int, module: str, function: str, *given: Any) -> None:
+    """Call a function of a module in this new process, which ends with its parent, also where that is killed by -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    getattr(importlib.import_module(module), function)(*given)
+
+
+def _watch(parent: int) -> None:
+    """Where there is no signal for it, and where the parent died before it could be asked for."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(128 + signal.SIGTERM)

@@ -1,0 +1,140 @@
+"""How a study or a run stands, from its folder alone, and asking whoever works on it to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isolora.config import RunConfig
+from isolora.errors import ConfigError
+from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store
+from isolora.training.interruption import STOP_FILE
+from isolora.training.lease import Owner, living_owner
+
+STOP_SECONDS = 15.0
+"""How long `stop` waits for the owner: a step, a checkpoint, and the end of the process."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """states: name -> count; seconds_left: at the pace so far, None where nothing tells; owner: who trains there now; faults: run
+    -> why it did not end well."""
+
+    folder: Path
+    states: Mapping[str, int]
+    seconds_left: float | None
+    owner: Owner | None
+    faults: Mapping[str, str]
+
+    @property
+    def runs(self) -> int:
+        return sum(self.states.values())
+
+    def to_json(self) -> dict[str, Any]:
+        owner = None if self.owner is None else vars(self.owner)
+        return {
+            "folder": str(self.folder),
+            "states": dict(self.states),
+            "runs": self.runs,
+            "seconds_left": self.seconds_left,
+            "owner": owner,
+            "faults": dict(self.faults),
+        }
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self.states.items()) or "none yet"
+        left = "" if self.seconds_left is None else f"\nleft   about {_in_words(self.seconds_left)}"
+        faults = "".join(f"\n{run}  {reason}" for run, reason in self.faults.items())
+        return f"runs   {self.runs} ({counts})\nowner  {self.owner or 'nobody trains here now'}{left}{faults}"
+
+
+def status(folder: Path | str) -> Status:
+    """Raises ConfigError for a folder that is no study's and no run's. Writes nothing."""
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        raise ConfigError(f"{folder} holds no study and no run ({FILE} is missing)")
+    store, owner = Store(folder), living_owner(folder)
+    rows = store.runs()
+    if owner is None:  # what it says is running was, when its process died
+        rows = [{**row, "state": INTERRUPTED} if row["state"] == RUNNING else row for row in rows]
+    counts = Counter(STATE_NAMES.get(row["state"], row["state"].lower()) for row in rows)
+    faults = {row["run"]: row["reason"] for row in rows if row["state"] in (FAILED, OUT_OF_MEMORY) and row["reason"]}
+    states = {name: counts[name] for name in (*STATE_NAMES.values(), *counts) if counts[name]}
+    return Status(folder, states, seconds_left(rows, store.last_points(), owner.workers if owner else 1), owner, faults)
+
+
+def seconds_left(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], workers: int) -> float | None:
+    """Training time that is missing of the runs entered so far, side by side on `workers`; evaluations come on top.
+
+    A run takes as long as the mean of like ones (model and method) that have come far, in proportion to its budget; a run that is
+    under way, as its own pace says.
+    """
+    missing = [row for row in rows if row["state"] not in ENDED]
+    if not missing:
+        return 0.0
+    points = {point["run"]: point for point in last}
+    paces: dict[Any, list[float]] = {}
+    for row in rows:
+        if row["run"] in points:
+            budget = RunConfig.model_validate_json(row["config"]).training.budget
+            pace = points[row["run"]]["seconds"] / _amount(points[row["run"]], budget[0])
+            for key in (row["run"], (row["model"], row["method"], budget[0]), budget[0]):
+                paces.setdefault(key, []).append(pace)
+    left = [_left(row, points.get(row["run"]), paces) for row in missing]
+    known = [seconds for seconds in left if seconds is not None]
+    return sum(known) / len(known) * len(left) / workers if known else None
+
+
+def _left(row: Mapping[str, Any], point: Mapping[str, Any] | None, paces: Mapping[Any, Sequence[float]]) -> float | None:
+    unit, budget = RunConfig.model_validate_json(row["config"]).training.budget
+    seen = paces.get(row["run"]) or paces.get((row["model"], row["method"], unit)) or paces.get(unit)
+    done = 0.0 if point is None else _amount(point, unit)
+    return None if seen is None else max(0.0, budget - done) * sum(seen) / len(seen)
+
+
+def _amount(point: Mapping[str, Any], unit: str) -> float:
+    """What a point has used up of a budget in that unit."""
+    used = point[{"tokens": "tokens", "steps": "step", "epochs": "passes", "flops": "flops"}[unit]]
+    return max(float(used), 1e-9)
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def stop(folder: Path | str, wait_seconds: float = STOP_SECONDS) -> bool:
+    """Ask whoever trains in the folder to keep a checkpoint and end; returns whether it has within the time.
+
+    A process on this machine is sent TERM; one elsewhere finds a file. Raises ConfigError where nobody trains there.
+    """
+    folder = Path(folder)
+    owner = living_owner(folder)
+    if owner is None:
+        raise ConfigError(f"nothing to stop: nobody trains in {folder}")
+    if owner.is_here and _exists(owner.pid):
+        os.kill(owner.pid, signal.SIGTERM)
+    else:
+        (folder / STOP_FILE).touch()
+    until = time.monotonic() + wait_seconds
+    while time.monotonic() < until:
+        if living_owner(folder) is None:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _exists(pid: int) -> bool:
+    """As far as this process sees: it does not see those of another container, whose owner finds the file."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
