@@ -35,7 +35,9 @@ def interruptible(verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(*given, **named)
         except KeyboardInterrupt as stop:
-            _leave(f"{str(stop) or 'interrupted'}; the same command goes on from here", getattr(stop, "exit_status", 130))
+            print(f"isolora: {str(stop) or 'interrupted'}; the same command goes on from here", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(getattr(stop, "exit_status", 130))  # at once: torch takes seconds to go
 
     return ended
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from isolora.config import RunConfig, SearchConfig, TrainingConfig
@@ -30,7 +29,7 @@ class RoundPruner:
     """Gives each stack of a round its pruner. told: trials of earlier rounds; asked: this one's; evaluations: of a whole
     trajectory, None where the budget does not tell."""
 
-    folder: Path
+    store: Store
     search: SearchConfig
     evaluations: int | None
     told: tuple[Trial, ...]
@@ -45,7 +44,7 @@ class StackPruner:
     the store in the order in which it happened, so that a resumed search decides as an undisturbed one."""
 
     def __init__(self, of_round: RoundPruner, job: Stack) -> None:
-        self.round, self.store = of_round, Store(of_round.folder)
+        self.round, self.store = of_round, of_round.store
         documents = RunDocuments.load(job[0])
         self.configs = {documents.identity(config): config for config in job}
         self.order = list(self.configs)

@@ -105,7 +105,7 @@ def search(study: StudyConfig, store: Store, train: Train, workspace: Workspace,
     width = workers * (study.stack if together else 1)
     while asked := _next_round(study, store, key, width, workspace):
         told = tuple(trial for trial in store.trials(key) if trial.state != RUNNING)
-        pruner = RoundPruner(store.folder, _search(study), evaluations(corners), told, tuple(asked))
+        pruner = RoundPruner(store, _search(study), evaluations(corners), told, tuple(asked))
         jobs = _jobs(study, pruner)
         _raise_failed(store, train(jobs, SEARCH, pruner), pruner)
         store.keep_trials(_ended(store, pruner, jobs))

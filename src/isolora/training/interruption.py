@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from isolora.runs.observer import Observer
 from isolora.training.checkpoint import Checkpointer
@@ -59,8 +60,7 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _on_alarm)
+    before = handle_again()
     _asked.signal = None
     try:
         yield
@@ -68,6 +68,12 @@ def handled() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def handle_again() -> dict[int, Any]:
+    """Put our handlers in place, also of those that a library has set meanwhile; returns what was there, by signal."""
+    handlers = {**dict.fromkeys(SIGNALS, _on_signal), signal.SIGALRM: _on_alarm}
+    return {int(number): signal.signal(number, handler) for number, handler in handlers.items()}
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -68,16 +68,16 @@ class Executor(ABC):
 
 
 def train_job(
-    job: Stack, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None
+    job: Stack, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None
 ) -> UserError | None:
     """Train one stack here; returns what went wrong. What an executor sends to another process, where no workspace is given."""
     try:
-        train_stack(job, Store(folder), stage, quiet, pruner_of(job), workspace or _workspace)
+        train_stack(job, store, stage, quiet, pruner_of(job), workspace or _workspace)
     except UserError as error:
         return error
     except Exception as failure:  # before the runs were known
-        log_failure(folder, "a stack failed", failure)
-        return RunFailed(f"{in_one_line(failure)} (more in {folder / LOG})")
+        log_failure(store.folder, "a stack failed", failure)
+        return RunFailed(f"{in_one_line(failure)} (more in {store.folder / LOG})")
     return None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
+from isolora.store import Store
 from isolora.study.design import Stack
 from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, failed, train_job
 from isolora.study.executors.workers import Workers
@@ -35,9 +36,9 @@ class Local(Executor):
 def _in_turn(
     workspace: Workspace, folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf
 ) -> list[Failure]:
-    failures = []
+    failures, store = [], Store(folder)
     for job in jobs:
-        error = train_job(job, folder, stage, quiet, pruner_of, workspace)
+        error = train_job(job, store, stage, quiet, pruner_of, workspace)
         failures += [] if error is None else [failed(job, error, folder)]
     return failures
 

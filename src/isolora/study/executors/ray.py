@@ -1,19 +1,39 @@
-"""On a Ray cluster, which decides how many stacks train at a time."""
+"""On a Ray cluster: one that runs already, by its address, or one that is started on this machine for the study alone.
+
+Who writes what: the database of the study is written by one process on the machine of `isolora study`, which workers ask over
+Ray, since SQLite is not safe on network file systems. Checkpoints and adapters are files in the study's folder, which every
+machine has to see under the same path; isolora, its models and data likewise.
+"""
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
+from isolora.errors import ConfigError, RunFailed, UserError
 from isolora.runs.workspace import Workspace
+from isolora.store import FAILED, Store
 from isolora.study.design import Stack
-from isolora.study.executors.base import Executor, PrunerOf, Train, train_job
+from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, failed, train_job
+from isolora.study.pruning import RoundPruner
+from isolora.training.interruption import PATIENCE_SECONDS, STOP_FILE, Interrupted, handle_again
+
+ANSWER_SECONDS = 5.0
+"""How long an address has to answer before it is said to be dead."""
 
 
 class Ray(Executor):
-    """The folder of the study must be one that every machine of the cluster sees."""
+    """Stacks are Ray tasks, each with one CPU, and one GPU where the cluster has any. A task whose worker or node died is tried
+    once more."""
 
     name = "ray"
     requires = ("ray",)
@@ -22,15 +42,137 @@ class Ray(Executor):
     def opened(
         self, folder: Path, workers: int, quiet: bool, workspace: Workspace, address: str | None = None
     ) -> Iterator[Train]:
-        yield partial(_on_ray, folder)
+        with cluster(address, workers) as ray:
+            yield partial(_train, ray, folder.resolve(), quiet, workspace)
 
 
-def _on_ray(folder: Path, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf) -> None:
+@contextmanager
+def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
+    """Ray, connected. Without an address a cluster is started on loopback, and ended with the context; none is found by chance."""
     import ray
 
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
-    remote = ray.remote(train_job)
-    ray.get([remote.remote(job, folder, stage, True, pruner_of) for job in jobs])
+    quietly: dict[str, Any] = {"include_dashboard": False, "logging_level": "ERROR"}
+    if address is not None:
+        _check_answers(address)
+        quietly = {"logging_level": "ERROR"}
+    else:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        quietly |= {"num_cpus": workers, "_node_ip_address": "127.0.0.1"}
+    try:
+        ray.init(address=address or "local", **quietly)
+    except Exception as failure:  # its own kinds, and those of its parts
+        words = " ".join(str(failure).split())[:200]
+        raise ConfigError(f"--executor ray: no cluster at {address or 'this machine'}: {words}") from None
+    handle_again()  # Ray has put its own in the place of our handlers
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--address: expected HOST:PORT or ray://HOST:PORT (got {address!r})")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(f"--address: no Ray cluster answers at {address}: {error.strerror or error}") from None
+
+
+class StoreServer:
+    """The study's store, for workers that may be on other machines. An actor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder)
+
+    def call(self, name: str, given: tuple[Any, ...]) -> Any:
+        return getattr(self.store, name)(*given)
+
+
+class RemoteStore:
+    """What a worker has in place of the store: its methods are called where the database lies."""
+
+    def __init__(self, folder: Path, server: Any) -> None:
+        self.folder, self.server = folder, server
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*given: Any) -> Any:
+            import ray
+
+            kept = tuple(list(values) if isinstance(values, Iterator) else values for values in given)
+            return ray.get(self.server.call.remote(name, kept))
+
+        return call
+
+
+def _train(
+    ray: ModuleType,
+    folder: Path,
+    quiet: bool,
+    workspace: Workspace,
+    jobs: Sequence[Stack],
+    stage: str,
+    pruner_of: PrunerOf,
+) -> list[Failure]:
+    store = cast(Store, RemoteStore(folder, _server(ray, folder)))
+    if isinstance(pruner_of, RoundPruner):
+        pruner_of = replace(pruner_of, store=store)
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train_remotely)
+    running = {remote.remote(job, store, stage, quiet, pruner_of): job for job in jobs}
+    failures = []
+    try:
+        while running:
+            for task in ray.wait(list(running), timeout=1)[0]:
+                job = running.pop(task)
+                if (error := _result(ray, task, job, store, workspace)) is not None:
+                    failures.append(failed(job, error, folder))
+    except KeyboardInterrupt:
+        _stop(ray, folder, list(running))
+        raise
+    return failures
+
+
+def _server(ray: ModuleType, folder: Path) -> Any:
+    """On this very machine, whatever else the cluster has."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(StoreServer).remote(folder)
+
+
+def train_remotely(job: Stack, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf) -> UserError | str | None:
+    """A Ray task. Ray takes an interrupt for one of its own, so it is told as a word."""
+    try:
+        return train_job(job, store, stage, quiet, pruner_of)
+    except Interrupted:
+        return "interrupted"
+
+
+def _result(ray: ModuleType, task: Any, job: Stack, store: Store, workspace: Workspace) -> UserError | None:
+    try:
+        error: UserError | str | None = ray.get(task)
+    except ray.exceptions.RayError as failure:
+        line = f"its Ray worker or node was lost, twice: {type(failure).__name__}"
+        names = [workspace.identity(config) for config in job]
+        store.set_state([name for name in names if name not in store.ended()], FAILED, line)
+        return RunFailed(f"runs {', '.join(names)}: {line}")
+    if isinstance(error, str):
+        raise Interrupted(15)
+    return error
+
+
+def _stop(ray: ModuleType, folder: Path, tasks: list[Any]) -> None:
+    """Workers find a file, keep a checkpoint and end."""
+    (folder / STOP_FILE).touch()
+    until = time.monotonic() + PATIENCE_SECONDS
+    while tasks and time.monotonic() < until:
+        tasks = ray.wait(tasks, num_returns=len(tasks), timeout=1)[1]
 
 
 executor = Ray()

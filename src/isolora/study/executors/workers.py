@@ -110,7 +110,7 @@ class Workers:
         jobs, stage, pruner_of = what
         worker.job = number
         try:
-            worker.connection.send((jobs[number], self.folder, stage, self.quiet, pruner_of))
+            worker.connection.send((jobs[number], Store(self.folder), stage, self.quiet, pruner_of))
         except OSError:  # it has died, which the next look tells
             return
 
