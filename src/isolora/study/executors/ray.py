@@ -56,8 +56,7 @@ def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
         _check_answers(address)
         quietly = {"logging_level": "ERROR"}
     else:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        _ask_for_token()
         quietly |= {"num_cpus": workers, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(address=address or "local", **quietly)
@@ -69,6 +68,16 @@ def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _ask_for_token() -> None:
+    """Ray 2.60 listens on every interface, whatever address it is given; so it gets a token that only this study knows."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    Config.initialize("")  # both have looked when Ray was imported
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _check_answers(address: str) -> None:
