@@ -1,0 +1,434 @@
+"""What happens to studies when machines, people and disks misbehave: each row is tried so many times, and passes or not.
+
+    python benchmarks/bench_reliability.py [ROW ...] [--short]
+
+Rows are those of the table in docs/results.md. A tiny model and tiny texts, so that the time goes into what surrounds training.
+`--short`: one or two tries a row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+PYTHON = [sys.executable, "-m", "isolora"]
+ROWS: dict[str, Callable[[Path, bool], Iterator[bool]]] = {}
+
+
+def row(name: str) -> Callable[[Any], Any]:
+    def enter(function: Any) -> Any:
+        ROWS[name] = function
+        return function
+
+    return enter
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """A base of a study: a tiny LLaMA with a tokenizer of words, and texts of its words."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    import studies
+
+    if not (folder / "base.json").exists():
+        base = studies.base(folder, tokens=1500, batch_tokens=60, evaluate_from=100)
+        (folder / "base.json").write_text(json.dumps(base))
+    return json.loads((folder / "base.json").read_text())
+
+
+def a_study(folder: Path, tokens: int = 1500, **grid: list[Any]) -> Path:
+    """The file of a study of four runs in two stacks."""
+    base = files(folder)
+    base["training"] |= {"tokens": tokens, "checkpoint_seconds": 0.2}
+    given = {"name": "s", "base": base, "stack": 2}
+    given["grid"] = grid or {"method.rank": [2, 4], "training.learning_rate": [1e-3, 1e-2], "training.warmup_steps": [1, 2]}
+    path = folder / f"study-{tokens}-{len(given['grid'])}.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+def start(*words: object, **how: Any) -> subprocess.Popen[str]:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*PYTHON, *map(str, words)], **(streams | how))
+
+
+def run(*words: object, **how: Any) -> tuple[int, str, str]:
+    process = start(*words, **how)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out or "", err or ""
+
+
+def states(folder: Path) -> dict[str, int]:
+    from isolora.study import status
+
+    return dict(status(folder).states)
+
+
+def points(folder: Path) -> list[tuple[Any, ...]]:
+    """All that was measured, without what clocks decide."""
+    from isolora.store import Store
+
+    names = ("run", "tokens", "step", "loss", "train_loss", "flops")
+    return sorted(tuple(point[name] for name in names) for point in Store(folder).points())
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(number) for number in listed.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/*/step-*/manifest.json"))
+
+
+def one_line(err: str) -> bool:
+    lines = [line for line in err.splitlines() if line.startswith("isolora:") or "Traceback" in line]
+    return "Traceback" not in err and len(lines) >= 1
+
+
+@row("2 kills")
+def kills(work: Path, short: bool) -> Iterator[bool]:
+    """SIGKILL of the parent or a worker at random moments until the study is done: the table of the undisturbed one."""
+    study, draw = a_study(work), random.Random(0)
+    run("study", study, "--out", work / "whole", "--workers", 2)
+    for trial in range(1 if short else 20):
+        out = work / f"kills-{trial}"
+        orphans = False
+        for _ in range(5):
+            process = start("study", study, "--out", out, "--workers", 2)
+            wait_for(lambda out=out, process=process: has_checkpoint(out) or process.poll() is not None)
+            time.sleep(draw.uniform(0, 1.0))
+            below = children(process.pid)
+            victim = draw.choice([process.pid, *below])
+            os.kill(victim, signal.SIGKILL) if alive(victim) else None
+            if victim != process.pid:
+                process.communicate(timeout=600)
+                break
+            process.communicate(timeout=60)
+            orphans |= not wait_for(lambda below=below: not any(map(alive, below)), 5)
+        run("study", study, "--out", out, "--workers", 2)
+        yield points(out) == points(work / "whole") and not orphans
+
+
+@row("3 damaged checkpoints")
+def damage(work: Path, short: bool) -> Iterator[bool]:
+    study = a_study(work, 6000, **{"method.rank": [2]})
+    run("study", study, "--out", work / "undamaged")
+    process = start("study", study, "--out", work / "cut")
+    wait_for(lambda: len(list((work / "cut").glob("checkpoints/*/step-*"))) > 1)
+    process.kill()
+    process.communicate()
+    spoil: dict[str, Callable[[Path], Any]] = {
+        "truncated": lambda path: path.write_bytes(path.read_bytes()[:7]),
+        "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        "removed": Path.unlink,
+        "other JSON": lambda path: path.write_text("[1, null]"),
+        "a folder": lambda path: (path.unlink(), path.mkdir()),
+    }
+    for name in ("tensors.safetensors", "state.json", "manifest.json")[: 1 if short else 3]:
+        for damaged in list(spoil)[: 1 if short else 5]:
+            out = Path(shutil.copytree(work / "cut", work / f"{name}-{damaged}"))
+            newest = max(out.glob("checkpoints/*/step-*"))
+            spoil[damaged](newest / name)
+            status, _, err = run("study", study, "--out", out)
+            told = f"rejected in {newest.parent}" in err and newest.name in err
+            yield status == 0 and told and points(out) == points(work / "undamaged")
+
+
+@row("4 no room on the disk")
+def no_room(work: Path, short: bool) -> Iterator[bool]:
+    """A limit on the size of files: one line. A full file system, where this process may mount one: FAILED, then the rest."""
+    study, out = a_study(work, 3000), work / "limited"
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))  # noqa: E731
+    status, _, err = run("train", *one_run(work), "--out", out, preexec_fn=limit)
+    yield status in (1, 2) and one_line(err)
+    place = work / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", place], capture_output=True, check=False).returncode:
+        return
+    try:
+        status, _, err = run("study", study, "--out", place / "out")
+        yield status in (1, 2) and one_line(err) and "No space" in err + (read(place / "out" / "study.log"))
+        subprocess.run(["mount", "-o", "remount,size=50m", place], check=True)
+        status, _, _ = run("study", study, "--out", place / "out")
+        yield status == 0 and set(states(place / "out")) == {"complete"}
+    finally:
+        subprocess.run(["umount", "-l", place], check=False)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def one_run(work: Path, tokens: int = 1500) -> list[str]:
+    base = files(work)
+    data = base["data"]
+    return [
+        f"model={base['model']}",
+        f"data={json.dumps(data)}",
+        f"training={json.dumps({**base['training'], 'tokens': tokens})}",
+    ]
+
+
+@row("5 a member at 1e38")
+def huge_rate(work: Path, short: bool) -> Iterator[bool]:
+    alone = a_study(work, 600, **{"training.learning_rate": [1e-2]})
+    both = alone.with_name("both.yaml")
+    given = yaml.safe_load(alone.read_text())
+    given["grid"] = {"training.learning_rate": [1e-2, 1e38]}
+    both.write_text(yaml.safe_dump(given))
+    run("study", alone, "--out", work / "alone")
+    run("study", both, "--out", work / "both")
+    kept = [point for point in points(work / "both") if point[0] in {other[0] for other in points(work / "alone")}]
+    near = all(abs(one[3] - other[3]) < 1e-5 for one, other in zip(kept, points(work / "alone"), strict=True))
+    yield states(work / "both") == {"diverged": 1, "complete": 1} and near
+
+
+@row("6 memory limits, killed workers")
+def workers(work: Path, short: bool) -> Iterator[bool]:
+    study = a_study(work)
+    for count in (2,) if short else (1, 2):
+        out = work / f"limited-{count}"
+        process = start("study", study, "--out", out, "--workers", count)
+        wait_for(lambda out=out: has_checkpoint(out))
+        victims = [pid for pid in children(process.pid) if "spawn_main" in read(Path(f"/proc/{pid}/cmdline"))] or [process.pid]
+        held = int(read(Path(f"/proc/{victims[-1]}/statm")).split()[0]) * resource.getpagesize()
+        resource.prlimit(victims[-1], resource.RLIMIT_AS, (held + 2**20, held + 2**20))
+        _, err = process.communicate(timeout=600)
+        if process.returncode:  # given up for good in so little memory: with more, the same command finishes
+            yield one_line(err) and run("study", study, "--out", out)[0] == 0 and states(out) == {"complete": 8}
+        else:
+            yield states(out) == {"complete": 8}
+    out = work / "killed"
+    process = start("study", study, "--out", out, "--workers", 2)
+    wait_for(lambda: has_checkpoint(out))
+    os.kill(next(pid for pid in children(process.pid) if "spawn_main" in read(Path(f"/proc/{pid}/cmdline"))), signal.SIGKILL)
+    _, err = process.communicate(timeout=600)
+    yield process.returncode == 0 and "killed by SIGKILL" in err and states(out) == {"complete": 8}
+
+
+WRITER = """
+import sys; sys.path.insert(0, sys.argv[3])
+from pathlib import Path; from isolora.store import Store; import test_store as t
+store = Store(Path(sys.argv[1])); k = int(sys.argv[2])
+for n in range(200):
+    store.add([t.a_run(f"{k}-{n}")], {}); store.write([t.a_point(f"{k}-{n}", 100), t.a_point(f"{k}-{n}", 200)])
+    store.set_state([f"{k}-{n}"], "DONE")
+"""
+
+
+@row("7 writers, two studies, two ranks")
+def writers(work: Path, short: bool) -> Iterator[bool]:
+    tests, store = Path(__file__).resolve().parents[1] / "tests", work / "written"
+    command = [sys.executable, "-c", WRITER, str(store)]
+    processes = [subprocess.Popen([*command, str(k), str(tests)]) for k in range(8)]
+    time.sleep(3)
+    for process in processes[:2]:
+        process.kill()
+    for process in processes:
+        process.wait()
+    for k in (0, 1):
+        subprocess.run([*command, str(k), str(tests)], check=True)
+    yield len(points(store)) == 8 * 200 * 2 and states(store) == {"complete": 1600}
+    study, out = a_study(work, 20000), work / "shared"
+    first = start("study", study, "--out", out)
+    wait_for(lambda: has_checkpoint(out))
+    status, _, err = run("study", study, "--out", out)
+    yield status == 2 and f"process {first.pid}" in err and err.count("\n") == 1
+    status, text, _ = run("stop", out, "--json")
+    yield status == 0 and json.loads(text)["stopped"]
+    first.communicate(timeout=60)
+    yield first.returncode == 143 and states(out)["interrupted"] >= 1
+    status, _, err = run("train", *one_run(work), "--out", work / "ranks", env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"})
+    yield status == 2 and err.count("\n") == 1 and not (work / "ranks").exists()
+
+
+@row("8 the same command again")
+def again(work: Path, short: bool) -> Iterator[bool]:
+    study = a_study(work)
+    run("study", study, "--out", work / "twice")
+    before, started = points(work / "twice"), time.perf_counter()
+    run("study", study, "--out", work / "twice")
+    took, started = time.perf_counter() - started, time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import isolora.study"], check=True)
+    yield points(work / "twice") == before and took - (time.perf_counter() - started) < 3
+
+
+@row("13 hostile YAML")
+def hostile_yaml(work: Path, short: bool) -> Iterator[bool]:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    texts = {
+        "object": "base: !!python/object/apply:os.system ['true']\n",
+        "bomb": bomb + "grid: *i\n",
+        "keys": "base: {" + ", ".join(f"k{n}: 1" for n in range(1_000_000)) + "}\n",
+        "depth": "base: " + "[" * 5000 + "]" * 5000 + "\n",
+        "digits": "base: {seed: " + "9" * 1_000_000 + "}\n",
+        "large": "# " + "x" * 100_000_000 + "\n",
+    }
+    for name, text in list(texts.items())[: 2 if short else None]:
+        path = work / f"{name}.yaml"
+        path.write_text(text)
+        started = time.perf_counter()
+        status, _, err = run("study", path, "--out", work / "yaml")
+        yield status == 2 and err.count("\n") == 1 and time.perf_counter() - started < 5 + 10 and not (work / "yaml").exists()
+
+
+@row("16 Ray")
+def ray(work: Path, short: bool) -> Iterator[bool]:
+    try:
+        import ray as _
+    except ImportError:
+        return
+    study = a_study(work, 300, **{"method.rank": [2, 4]})
+    stale = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    stale.parent.mkdir(exist_ok=True)
+    stale.write_text("127.0.0.1:6399")
+    run("study", study, "--out", work / "local")
+    status, _, err = run("study", study, "--out", work / "ray", "--executor", "ray", "--workers", 2)
+    yield status == 0 and points(work / "ray") == points(work / "local")
+    started = time.perf_counter()
+    status, _, err = run("study", study, "--out", work / "dead", "--executor", "ray", "--address", "127.0.0.1:6399")
+    yield status == 2 and err.count("\n") == 1 and time.perf_counter() - started < 40
+
+
+@row("17 no network")
+def no_network(work: Path, short: bool) -> Iterator[bool]:
+    blocked = ["unshare", "-n"]
+    if subprocess.run([*blocked, "true"], capture_output=True, check=False).returncode:
+        return
+    out = work / "unplugged"
+    for words in (["study", a_study(work, 300), "--out", out], ["status", out], ["report", out]):
+        yield subprocess.run([*blocked, *PYTHON, *map(str, words)], capture_output=True, check=False).returncode == 0
+
+
+@row("19 Ctrl-C and TERM")
+def signals(work: Path, short: bool) -> Iterator[bool]:
+    study = a_study(work, 200_000)
+    for count in (2,) if short else (1, 2):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            out = work / f"stopped-{count}-{number}"
+            process = start("study", study, "--out", out, "--workers", count, start_new_session=True)
+            wait_for(lambda out=out: has_checkpoint(out))
+            below, started = children(process.pid), time.monotonic()
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+            took, ended = time.monotonic() - started, set(states(out))
+            gone = wait_for(lambda below=below: not any(map(alive, below)), 5)
+            yield (
+                process.returncode == 128 + number and gone and took < 20 and one_line(err) and ended <= {"interrupted", "queued"}
+            )
+    out = work / "twice"
+    process = start("study", study, "--out", out, "--workers", 2)
+    wait_for(lambda: has_checkpoint(out))
+    below = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    yield process.returncode == 130 and wait_for(lambda: not any(map(alive, below)), 5)
+
+
+@row("20 odd surroundings")
+def surroundings(work: Path, short: bool) -> Iterator[bool]:
+    bare = {key: value for key, value in os.environ.items() if key not in ("HOME", "LANG", "LC_ALL", "LC_CTYPE")}
+    c_locale = {**bare, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PATH": "/nonexistent"}
+    words = one_run(work, 300)
+    status, _, err = run("train", *words, "--out", work / "bare", env=c_locale)
+    yield status == 0 and "Traceback" not in err
+    closed = f"{' '.join(PYTHON)} train {' '.join(map(repr, words))} --out {work / 'closed'} >&- 2>&-"
+    yield subprocess.run(["sh", "-c", closed], check=False).returncode == 0 and states(work / "closed") == {"complete": 1}
+    status, _, err = run("train", *words, "--out", work / "base.json")
+    yield status == 2 and err.count("\n") == 1
+    status, _, err = run("train", *words, "--out", work / ("x" * 256))
+    yield status == 2 and err.count("\n") == 1
+    status, _, err = run("train", *words, "--out", "/proc/nothing/here")
+    yield status == 2 and err.count("\n") == 1
+
+
+@row("22 many runs, large stores")
+def many(work: Path, short: bool) -> Iterator[bool]:
+    from isolora.config import RunConfig, parse
+    from isolora.store import Store
+    from isolora.training import train_stack
+
+    base, grown = files(work), []
+    base["training"] |= {"tokens": 120}
+    store = Store(work / "many")
+    for seed in range(20 if short else 200):
+        train_stack([parse(RunConfig, {**base, "seed": seed})], store, "grid", quiet=True)
+        grown.append(int(read(Path("/proc/self/statm")).split()[1]) * resource.getpagesize())
+    half = len(grown) // 2
+    handles = len(list(Path("/proc/self/fd").iterdir()))
+    print(f"{(grown[-1] - grown[half]) / (len(grown) - half) / 1024:.1f} KiB a run, {handles} descriptors")
+    yield (grown[-1] - grown[half]) / (len(grown) - half) < 20 * 1024
+    large_store(work / "large", store, 1_000 if short else 10_000)
+    started = time.perf_counter()
+    status, _, _ = run("status", work / "large")
+    yield status == 0 and time.perf_counter() - started < 10 + 10
+
+
+def large_store(folder: Path, like: Any, runs: int) -> None:
+    from dataclasses import fields
+
+    from isolora.store import Point, Run, Store
+
+    store, point, row_ = Store(folder), like.points()[-1], like.runs()[0]
+    made = [Run(**{f.name: row_[f.name] for f in fields(Run)} | {"run": f"r{n}"}) for n in range(runs)]
+    store.add(made, {})
+    store.write(Point(**{f.name: point[f.name] for f in fields(Point)} | {"run": f"r{n}"}) for n in range(runs))
+    store.set_state([f"r{n}" for n in range(runs)], "DONE")
+
+
+def measure(name: str, short: bool) -> dict[str, Any]:
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        passed = list(ROWS[name](Path(folder), short))
+    found = {"tried": len(passed), "passed": sum(passed), "seconds": round(time.perf_counter() - started, 1)}
+    print(f"{name:36}  {found['passed']} of {found['tried']}  {found['seconds']} s  {['-+'[ok] for ok in passed]}", flush=True)
+    return found
+
+
+def main() -> None:
+    from record import RESULTS, record
+
+    short, wanted = "--short" in sys.argv, [word for word in sys.argv[1:] if not word.startswith("-")]
+    chosen = [name for name in ROWS if not wanted or name.split()[0] in wanted]
+    known = RESULTS / "reliability.json"
+    before = json.loads(known.read_text())["measured"] if known.is_file() and wanted else {}
+    record("reliability", before | {name: measure(name, short) for name in chosen})
+
+
+if __name__ == "__main__":
+    main()
