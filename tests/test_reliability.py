@@ -296,14 +296,13 @@ def test_another_living_process_keeps_its_half_written_checkpoint(tmp_path: Path
 
 @pytest.mark.parametrize("log", [False, True], ids=["closed", "killed"])
 def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: bool) -> None:
-    store = Store(tmp_path)
-    with sqlite3.connect(store.path) as connection:
-        connection.execute("INSERT INTO runs (run, stage, state) VALUES ('r', 'grid', 'DIVERGED')")
-        connection.commit()
-        if not log:
-            connection.close()
-        monkeypatch.setattr(stores, "_is_writable", lambda folder: False)
-        assert Store(tmp_path).states() == {"r": DIVERGED}
+    connection = sqlite3.connect(Store(tmp_path).path)
+    connection.execute("INSERT INTO runs (run, stage, state) VALUES ('r', 'grid', 'DIVERGED')")
+    connection.commit()
+    if not log:
+        connection.close()
+    monkeypatch.setattr(stores, "_is_writable", lambda folder: False)
+    assert Store(tmp_path).states() == {"r": DIVERGED}
     connection.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isolora.config import RunConfig
+from isolora.config.training import BUDGETS
 from isolora.errors import ConfigError
 from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store
 from isolora.training.interruption import STOP_FILE
@@ -81,10 +82,10 @@ def seconds_left(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, 
     points = {point["run"]: point for point in last}
     paces: dict[Any, list[float]] = {}
     for row in rows:
-        if row["run"] in points:
-            budget = RunConfig.model_validate_json(row["config"]).training.budget
-            pace = points[row["run"]]["seconds"] / _amount(points[row["run"]], budget[0])
-            for key in (row["run"], (row["model"], row["method"], budget[0]), budget[0]):
+        unit, _ = _budget(row)
+        if row["run"] in points and unit:
+            pace = points[row["run"]]["seconds"] / _amount(points[row["run"]], unit)
+            for key in (row["run"], (row["model"], row["method"], unit), unit):
                 paces.setdefault(key, []).append(pace)
     left = [_left(row, points.get(row["run"]), paces) for row in missing]
     known = [seconds for seconds in left if seconds is not None]
@@ -92,10 +93,16 @@ def seconds_left(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, 
 
 
 def _left(row: Mapping[str, Any], point: Mapping[str, Any] | None, paces: Mapping[Any, Sequence[float]]) -> float | None:
-    unit, budget = RunConfig.model_validate_json(row["config"]).training.budget
+    unit, budget = _budget(row)
     seen = paces.get(row["run"]) or paces.get((row["model"], row["method"], unit)) or paces.get(unit)
     done = 0.0 if point is None else _amount(point, unit)
     return None if seen is None else max(0.0, budget - done) * sum(seen) / len(seen)
+
+
+def _budget(row: Mapping[str, Any]) -> tuple[str, float]:
+    """Unit and amount of a run's budget; no unit where the store does not say."""
+    training = json.loads(row["config"] or "{}").get("training", {})
+    return next(((unit, float(training[unit])) for unit in BUDGETS if training.get(unit) is not None), ("", 0.0))
 
 
 def _amount(point: Mapping[str, Any], unit: str) -> float:

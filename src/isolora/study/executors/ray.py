@@ -48,7 +48,7 @@ class Ray(Executor):
 
 @contextmanager
 def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
-    """Ray, connected. Without an address a cluster is started on loopback, and ended with the context; none is found by chance."""
+    """Ray, connected. Without an address a cluster is started on loopback and ends with the context; none is found by chance."""
     import ray
 
     quietly: dict[str, Any] = {"include_dashboard": False, "logging_level": "ERROR"}
