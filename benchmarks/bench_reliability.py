@@ -98,6 +98,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def cpu_seconds() -> float:
+    """Of the processes that have ended; the clock says more of what else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -277,11 +283,12 @@ def writers(work: Path, short: bool) -> Iterator[bool]:
 def again(work: Path, short: bool) -> Iterator[bool]:
     study = a_study(work)
     run("study", study, "--out", work / "twice")
-    before, started = points(work / "twice"), time.perf_counter()
+    before, started = points(work / "twice"), cpu_seconds()
     run("study", study, "--out", work / "twice")
-    took, started = time.perf_counter() - started, time.perf_counter()
+    took, started = cpu_seconds() - started, cpu_seconds()
     subprocess.run([sys.executable, "-c", "import isolora.study"], check=True)
-    yield points(work / "twice") == before and took - (time.perf_counter() - started) < 3
+    print(f"{took - (cpu_seconds() - started):.2f} s beyond start-up")
+    yield points(work / "twice") == before and took - (cpu_seconds() - started) < 3
 
 
 @row("13 hostile YAML")

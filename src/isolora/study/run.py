@@ -61,12 +61,15 @@ def _check_start(study: StudyConfig, workspace: Workspace) -> None:
 def _train_queued(
     store: Store, workspace: Workspace, train: Train, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf
 ) -> list[Failure]:
-    """Enter all runs of a stage as queued, then train them."""
-    where = environment()
+    """Enter all runs of a stage as queued, then train the stacks in which something is missing."""
+    where, missing = environment(), []
     for job in jobs:
         documents = RunDocuments.load(job[0], workspace.documents)
-        store.add([run_row(config, documents.identity(config), stage) for config in job], where)
-    return train(jobs, stage, pruner_of)
+        rows = [run_row(config, documents.identity(config), stage) for config in job]
+        store.add(rows, where)
+        if not store.ended() >= {row.run for row in rows}:
+            missing.append(job)
+    return train(missing, stage, pruner_of) if missing else []
 
 
 def _grid(study: StudyConfig, store: Store, train: Train, workspace: Workspace) -> list[Failure]:

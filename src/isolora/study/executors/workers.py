@@ -70,8 +70,7 @@ class Workers:
 
     def __init__(self, count: int, folder: Path, quiet: bool, workspace: Workspace) -> None:
         self.folder, self.quiet, self.workspace = folder, quiet, workspace
-        threads = max(1, (os.cpu_count() or 1) // count)
-        self.workers = [Worker(threads) for _ in range(count)]
+        self.count, self.workers = count, list[Worker]()
 
     def __enter__(self) -> Workers:
         return self
@@ -87,6 +86,8 @@ class Workers:
             worker.connection.close()
 
     def train(self, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf) -> list[Failure]:
+        threads = max(1, (os.cpu_count() or 1) // self.count)
+        self.workers = self.workers or [Worker(threads) for _ in range(self.count)]  # not before there is work
         waiting, failures = deque(range(len(jobs))), dict[int, Failure]()
         deaths = [0] * len(jobs)
         while waiting or any(worker.job is not None for worker in self.workers):
