@@ -175,7 +175,7 @@ def damage(work: Path, short: bool) -> Iterator[bool]:
 def no_room(work: Path, short: bool) -> Iterator[bool]:
     """A limit on the size of files: one line. A full file system, where this process may mount one: FAILED, then the rest."""
     study, out = a_study(work, 3000), work / "limited"
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))  # noqa: E731
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))  # noqa: E731
     status, _, err = run("train", *one_run(work), "--out", out, preexec_fn=limit)
     yield status in (1, 2) and one_line(err)
     place = work / "small"
@@ -307,9 +307,9 @@ def hostile_yaml(work: Path, short: bool) -> Iterator[bool]:
     for name, text in list(texts.items())[: 2 if short else None]:
         path = work / f"{name}.yaml"
         path.write_text(text)
-        started = time.perf_counter()
+        started = cpu_seconds()
         status, _, err = run("study", path, "--out", work / "yaml")
-        yield status == 2 and err.count("\n") == 1 and time.perf_counter() - started < 5 + 10 and not (work / "yaml").exists()
+        yield status == 2 and err.count("\n") == 1 and cpu_seconds() - started < 5 and not (work / "yaml").exists()
 
 
 @row("16 Ray")
@@ -336,7 +336,7 @@ def no_network(work: Path, short: bool) -> Iterator[bool]:
     if subprocess.run([*blocked, "true"], capture_output=True, check=False).returncode:
         return
     out = work / "unplugged"
-    for words in (["study", a_study(work, 300), "--out", out], ["status", out], ["report", out]):
+    for words in (["study", a_study(work, 300), "--out", out], ["status", out], ["list", "models"]):
         yield subprocess.run([*blocked, *PYTHON, *map(str, words)], capture_output=True, check=False).returncode == 0
 
 
