@@ -48,9 +48,11 @@ for verbs in (studies.VERBS, setup.VERBS, runs.VERBS, costs.VERBS, fits.VERBS, l
 
 
 def main() -> None:
-    """Entry point. A person's mistake ends in one line on standard error and exit status 2; a training that broke, and an error in
-    the code of a plug-in from another package, in one line and status 1; INT and TERM in 130 and 143. ISOLORA_DEBUG=1 shows the
-    whole traceback."""
+    """Entry point. A person's mistake ends in one line on standard error and exit status 2; a training that broke, and an error
+    in the code of a plug-in from another package, in one line and status 1; INT and TERM in 130 and 143.
+
+    ISOLORA_DEBUG=1 shows the whole traceback.
+    """
     _open_streams()
     _quiet_libraries()
     try:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from isolora import registry
 from isolora.config import RunConfig, StudyConfig, content_hash
+from isolora.errors import ConfigError
 from isolora.runs.documents import RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
 from isolora.study.design import Stack
-from isolora.study.executors.base import Failure, PrunerOf, StudyFailed, Train, no_pruner
+from isolora.study.executors.base import Failure, PrunerOf, StudyFailed, Train, Trained, no_pruner
 from isolora.study.search import check, search
 from isolora.training.environment import environment
 from isolora.training.folder import held
@@ -39,9 +40,12 @@ def run_study(
     been, where stacks failed; Interrupted, with checkpoints kept, on INT and TERM; ConfigError where somebody has the folder.
     """
     place, folder, workspace = registry.ready("executor", executor), Path(folder), Workspace()
+    if address is not None and not place.takes_address:
+        raise ConfigError(f"--address: executor {executor} has none; --executor ray does")
+    given = {"address": address} if place.takes_address else {}
     with handled():
         _check_start(study, workspace)
-        with held(folder, workers) as store, place.opened(folder, workers, quiet, workspace, address) as train:
+        with held(folder, workers) as store, place.opened(folder, workers, quiet, workspace, **given) as train:
             describe(study, folder)
             queued = partial(_train_queued, store, workspace, train)
             if study.search:
@@ -69,10 +73,10 @@ def _train_queued(
         store.add(rows, where)
         if not store.ended() >= {row.run for row in rows}:
             missing.append(job)
-    return train(missing, stage, pruner_of) if missing else []
+    return (train(missing, stage, pruner_of) if missing else None) or []
 
 
-def _grid(study: StudyConfig, store: Store, train: Train, workspace: Workspace) -> list[Failure]:
+def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace) -> list[Failure]:
     runs, failures, remarks = design.grid_runs(study), list[Failure](), list[str]()
     if study.tune:
         trials = design.trial_runs(study)

@@ -17,7 +17,7 @@ from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
 from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Trial
 from isolora.study import design
-from isolora.study.executors.base import Failure, StudyFailed, Train, no_pruner
+from isolora.study.executors.base import Failure, StudyFailed, Trained, no_pruner
 from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, measured
 from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
@@ -98,7 +98,7 @@ def identity(study: StudyConfig) -> str:
     return content_hash({"base": study.base, "search": _search(study).model_dump(exclude={"trials"})})
 
 
-def search(study: StudyConfig, store: Store, train: Train, workspace: Workspace, workers: int = 1) -> Searched:
+def search(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int = 1) -> Searched:
     """Run what is missing of the search and its final training. Raises ConfigError when no trial ended well."""
     corners, key = check(study), identity(study)
     together = len(design.stacks(corners, len(corners))) == 1

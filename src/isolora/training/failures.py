@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from isolora import registry
-from isolora.errors import RunFailed, UserError
+from isolora.errors import PlugInError, RunFailed, UserError
 from isolora.store import ENDED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Store
 from isolora.training.folder import LOG, log_failure, release_reserve
 
@@ -34,7 +34,7 @@ def in_one_line(failure: BaseException) -> str:
     if line := registry.blamed(failure):
         return line
     words = " ".join(str(failure).split())
-    if isinstance(failure, UserError | KeyboardInterrupt | MemoryExhausted):
+    if isinstance(failure, UserError | PlugInError | KeyboardInterrupt | MemoryExhausted):
         return words or "interrupted"
     return f"{type(failure).__name__}: {words[:300]}" if words else type(failure).__name__
 
@@ -55,9 +55,11 @@ def entered(store: Store, names: Sequence[str]) -> Iterator[None]:
         raise
     except Exception as failure:
         release_reserve(store.folder)
-        line = in_one_line(failure)
+        line, is_foreign = in_one_line(failure), bool(registry.blamed(failure))
         log_failure(store.folder, f"runs {', '.join(names)} failed", failure)
         _enter(store, names, OUT_OF_MEMORY if is_out_of_memory(failure) else FAILED, line)
+        if is_foreign:
+            raise PlugInError(line) from failure
         raise RunFailed(f"{line} (more in {store.folder / LOG}; the same command goes on from the last checkpoint)") from failure
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from isolora import registry
 from isolora.errors import RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
@@ -45,9 +46,13 @@ class StudyFailed(RunFailed):
         self.store, self.failures = store, tuple(failures)
 
 
-Train = Callable[[Sequence[Stack], str, PrunerOf], list[Failure]]
-"""Trains stacks at a stage, each with a pruner of its own; returns, when all have ended, those that failed. Each is resumed or
-skipped according to the store. One that fails does not hold up the others."""
+Train = Callable[[Sequence[Stack], str, PrunerOf], list[Failure] | None]
+"""Trains stacks at a stage, each with a pruner of its own; returns, when all have ended, those that failed: one does not hold up
+the others. An executor may also raise the first error. Each stack is resumed or skipped according to the store."""
+
+
+Trained = Callable[[Sequence[Stack], str, PrunerOf], list[Failure]]
+"""The same, as a study calls it: all runs are entered as queued, and failures are always a list."""
 
 
 class Executor(ABC):
@@ -56,26 +61,33 @@ class Executor(ABC):
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     """Optional packages that it cannot do without."""
+    takes_address: ClassVar[bool] = False
+    """Whether `--address` means something to it."""
 
     @abstractmethod
-    def opened(
-        self, folder: Path, workers: int, quiet: bool, workspace: Workspace, address: str | None = None
-    ) -> AbstractContextManager[Train]:
+    def opened(self, folder: Path, workers: int, quiet: bool, workspace: Workspace) -> AbstractContextManager[Train]:
         """What trains stacks into the store in `folder`; whatever is started for it is kept until the context ends.
 
-        workers: stacks at a time; workspace: what this process shares between its runs; address: of a cluster that runs already.
+        workers: stacks at a time; workspace: what this process shares between its runs. An executor that `takes_address` also has
+        a parameter `address`, of a cluster that runs already, None where one is to be started.
         """
 
 
-def train_job(
+def train_job(job: Stack, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None) -> None:
+    """Train one stack here. What an executor sends to another process, where no workspace is given."""
+    with registry.plug_ins_named():
+        train_stack(job, Store(folder), stage, quiet, pruner_of(job), workspace or _workspace)
+
+
+def attempt(
     job: Stack, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None
 ) -> UserError | None:
-    """Train one stack here; returns what went wrong. What an executor sends to another process, where no workspace is given."""
+    """Train one stack here as `train_job` does, but return what went wrong, so that the others can go on."""
     try:
         train_stack(job, store, stage, quiet, pruner_of(job), workspace or _workspace)
     except UserError as error:
         return error
-    except Exception as failure:  # before the runs were known
+    except Exception as failure:  # before the runs were known, or in a plug-in
         log_failure(store.folder, "a stack failed", failure)
         return RunFailed(f"{in_one_line(failure)} (more in {store.folder / LOG})")
     return None

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study.design import Stack
-from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, failed, train_job
+from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
 from isolora.study.executors.workers import Workers
 
 
@@ -21,11 +20,7 @@ class Local(Executor):
     name = "local"
 
     @contextmanager
-    def opened(
-        self, folder: Path, workers: int, quiet: bool, workspace: Workspace, address: str | None = None
-    ) -> Iterator[Train]:
-        if address is not None:
-            raise ConfigError("--address: the local executor has none; it is for --executor ray")
+    def opened(self, folder: Path, workers: int, quiet: bool, workspace: Workspace) -> Iterator[Train]:
         if workers == 1:
             yield partial(_in_turn, workspace, folder, quiet)
             return
@@ -38,7 +33,7 @@ def _in_turn(
 ) -> list[Failure]:
     failures, store = [], Store(folder)
     for job in jobs:
-        error = train_job(job, store, stage, quiet, pruner_of, workspace)
+        error = attempt(job, store, stage, quiet, pruner_of, workspace)
         failures += [] if error is None else [failed(job, error, folder)]
     return failures
 

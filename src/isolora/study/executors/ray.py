@@ -23,7 +23,7 @@ from isolora.errors import ConfigError, RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
 from isolora.study.design import Stack
-from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, failed, train_job
+from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
 from isolora.study.pruning import RoundPruner
 from isolora.training.interruption import PATIENCE_SECONDS, STOP_FILE, Interrupted, handle_again
 
@@ -37,6 +37,7 @@ class Ray(Executor):
 
     name = "ray"
     requires = ("ray",)
+    takes_address = True
 
     @contextmanager
     def opened(
@@ -158,7 +159,7 @@ def _server(ray: ModuleType, folder: Path) -> Any:
 def train_remotely(job: Stack, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf) -> UserError | str | None:
     """A Ray task. Ray takes an interrupt for one of its own, so it is told as a word."""
     try:
-        return train_job(job, store, stage, quiet, pruner_of)
+        return attempt(job, store, stage, quiet, pruner_of)
     except Interrupted:
         return "interrupted"
 

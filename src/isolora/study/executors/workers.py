@@ -24,7 +24,7 @@ from isolora.errors import RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
 from isolora.study.design import Stack
-from isolora.study.executors.base import Failure, PrunerOf, failed, train_job
+from isolora.study.executors.base import Failure, PrunerOf, attempt, failed
 from isolora.training.folder import say
 from isolora.training.interruption import PATIENCE_SECONDS, STOP_FILE, Interrupted, handled
 
@@ -161,7 +161,7 @@ def serve(connection: Connection, threads: int) -> None:
     try:
         with handled():
             while True:
-                connection.send(train_job(*connection.recv()))
+                connection.send(attempt(*connection.recv()))
     except (EOFError, BrokenPipeError):
         return
     except Interrupted as stop:
