@@ -16,8 +16,8 @@ from isolora.errors import ConfigError
 from isolora.methods.adapter_files import first_line, regular
 from isolora.models import architectures
 
-LAYERS = re.compile(r"(^|_)(n_layers?|n_blocks?|layers|num_layers|num_hidden_layers|depth|num_blocks)$")
-"""Names of counts of layers, each of which holds a tensor at least."""
+LAYERS = re.compile(r"^(?!max_)(.*_)?(n_layers?|n_blocks?|layers|num_layers|num_hidden_layers|depth|num_blocks)$")
+"""Names of counts of layers, each of which holds a tensor at least; Qwen's max_window_layers is only a bound."""
 TIMES_LARGER, SMALLEST = 4, 2**26
 """A model may be that many times larger than its weights (a new head, shared matrices), or of that many numbers in any case."""
 
