@@ -90,15 +90,20 @@ def _law(record: Record) -> str:
         return ""
     low, high = (number(bound) for bound in proof["interval"])
     where = "inside" if proof["inside_interval"] else "outside"
+    target = str(proof.get("target", "loss"))
+    shown_target = "loss" if target == "loss" else code(target)
+    ahead = isinstance(factor := proof["flops_over_largest_fitted"], int | float) and factor > 1
+    verb = "predicted" if ahead else "expected"  # within what was measured it is no prediction
     return (
         "## Prediction\n\n"
-        "A scaling law fitted to smaller runs recommended this one and predicted its held-out loss.\n\n"
+        f"A scaling law fitted to {'smaller' if ahead else 'other'} runs recommended this one and {verb} its held-out"
+        f" {shown_target}.\n\n"
         + _table(
             ("", ""),
             {
                 "law": code(proof["law"]) if proof.get("law") else "",
-                "predicted loss": f"{number(proof['predicted'])} (95 % interval {low} to {high})",
-                "measured loss": f"{number(proof['measured'])}, {where} the interval",
+                f"{verb} {shown_target}": f"{number(proof['predicted'])} (95 % interval {low} to {high})",
+                f"measured {shown_target}": f"{number(proof['measured'])}, {where} the interval",
                 "FLOPs over the largest fitted run": number(proof["flops_over_largest_fitted"]),
             },
         )

@@ -6,6 +6,6 @@ from isolora.fit.estimate import HOLDOUTS, ManyMethods, fit
 from isolora.fit.points import studied
 from isolora.fit.rates import best_learning_rates
 from isolora.fit.result import Fit
-from isolora.fit.target import targeted
+from isolora.fit.target import targeted, value_of
 
-__all__ = ["HOLDOUTS", "Fit", "ManyMethods", "best_learning_rates", "fit", "studied", "targeted"]
+__all__ = ["HOLDOUTS", "Fit", "ManyMethods", "best_learning_rates", "fit", "studied", "targeted", "value_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,18 @@ def targeted(table: Table, name: str) -> Target:
     reasons = {f"no {column}": int(absent_M.sum()), f"{column} is 1": int(perfect_M.sum())}
     bounded = as_error and bool(used["loss"].max() <= 1)
     return Target(shown, used, {reason: count for reason, count in reasons.items() if count}, bounded)
+
+
+def value_of(point: Mapping[str, Any], name: str) -> float:
+    """One point's value of a fitted target (the `name` of a Target), in the target's own unit: of "1 - f1" it is 1 - f1.
+
+    `point` is a row with its metrics as columns. Raises TableError where it does not hold the measure.
+    """
+    column = name.removeprefix(ERROR_OF).strip()
+    if point.get(column) is None:
+        raise TableError(unknown("target", column, (key for key, value in point.items() if isinstance(value, float))))
+    value = float(point[column])
+    return 1 - value if name.startswith(ERROR_OF) else value
 
 
 def _demand(table: Table, name: str, column: str) -> None:

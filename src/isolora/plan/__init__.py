@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isolora.plan.asked import asked_plan
+from isolora.plan.asked import asked_limits, asked_plan, fitted_plan
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
 from isolora.plan.curves import frontier, isoflop
 from isolora.plan.limits import Limits
@@ -19,9 +19,11 @@ __all__ = [
     "Prices",
     "Reached",
     "Recommendation",
+    "asked_limits",
     "asked_plan",
     "best_measured",
     "described",
+    "fitted_plan",
     "frontier",
     "isoflop",
     "options",

@@ -29,20 +29,32 @@ def asked_plan(
 
     Raises UserError for what is not understood, NoRecommendation where the evidence carries no answer.
     """
-    memory, serve = limits.get("memory"), limits.get("serve")
-    kept = Limits(
-        limits.get("examples"),
-        parse_memory(memory) if memory else None,
-        limits.get("forget_at_most"),
-        parse_tokens(serve) if serve else 0.0,
-    )
+    kept = asked_limits(limits)
     if goal is not None:
         measure, value = parse_reach(goal)
         wanted = measure if target == "loss" else target
         return reach(fit_law(table, law, bootstrap, target=wanted), table, value, kept, price_per_hour=price_per_hour)
-    bought = parse_budget(budget or "", price_per_hour)
-    fitted = _fitted(table, bought, kept, law, target, bootstrap)
-    return plan(fitted, table, bought, kept.examples, kept.memory_bytes, None, kept.forget_at_most, kept.serve_tokens)
+    return fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
+
+
+def fitted_plan(
+    table: Table, budget: Budget, limits: Limits, law: str = "auto", target: str = "loss", bootstrap: int = 1000
+) -> tuple[Fit, Recommendation]:
+    """A fit and what it recommends; raises as `asked_plan`."""
+    fitted = _fitted(table, budget, limits, law, target, bootstrap)
+    limited = (limits.examples, limits.memory_bytes, None, limits.forget_at_most, limits.serve_tokens)
+    return fitted, plan(fitted, table, budget, *limited)
+
+
+def asked_limits(given: Mapping[str, Any]) -> Limits:
+    """Limits as given in words: examples, memory (`16GB`), forget_at_most, serve (`1e9tokens`). Raises UserError."""
+    memory, serve = given.get("memory"), given.get("serve")
+    return Limits(
+        given.get("examples"),
+        parse_memory(memory) if memory else None,
+        given.get("forget_at_most"),
+        parse_tokens(serve) if serve else 0.0,
+    )
 
 
 def _fitted(table: Table, budget: Budget, limits: Limits, law: str, target: str, bootstrap: int) -> Fit:

@@ -52,6 +52,11 @@ class Option:
         adapter = f"{self.method} of rank {self.rank}" if self.rank else self.method
         return f"{self.model} with {adapter}" if adapter else self.model
 
+    @property
+    def adapter(self) -> dict[str, Any]:
+        """The method in a run's words; without a rank where it has none."""
+        return {"name": self.method} | ({"rank": self.rank} if self.rank else {})
+
     def tokens(self, budget: Budget, serve_tokens: float = 0.0) -> float:
         """What the budget buys, after serving so many tokens (2 FLOPs a weight of the merged base and token); below zero where
         serving alone costs more."""

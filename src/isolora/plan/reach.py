@@ -103,7 +103,7 @@ def reach(
         target=fit.target.removeprefix(ERROR_OF),
         goal=goal,
         model=option.model,
-        method={"name": option.method, "rank": option.rank},
+        method=option.adapter,
         learning_rate=option.learning_rate,
         tokens=round(tokens),
         tokens_interval=(_rounded(ends[0]), _rounded(ends[1])),

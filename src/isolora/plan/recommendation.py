@@ -66,7 +66,7 @@ class Recommendation:
         low, high = self.interval
         unit = " nats a token" if self.target == "loss" else ""
         data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {self.epochs:.3g} passes)" if self.examples else "")
-        adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method["rank"] else "")
+        adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method.get("rank") else "")
         rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"
         lines = [
             f"train {self.model}{f' with {adapter}' if adapter else ''}{rate}",
@@ -129,7 +129,7 @@ def _recommendation(
     return Recommendation(
         **{name: row[name] for name in names},
         tokens=round(row["tokens"]),
-        method={"name": option.method, "rank": option.rank},
+        method=option.adapter,
         interval=tuple(row["interval"]),
         nearest_evidence=_nearest(table, option, row["tokens"]),
         warnings=tuple(warnings(fit, fitting, option, row, left)),
@@ -181,7 +181,7 @@ def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits
     return {
         "model": option.model,
         "method": option.method,
-        "rank": option.rank,
+        "rank": option.rank or None,
         "learning_rate": option.learning_rate,
         "tokens": tokens,
         "examples": _examples(option, tokens, limits.examples),
@@ -210,7 +210,7 @@ def _choose(rows: Sequence[dict[str, Any]], tie: float) -> int:
     alike = [i for i, row in enumerate(rows) if (row["model"], row["method"]) == (best["model"], best["method"])]
     lowest = min(float(rows[i]["predicted_loss"]) for i in alike)
     equal = [i for i in alike if rows[i]["predicted_loss"] <= lowest * (1 + tie)]
-    return min(equal, key=lambda i: (int(rows[i]["rank"]), float(rows[i]["prudent_loss"])))
+    return min(equal, key=lambda i: (int(rows[i]["rank"] or 0), float(rows[i]["prudent_loss"])))
 
 
 def _nothing_left(

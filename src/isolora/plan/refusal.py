@@ -94,7 +94,7 @@ def run_of(option: Option, tokens: float) -> dict[str, Any]:
     return {
         "model": option.model,
         "method": option.method,
-        "rank": option.rank,
+        "rank": option.rank or None,
         "learning_rate": option.learning_rate,
         "tokens": round(tokens),
         "flops": None if math.isnan(option.flops_per_token) else option.flops_per_token * tokens,

@@ -49,7 +49,7 @@ def gather(
     no_advice: tuple[str, ...] = ()
     if fit is None:
         fit, no_law = _fitted(table, asked)
-    verification = verification or verification_of(source)
+    verification = verification or verification_of(source, aim.name)
     if fit is not None and recommendation is None:
         recommendation, no_advice, words = _planned(fit, table, asked, verification)
     return StudyReport(

@@ -114,7 +114,11 @@ def _nearest(study: StudyReport, point: Mapping[str, Any]) -> Texts:
     """The measured point that lies closest to the recommendation."""
     runs = {run.run: run.name for run in study.curves}
     name = runs.get(str(point.get("run")), str(point.get("model", point.get("run"))))
-    return {"name": "Nearest evidence", "value": name, "note": f"{words.count(point['tokens'])} tokens, loss {point['loss']:.3f}"}
+    return {
+        "name": "Nearest evidence",
+        "value": name,
+        "note": f"{words.count(point['tokens'])} tokens, {study.target} {point['loss']:.3f}",
+    }
 
 
 def adapter(method: str, rank: int | None) -> str:
@@ -136,7 +140,7 @@ def proof(study: StudyReport) -> Texts | None:
     return {
         "held": held(found),
         "verdict": verdict(found),
-        "words": _measured_words(found),
+        "words": _measured_words(found, study.target),
         "edge": edge_words(found),
         "gain": gain_words(study, found),
         "predicted": f"{found.predicted:.3f}",
@@ -163,6 +167,8 @@ def edge_share(found: Verified) -> float:
 
 
 def verdict(found: Verified) -> str:
+    if found.flops_over_largest_fitted <= 1:
+        return "The law held." if held(found) else "The law missed."
     if not held(found):
         return "The prediction missed."
     return "The prediction held." if edge_share(found) < _NEAR_EDGE else "The prediction held, but only just."
@@ -199,12 +205,16 @@ def _reference(study: StudyReport, plan: Recommendation) -> tuple[float, str]:
     return float(plan.nearest_evidence.get("loss", math.nan)), "the nearest run"
 
 
-def _measured_words(found: Verified) -> str:
+def _measured_words(found: Verified, target: str) -> str:
     where = "inside" if held(found) else "outside"
+    factor = found.flops_over_largest_fitted
+    name = target if target == "loss" else f"a {target}"
+    expected = f"predicted {name} of {found.predicted:.3f}" if factor > 1 else f"expected {name} of {found.predicted:.3f}"
+    inside = "" if factor > 1 else " Within what was measured that is no prediction."
     return (
-        f"The recommended adapter was then trained: predicted {found.predicted:.3f}, measured {found.measured:.3f}, "
+        f"The recommended adapter was then trained: {expected}, measured {found.measured:.3f}, "
         f"{words.percent(found.relative_error)} off and {where} the 95 % interval, "
-        f"at {found.flops_over_largest_fitted:.1f} × the largest compute that the law had seen."
+        f"at {factor:.1f} × the largest compute that the law had seen.{inside}"
     )
 
 

@@ -38,7 +38,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Verification:
-    """As a verified adapter's record holds it: losses in nats per token, training FLOPs of the verifying run."""
+    """As a verified adapter's record holds it: values of one target, training FLOPs of the verifying run."""
 
     predicted: float
     interval: tuple[float, float]
@@ -67,10 +67,12 @@ def search_of(source: Path) -> Search | None:
     return Search(described["metric"], direction == "maximize" if direction else larger_is_better(described["metric"]), tried)
 
 
-def verification_of(source: Path) -> Verification | None:
-    """The verification that the folder's recommended adapter records; None where there is none."""
+def verification_of(source: Path, target: str = "loss") -> Verification | None:
+    """The verification of a prediction of this target that the folder's recommended adapter records; None where there is none."""
     path = _folder(source) / _VERIFIED_ADAPTER
-    found = json.loads(path.read_text(encoding="utf-8")).get("verification") if path.is_file() else None
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    latest = record.get("verification") or {}
+    found = record.get("verifications", {}).get(target) or (latest if latest.get("target", "loss") == target else None)
     names = ("predicted", "measured", "relative_error", "flops", "flops_over_largest_fitted")
     if not found or not {*names, "interval"} <= set(found):
         return None

@@ -24,7 +24,7 @@ VERIFICATION = "verify"
 
 
 class Verified(Protocol):
-    """The recommendation, trained: losses in nats per token, the 95 % interval, and how far out the run lay."""
+    """The recommendation, trained: values of the page's target, the 95 % interval, and how far out the run lay."""
 
     @property
     def predicted(self) -> float: ...

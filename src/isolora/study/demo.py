@@ -46,17 +46,13 @@ class Story:
         }
 
     def __str__(self) -> str:
-        proof, (low, high) = self.verification, self.verification.interval
-        verdict = "inside" if proof.inside else "outside"
         return "\n".join(
             [
                 str(self.fitted),
                 "",
                 str(self.recommendation),
                 "",
-                f"predicted  {proof.predicted:.4f} nats a token, 95 % interval {low:.4f} to {high:.4f}",
-                f"measured   {proof.measured:.4f}, {verdict} the interval, {100 * proof.relative_error:.2f} % off, "
-                f"at {proof.flops_over_largest_fitted:.1f} x the largest fitted FLOPs",
+                str(self.verification),
                 f"report     {self.report}",
                 f"try it     isolora generate {self.report.parent} --prompt 'Python library for'",
                 f"took       {self.seconds:.0f} s",
@@ -87,7 +83,8 @@ def demo(folder: Path | str, seed: int = 0, quiet: bool = False, workers: int | 
     fitted = fit(table)
     largest = float(table["flops"].max())
     recommendation = plan(fitted, table, Budget(BUDGET_OVER_LARGEST * largest, "flops"))
-    say(f"verify  {recommendation.model}, rank {recommendation.method['rank']}, on {recommendation.tokens:,.0f} tokens")
+    rank = recommendation.method["rank"]  # its grid is of ranks
+    say(f"verify  {recommendation.model}, rank {rank}, on {recommendation.tokens:,.0f} tokens")
     proof = verify(folder, recommendation, largest, seed, quiet, fitted.law)
     say("report")
     page = report(folder, read(folder), fitted, folder / "report.html", recommendation, proof)

@@ -130,6 +130,11 @@ def _alike(runs: Iterable[RunConfig]) -> list[list[RunConfig]]:
     return list(groups.values())
 
 
+def priced_run(stage: str, config: RunConfig, workspace: Workspace, place: Place = HERE) -> StagePrice:
+    """The price of one run."""
+    return _priced(stage, config, 1, place, workspace)[0]
+
+
 def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: Workspace) -> tuple[StagePrice, Duration | None]:
     """(the price of so many runs like this one, how long one takes)."""
     documents = RunDocuments.load(config, workspace.documents)

@@ -1,20 +1,25 @@
-"""Train what was recommended and hold the prediction against the measurement."""
+"""Train what was recommended and hold the prediction against the measurement, in the unit of what was predicted."""
 
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isolora import registry
 from isolora.adapters import record
 from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
+from isolora.fit import value_of
 from isolora.plan import Recommendation
 from isolora.runs.documents import DocumentLoader
+from isolora.runs.workspace import Workspace
+from isolora.store import Store
 from isolora.study.design import run_of
-from isolora.study.run import STUDY_FILE
 from isolora.training.folder import held
 from isolora.training.interruption import handled
 from isolora.training.recorder import adapter_folder, outcome
@@ -25,7 +30,8 @@ VERIFY = "verify"
 
 @dataclass(frozen=True)
 class Verification:
-    """Losses in nats per token; interval: 95 % prediction interval for a new run; flops: of the run that was trained."""
+    """predicted, interval (95 % for a new run) and measured are of the `target`: a loss in nats, or "1 - f1" and the like;
+    flops: of the run that was trained; law: the one that predicted."""
 
     run: str
     predicted: float
@@ -34,10 +40,14 @@ class Verification:
     flops: float
     flops_over_largest_fitted: float
     adapter: Path
+    target: str = "loss"
+    law: str | None = None
 
     @property
     def relative_error(self) -> float:
-        return abs(self.predicted - self.measured) / self.measured
+        """Over the measured value; infinite where that is 0, as 1 - accuracy may be."""
+        missed = abs(self.predicted - self.measured)
+        return missed / abs(self.measured) if self.measured else math.inf if missed else 0.0
 
     @property
     def inside(self) -> bool:
@@ -45,6 +55,8 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "target": self.target,
+            "law": self.law,
             "predicted": self.predicted,
             "interval": list(self.interval),
             "measured": self.measured,
@@ -52,20 +64,60 @@ class Verification:
             "inside_interval": self.inside,
             "flops": self.flops,
             "flops_over_largest_fitted": self.flops_over_largest_fitted,
+            "run": self.run,
+            "adapter": str(self.adapter),
         }
+
+    def __str__(self) -> str:
+        unit, (low, high), factor = " nats" if self.target == "loss" else "", self.interval, self.flops_over_largest_fitted
+        expected = "predicted" if factor > 1 else "expected"  # within what was measured, a law only fills in between points
+        where = "" if factor > 1 else ", within what was measured: no prediction"
+        verdict = f"{'inside' if self.inside else 'outside'} the interval, {100 * self.relative_error:.2f} % off"
+        return "\n".join(
+            [
+                f"{expected:<11}{self.target} {self.predicted:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
+                f"measured   {self.measured:.4f}, {verdict}, at {factor:.3g} x the largest fitted FLOPs{where}",
+            ]
+        )
 
 
 def recommended_run(base: Mapping[str, Any], recommendation: Recommendation, seed: int) -> RunConfig:
-    """The run that a recommendation describes, over a study's base configuration."""
+    """The run that a recommendation describes, over a study's base configuration or that of a measured run."""
     values = {
         "model": recommendation.model,
-        "method": {**base.get("method", {}), **recommendation.method},
-        "training.learning_rate": recommendation.learning_rate,
+        "method": _method(base.get("method", {}), recommendation.method),
         "training.tokens": recommendation.tokens,
         "seed": seed,
     }
+    if math.isfinite(recommendation.learning_rate):
+        values["training.learning_rate"] = recommendation.learning_rate
     run = run_of(base, values)
     return run.model_copy(update={"data": _with_examples(run, recommendation)})
+
+
+def _method(given: Any, recommended: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's fields: the base's own where it is the same method, and a rank only where the method has one."""
+    known = {"name": given} if isinstance(given, str) else dict(given)
+    name = str(recommended["name"] or known.get("name", "lora"))
+    own = known if known.get("name", "lora") == name else {}
+    rank = recommended.get("rank")
+    ranked = {"rank": int(rank)} if rank and registry.load("method", name).has_rank else {}
+    return {**own, "name": name, **ranked}
+
+
+def measured_base(store: Store, recommendation: Recommendation) -> dict[str, Any] | None:
+    """The configuration of the longest measured run of the recommended model, method, rank and learning rate."""
+    wanted = (recommendation.model, recommendation.method["name"], recommendation.method.get("rank") or None)
+    reached = {point["run"]: (point["tokens"], -point["loss"]) for point in store.points()}
+    alike = [
+        run
+        for run in store.runs()
+        if (run["model"], run["method"], run["rank"]) == wanted and run["stage"] not in ("tune", VERIFY) and run["run"] in reached
+    ]
+    exact = [run for run in alike if math.isclose(run["learning_rate"], recommendation.learning_rate, rel_tol=1e-9)]
+    longest = max(exact or alike, key=lambda run: reached[run["run"]], default=None)
+    found: dict[str, Any] | None = json.loads(longest["config"]) if longest else None
+    return found
 
 
 def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig:
@@ -82,6 +134,15 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
     return data.model_copy(update={"train_examples": min(wanted, available)})
 
 
+def to_train(store: Store, base: Mapping[str, Any], recommendation: Recommendation, seed: int, workspace: Workspace) -> RunConfig:
+    """The recommended run, on the first seed from `seed` on that the study has not fitted: what the law saw proves nothing."""
+    fitted = {run["run"] for run in store.runs() if run["stage"] != VERIFY}
+    run = recommended_run(base, recommendation, seed)
+    while workspace.identity(run) in fitted:
+        run = run.model_copy(update={"seed": run.seed + 1})
+    return run
+
+
 def verify(
     folder: Path | str,
     recommendation: Recommendation,
@@ -94,21 +155,59 @@ def verify(
 
     law: name of the one that recommended; the adapter's record and card keep it with the prediction and the measurement.
     """
-    folder = Path(folder)
-    study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["study"]
-    with handled(), held(folder) as store:
-        [name] = train_stack([recommended_run(study["base"], recommendation, seed)], store, VERIFY, quiet)
+    workspace = Workspace()
+    with handled(), held(Path(folder)) as store:
+        run = to_train(store, base_of(store, recommendation), recommendation, seed, workspace)
+        adapter = _make_room(store, workspace.identity(run))
+        [name] = train_stack([run], store, VERIFY, quiet, workspace=workspace)
     ended = outcome(store, name)
     if "loss" not in ended or "adapter" not in ended:
         raise ConfigError(f"verification: run {name} ended {ended['state']} ({ended.get('reason', '')})")
+    last = store.points(name)[-1]
     proof = Verification(
         run=name,
         predicted=recommendation.predicted_loss,
         interval=(recommendation.interval[0], recommendation.interval[1]),
-        measured=ended["loss"],
+        measured=value_of({**json.loads(last["metrics"]), **last}, recommendation.target),
         flops=ended["flops"],
         flops_over_largest_fitted=ended["flops"] / largest_fitted_flops,
-        adapter=adapter_folder(store, VERIFY, name),
+        adapter=adapter,
+        target=recommendation.target,
+        law=law,
     )
-    record.amend(proof.adapter, verification={"law": law, **proof.to_json()})
+    _note(proof)
     return proof
+
+
+def base_of(store: Store, recommendation: Recommendation) -> Mapping[str, Any]:
+    """What the recommended run is built on. Raises ConfigError where the folder holds no run of the recommended model."""
+    described = store.folder / "study.json"
+    own = measured_base(store, recommendation)
+    if own is None and described.is_file():
+        own = json.loads(described.read_text(encoding="utf-8"))["study"]["base"]
+    if own is None:
+        raise ConfigError(f"SOURCE: {store.folder} holds no run of {recommendation.model} to take a configuration from")
+    return own
+
+
+def _make_room(store: Store, name: str) -> Path:
+    """The folder of the recommended adapter, free for the run of that name: an earlier proof's goes to `adapters/RUN`, and
+    comes back from there when it is asked for again."""
+    place, kept = adapter_folder(store, VERIFY, name), adapter_folder(store, "grid", name)
+    held = json.loads((place / record.RECORD).read_text(encoding="utf-8"))["run"] if (place / record.RECORD).is_file() else name
+    if held != name:
+        aside = adapter_folder(store, "grid", held)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        shutil.move(place, aside)
+    if not place.exists() and kept.exists():
+        shutil.move(kept, place)
+    return place
+
+
+def _note(proof: Verification) -> None:
+    """Keep the proof in the adapter's record; those of other targets of the same run stay beside it."""
+    path = proof.adapter / record.RECORD
+    before = json.loads(path.read_text(encoding="utf-8")).get("verifications", {})
+    facts = {key: value for key, value in proof.to_json().items() if key not in ("run", "adapter")}
+    record.amend(proof.adapter, verification=facts, verifications={**before, proof.target: facts})

@@ -1,0 +1,51 @@
+"""The verb verify: what is recommended is trained, and the prediction held against the measurement."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from isolora.cli.answer import Json, answer
+from isolora.cli.fits import Bootstrap, Law, Map, Method, Source, Target, points_of
+
+
+def verify(
+    source: Source,
+    budget: Annotated[
+        str | None, typer.Option(help="what may be spent, for example 1e15flops, 2h or 20usd; by default 4 x the largest run")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")] = None,
+    memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
+    forget_at_most: Annotated[float | None, typer.Option(help="nats a token that other texts may lose")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="price of an hour: says the money, and buys a budget in it")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the run that is trained")] = 0,
+    law: Law = "auto",
+    target: Target = "loss",
+    columns: Map = None,
+    method: Method = None,
+    bootstrap: Bootstrap = 1000,
+    as_json: Json = False,
+) -> None:
+    """Train what a study's law recommends, into the study's store, and say whether its prediction held."""
+    from isolora.plan import NoRecommendation
+    from isolora.plan.asked import asked_limits
+    from isolora.study.advice import advise, study_of
+
+    study_of(source)
+    limits = asked_limits({"examples": examples, "memory": memory, "forget_at_most": forget_at_most})
+    table = points_of(source, columns, method)
+    try:
+        advice = advise(source, table, budget, price_per_hour, limits, seed, law=law, target=target, bootstrap=bootstrap)
+    except NoRecommendation as refusal:
+        answer(refusal.to_json(), refusal.words(), as_json)
+        raise
+    print(advice, file=sys.stderr)
+    proof = advice.verified(quiet=as_json)
+    answer(proof.to_json(), f"{proof}\nadapter    {proof.adapter}", as_json)
+
+
+VERBS = (verify,)
