@@ -20,7 +20,7 @@ FLOORS = {
     2: ("data_cards", "metrics"),
     3: ("config", "store"),
     4: ("table", "tasks", "methods", "laws"),
-    5: ("models", "data", "ledger", "fit"),
+    5: ("models", "data", "ledger", "fit", "imports"),
     6: ("runs", "plan"),
     7: ("cost", "adapters"),
     8: ("training", "report"),
@@ -30,7 +30,7 @@ FLOORS = {
     12: ("__init__", "__main__", "extend"),  # the public surfaces: gather names, nobody below looks up to them
 }
 FLOOR = {name: floor for floor, row in FLOORS.items() for name in row}
-NUMPY_WING = ("errors", "registry", "metrics", "table", "laws", "fit", "plan", "report", "__init__")
+NUMPY_WING = ("errors", "registry", "metrics", "table", "laws", "fit", "plan", "report", "imports", "__init__")
 TORCH_WING_ONLY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers"}
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 SCRIPTS = "assets"  # made the packaged data; run once and never imported

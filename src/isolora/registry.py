@@ -28,6 +28,7 @@ FOLDERS: Mapping[str, str] = {
     "task": "tasks",
     "method": "methods",
     "law": "laws",
+    "importer": "imports",
     "trainer": "training/backends",
     "tracker": "training/trackers",
     "executor": "study/executors",

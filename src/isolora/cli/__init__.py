@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from isolora import registry
-from isolora.cli import costs, fits, life, listing, proofs, runs, setup, studies
+from isolora.cli import costs, fits, imports, life, listing, proofs, runs, setup, studies
 from isolora.errors import PlugInError, RunFailed, UserError
 
 app = typer.Typer(
@@ -42,7 +42,17 @@ def interruptible(verb: Callable[..., None]) -> Callable[..., None]:
     return ended
 
 
-for verbs in (studies.VERBS, setup.VERBS, runs.VERBS, costs.VERBS, fits.VERBS, proofs.VERBS, life.VERBS, listing.VERBS):
+for verbs in (
+    studies.VERBS,
+    setup.VERBS,
+    runs.VERBS,
+    costs.VERBS,
+    fits.VERBS,
+    proofs.VERBS,
+    imports.VERBS,
+    life.VERBS,
+    listing.VERBS,
+):
     for verb in verbs:
         app.command(name=verb.__name__.rstrip("_"))(interruptible(verb))
 

@@ -14,6 +14,7 @@ KINDS = {
     "tasks": "task",
     "methods": "method",
     "laws": "law",
+    "importers": "importer",
     "models": "",
     "architectures": "",
     "data": "data_card",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isolora.errors import TableError, unknown
 from isolora.store import FILE as STORE_NAME
-from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, computed_tokens, renamed, typed
+from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.sizes import filled
 
@@ -22,6 +22,7 @@ __all__ = [
     "Column",
     "Rows",
     "Table",
+    "canonical_name",
     "from_columns",
     "places_of",
     "read",

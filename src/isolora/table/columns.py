@@ -61,7 +61,7 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
         if column not in SHORT_NAMES:
             named.setdefault(column, values)
     for column, values in rows.items():
-        meant = _canonical(column)
+        meant = canonical_name(column)
         if meant and meant not in named and (meant not in _QUANTITIES or _holds_numbers(values)):
             named[meant] = values
             if column not in SHORT_NAMES:
@@ -73,7 +73,7 @@ def _holds_numbers(values: Iterable[Any]) -> bool:
     return all(number(value) is not None for value in values)
 
 
-def _canonical(column: str) -> str | None:
+def canonical_name(column: str) -> str | None:
     """The name that a column stands for; None where none is known."""
     if column.lower() in SHORT_NAMES:
         return SHORT_NAMES[column.lower()]

@@ -77,7 +77,7 @@ def _read_json(path: Path) -> Rows:
     if isinstance(found, list):
         return columns_of(_object(row, path) for row in found)
     if isinstance(found, dict) and "train_info" in found:
-        return columns_of(_result_points(found, path.stem))
+        return columns_of(result_points(found, path.stem))
     columns = isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values())
     if columns and len({len(values) for values in found.values()}) == 1:
         return dict(found)
@@ -96,13 +96,13 @@ def _read_results(folder: Path) -> Rows:
     for path in sorted(folder.rglob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict) and "train_info" in found:
-            points += _result_points(found, str(path.relative_to(folder).with_suffix("")))
+            points += result_points(found, str(path.relative_to(folder).with_suffix("")))
     if not points:
         raise TableError(f"folder {str(folder)!r} is no study: it has no {FILE}, and no results of PEFT's comparison")
     return columns_of(points)
 
 
-def _result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The points of one run of PEFT's method comparison: the training loss at each evaluation, tokens by share of steps."""
     setup, trained = found.get("run_info", {}), found["train_info"]
     peft, training = setup.get("peft_config") or {}, setup.get("train_config") or {}

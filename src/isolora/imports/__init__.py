@@ -1,0 +1,92 @@
+"""Sweeps of other tools as a table that laws are fitted to: one importer a file, found by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from isolora import registry
+from isolora.errors import TableError, unknown
+from isolora.imports.points import COLUMNS, points_of
+
+ENDINGS = (".csv", ".parquet", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written. left_out: what was not used, by reason; notes: what was assumed, in sentences with counts."""
+
+    out: Path
+    runs: int
+    points: int
+    columns: tuple[str, ...]
+    left_out: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of `isolora import --json`."""
+        lists = {"columns": list(self.columns), "left_out": dict(self.left_out), "notes": list(self.notes)}
+        return {"out": str(self.out), "runs": self.runs, "points": self.points, **lists}
+
+    def __str__(self) -> str:
+        lines = [f"{self.out}: {self.points} points of {self.runs} runs; columns {', '.join(self.columns)}"]
+        lines += [f"  left out: {count} {reason}" for reason, count in self.left_out.items()]
+        return "\n".join([*lines, *(f"  mind: {note}" for note in self.notes), f"next: isolora fit {self.out}"])
+
+
+def import_runs(source: Path | str, tool: str, out: Path | str) -> Imported:
+    """Read a tool's runs and write them as a table, CSV, Parquet or JSON Lines by the ending of `out`.
+
+    Raises ConfigError for an unknown tool, TableError for files that are none of its, or that hold no loss.
+    """
+    source, out = Path(source), Path(out)
+    importer = registry.load("importer", tool)
+    if out.suffix.lower() not in ENDINGS:
+        raise TableError(f"--out: {unknown('kind of table', out.suffix or out.name, ENDINGS)}")
+    if not source.exists():
+        raise TableError(f"SOURCE: {source} does not exist; {tool} reads {importer.reads}")
+    rows, left_out, notes = points_of(importer.read(source))
+    if not rows:
+        why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise TableError(f"SOURCE: {source} holds no run with a loss ({why or 'no runs'})")
+    columns = _columns(rows)
+    write(columns, out)
+    return Imported(out, len(set(columns["run"])), len(rows), tuple(columns), left_out, (*notes, *_missing(columns)))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Columns in the table's order; None where a run has nothing for one."""
+    names = [*COLUMNS, *sorted({name for row in rows for name in row} - set(COLUMNS))]
+    found = {name: [row.get(name) for row in rows] for name in names}
+    return {name: values for name, values in found.items() if any(value is not None for value in values)}
+
+
+def _missing(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What laws and plans would like to read and the tool did not keep."""
+    wanted = {
+        "tokens": "no tokens are known: log them, or map a column with --map d=COLUMN",
+        "model": "no model is named: a plan needs one, or its size as n",
+    }
+    said = [sentence for name, sentence in wanted.items() if name not in columns]
+    if not {"flops", "seconds"} & columns.keys():
+        said.append("neither FLOPs nor seconds are known: a plan has no prices")
+    return said
+
+
+def write(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
+    """Write a table; folders on the way are made."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    if out.suffix.lower() == ".csv":
+        pa.csv.write_csv(table, out)
+    elif out.suffix.lower() == ".parquet":
+        pa.parquet.write_table(table, out)
+    else:
+        out.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")

@@ -1,0 +1,76 @@
+"""What an importer is: it reads one tracker's files into runs, each with its settings and what was logged at each step."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from isolora.errors import TableError
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as its tracker kept it. config: settings, dotted keys where they were nested; history: step -> what was logged there,
+    under the tracker's own names."""
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[float, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an importer found. left_out: counts of what it did not use, by reason; notes: sentences about the rest."""
+
+    runs: tuple[TrackedRun, ...]
+    left_out: Mapping[str, int] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
+
+
+class Importer(ABC):
+    """One tracker's files."""
+
+    name: ClassVar[str]
+    reads: ClassVar[str]
+    """What SOURCE must be, for an error's sentence."""
+
+    @abstractmethod
+    def read(self, source: Path) -> Read:
+        """The runs in a file or a folder. Raises TableError, one line, for what is none of this tracker's."""
+
+    def refuse(self, source: Path) -> TableError:
+        return TableError(f"SOURCE: {source} holds nothing of {self.name}; it reads {self.reads}")
+
+
+def dotted(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys; lists are left out. `{"value": x}`, as W&B keeps a setting, is x."""
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            wrapped = set(value) <= {"value", "desc"} and "value" in value
+            inner = value["value"] if wrapped else value
+            found |= dotted(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
+        elif not isinstance(value, list):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def by_step(rows: Iterable[tuple[float, Mapping[str, Any]]]) -> dict[float, dict[str, Any]]:
+    """What was logged at a step in several pieces, in one."""
+    found: dict[float, dict[str, Any]] = {}
+    for step, row in rows:
+        found.setdefault(float(step), {}).update(row)
+    return dict(sorted(found.items()))
+
+
+def read_json(path: Path) -> Any:
+    """Raises TableError, one line, where the file is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TableError(f"SOURCE: {path} is no JSON: {error}") from error

@@ -1,0 +1,76 @@
+"""MLflow: a folder `mlruns` as its file store writes it. Needs no package.
+
+mlruns/EXPERIMENT/meta.yaml, mlruns/EXPERIMENT/RUN/{meta.yaml, metrics/KEY, params/KEY, tags/KEY}; a metric's file holds a line
+`timestamp value step` for each time it was logged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isolora.errors import TableError
+from isolora.imports.base import Importer, Read, TrackedRun, by_step
+
+
+class MLflow(Importer):
+    name = "mlflow"
+    reads = "a folder mlruns of MLflow's file store, one experiment's or one run's folder in it"
+
+    def read(self, source: Path) -> Read:
+        folders = sorted(path.parent for path in source.rglob("meta.yaml") if (path.parent / "metrics").is_dir())
+        if not folders:
+            raise self.refuse(source)
+        left_out: Counter[str] = Counter()
+        runs = []
+        for folder in folders:
+            about = _meta(folder / "meta.yaml")
+            if about.get("lifecycle_stage") == "deleted":
+                left_out["deleted runs"] += 1
+                continue
+            runs.append(TrackedRun(_name(folder, about), _files(folder / "params"), by_step(_history(folder / "metrics"))))
+        return Read(_told_apart(runs), +left_out)
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise TableError(f"SOURCE: {path} is no YAML: {' '.join(str(error).split())}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _name(folder: Path, about: dict[str, Any]) -> str:
+    tag = folder / "tags" / "mlflow.runName"
+    return str(about.get("run_name") or (tag.read_text(encoding="utf-8").strip() if tag.is_file() else "") or folder.name)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """One setting a file; a name with slashes lies in folders."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8").strip() for path in paths}
+
+
+def _history(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
+    for key, text in _files(folder).items():
+        for line in text.splitlines():
+            _, value, *rest = line.split()
+            yield float(rest[0]) if rest else 0.0, {key: float(value)}
+
+
+def _told_apart(runs: list[TrackedRun]) -> tuple[TrackedRun, ...]:
+    """Run names need not be unique; those given twice are numbered."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for run in runs:
+        seen[run.name] += 1
+        name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
+        apart.append(TrackedRun(name, run.config, run.history))
+    return tuple(apart)
+
+
+importer = MLflow()

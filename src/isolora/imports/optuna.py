@@ -1,0 +1,82 @@
+"""Optuna: a storage in an SQLite file or a journal; each finished trial is a run, its intermediate values are points."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from isolora.errors import MissingExtra, TableError
+from isolora.imports.base import Importer, Read, TrackedRun, by_step
+
+FINISHED = ("COMPLETE", "PRUNED")
+
+
+class Optuna(Importer):
+    name = "optuna"
+    reads = "an SQLite file or a journal file of Optuna"
+
+    def read(self, source: Path) -> Read:
+        optuna = _optuna()
+        storage = _storage(optuna, source)
+        runs: list[TrackedRun] = []
+        left_out: Counter[str] = Counter()
+        notes: list[str] = []
+        for name in optuna.study.get_all_study_names(storage):
+            study = optuna.load_study(study_name=name, storage=storage)
+            measure, note = _measure(study)
+            notes += [note] if note else []
+            for trial in study.trials:
+                if trial.state.name in FINISHED:
+                    runs.append(_run(name, trial, measure))
+                else:
+                    left_out[f"trials that are {trial.state.name.lower()}"] += 1
+        return Read(tuple(runs), left_out, tuple(notes))
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+    except ImportError:
+        raise MissingExtra("optuna", "import") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found: ModuleType = optuna
+    return found
+
+
+def _storage(optuna: ModuleType, source: Path) -> Any:
+    if not source.is_file():
+        raise importer.refuse(source)
+    try:
+        if source.read_bytes()[:15] == b"SQLite format 3":
+            return optuna.storages.RDBStorage(f"sqlite:///{source.resolve()}")
+        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(source)))
+    except Exception as error:  # sqlalchemy's, alembic's and json's own
+        raise TableError(f"SOURCE: {source} is no storage of Optuna: {' '.join(str(error).split())[:200]}") from error
+
+
+def _measure(study: Any) -> tuple[str, str]:
+    """What a trial's value is: the loss where less is better, else a score under the name that the study gives it."""
+    if len(study.directions) > 1:
+        raise TableError(f"SOURCE: study {study.study_name!r} has {len(study.directions)} objectives; a law has one")
+    named = (study.metric_names or ["value"])[0]
+    if study.direction.name == "MINIMIZE":
+        return "eval_loss", f"the objective {named!r} of study {study.study_name!r} is minimised: read as the loss"
+    return f"eval_{named}", f"the objective {named!r} of study {study.study_name!r} is maximised: it is no loss"
+
+
+def _run(study: str, trial: Any, measure: str) -> TrackedRun:
+    """Steps are the trial's own; a value without steps stands at step 1."""
+    attributes = {**trial.user_attrs}
+    history = by_step((step, {measure: value}) for step, value in trial.intermediate_values.items())
+    last = max(history, default=1.0)
+    if trial.value is not None:
+        history.setdefault(last, {})[measure] = trial.value
+    if trial.duration is not None:
+        history.setdefault(last, {})["seconds"] = trial.duration.total_seconds()
+    history.get(last, {}).update({key: value for key, value in attributes.items() if isinstance(value, int | float)})
+    return TrackedRun(f"{study}-{trial.number}", {**attributes, **trial.params}, history)
+
+
+importer = Optuna()

@@ -1,0 +1,173 @@
+"""From tracked runs to the table's points: names that laws know, cumulative counts at every evaluation, and what was assumed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isolora.imports.base import Read, TrackedRun
+from isolora.table import canonical_name
+from isolora.table.columns import number
+
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "model": ("model", "model_name_or_path", "base_model_name_or_path", "model_id", "model_name", "base_model", "_name_or_path"),
+    "method": ("method.name", "peft_type", "peft_method", "adapter_type", "method"),
+    "rank": ("rank", "lora_r", "lora_rank", "r"),
+    "learning_rate": ("learning_rate", "lr", "max_lr", "peak_lr"),
+    "body_parameters": ("body_parameters", "n", "num_parameters", "n_params", "num_params", "model_size"),
+    "trainable_parameters": ("trainable_parameters", "trainable_params", "num_trainable_params"),
+    "seed": ("seed",),
+}
+"""Column -> what a setting is called that fills it, the surest first; the last part of a dotted key counts too."""
+TEXTS = ("model", "method")
+LOGGED: Mapping[str, tuple[str, ...]] = {
+    "tokens": ("num_input_tokens_seen", "tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "train_tokens"),
+    "flops": ("total_flos", "flops", "train_flops", "total_flops"),
+    "seconds": ("seconds", "runtime", "_runtime", "Runtime", "train_runtime", "elapsed_time"),
+}
+"""Counts that only grow: known at some steps, and between them by the share of steps."""
+HELD_OUT = (
+    "eval_loss",
+    "eval/loss",
+    "val_loss",
+    "val/loss",
+    "valid_loss",
+    "validation_loss",
+    "validation/loss",
+    "test_loss",
+    "loss.eval",
+)
+TRAINING = ("train/loss", "loss", "training_loss", "train_loss", "train/train_loss")
+COLUMNS = ("run", "model", "method", "rank", "learning_rate", "seed", "step", "tokens", "flops", "seconds", "loss")
+_PREFIXES = ("eval/", "eval_", "val/", "val_", "valid_", "validation_", "metrics/", "test_", "test/")
+_NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
+
+
+def points_of(read: Read) -> tuple[list[dict[str, Any]], Counter[str], list[str]]:
+    """(a row for each evaluation of each run, what was left out by reason, sentences about what was assumed)."""
+    rows: list[dict[str, Any]] = []
+    left_out, assumed = Counter(read.left_out), Counter[str]()
+    for run in read.runs:
+        found = _points(run, left_out, assumed)
+        rows += found
+        left_out["runs without a loss"] += not found
+    notes = [*read.notes, *(f"{count} {what}" for what, count in assumed.items() if count)]
+    return rows, +left_out, notes
+
+
+def _points(run: TrackedRun, left_out: Counter[str], assumed: Counter[str]) -> list[dict[str, Any]]:
+    name = _loss_name(run.history.values())
+    if name is None:
+        return []
+    measured = {step: row for step, row in run.history.items() if _value(row.get(name)) is not None}
+    left_out["logged steps without a held-out loss"] += len(run.history) - len(measured)
+    if name in TRAINING and not _own(run):
+        assumed["points have the training loss, since no held-out loss was logged"] += len(measured)
+    settings = settings_of(run.config)
+    counts = {column: _counted(run, column, list(measured), assumed) for column in LOGGED}
+    if counts["tokens"] is None:
+        counts["tokens"] = _tokens_from_batches(run, list(measured), assumed)
+    fixed = {"run": run.name, **settings}
+    return [
+        {
+            **fixed,
+            "step": step,
+            **{column: values[i] for column, values in counts.items() if values is not None},
+            "loss": _value(row[name]),
+            **_measures(row, name),
+        }
+        for i, (step, row) in enumerate(measured.items())
+    ]
+
+
+def _own(run: TrackedRun) -> bool:
+    """Whether isolora itself logged the run: over tokens, and with the held-out loss as `loss`."""
+    return "training.batch_tokens" in run.config
+
+
+def _loss_name(history: Iterable[Mapping[str, Any]]) -> str | None:
+    """What the loss of a run is logged as: on held-out data where there is one, else in training."""
+    logged = {name for row in history for name, value in row.items() if _value(value) is not None}
+    for name in (*HELD_OUT, *TRAINING):
+        if name in logged:
+            return name
+    return next((name for name in sorted(logged) if canonical_name(name) == "loss"), None)
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that settings fill."""
+    found: dict[str, Any] = {}
+    for column, names in SETTINGS.items():
+        value = next((config[key] for name in names for key in _keys(config, name) if config[key] not in (None, "")), None)
+        if value is not None and not isinstance(value, Mapping):
+            found[column] = str(value).rpartition(".")[2].lower() if column == "method" else value
+            if column not in TEXTS:
+                found[column] = _value(value)
+    return {column: value for column, value in found.items() if value is not None}
+
+
+def _keys(config: Mapping[str, Any], name: str) -> list[str]:
+    exact = [name] if name in config else []
+    return [*exact, *sorted((key for key in config if key.endswith((f".{name}", f"/{name}"))), key=len)]
+
+
+def _counted(run: TrackedRun, column: str, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
+    """A growing count at each step: as logged, between logged steps by the share of steps; None where it was never logged."""
+    known = {}
+    for step, row in run.history.items():
+        value = next((found for name in LOGGED[column] if (found := _logged(row, name)) is not None), None)
+        if value is not None:
+            known[step] = value
+    if not known:
+        return None
+    assumed[f"points have {column} by the share of steps, between those logged"] += sum(step not in known for step in steps)
+    at, values = [0.0, *known], [0.0, *known.values()]
+    found = np.interp(steps, at, values)
+    beyond = np.asarray(steps) > at[-1]
+    if at[-1] > 0:  # np.interp would hold the last value; a count goes on at its mean pace
+        found = np.where(beyond, np.asarray(steps) * values[-1] / at[-1], found)
+    return [float(value) for value in found]
+
+
+def _logged(row: Mapping[str, Any], name: str) -> float | None:
+    return next((found for key in (name, f"train/{name}", f"train_{name}") if (found := _value(row.get(key))) is not None), None)
+
+
+def _tokens_from_batches(run: TrackedRun, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
+    """Steps x rows x length, where the settings say them: an upper bound, since padding is counted."""
+
+    if _own(run):
+        return list(steps)
+
+    def setting(*names: str) -> float | None:
+        return next((found for name in names for key in _keys(run.config, name) if (found := _value(run.config[key]))), None)
+
+    rows = setting("per_device_train_batch_size", "train_batch_size", "batch_size")
+    length = setting("max_seq_length", "max_seq_len", "max_length", "block_size", "seq_length", "sequence_length")
+    if not (rows and length):
+        return None
+    each = rows * length * (setting("gradient_accumulation_steps") or 1)
+    assumed["points have tokens as steps x batch x length, padding included, since no tokens were logged"] += len(steps)
+    return [step * each for step in steps]
+
+
+def _measures(row: Mapping[str, Any], loss: str) -> dict[str, float]:
+    """The other held-out measures of an evaluation, under their own names."""
+    found: dict[str, float] = {}
+    for key, given in row.items():
+        prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
+        name = key[len(prefix) :] if prefix else ""
+        value = _value(given)
+        if prefix and value is not None and key != loss and name not in (*_NOT_MEASURES, *COLUMNS, "epoch"):
+            found[name] = value
+    return found
+
+
+def _value(given: Any) -> float | None:
+    """A finite number, or None."""
+    found = None if isinstance(given, bool | Mapping | list) else number(given)
+    return found if found is not None and math.isfinite(found) else None

@@ -1,0 +1,84 @@
+"""TensorBoard: every folder with event files is a run. Reads scalars, and the settings that transformers writes as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from isolora.errors import MissingExtra
+from isolora.imports.base import Importer, Read, TrackedRun, by_step, dotted
+
+
+class TensorBoard(Importer):
+    name = "tensorboard"
+    reads = "a folder with event files (events.out.tfevents.*) in it or below it"
+
+    def read(self, source: Path) -> Read:
+        try:
+            from tensorboard.backend.event_processing import event_accumulator
+        except ImportError:
+            raise MissingExtra("tensorboard", "import") from None
+        files = [source] if source.is_file() else sorted(source.rglob("*tfevents*"))
+        folders = sorted({path.parent for path in files})
+        if not folders:
+            raise self.refuse(source)
+        root = source.parent if source.is_file() else source
+        runs = []
+        for folder in folders:
+            events = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+            name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
+            runs.append(TrackedRun(name, _settings(events, folder), by_step(_scalars(events))))
+        return Read(tuple(run for run in runs if run.history or run.config))
+
+
+def _scalars(events: Any) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Scalars, as the old and the new writers keep them, with the seconds since the first event."""
+    from tensorboard.util import tensor_util
+
+    first = None
+    for tag in events.Tags()["scalars"]:
+        for event in events.Scalars(tag):
+            first = event.wall_time if first is None else min(first, event.wall_time)
+            yield event.step, {tag: event.value}
+    for tag in events.Tags()["tensors"]:
+        for event in events.Tensors(tag):
+            value = tensor_util.make_ndarray(event.tensor_proto)
+            if value.size == 1 and value.dtype.kind in "fiu":
+                yield event.step, {tag: float(value.reshape(-1)[0])}
+
+
+def _settings(events: Any, folder: Path) -> dict[str, Any]:
+    """Text summaries that hold JSON objects, such as transformers' `args`, and accelerate's hparams.yml."""
+    from tensorboard.util import tensor_util
+
+    found: dict[str, Any] = {}
+    for tag in events.Tags()["tensors"]:
+        for event in events.Tensors(tag):
+            value = tensor_util.make_ndarray(event.tensor_proto)
+            if value.dtype.kind == "O" and value.size:
+                found |= _object(value.reshape(-1)[0])
+    return found | _hparams(folder)
+
+
+def _object(given: Any) -> dict[str, Any]:
+    try:
+        parsed = json.loads(given)
+    except (TypeError, ValueError):
+        return {}
+    return dotted(parsed) if isinstance(parsed, dict) else {}
+
+
+def _hparams(folder: Path) -> dict[str, Any]:
+    """The file in which accelerate keeps a run's settings."""
+    import yaml
+
+    for path in (*folder.glob("hparams.y*ml"), *folder.glob("*/hparams.y*ml")):
+        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(parsed, dict):
+            return dotted(parsed)
+    return {}
+
+
+importer = TensorBoard()

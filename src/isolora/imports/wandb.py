@@ -1,0 +1,143 @@
+"""Weights & Biases: tables exported as CSV, histories and runs exported as JSON or JSON Lines. Needs no package."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isolora.errors import TableError
+from isolora.imports.base import Importer, Read, TrackedRun, by_step, dotted, read_json
+
+STEPS = ("_step", "Step", "step", "global_step", "train/global_step", "trainer/global_step")
+NAMES = ("Name", "run_name", "run", "name", "display_name", "id", "ID")
+_BOUNDS = ("__MIN", "__MAX", "__STEP")
+_KINDS = (".csv", ".json", ".jsonl")
+
+
+class Wandb(Importer):
+    name = "wandb"
+    reads = (
+        "an exported CSV (runs, or one chart), a JSON or JSON Lines file of runs or of one run's history, or a folder of these"
+    )
+
+    def read(self, source: Path) -> Read:
+        paths = sorted(path for path in source.rglob("*") if path.suffix in _KINDS) if source.is_dir() else [source]
+        runs: list[TrackedRun] = []
+        left_out: Counter[str] = Counter()
+        for path in paths:
+            found = _csv(path, left_out) if path.suffix == ".csv" else _json(path)
+            runs += found
+        if not runs:
+            raise self.refuse(source)
+        return Read(tuple(_merged(runs)), +left_out)
+
+
+def _csv(path: Path, left_out: Counter[str]) -> list[TrackedRun]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return []
+    step = next((name for name in STEPS if name in rows[0]), None)
+    charted = [name for name in rows[0] if " - " in name]
+    if step and charted:
+        left_out["columns of a chart's bounds (__MIN, __MAX)"] += sum(name.endswith(_BOUNDS) for name in charted)
+        return _chart(rows, step, [name for name in charted if not name.endswith(_BOUNDS)])
+    if any(name in rows[0] for name in NAMES):
+        return _grouped(rows)
+    return [TrackedRun(path.stem, {}, by_step((_number(row[step]), row) for row in rows))] if step else []
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], step: str, columns: Iterable[str]) -> list[TrackedRun]:
+    """A chart's export: a column `run - metric` for each run."""
+    found: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    for column in columns:
+        run, _, metric = column.rpartition(" - ")
+        found.setdefault(run, []).extend((_number(row[step]), {metric: row[column]}) for row in rows if row[column])
+    return [TrackedRun(run, {}, by_step(pieces)) for run, pieces in found.items()]
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[TrackedRun]:
+    """Rows that name their run: one a run with its settings and its last values, or a history of several runs."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    named = next(name for name in NAMES if name in rows[0])
+    for row in rows:
+        groups.setdefault(str(row[named]), []).append(row)
+    runs = []
+    for run, own in groups.items():
+        steps = [_number(next((row[name] for name in STEPS if row.get(name)), 1)) for row in own]
+        runs.append(TrackedRun(run, own[-1], by_step(zip(steps, own, strict=True))))
+    return runs
+
+
+def _json(path: Path) -> list[TrackedRun]:
+    """Runs as objects with `config`, `summary` and `history`, or rows: a history or a table."""
+    found = _lines(path) if path.suffix == ".jsonl" else read_json(path)
+    if isinstance(found, dict) and not {"config", "summary", "history"} & found.keys() and found:
+        values = list(found.values())
+        if all(isinstance(value, dict) for value in values) and not any("value" in value for value in values):
+            found = [{"name": name, **value} for name, value in found.items()]  # name -> run
+    rows = [row for row in (found if isinstance(found, list) else [found]) if isinstance(row, dict)]
+    if any({"config", "summary", "history"} & row.keys() for row in rows):
+        return [_whole(row, path) for row in rows]
+    if rows and any(name in rows[0] for name in NAMES):
+        return _grouped([dotted(row) for row in rows])
+    pieces = [
+        (_number(step), row)
+        for row in rows
+        for step in [next((row[name] for name in STEPS if name in row), None)]
+        if step is not None
+    ]
+    return [TrackedRun(path.stem, {}, by_step(pieces))] if pieces else []
+
+
+def _whole(row: Mapping[str, Any], path: Path) -> TrackedRun:
+    name = str(next((row[key] for key in NAMES if row.get(key)), path.stem))
+    config, summary = (_object(row.get(key)) for key in ("config", "summary"))
+    history = [entry for entry in row.get("history") or [] if isinstance(entry, dict)]
+    last = [summary] if summary else []
+    steps = [
+        _number(next((entry[key] for key in STEPS if key in entry), number)) for number, entry in enumerate([*history, *last], 1)
+    ]
+    return TrackedRun(name, dotted(config), by_step(zip(steps, [*history, *map(dotted, last)], strict=True)))
+
+
+def _object(given: Any) -> dict[str, Any]:
+    """An object, or JSON text of one, as the API's exports hold it."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except json.JSONDecodeError:
+            return {}
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def _lines(path: Path) -> list[Any]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise TableError(f"SOURCE: {path} is no JSON Lines: {error}") from error
+
+
+def _merged(runs: Iterable[TrackedRun]) -> list[TrackedRun]:
+    """Charts of several metrics of the same runs, and their settings from another file, as one."""
+    found: dict[str, TrackedRun] = {}
+    for run in runs:
+        known = found.get(run.name, TrackedRun(run.name))
+        found[run.name] = TrackedRun(
+            run.name, {**known.config, **run.config}, by_step([*known.history.items(), *run.history.items()])
+        )
+    return list(found.values())
+
+
+def _number(given: Any) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+importer = Wandb()
