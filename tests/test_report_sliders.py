@@ -15,7 +15,7 @@ from isolora import laws
 from isolora.errors import TableError
 from isolora.fit import fit
 from isolora.plan import Budget, NoRecommendation, plan
-from isolora.plan.refusal import next_runs
+from isolora.plan.next_runs import steps_towards
 from isolora.report import StudyReport, write
 from isolora.report.formula import formula
 from isolora.report.instrument import instrument
@@ -189,17 +189,13 @@ def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
         if isinstance(expected, NoRecommendation):
             refused += 1
             assert found["refused"] in ("budget", "far", "wide", "beaten", "memory")
-            if expected.measure_next:
-                told, shown = expected.measure_next, found["next"]
-                assert [run["model"] for run in told] == [run["model"] for run in shown]
-                np.testing.assert_allclose([run["tokens"] for run in told], [run["tokens"] for run in shown], rtol=0, atol=0.51)
             if expected.measured and found["measured"]:
                 assert expected.measured["run"] == found["measured"]["run"]
             continue
         recommended += 1
         row = found["row"]
         assert (row["option"]["model"], row["option"]["method"]) == (expected.model, expected.method["name"])
-        assert row["option"]["rank"] == expected.method["rank"]
+        assert row["option"]["rank"] == expected.method.get("rank", 0)
         pairs = [(row["predicted"], expected.predicted_loss), *zip(row["interval"], expected.interval, strict=True)]
         pairs += [(row["flops"], expected.flops), (row["seconds"], expected.seconds), (row["money"], expected.money)]
         pairs += [(row["epochs"], expected.epochs), (row["examples"], expected.examples)]
@@ -223,7 +219,7 @@ def test_what_to_measure_next_is_the_plans(tab, tmp_path, studies):
     budget = Budget(found["asked"]["amount"], found["asked"]["unit"])
     memory = found["asked"]["memory"]
     fitting = [option for option in study.options if memory is None or not option.peak_memory_bytes > memory]
-    expected = next_runs(fitting, budget)
+    expected = steps_towards(fitting, budget)
     assert [(run["model"], run["rank"], run["tokens"]) for run in expected] == [
         (run["model"], run["rank"], round(run["tokens"])) for run in found["next"]
     ]

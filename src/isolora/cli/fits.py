@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -87,6 +89,9 @@ def plan(
         str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")
     ] = None,
     price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
+    next_: Annotated[
+        Path | None, typer.Option("--next", help="a study file to write, of the runs that would narrow the decision most")
+    ] = None,
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,
@@ -99,14 +104,31 @@ def plan(
 
     if (budget is None) == (reach is None):
         raise ConfigError("plan needs exactly one of --budget (such as 1e15flops, 2h, 20usd) and --reach (such as loss=2.1)")
+    if next_ is not None and next_.exists():
+        raise ConfigError(f"--next: {next_} exists already; name another")
     table = points_of(source, columns, method)
     limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
     try:
         found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:
         answer(refusal.to_json(), refusal.words(), as_json)
+        _write_next(next_, source, refusal.measure_next)
         raise
     answer(found.to_json(), str(found), as_json)
+    _write_next(next_, source, getattr(found, "measure_next", ()))
+
+
+def _write_next(file: Path | None, source: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write the next runs as a study, where a file is asked for."""
+    from isolora.plan.next_study import write_next
+
+    if file is None:
+        return
+    if not runs:
+        print(f"isolora: no run would narrow this decision, so {file} was not written", file=sys.stderr)
+        return
+    write_next(file, source, runs)
+    print(f"isolora: {len(runs)} next runs are in {file}", file=sys.stderr)
 
 
 def report(

@@ -22,11 +22,14 @@ class TuneConfig(Settings):
 
 
 class StudyConfig(Settings):
-    """Many runs over one base configuration: a grid, or a search."""
+    """Many runs over one base configuration: a grid, runs one by one, or a search."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the study's name")
     base: dict[str, Any] = Field(description="a run's configuration that all runs share")
     grid: dict[str, list[Any]] = Field({}, description="dotted key of a run -> values to try; all combinations are run")
+    runs: list[dict[str, Any]] = Field(
+        [], description="runs named one by one, each by its dotted keys; in place of a grid, or beside it"
+    )
     search: SearchConfig | None = Field(
         None, description="in place of a grid: suggest values trial by trial, then train the best"
     )
@@ -39,12 +42,14 @@ class StudyConfig(Settings):
 
     @model_validator(mode="after")
     def _grid_or_search(self) -> StudyConfig:
-        if self.search is None and "grid" not in self.model_fields_set:
+        if self.search is None and not {"grid", "runs"} & self.model_fields_set:
             raise ValueError("exactly one of grid, search says what is run; found none")
-        if self.search is not None and self.grid:
+        if self.search is not None and (self.grid or self.runs):
             raise ValueError("exactly one of grid, search says what is run; found both")
         if self.search is not None and self.tune is not None:
             raise ValueError("tune: is for a grid; a search prunes instead")
+        if self.tune is not None and self.runs:
+            raise ValueError("tune: is for a grid; runs have their values")
         if self.search is None and self.final:
             raise ValueError("final: follows a search, and there is none")
         return self

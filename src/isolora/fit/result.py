@@ -111,6 +111,17 @@ class Fit:
         high_M = np.exp(log_loss_M + np.hypot(own_M, np.maximum(drift_M, above_M)))
         return low_M, np.minimum(high_M, self.ceiling)
 
+    def sampled(self, columns: Mapping[str, Any]) -> Array:
+        """Log losses (K, M) as different laws would have them: the bootstrap's draws, and the averaged laws as often as their
+        weights say. What they disagree about is not known."""
+        complete = self._complete(columns)
+        theta_KT = self.draws if len(self.draws) else np.array([list(self.parameters.values())])
+        drawn_KM = np.log(self.shape.predict(theta_KT, complete))
+        count = len(drawn_KM)
+        others = [np.tile(m.log_loss(complete), (round(m.weight * count), 1)) for m in self.members if m.law != self.law]
+        sampled: Array = np.concatenate([drawn_KM, *others])
+        return sampled
+
     def distance(self, columns: Mapping[str, Any]) -> Array:
         """How far beyond the fitted range, (M,), in units of natural logarithm: see `isolora.fit.distance`."""
         return distance(self._complete(columns), self.ranges)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isolora.imports.base import Read, TrackedRun
 from isolora.table import canonical_name
@@ -43,6 +44,7 @@ HELD_OUT = (
 )
 TRAINING = ("train/loss", "loss", "training_loss", "train_loss", "train/train_loss")
 COLUMNS = ("run", "model", "method", "rank", "learning_rate", "seed", "step", "tokens", "flops", "seconds", "loss")
+Array = NDArray[np.float64]
 _PREFIXES = ("eval/", "eval_", "val/", "val_", "valid_", "validation_", "metrics/", "test_", "test/")
 _NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
 
@@ -126,11 +128,10 @@ def _counted(run: TrackedRun, column: str, steps: Sequence[float], assumed: Coun
         return None
     assumed[f"points have {column} by the share of steps, between those logged"] += sum(step not in known for step in steps)
     at, values = [0.0, *known], [0.0, *known.values()]
-    found = np.interp(steps, at, values)
-    beyond = np.asarray(steps) > at[-1]
+    counted: Array = np.interp(steps, at, values)
     if at[-1] > 0:  # np.interp would hold the last value; a count goes on at its mean pace
-        found = np.where(beyond, np.asarray(steps) * values[-1] / at[-1], found)
-    return [float(value) for value in found]
+        counted = np.where(np.asarray(steps) > at[-1], np.asarray(steps) * values[-1] / at[-1], counted)
+    return [float(value) for value in counted]
 
 
 def _logged(row: Mapping[str, Any], name: str) -> float | None:

@@ -57,11 +57,14 @@ class Option:
         """The method in a run's words; without a rank where it has none."""
         return {"name": self.method} | ({"rank": self.rank} if self.rank else {})
 
+    def price(self, unit: str) -> float:
+        """FLOPs or seconds of one token."""
+        return self.flops_per_token if unit == "flops" else self.seconds_per_token
+
     def tokens(self, budget: Budget, serve_tokens: float = 0.0) -> float:
         """What the budget buys, after serving so many tokens (2 FLOPs a weight of the merged base and token); below zero where
         serving alone costs more."""
-        price = self.flops_per_token if budget.unit == "flops" else self.seconds_per_token
-        return (budget.amount - self._serving(serve_tokens, budget.unit)) / price
+        return (budget.amount - self._serving(serve_tokens, budget.unit)) / self.price(budget.unit)
 
     def unique_tokens(self, examples: int | None) -> float:
         """Distinct tokens in so many examples; without a number there is no end of them."""

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,15 @@ from isolora.fit import Fit, best_learning_rates, studied, targeted
 from isolora.laws import Array
 from isolora.plan.advice import warnings
 from isolora.plan.budget import Budget, parse_budget
+from isolora.plan.choice import choose, chosen_at, tie
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens
+from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, options
-from isolora.plan.refusal import NoRecommendation, best_measured, described, next_runs
+from isolora.plan.refusal import NoRecommendation, best_measured, described, run_words
+from isolora.plan.sizes import optimum, sizes_words, switches
 from isolora.table import Table
 
-_LARGEST_TIE = 0.005
-"""Share of the loss: a law noisier than this still does not call ranks equal that lie further apart."""
 _WIDEST, _WIDEST_BOUNDED = 1.0, 0.25
 """Interval width, over the predicted loss or of an error between 0 and 1, beyond which nothing is recommended."""
 
@@ -38,7 +40,9 @@ class Recommendation:
     law is of, its `target`, which every `loss` is then about.
 
     `examples` are distinct ones and `epochs` the passes over them; `seconds` is None where the table has no times, `flops` NaN
-    where it has no FLOPs, `money` None without a price of an hour. `sensitivity` is what half and double the budget would give.
+    where it has no FLOPs, `money` None without a price of an hour. `sensitivity` is what half and double the budget would give,
+    `switches` are budgets (`budget_flops`) from which on another base (`model`) is chosen, `optimum` is the size and the tokens
+    that the law would take if every size could be had, `measure_next` are runs that would narrow an extrapolation.
     """
 
     model: str
@@ -57,6 +61,9 @@ class Recommendation:
     target: str = "loss"
     money: float | None = None
     sensitivity: dict[str, Any] = field(default_factory=dict)
+    switches: tuple[dict[str, Any], ...] = ()
+    optimum: dict[str, Any] | None = None
+    measure_next: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `isolora plan --json`."""
@@ -73,7 +80,9 @@ class Recommendation:
             f"  on {data}: {self._spent()}",
             f"  expected {self.target} {self.predicted_loss:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
             *(f"  with {name} the budget: {_sensitivity_words(found)}" for name, found in self.sensitivity.items()),
+            *sizes_words(self.model, self.switches, self.optimum, self.flops),
             *(f"  mind: {sentence}" for sentence in self.warnings),
+            *(f"  measure next: {run_words(run)}" for run in self.measure_next),
         ]
         return "\n".join(lines)
 
@@ -106,8 +115,8 @@ def plan(
     fitting = _fitting(options(aimed, prices), aimed, bought, limits)
     rows, left = _rows(fit, aimed, fitting, bought, limits)
     if not rows:
-        raise _nothing_left(aimed, fitting, bought, limits, left)
-    index = _choose([row for _, row in rows], min(fit.noise, _LARGEST_TIE))
+        raise _nothing_left(fit, aimed, fitting, bought, limits, left)
+    index = choose([row for _, row in rows], tie(fit))
     row = rows[index][1]
     _demand_evidence(fit, aimed, fitting, bought, row)
     _demand_better_than_measured(fit, aimed, bought, limits, row)
@@ -125,6 +134,8 @@ def _recommendation(
     left: Counter[str],
 ) -> Recommendation:
     option, row = rows[index]
+    minded = tuple(warnings(fit, fitting, option, row, left))
+    ahead = any("an extrapolation" in sentence for sentence in minded)
     names = ("model", "learning_rate", "examples", "epochs", "flops", "seconds", "predicted_loss", "money")
     return Recommendation(
         **{name: row[name] for name in names},
@@ -132,10 +143,13 @@ def _recommendation(
         method=option.adapter,
         interval=tuple(row["interval"]),
         nearest_evidence=_nearest(table, option, row["tokens"]),
-        warnings=tuple(warnings(fit, fitting, option, row, left)),
+        warnings=minded,
         alternatives=tuple(sorted((other for _, other in rows), key=lambda other: float(other["predicted_loss"]))),
         target=fit.target,
         sensitivity=_sensitivity(fit, table, fitting, budget, limits),
+        switches=tuple(switches(partial(chosen_at, fit, fitting, limits, _smallest(table)), fitting, budget)),
+        optimum=optimum(fit, fitting, option, budget, limits),
+        measure_next=tuple(next_runs(fit, fitting, budget, limits.examples)) if ahead else (),
     )
 
 
@@ -158,7 +172,7 @@ def _rows(
     fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits
 ) -> tuple[list[tuple[Option, dict[str, Any]]], Counter[str]]:
     """What the budget buys with each option that may be trained, and how many are left out, by reason."""
-    smallest = float(table["tokens"][table["tokens"] > 0].min())
+    smallest = _smallest(table)
     rows: list[tuple[Option, dict[str, Any]]] = []
     left: Counter[str] = Counter()
     for option in fitting:
@@ -168,6 +182,11 @@ def _rows(
             continue
         rows.append((option, _row(fit, option, best_tokens(fit, option, tokens, smallest, limits.examples), budget, limits)))
     return rows, left
+
+
+def _smallest(table: Table) -> float:
+    """Fewest tokens measured."""
+    return float(table["tokens"][table["tokens"] > 0].min())
 
 
 def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits) -> dict[str, Any]:
@@ -203,22 +222,12 @@ def _examples(option: Option, tokens: float, examples: int | None) -> int | None
     return needed if examples is None else min(needed, examples)
 
 
-def _choose(rows: Sequence[dict[str, Any]], tie: float) -> int:
-    """Lowest prudent loss; then, of that model and method, the smallest rank whose prediction is within `tie` (a share of the
-    loss) of the best rank's. Predictions, unlike prudent losses, change steadily with the budget, so that ranks do not jump."""
-    best = min(rows, key=lambda row: float(row["prudent_loss"]))
-    alike = [i for i, row in enumerate(rows) if (row["model"], row["method"]) == (best["model"], best["method"])]
-    lowest = min(float(rows[i]["predicted_loss"]) for i in alike)
-    equal = [i for i in alike if rows[i]["predicted_loss"] <= lowest * (1 + tie)]
-    return min(equal, key=lambda i: (int(rows[i]["rank"] or 0), float(rows[i]["prudent_loss"])))
-
-
 def _nothing_left(
-    table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits, left: Counter[str]
+    fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits, left: Counter[str]
 ) -> NoRecommendation:
     reasons = "; ".join(f"{count} of {len(fitting)} options {reason}" for reason, count in left.items())
     measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
-    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fitting, budget))
+    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget))
 
 
 def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: dict[str, Any]) -> None:
@@ -231,11 +240,11 @@ def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: 
             f"the budget is {factor:,.0f} x the largest measured ({largest:.3g} FLOPs), beyond what the evidence supports"
             f" ({FARTHEST:.0f} x)"
         )
-        raise NoRecommendation(reason, None, next_runs(fitting, budget))
+        raise NoRecommendation(reason, None, next_runs(fit, fitting, budget))
     bounded = math.isfinite(fit.ceiling)
     if high - low > (_WIDEST_BOUNDED if bounded else _WIDEST * row["predicted_loss"]):
         reason = f"the evidence leaves {fit.target} between {low:.3g} and {high:.3g}, too wide to choose by"
-        raise NoRecommendation(reason, best_measured(table, budget), next_runs(fitting, budget))
+        raise NoRecommendation(reason, best_measured(table, budget), next_runs(fit, fitting, budget))
 
 
 def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits: Limits, row: dict[str, Any]) -> None:
@@ -243,7 +252,7 @@ def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits:
     if limits.serve_tokens:
         return
     measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
-    if measured is None or measured["loss"] >= row["predicted_loss"] * (1 - min(fit.noise, _LARGEST_TIE)):
+    if measured is None or measured["loss"] >= row["predicted_loss"] * (1 - tie(fit)):
         return
     rank = f" of rank {row['rank']}" if row["rank"] else ""
     reason = (
@@ -269,7 +278,7 @@ def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budg
     for name, factor in (("half", 0.5), ("double", 2.0)):
         rows, _ = _rows(fit, table, fitting, budget.scaled(factor), limits)
         if rows:
-            row = rows[_choose([each for _, each in rows], min(fit.noise, _LARGEST_TIE))][1]
+            row = rows[choose([each for _, each in rows], tie(fit))][1]
             kept = ("model", "method", "rank", "tokens", "predicted_loss", "interval")
             found[name] = {key: row[key] for key in kept}
     return found

@@ -11,14 +11,7 @@ import numpy as np
 from isolora.errors import UserError
 from isolora.fit import studied
 from isolora.plan.budget import Budget
-from isolora.plan.options import Option
 from isolora.table import Table
-
-_NEXT_STEP = 10.0
-"""Largest factor over what was measured that the next run is proposed at."""
-_MOST_NEXT = 3
-_LEAST_SHARE = 0.05
-"""Of the fewest tokens measured: a shorter run would be less than a batch or say nothing."""
 
 
 class NoRecommendation(UserError):
@@ -46,7 +39,7 @@ class NoRecommendation(UserError):
         lines = [f"no recommendation: {self.reason}"]
         if self.measured:
             lines.append(f"  best measured within the budget: {described(self.measured)}")
-        lines += [f"  measure next: {_run_words(run)}" for run in self.measure_next]
+        lines += [f"  measure next: {run_words(run)}" for run in self.measure_next]
         return "\n".join(lines)
 
 
@@ -77,31 +70,8 @@ def best_measured(table: Table, budget: Budget | None, memory_bytes: float | Non
     return {name: value for name, value in found.items() if not (isinstance(value, float) and math.isnan(value))}
 
 
-def next_runs(options: Sequence[Option], budget: Budget) -> list[dict[str, Any]]:
-    """Runs on the way from what was measured to the budget: of the options followed farthest, at most ten times as far."""
-    ordered = sorted(options, key=lambda option: -np.nan_to_num(option.largest_flops, nan=option.largest_tokens))
-    runs = []
-    for option in ordered[:_MOST_NEXT]:
-        factor = max(option.tokens(budget) / option.largest_tokens, 1e-12)
-        tokens = option.largest_tokens * (min(math.sqrt(factor), _NEXT_STEP) if factor > 1 else factor)
-        if tokens >= _LEAST_SHARE * option.smallest_tokens:
-            runs.append(run_of(option, tokens))
-    return sorted(runs, key=lambda run: float(run["tokens"]))
-
-
-def run_of(option: Option, tokens: float) -> dict[str, Any]:
-    """A run in the words of a study's grid."""
-    return {
-        "model": option.model,
-        "method": option.method,
-        "rank": option.rank or None,
-        "learning_rate": option.learning_rate,
-        "tokens": round(tokens),
-        "flops": None if math.isnan(option.flops_per_token) else option.flops_per_token * tokens,
-    }
-
-
-def _run_words(run: dict[str, Any]) -> str:
+def run_words(run: dict[str, Any]) -> str:
+    """A run to be measured, in words."""
     rank = f", rank {run['rank']}" if run["rank"] else ""
     cost = f" ({run['flops']:.3g} FLOPs)" if run["flops"] else ""
     return f"{run['model']}, {run['method'] or 'as before'}{rank}, {run['tokens']:,} tokens{cost}"

@@ -14,8 +14,9 @@ Stack = tuple[RunConfig, ...]
 
 
 def grid_runs(study: StudyConfig) -> list[RunConfig]:
-    """Every combination of the grid's values over the base configuration, in the grid's order."""
-    cells = (dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values()))
+    """Every combination of the grid's values over the base configuration, in the grid's order, then the runs named one by one."""
+    cells = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
+    cells = [*(cells if study.grid or not study.runs else []), *study.runs]
     return [_seeded(run_of(study.base, cell), study) for cell in cells]
 
 
