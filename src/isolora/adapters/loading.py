@@ -45,7 +45,8 @@ def bare_base(place: Path, full_precision: bool = False, device: str | None = No
     """The adapter's base model as it was before, on the accelerator that is there, or the device named."""
     config, _ = read_record(place)
     if full_precision:  # only its own method asks for quantised weights
-        config = config.model_copy(update={"method": MethodConfig(name="lora")})
+        training = config.training.model_copy(update={"base_precision": "float32"})
+        config = config.model_copy(update={"method": MethodConfig(name="lora"), "training": training})
     base = models.load(config, saved_task(place))
     base.model.to(device or accelerator())
     return base
@@ -54,7 +55,8 @@ def bare_base(place: Path, full_precision: bool = False, device: str | None = No
 def load(folder: Path | str, full_precision: bool = False, device: str | None = None) -> Adapter:
     """Base model and adapter from the adapter's folder alone, ready for inference on the accelerator that is there.
 
-    full_precision: the base as it is published, also where the adapter was trained on quantised weights; what merging needs.
+    full_precision: the base as it is published, also where the adapter was trained on quantised or rounded weights; merging
+    needs it.
     device: another one, such as "cpu".
     """
     place = find(Path(folder))

@@ -44,6 +44,9 @@ class TrainingConfig(Settings):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast precision")
+    base_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="how the frozen base's weights are kept; bfloat16 halves them and asks for precision bfloat16"
+    )
     evaluate_from: PositiveFloat = Field(4096, description="tokens at the first evaluation")
     evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
     checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
@@ -60,6 +63,14 @@ class TrainingConfig(Settings):
         if len(given) != 1:
             found = " and ".join(given) if given else "none"
             raise ValueError(f"exactly one of {', '.join(BUDGETS)} sets the budget; found {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _halved_weights_compute_in_halves(self) -> TrainingConfig:
+        if self.base_precision == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError(
+                f"base_precision: weights in bfloat16 compute in bfloat16; set training.precision=bfloat16 (got {self.precision})"
+            )
         return self
 
     @property

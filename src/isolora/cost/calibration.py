@@ -96,4 +96,6 @@ def random_model(config: RunConfig, task: Task) -> Any:
     if method.model_options(method.settings(config.method.fields())):
         return models.load(config, task).model
     architecture = models.load_architecture(config, task)
-    return getattr(transformers, task.auto_class(architecture)).from_config(architecture, dtype=torch.float32).eval()
+    model = getattr(transformers, task.auto_class(architecture)).from_config(architecture, dtype=torch.float32).eval()
+    models.cast_base(model, config, task)
+    return model

@@ -55,6 +55,7 @@ def peak(
         raise ConfigError(f"method: {config.method.name} looks at the base's weights; its memory cannot be told without them")
     task = models.bound_task(config, labels)
     model = models.skeleton(config, task).model
+    models.cast_base(model, config, task)
     books = RehearsedStorageTracker(device, model.config.get_text_config().vocab_size)
     with refused_in_one_line(config.model), FakeTensorMode(allow_non_fake_inputs=True), taken_for_real(), books:
         _move(model, device)
@@ -121,7 +122,7 @@ def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], de
     shapes = [Shape.of(examples, rows) for batch in batches for rows in micro_batches(batch, training.accumulation)]
     largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
     own = {key: getattr(config, key) for key in ("model", "task", "method", "trust_remote_code", "new_tokens")}
-    options = {key: getattr(training, key) for key in ("precision", "gradient_checkpointing")}
+    options = {key: getattr(training, key) for key in ("precision", "base_precision", "gradient_checkpointing")}
     decided_by = RunConfig(**own, training=TrainingConfig(tokens=1, **options))
     key = content_hash([decided_by.identity(), models.fingerprint(config.model), labels, device, astuple(largest)])
     if key not in known:

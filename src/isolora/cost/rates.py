@@ -108,6 +108,7 @@ def what(config: RunConfig) -> str:
 
     training = config.training
     decided_by = [FORMAT, models.fingerprint(config.model), config.task.name, config.method.model_dump()]
+    decided_by += [] if training.base_precision == "float32" else [training.base_precision]
     return content_hash([*decided_by, training.precision, training.gradient_checkpointing])
 
 

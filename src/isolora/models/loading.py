@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora import registry
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TrainingConfig
 from isolora.errors import ConfigError
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
@@ -49,6 +49,9 @@ def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:
 def weights_of(config: RunConfig) -> RunConfig:
     """A configuration equal for all runs that share a base in memory: the same weights, head and quantisation."""
     own = {name: getattr(config, name) for name in ("model", "task", "trust_remote_code", "new_tokens")}
+    training = {name: getattr(config.training, name) for name in ("precision", "base_precision")}
+    if config.training.base_precision != "float32":
+        own["training"] = TrainingConfig(tokens=1e6, **training)
     return RunConfig(**own, **({"method": config.method} if _method_options(config) else {}))
 
 
@@ -59,7 +62,8 @@ def _method_options(config: RunConfig) -> dict[str, Any]:
 
 
 def load(config: RunConfig, task: Task) -> Base:
-    """Load weights and tokenizer in float32. Raises ConfigError with one line when the name leads nowhere.
+    """Load weights and tokenizer, in float32 unless the run wants the base in bfloat16. Raises ConfigError, one line, when the
+    name leads nowhere.
 
     What the task puts on top of the body is new, whatever the checkpoint holds there.
     """
@@ -83,9 +87,23 @@ def load(config: RunConfig, task: Task) -> Base:
             **options,
         )
     _note_missing(config.model, model, about, task.new_head)
+    cast_base(model, config, task)
     registry.load("method", config.method.name).after_loading(model.eval())
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
     return measured(config.model, model, tokenizer)
+
+
+def cast_base(model: Any, config: RunConfig, task: Task) -> None:
+    """Give the base's weights the precision that the run keeps them in. The task's new head is trained and stays float32; so
+    does what the model computes for itself, such as rotary frequencies."""
+    import torch
+
+    if config.training.base_precision == "float32":
+        return
+    heads = tuple(f"{head}." for head in head_names(model)) if task.new_head else ()
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not name.startswith(heads):
+            weight.data = weight.data.to(getattr(torch, config.training.base_precision))
 
 
 def _check_folder(name: str, folder: Path, architecture: Any, task: Task) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from isolora import data, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig
 from isolora.data import Documents
@@ -102,8 +104,26 @@ def attach(configs: Sequence[RunConfig], model: Any, new_head: bool, known_token
     first, seeds = configs[0], [config.seed for config in configs]
     method = registry.load("method", first.method.name)
     method.check_packing(bool(first.task.fields().get("packing")))
+    own = {id(weight) for weight in model.parameters()}
     attached: Attached = method.attach(model, [method.settings(config.method.fields()) for config in configs], seeds, new_head)
+    if first.training.base_precision != "float32":
+        _keep_trained_in_full(attached, own, first.method.name)
     return NewTokens(attached, known_tokens, len(first.new_tokens), seeds) if first.new_tokens else attached
+
+
+def _keep_trained_in_full(attached: Attached, own: set[int], method: str) -> None:
+    """Adapters stay in float32 whatever the base is kept in. Raises ConfigError where the method trains the base's own weights:
+    an update of a thousandth would be lost in bfloat16."""
+    for weight in (weight for k in range(attached.members) for weight in attached.tensors(k)):
+        if weight.dtype == torch.float32:
+            continue
+        if id(weight) in own:
+            attached.detach()
+            raise ConfigError(
+                f"training.base_precision: method {method} trains the base's own weights, which bfloat16 is too coarse for"
+                " (valid here: float32)"
+            )
+        weight.data = weight.data.float()
 
 
 def virtual_tokens(config: RunConfig) -> int:

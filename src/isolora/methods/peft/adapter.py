@@ -50,9 +50,11 @@ class PeftAdapter(Attached):
         self._generator = torch.Generator().manual_seed(seed)
         self._training = False
         model.requires_grad_(False)
+        self._own = {id(parameter) for parameter in model.parameters()}
         try:
             with quietly(), seeded(model, seed):
                 self.peft = self._wrapped()
+            self._keep_in_full()
             self._start_heads(seed)
         except PEFT_RAISES as failure:
             self.detach()
@@ -61,6 +63,13 @@ class PeftAdapter(Attached):
             self.detach()
             raise ConfigError(f"method: {name} finds nothing to train in {type(model).__name__}; name its modules")
         self.train(False)
+
+    def _keep_in_full(self) -> bool:
+        """Adapters in float32 on a base in bfloat16, whose precision some methods begin in; whether any was not."""
+        coarse = [weight for weight in self.peft.parameters() if weight.dtype == torch.bfloat16 and id(weight) not in self._own]
+        for weight in coarse:
+            weight.data = weight.data.float()
+        return bool(coarse)
 
     def _wrapped(self) -> Any:
         """PEFT's model without a task's own class, which would train heads unasked."""
@@ -161,6 +170,9 @@ class PeftAdapter(Attached):
         try:
             with quietly():
                 set_peft_model_state_dict(self.peft, tensors)
+            if self._keep_in_full():  # PEFT makes AdaLoRA's tensors anew, and what it copied into them was rounded
+                for name, tensor in self._named().items():
+                    tensor.detach().copy_(tensors[name])
         except PEFT_RAISES as failure:
             raise DataError(f"adapter file: {first_line(failure)}") from None
 
