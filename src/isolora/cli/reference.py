@@ -48,7 +48,7 @@ def reference() -> str:
     for name in _own("method"):
         parts += ["", f"## method: {name}", "", _summary("method", name), ""]
         parts += _fields("method.", registry.load("method", name).Settings)
-    for kind in ("law", "trainer", "tracker", "executor"):
+    for kind in ("law", "importer", "trainer", "tracker", "executor"):
         parts += ["", f"## {kind}s", "", *(f"- `{name}`: {_summary(kind, name)}" for name in _own(kind))]
     return "\n".join(parts) + "\n"
 

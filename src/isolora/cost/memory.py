@@ -79,7 +79,9 @@ def peak(
 
 def kept_peak(config: RunConfig, shape: Shape, labels: Sequence[str], device: str) -> Memory:
     """As `peak`, kept on the disk by all that decides it."""
-    key = kept.key(config, len(labels), config.training.precision, config.training.clip_norm, device, astuple(shape))
+    training = config.training
+    decided_by = (training.precision, training.base_precision, training.clip_norm)
+    key = kept.key(config, len(labels), *decided_by, device, astuple(shape))
     found = kept.read("memory", key)
     if found is not None:
         return Memory(**found)

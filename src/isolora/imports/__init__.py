@@ -44,10 +44,11 @@ class Imported:
 def import_runs(source: Path | str, tool: str, out: Path | str) -> Imported:
     """Read a tool's runs and write them as a table, CSV, Parquet or JSON Lines by the ending of `out`.
 
-    Raises ConfigError for an unknown tool, TableError for files that are none of its, or that hold no loss.
+    Raises ConfigError for an unknown tool, MissingExtra where its package is needed, TableError for files that are none of its,
+    or that hold no loss.
     """
     source, out = Path(source), Path(out)
-    importer = registry.load("importer", tool)
+    importer = registry.ready("importer", tool)
     if out.suffix.lower() not in ENDINGS:
         raise TableError(f"--out: {unknown('kind of table', out.suffix or out.name, ENDINGS)}")
     if not source.exists():

@@ -14,7 +14,7 @@ from isolora.errors import TableError
 
 
 @dataclass(frozen=True)
-class TrackedRun:
+class LoggedRun:
     """A run as its tracker kept it. config: settings, dotted keys where they were nested; history: step -> what was logged there,
     under the tracker's own names."""
 
@@ -27,7 +27,7 @@ class TrackedRun:
 class Read:
     """What an importer found. left_out: counts of what it did not use, by reason; notes: sentences about the rest."""
 
-    runs: tuple[TrackedRun, ...]
+    runs: tuple[LoggedRun, ...]
     left_out: Mapping[str, int] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 
@@ -36,6 +36,8 @@ class Importer(ABC):
     """One tracker's files."""
 
     name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Packages without which its files cannot be read."""
     reads: ClassVar[str]
     """What SOURCE must be, for an error's sentence."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, Read, TrackedRun, by_step
+from isolora.imports.base import Importer, LoggedRun, Read, by_step
 
 
 class MLflow(Importer):
@@ -32,7 +32,7 @@ class MLflow(Importer):
             if about.get("lifecycle_stage") == "deleted":
                 left_out["deleted runs"] += 1
                 continue
-            runs.append(TrackedRun(_name(folder, about), _files(folder / "params"), by_step(_history(folder / "metrics"))))
+            runs.append(LoggedRun(_name(folder, about), _files(folder / "params"), by_step(_history(folder / "metrics"))))
         return Read(_told_apart(runs), +left_out)
 
 
@@ -62,14 +62,14 @@ def _history(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
             yield float(rest[0]) if rest else 0.0, {key: float(value)}
 
 
-def _told_apart(runs: list[TrackedRun]) -> tuple[TrackedRun, ...]:
+def _told_apart(runs: list[LoggedRun]) -> tuple[LoggedRun, ...]:
     """Run names need not be unique; those given twice are numbered."""
     seen: Counter[str] = Counter()
     apart = []
     for run in runs:
         seen[run.name] += 1
         name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
-        apart.append(TrackedRun(name, run.config, run.history))
+        apart.append(LoggedRun(name, run.config, run.history))
     return tuple(apart)
 
 

@@ -7,20 +7,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from isolora.errors import MissingExtra, TableError
-from isolora.imports.base import Importer, Read, TrackedRun, by_step
+from isolora.errors import TableError
+from isolora.imports.base import Importer, LoggedRun, Read, by_step
 
 FINISHED = ("COMPLETE", "PRUNED")
 
 
 class Optuna(Importer):
     name = "optuna"
+    requires = ("optuna",)
     reads = "an SQLite file or a journal file of Optuna"
 
     def read(self, source: Path) -> Read:
         optuna = _optuna()
         storage = _storage(optuna, source)
-        runs: list[TrackedRun] = []
+        runs: list[LoggedRun] = []
         left_out: Counter[str] = Counter()
         notes: list[str] = []
         for name in optuna.study.get_all_study_names(storage):
@@ -36,10 +37,8 @@ class Optuna(Importer):
 
 
 def _optuna() -> ModuleType:
-    try:
-        import optuna
-    except ImportError:
-        raise MissingExtra("optuna", "import") from None
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: ModuleType = optuna
     return found
@@ -66,7 +65,7 @@ def _measure(study: Any) -> tuple[str, str]:
     return f"eval_{named}", f"the objective {named!r} of study {study.study_name!r} is maximised: it is no loss"
 
 
-def _run(study: str, trial: Any, measure: str) -> TrackedRun:
+def _run(study: str, trial: Any, measure: str) -> LoggedRun:
     """Steps are the trial's own; a value without steps stands at step 1."""
     attributes = {**trial.user_attrs}
     history = by_step((step, {measure: value}) for step, value in trial.intermediate_values.items())
@@ -76,7 +75,7 @@ def _run(study: str, trial: Any, measure: str) -> TrackedRun:
     if trial.duration is not None:
         history.setdefault(last, {})["seconds"] = trial.duration.total_seconds()
     history.get(last, {}).update({key: value for key, value in attributes.items() if isinstance(value, int | float)})
-    return TrackedRun(f"{study}-{trial.number}", {**attributes, **trial.params}, history)
+    return LoggedRun(f"{study}-{trial.number}", {**attributes, **trial.params}, history)
 
 
 importer = Optuna()

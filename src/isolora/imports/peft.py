@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from isolora.imports.base import Importer, Read, TrackedRun, by_step, read_json
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, read_json
 from isolora.table.formats import result_points
 
 MEASURED = ("tokens", "seconds", "accuracy", "peak_memory_bytes")
@@ -32,7 +32,7 @@ class Peft(Importer):
         return Read(tuple(runs), left_out)
 
 
-def _run(name: str, points: list[dict[str, Any]]) -> TrackedRun:
+def _run(name: str, points: list[dict[str, Any]]) -> LoggedRun:
     """The run's fixed columns as settings, the rest as its history, by tokens."""
     fixed = {key: value for key, value in (points[0] if points else {}).items() if key not in (*MEASURED, "run", "loss")}
     history = (
@@ -42,7 +42,7 @@ def _run(name: str, points: list[dict[str, Any]]) -> TrackedRun:
         )
         for number, row in enumerate(points, 1)
     )
-    return TrackedRun(name, fixed, by_step(history))
+    return LoggedRun(name, fixed, by_step(history))
 
 
 importer = Peft()

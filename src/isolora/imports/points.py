@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.imports.base import Read, TrackedRun
+from isolora.imports.base import LoggedRun, Read
 from isolora.table import canonical_name
 from isolora.table.columns import number
 
@@ -61,7 +61,7 @@ def points_of(read: Read) -> tuple[list[dict[str, Any]], Counter[str], list[str]
     return rows, +left_out, notes
 
 
-def _points(run: TrackedRun, left_out: Counter[str], assumed: Counter[str]) -> list[dict[str, Any]]:
+def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> list[dict[str, Any]]:
     name = _loss_name(run.history.values())
     if name is None:
         return []
@@ -86,7 +86,7 @@ def _points(run: TrackedRun, left_out: Counter[str], assumed: Counter[str]) -> l
     ]
 
 
-def _own(run: TrackedRun) -> bool:
+def _own(run: LoggedRun) -> bool:
     """Whether isolora itself logged the run: over tokens, and with the held-out loss as `loss`."""
     return "training.batch_tokens" in run.config
 
@@ -117,7 +117,7 @@ def _keys(config: Mapping[str, Any], name: str) -> list[str]:
     return [*exact, *sorted((key for key in config if key.endswith((f".{name}", f"/{name}"))), key=len)]
 
 
-def _counted(run: TrackedRun, column: str, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
+def _counted(run: LoggedRun, column: str, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
     """A growing count at each step: as logged, between logged steps by the share of steps; None where it was never logged."""
     known = {}
     for step, row in run.history.items():
@@ -138,7 +138,7 @@ def _logged(row: Mapping[str, Any], name: str) -> float | None:
     return next((found for key in (name, f"train/{name}", f"train_{name}") if (found := _value(row.get(key))) is not None), None)
 
 
-def _tokens_from_batches(run: TrackedRun, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
+def _tokens_from_batches(run: LoggedRun, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
     """Steps x rows x length, where the settings say them: an upper bound, since padding is counted."""
 
     if _own(run):

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from isolora.errors import MissingExtra
-from isolora.imports.base import Importer, Read, TrackedRun, by_step, dotted
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted
 
 
 class TensorBoard(Importer):
     name = "tensorboard"
+    requires = ("tensorboard",)
     reads = "a folder with event files (events.out.tfevents.*) in it or below it"
 
     def read(self, source: Path) -> Read:
-        try:
-            from tensorboard.backend.event_processing import event_accumulator
-        except ImportError:
-            raise MissingExtra("tensorboard", "import") from None
+        from tensorboard.backend.event_processing import event_accumulator
+
         files = [source] if source.is_file() else sorted(source.rglob("*tfevents*"))
         folders = sorted({path.parent for path in files})
         if not folders:
@@ -29,7 +27,7 @@ class TensorBoard(Importer):
         for folder in folders:
             events = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
             name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
-            runs.append(TrackedRun(name, _settings(events, folder), by_step(_scalars(events))))
+            runs.append(LoggedRun(name, _settings(events, folder), by_step(_scalars(events))))
         return Read(tuple(run for run in runs if run.history or run.config))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, Read, TrackedRun, by_step, dotted
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted
 
 
 class Trackio(Importer):
@@ -27,7 +27,7 @@ class Trackio(Importer):
         return Read(tuple(runs))
 
 
-def _runs(path: Path, several: bool) -> list[TrackedRun]:
+def _runs(path: Path, several: bool) -> list[LoggedRun]:
     """The runs of a project; with the project's name before theirs where there are several projects."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
@@ -43,7 +43,7 @@ def _runs(path: Path, several: bool) -> list[TrackedRun]:
     for run, step, metrics in logged:
         pieces.setdefault(run, []).append((step, _object(metrics)))
     prefix = f"{path.stem}/" if several else ""
-    return [TrackedRun(f"{prefix}{run}", configs.get(run, {}), by_step(own)) for run, own in pieces.items()]
+    return [LoggedRun(f"{prefix}{run}", configs.get(run, {}), by_step(own)) for run, own in pieces.items()]
 
 
 def _object(text: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isolora.imports.base import Importer, Read, TrackedRun, by_step, read_json
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, read_json
 
 STATE, ADAPTER = "trainer_state.json", "adapter_config.json"
 
@@ -43,7 +43,7 @@ def _output_folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name.startswith("checkpoint-") else path.parent
 
 
-def _run(folder: Path, root: Path, path: Path, state: Mapping[str, Any]) -> TrackedRun:
+def _run(folder: Path, root: Path, path: Path, state: Mapping[str, Any]) -> LoggedRun:
     history = by_step((entry["step"], entry) for entry in state["log_history"] if isinstance(entry, dict) and "step" in entry)
     end = history.setdefault(float(state.get("global_step") or max(history, default=0.0)), {})
     for name in ("total_flos", "num_input_tokens_seen"):
@@ -54,7 +54,7 @@ def _run(folder: Path, root: Path, path: Path, state: Mapping[str, Any]) -> Trac
     if state.get("train_batch_size"):
         config["train_batch_size"] = state["train_batch_size"]
     name = str(folder.relative_to(root)) if folder.is_relative_to(root) and folder != root else folder.resolve().name
-    return TrackedRun(name, {**config, **_adapter(path.parent), **_adapter(folder)}, dict(sorted(history.items())))
+    return LoggedRun(name, {**config, **_adapter(path.parent), **_adapter(folder)}, dict(sorted(history.items())))
 
 
 def _adapter(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, Read, TrackedRun, by_step, dotted, read_json
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted, read_json
 
 STEPS = ("_step", "Step", "step", "global_step", "train/global_step", "trainer/global_step")
 NAMES = ("Name", "run_name", "run", "name", "display_name", "id", "ID")
@@ -26,7 +26,7 @@ class Wandb(Importer):
 
     def read(self, source: Path) -> Read:
         paths = sorted(path for path in source.rglob("*") if path.suffix in _KINDS) if source.is_dir() else [source]
-        runs: list[TrackedRun] = []
+        runs: list[LoggedRun] = []
         left_out: Counter[str] = Counter()
         for path in paths:
             found = _csv(path, left_out) if path.suffix == ".csv" else _json(path)
@@ -36,7 +36,7 @@ class Wandb(Importer):
         return Read(tuple(_merged(runs)), +left_out)
 
 
-def _csv(path: Path, left_out: Counter[str]) -> list[TrackedRun]:
+def _csv(path: Path, left_out: Counter[str]) -> list[LoggedRun]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
@@ -48,19 +48,19 @@ def _csv(path: Path, left_out: Counter[str]) -> list[TrackedRun]:
         return _chart(rows, step, [name for name in charted if not name.endswith(_BOUNDS)])
     if any(name in rows[0] for name in NAMES):
         return _grouped(rows)
-    return [TrackedRun(path.stem, {}, by_step((_number(row[step]), row) for row in rows))] if step else []
+    return [LoggedRun(path.stem, {}, by_step((_number(row[step]), row) for row in rows))] if step else []
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], step: str, columns: Iterable[str]) -> list[TrackedRun]:
+def _chart(rows: Sequence[Mapping[str, Any]], step: str, columns: Iterable[str]) -> list[LoggedRun]:
     """A chart's export: a column `run - metric` for each run."""
     found: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for column in columns:
         run, _, metric = column.rpartition(" - ")
         found.setdefault(run, []).extend((_number(row[step]), {metric: row[column]}) for row in rows if row[column])
-    return [TrackedRun(run, {}, by_step(pieces)) for run, pieces in found.items()]
+    return [LoggedRun(run, {}, by_step(pieces)) for run, pieces in found.items()]
 
 
-def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[TrackedRun]:
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[LoggedRun]:
     """Rows that name their run: one a run with its settings and its last values, or a history of several runs."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     named = next(name for name in NAMES if name in rows[0])
@@ -69,11 +69,11 @@ def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[TrackedRun]:
     runs = []
     for run, own in groups.items():
         steps = [_number(next((row[name] for name in STEPS if row.get(name)), 1)) for row in own]
-        runs.append(TrackedRun(run, own[-1], by_step(zip(steps, own, strict=True))))
+        runs.append(LoggedRun(run, own[-1], by_step(zip(steps, own, strict=True))))
     return runs
 
 
-def _json(path: Path) -> list[TrackedRun]:
+def _json(path: Path) -> list[LoggedRun]:
     """Runs as objects with `config`, `summary` and `history`, or rows: a history or a table."""
     found = _lines(path) if path.suffix == ".jsonl" else read_json(path)
     if isinstance(found, dict) and not {"config", "summary", "history"} & found.keys() and found:
@@ -91,10 +91,10 @@ def _json(path: Path) -> list[TrackedRun]:
         for step in [next((row[name] for name in STEPS if name in row), None)]
         if step is not None
     ]
-    return [TrackedRun(path.stem, {}, by_step(pieces))] if pieces else []
+    return [LoggedRun(path.stem, {}, by_step(pieces))] if pieces else []
 
 
-def _whole(row: Mapping[str, Any], path: Path) -> TrackedRun:
+def _whole(row: Mapping[str, Any], path: Path) -> LoggedRun:
     name = str(next((row[key] for key in NAMES if row.get(key)), path.stem))
     config, summary = (_object(row.get(key)) for key in ("config", "summary"))
     history = [entry for entry in row.get("history") or [] if isinstance(entry, dict)]
@@ -102,7 +102,7 @@ def _whole(row: Mapping[str, Any], path: Path) -> TrackedRun:
     steps = [
         _number(next((entry[key] for key in STEPS if key in entry), number)) for number, entry in enumerate([*history, *last], 1)
     ]
-    return TrackedRun(name, dotted(config), by_step(zip(steps, [*history, *map(dotted, last)], strict=True)))
+    return LoggedRun(name, dotted(config), by_step(zip(steps, [*history, *map(dotted, last)], strict=True)))
 
 
 def _object(given: Any) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def _lines(path: Path) -> list[Any]:
         raise TableError(f"SOURCE: {path} is no JSON Lines: {error}") from error
 
 
-def _merged(runs: Iterable[TrackedRun]) -> list[TrackedRun]:
+def _merged(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
     """Charts of several metrics of the same runs, and their settings from another file, as one."""
-    found: dict[str, TrackedRun] = {}
+    found: dict[str, LoggedRun] = {}
     for run in runs:
-        known = found.get(run.name, TrackedRun(run.name))
-        found[run.name] = TrackedRun(
+        known = found.get(run.name, LoggedRun(run.name))
+        found[run.name] = LoggedRun(
             run.name, {**known.config, **run.config}, by_step([*known.history.items(), *run.history.items()])
         )
     return list(found.values())
