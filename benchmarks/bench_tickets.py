@@ -1,6 +1,6 @@
 """500 or 3,000 labelled rows? A small study of a local CSV answers it, and both answers are trained.
 
-Package descriptions stand for tickets, their sections for queues. Three base models see 250 to 3,000 rows; a law of the loss and
+Package descriptions stand for tickets, their sections for queues. Three base models see 500 and 3,000 rows; a law of the loss and
 one of 1 - accuracy are fitted, and each plans for 500 and for 3,000 rows. Finished runs are kept in runs/tickets.
 """
 
@@ -20,7 +20,7 @@ from record import record
 from isolora.config import StudyConfig, parse
 from isolora.plan import Limits, NoRecommendation
 from isolora.study import run_study
-from isolora.study.advice import advise
+from isolora.study.advice import advise, largest_fitted_flops
 from isolora.table import read
 
 FOLDER = Path("runs/tickets")
@@ -28,7 +28,9 @@ QUEUES = 8
 ROWS = {"train": 3000, "validation": 400, "test": 100}
 EXAMPLES = (500, 3000)
 TARGETS = ("loss", "accuracy")
-TOKENS = 60_000
+TOKENS = 100_000
+TIMES_LARGEST = 2.0
+"""Budget over the largest run of the study."""
 
 
 def tickets(folder: Path) -> Path:
@@ -52,8 +54,8 @@ def study(data: Path) -> StudyConfig:
         "tokens": TOKENS,
         "learning_rate": 5e-3,
         "batch_tokens": 1024,
-        "evaluate_from": TOKENS // 12,
-        "evaluate_ratio": 1.5,
+        "evaluate_from": TOKENS // 16,
+        "evaluate_ratio": 1.4,
     }
     base = {
         "task": "sequence-classification",
@@ -61,14 +63,16 @@ def study(data: Path) -> StudyConfig:
         "method": {"name": "lora", "rank": 8},
         "training": training,
     }
-    grid = {"model": ["nano-55k", "nano-150k", "nano-440k"], "data.train_examples": [250, 1000, 3000]}
+    grid = {"model": ["nano-55k", "nano-150k", "nano-440k"], "data.train_examples": [500, 3000]}
     return parse(StudyConfig, {"name": "tickets", "base": base, "grid": grid})
 
 
 def answered(examples: int, target: str) -> dict[str, Any]:
     """The plan for so many rows, trained."""
     try:
-        advice = advise(FOLDER, read(FOLDER), limits=Limits(examples), target=target)
+        table = read(FOLDER)
+        budget = f"{TIMES_LARGEST * largest_fitted_flops(table, target):g}flops"
+        advice = advise(FOLDER, table, budget, limits=Limits(examples), target=target)
     except NoRecommendation as refusal:
         return {"examples": examples, "target": target, "refused": refusal.reason}
     proof, plan = advice.verified(quiet=True), advice.recommendation
