@@ -140,7 +140,11 @@ PROMPTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "conversation": ("conversation", "llama", {"messages": [*TALK, *TALK]}),
     "conversation, prompt and completion": ("conversation", "llama", {"prompt": ASKED, "completion": SAID}),
     "preference": ("preference", "llama", {"prompt": ASKED, "chosen": SAID, "rejected": " ".join(ANSWER[::-1])}),
-    "preference, turns": ("preference", "llama", {"prompt": TALK[:1], "chosen": TALK[1:], "rejected": TALK[1:] * 2}),
+    "preference, turns": (
+        "preference",
+        "llama",
+        {"prompt": TALK[:1], "chosen": TALK[1:], "rejected": [{**TALK[1], "content": f"{SAID} {SAID}"}]},
+    ),
 }
 """Task, model and row; a prompt's words are w6 to w11, an answer's w40 to w45."""
 

@@ -19,9 +19,9 @@ from isolora.laws import Array, Law
 from isolora.table import SHORT_NAMES
 
 _STATE_VERSION = 3
-_TAILS = 7
+TAILS = 7
 """Degrees of freedom of the interval's Student distribution: errors beyond the points have heavy tails."""
-_JUDGED_SHARE = 0.5
+JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
 _NEAR = 0.3
 """Log distance from which the level's signed error counts in full; within the points it does not count."""
@@ -231,11 +231,11 @@ class Fit:
             return np.zeros_like(centre_M), np.zeros_like(centre_M)
         tails = [0.5 - level / 2, 0.5 + level / 2]
         low_M, high_M = np.quantile(np.log(self.shape.predict(self.draws, columns)), tails, axis=0)
-        share = _JUDGED_SHARE if self.holdout else 1.0
+        share = JUDGED_SHARE if self.holdout else 1.0
         return share * np.maximum(centre_M - low_M, 0.0), share * np.maximum(high_M - centre_M, 0.0)
 
     def _quantile(self, level: float) -> float:
-        degrees = min(max(self.runs - 1, 2), _TAILS)
+        degrees = min(max(self.runs - 1, 2), TAILS)
         return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 

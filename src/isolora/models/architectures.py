@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,10 +46,9 @@ def on_meta(configuration: Any, auto_class: str, trust_remote_code: bool = False
     import torch
     import transformers
 
+    own = deepcopy(configuration)  # some models change what they are given: T5's token classifier makes it an encoder's
     with torch.device("meta"), without_initialisers():
-        model = getattr(transformers, auto_class).from_config(
-            configuration, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        model = getattr(transformers, auto_class).from_config(own, dtype=torch.float32, trust_remote_code=trust_remote_code)
         head = model.get_output_embeddings()
         # T5 1.1 has a head of its own, but transformers 5 ties it in every model that it does not load weights into
         if head is not None and getattr(model.config, "scale_decoder_outputs", True) is False:

@@ -12,13 +12,13 @@ from isolora.plan.limits import Limits, allowed_tokens, best_tokens
 from isolora.plan.next_runs import joined
 from isolora.plan.options import Option
 
-_LARGEST_TIE = 0.005
+LARGEST_TIE = 0.005
 """Share of the loss: a law noisier than this still does not call ranks equal that lie further apart."""
 
 
 def tie(fit: Fit) -> float:
     """Share of the loss within which two predictions count as equal."""
-    return min(fit.noise, _LARGEST_TIE)
+    return min(fit.noise, LARGEST_TIE)
 
 
 def choose(rows: Sequence[Mapping[str, Any]], tie: float) -> int:

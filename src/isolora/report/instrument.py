@@ -17,7 +17,9 @@ from scipy import stats
 from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
+from isolora.fit.result import JUDGED_SHARE, TAILS
 from isolora.plan import Option
+from isolora.plan.choice import LARGEST_TIE
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, passes_limit
 from isolora.report.formula import formula
@@ -29,7 +31,6 @@ MOST_POINTS = 4000
 _DIGITS = 13
 _FIT = {"near": 0.3, "randomWalk": 4.0}
 _RULES = {"below": 0.5, "grid": 48, "widest": 1.0, "widestBounded": 0.25, "nextStep": 10.0, "mostNext": 3, "leastShare": 0.05}
-_LARGEST_TIE, _JUDGED_SHARE, _TAILS = 0.005, 0.5, 8
 _TEXTS = ("run", "model", "method")
 _NUMBERS = (
     *("rank", "learning_rate", "tokens", "flops", "seconds", "loss", "peak_memory_bytes", "unique_examples", "forgetting"),
@@ -48,7 +49,7 @@ def instrument(study: StudyReport) -> dict[str, Any] | None:
     except TypeError:
         return None
     smallest = float(study.table["tokens"][study.table["tokens"] > 0].min())
-    rules = {**_RULES, "farthest": FARTHEST, "tie": min(fit.noise, _LARGEST_TIE), "repeats": "u" in fit.shape.demands}
+    rules = {**_RULES, "farthest": FARTHEST, "tie": min(fit.noise, LARGEST_TIE), "repeats": "u" in fit.shape.demands}
     return {
         "fit": law,
         "options": [_option(fit, option) for option in study.options],
@@ -80,13 +81,13 @@ def _fit(fit: Fit) -> dict[str, Any]:
         "shift": fit.shift,
         "price": fit.price,
         "ceiling": _number(fit.ceiling),
-        "judgedShare": _JUDGED_SHARE if fit.holdout else 1.0,
+        "judgedShare": JUDGED_SHARE if fit.holdout else 1.0,
         "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},
     }
 
 
 def _level(fit: Fit, level: float) -> dict[str, float]:
-    degrees = min(max(fit.runs - 1, 2), _TAILS)
+    degrees = min(max(fit.runs - 1, 2), TAILS)
     return {"level": level, "student": float(stats.t.ppf(0.5 + level / 2, degrees))}
 
 
