@@ -111,7 +111,9 @@ def plan(
     try:
         found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:
-        answer(refusal.to_json(), refusal.words(), as_json)
+        _, _, details = refusal.words().partition("\n")  # the reason itself goes to standard error
+        if as_json or details:
+            answer(refusal.to_json(), details, as_json)
         _write_next(next_, source, refusal.measure_next)
         raise
     answer(found.to_json(), str(found), as_json)

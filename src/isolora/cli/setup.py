@@ -39,7 +39,7 @@ def init(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
-    answer(result, f"{file}: {chosen} on {found.source}, {found.rows:,} rows; next: isolora study {file} --dry-run", as_json)
+    answer(result, f"{file}: {chosen} on {found.source}, {found.rows:,} rows; next: isolora preview {file}", as_json)
 
 
 def _asked(question: str, default: str) -> str:
@@ -56,10 +56,12 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show what the model will see: rows, tokens, labels, what is cut or left out; needs no weights."""
-    from isolora.config import load_run
+    from isolora.config import is_study, load_run, load_study, run_of_study
     from isolora.runs.preview import preview as preview_of
 
-    shown = preview_of(load_run(*split_words(words)), rows)
+    path, keys = split_words(words)
+    config = run_of_study(load_study(path), keys) if path is not None and is_study(path) else load_run(path, keys)
+    shown = preview_of(config, rows)
     answer(shown.to_json(), str(shown), as_json)
 
 

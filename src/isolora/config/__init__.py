@@ -12,7 +12,7 @@ from isolora.config.run import ForgettingConfig, RunConfig, load_run
 from isolora.config.search import RangeConfig, SearchConfig
 from isolora.config.settings import content_hash, parse
 from isolora.config.strict_yaml import read_yaml
-from isolora.config.study import StudyConfig, TuneConfig, is_study, load_study
+from isolora.config.study import StudyConfig, TuneConfig, is_study, load_study, run_of_study
 from isolora.config.training import TrainingConfig
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "load_study",
     "parse",
     "read_yaml",
+    "run_of_study",
     "with_value",
     "with_word",
 ]

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from isolora.config.overrides import with_word
+from isolora.config.overrides import with_value, with_word
+from isolora.config.run import RunConfig
 from isolora.config.search import SearchConfig
 from isolora.config.settings import Settings, parse
 from isolora.config.strict_yaml import read_yaml
@@ -64,6 +65,16 @@ class StudyConfig(Settings):
 def is_study(path: Path) -> bool:
     """Whether a YAML file is a study's rather than a run's."""
     return "base" in read_yaml(path)
+
+
+def run_of_study(study: StudyConfig, words: Iterable[str] = ()) -> RunConfig:
+    """The first run of a study: its base with the first value of every key of the grid, and words that win over both."""
+    given = dict(study.base)
+    for key, values in study.grid.items():
+        given = with_value(given, key, values[0])
+    for word in words:
+        given = with_word(given, word)
+    return parse(RunConfig, given)
 
 
 def load_study(path: Path | str, words: Iterable[str] = ()) -> StudyConfig:

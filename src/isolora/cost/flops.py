@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isolora import models, registry
@@ -116,10 +117,10 @@ def give_values(model: Any) -> None:
 
 
 def attach(config: RunConfig, task: Task, model: Any) -> Attached:
-    """The run's method on a model without weights, ready for a training step."""
-    initialisers = nullcontext() if needs_values(config) else models.without_initialisers()
-    known_tokens = model.get_input_embeddings().weight.shape[0]
-    with initialisers:
+    """The run's method on a model, ready for a training step; on one without weights nothing is drawn."""
+    weight = model.get_input_embeddings().weight
+    known_tokens, has_values = weight.shape[0], not (weight.is_meta or isinstance(weight, FakeTensor))
+    with nullcontext() if has_values else models.without_initialisers():
         attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
     if config.training.gradient_checkpointing:
         model.activation_checkpointing_enable()

@@ -71,7 +71,7 @@ class Recommendation:
 
     def __str__(self) -> str:
         low, high = self.interval
-        unit = " nats a token" if self.target == "loss" else ""
+        unit = " nats" if self.target == "loss" else ""
         data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {self.epochs:.3g} passes)" if self.examples else "")
         adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method.get("rank") else "")
         rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"

@@ -32,7 +32,10 @@ def formula(law: Law) -> list[Node]:
     first = len(law.coefficients)
     shapes = Shapes(list(range(first, first + len(law.shapes))))
     logs = {name: Symbol(["column", name]) for name in law.demands}
-    found: Any = law.log_terms(cast(Array, shapes), cast(Any, logs))
+    try:
+        found: Any = law.log_terms(cast(Array, shapes), cast(Any, logs))
+    except Exception as failure:  # a plug-in's law may ask symbols for what only numbers have
+        raise TypeError(f"law {law.name!r} is no plain formula ({failure})") from failure
     if not isinstance(found, Terms):
         raise TypeError(f"law {law.name!r} does not give its terms by `stack`")
     return [term.node for term in found.terms]

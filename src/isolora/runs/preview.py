@@ -83,7 +83,8 @@ def _classes(task: Task, examples: Examples) -> dict[str, int]:
     if not task.labels:
         return {}
     counts = Counter(examples.labels[examples.labels != IGNORED].tolist())
-    return {task.labels[int(label)]: count for label, count in counts.most_common()}
+    names = dict(enumerate(task.labels))  # a plug-in's task may predict numbers beside its named classes
+    return {names.get(int(label), str(label)): count for label, count in counts.most_common()}
 
 
 def _row(task: Task, examples: Examples, number: int, tokenizer: Any) -> dict[str, Any]:

@@ -23,10 +23,10 @@ TOKENS_A_WORD = 1.5
 
 TEMPLATE = """\
 # Written by `isolora init`. Next:
-#   isolora preview 'data.source={source}' task={task}   what the model will see
-#   isolora study {file} --dry-run                        runs, FLOPs, time before it starts
-#   isolora study {file}                                  train it; a second call does only what is missing
-#   isolora report runs/{name}                            one page with curves, law and advice
+#   isolora preview {file}                what the model will see
+#   isolora cost {file} --calibrate       runs, FLOPs, memory, time before it starts
+#   isolora study {file}                  train it; a second call does only what is missing
+#   isolora report runs/{name}            one page with curves, law and advice
 name: {name}
 base:                                  # a run's configuration that all runs share; keys: docs/reference.md
   task: {task}
