@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,9 @@ from isolora.adapters.record import beyond_peft, files
 from isolora.adapters.round_trip import TOLERANCE, distance
 from isolora.errors import ConfigError, DataError, unknown
 from isolora.methods.adapter_files import all_tensors, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 EXPORTS = ("merged", "peft")
 
@@ -148,7 +151,7 @@ def _elsewhere(who: str) -> Iterator[None]:
         raise DataError(f"{who} cannot load it ({type(failure).__name__}: {first_line(failure)}); nothing was written") from None
 
 
-def _cast(model: Any, precision: torch.dtype) -> None:
+def _cast(model: PreTrainedModel, precision: torch.dtype) -> None:
     """Parameters alone: what the model computes for itself, such as rotary frequencies, keeps its precision."""
     for parameter in model.parameters():
         if parameter.is_floating_point():

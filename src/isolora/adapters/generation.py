@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from transformers import StoppingCriteriaList, TextStreamer
 from isolora.errors import ConfigError, UserError
 from isolora.models import Base
 from isolora.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Sampling:
 class Writer:
     """A model with its adapters, and how many tokens it takes in one piece."""
 
-    model: Any
+    model: PreTrainedModel
     base: Base
     positions: int
 
@@ -110,7 +113,7 @@ def _ends(base: Base) -> list[int]:
     return sorted({end for end in found if isinstance(end, int)})
 
 
-def _start(tokenizer: Any) -> int:
+def _start(tokenizer: PreTrainedTokenizerBase) -> int:
     """What stands in front of a text when there is no prompt."""
     for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if start is not None:
@@ -121,7 +124,7 @@ def _start(tokenizer: Any) -> int:
 class Teller(TextStreamer):  # type: ignore[misc]
     """Hands text to `say` as it is made, up to the first `stop`, which ends the writing and is not said."""
 
-    def __init__(self, tokenizer: Any, say: Any, stop: str = "") -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, say: Any, stop: str = "") -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.say, self.stop = say, stop
         self.text, self.said, self.stopped = "", 0, False

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PROBE_TOKENS = 32
 
@@ -27,7 +30,7 @@ def probe(vocabulary: int, positions: int, last: int | None) -> Tensor:
 
 
 @torch.no_grad()
-def scores(model: Any, ids: Tensor) -> Tensor:
+def scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """All scores [n] that a model gives these tokens [1, length], whatever its head gives, on the CPU."""
     config = model.config
     second = {"decoder_input_ids": ids} if config.is_encoder_decoder and model.can_generate() else {}

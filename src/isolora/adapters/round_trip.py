@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from isolora.adapters.loading import Adapter
 from isolora.adapters.record import read_record, saved_task
 from isolora.errors import DataError
 from isolora.models import Base
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TOLERANCE = 1e-4
 """Largest difference of logits that float32 sums in another order explain."""
@@ -32,7 +35,7 @@ def probe(base: Base) -> Tensor:
     return ids.to(next(base.model.parameters()).device)
 
 
-def _entries(model: Any) -> int:
+def _entries(model: PreTrainedModel) -> int:
     """Tokens that the model has an embedding for, new ones included; a tokenizer may know more."""
     embedding = model.get_input_embeddings()
     new = getattr(embedding, "own", None)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from isolora.ledger import GROUPS, PHASES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION_SCORES = GROUPS.index("attention scores")
 EXPERTS = re.compile(r"experts|block_sparse_moe|\.gate\.weight$|router")
@@ -124,7 +127,7 @@ def storage(tensor: Any) -> int:
     return int(tensor.untyped_storage()._cdata) if dense else 0
 
 
-def weight_groups(model: Any) -> dict[int, str]:
+def weight_groups(model: PreTrainedModel) -> dict[int, str]:
     """Storage of each of the base's weights and buffers -> its group in the ledger."""
     body, head = model.base_model, model.get_output_embeddings()
     prefix = next(name for name, module in model.named_modules() if module is body)

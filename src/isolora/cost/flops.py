@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from isolora.methods.base import Attached
 from isolora.methods.heads import head_names
 from isolora.runs.prepared import attach as attach_to
 from isolora.tasks.base import Batch, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SHAPES = tuple(Shape(*sizes) for sizes in ((1, 8, 7), (1, 16, 15), (1, 32, 31), (1, 32, 16), (2, 16, 30)))
 """Rehearsed steps: five independent equations for the five terms of a single sequence."""
@@ -100,13 +103,13 @@ def _from_disk(config: RunConfig, labels: Sequence[str]) -> Ledger:
     return ledger
 
 
-def experts_by_choice(model: Any) -> None:
+def experts_by_choice(model: PreTrainedModel) -> None:
     """Mixtures of experts: every token takes its top-k experts, whichever they are, one product each; no routing by values."""
     if model._can_set_experts_implementation():
         model.set_experts_implementation("batched_mm")
 
 
-def give_values(model: Any) -> None:
+def give_values(model: PreTrainedModel) -> None:
     """Arbitrary weights on the CPU, for methods that look at them; what they cost does not depend on them."""
     model.to_empty(device="cpu")
     for buffer in model.buffers():
@@ -116,7 +119,7 @@ def give_values(model: Any) -> None:
     model.tie_weights()
 
 
-def attach(config: RunConfig, task: Task, model: Any) -> Attached:
+def attach(config: RunConfig, task: Task, model: PreTrainedModel) -> Attached:
     """The run's method on a model, ready for a training step; on one without weights nothing is drawn."""
     weight = model.get_input_embeddings().weight
     known_tokens, has_values = weight.shape[0], not (weight.is_meta or isinstance(weight, FakeTensor))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from isolora.runs.device import autocast
 from isolora.runs.optimizer import AveragedAdamW
 from isolora.runs.progress import micro_batches
 from isolora.tasks.base import Batch, Examples, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def peak(
@@ -97,7 +100,7 @@ def _of_all_layers(books: RehearsedStorageTracker, step: Callable[[], None]) -> 
     return books.peak, books.logits_at_peak
 
 
-def _of_few_layers(books: RehearsedStorageTracker, model: Any, step: Callable[..., None]) -> tuple[int, int]:
+def _of_few_layers(books: RehearsedStorageTracker, model: PreTrainedModel, step: Callable[..., None]) -> tuple[int, int]:
     """The same from a step through a few of the layers that are alike, where the model is a chain of them."""
     layers = find_layers(model)
     few = {each.name: kept_for_memory(each) for each in layers}
@@ -168,7 +171,7 @@ def _move(model: nn.Module, device: str) -> None:
                 tensors[name] = moved[tensor]
 
 
-def _quantise(config: RunConfig, model: Any) -> int:
+def _quantise(config: RunConfig, model: PreTrainedModel) -> int:
     """Let the layers that the method stores in fewer bits compute as these do; returns the bytes that their storage saves."""
     method = registry.load("method", config.method.name)
     settings, saved = method.settings(config.method.fields()), 0.0

@@ -9,19 +9,22 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isolora.caches import cache_folder
 from isolora.tasks.base import Examples
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FORMAT = 4  # raise it when the same documents would give other examples
 SECOND = "second."
 ARRAYS = ("ids", "labels", "starts", "values", "documents")
 
 
-def cached(make: Callable[[], Examples], tokenizer: Any, decided_by: Sequence[Any]) -> Examples:
+def cached(make: Callable[[], Examples], tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> Examples:
     """What `make` gives, from the cache where it was made before. decided_by: JSON values that decide it beside the tokenizer."""
     path = cache_folder() / "tokens" / f"{_key(tokenizer, decided_by)}.npz"
     # A cache is an acceleration: one that is broken, or cannot be written, costs time and nothing else.
@@ -33,12 +36,12 @@ def cached(make: Callable[[], Examples], tokenizer: Any, decided_by: Sequence[An
     return examples
 
 
-def _key(tokenizer: Any, decided_by: Sequence[Any]) -> str:
+def _key(tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> str:
     parts = [FORMAT, _tokenizer_state(tokenizer), tokenizer.eos_token_id, *decided_by]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _tokenizer_state(tokenizer: Any) -> str:
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
     """Everything that decides the ids: the whole fast tokenizer and its chat template, or name, vocabulary and settings of a
     slow one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv as pc_csv
@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 
 from isolora.data.origins import LeftOut, with_origins
 from isolora.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DELIMITERS = ",;\t|"
 SNIFFED_BYTES = 1 << 16
@@ -265,7 +268,7 @@ def _misfits(values: Sequence[Any]) -> dict[int, str]:
     return {place: _unlike(values[place], model) for place in strange}
 
 
-def _unlike(value: Any, model: Any) -> str:
+def _unlike(value: Any, model: PreTrainedModel) -> str:
     name, before = type(value).__name__, type(model).__name__
     if name == before == "int":
         return "holds a whole number beyond 64 bits"

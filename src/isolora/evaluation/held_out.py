@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from isolora.metrics.predictions import Predictions
 from isolora.runs.documents import RunDocuments
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.training.evaluator import Evaluator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("validation", "test")
 
@@ -75,7 +78,11 @@ def _recorded(adapter: Adapter, loss: float) -> dict[str, Any]:
 
 
 def _intervals(
-    on: HeldOut, losses: NDArray[np.float64], predictions: dict[str, Predictions], tokenizer: Any, repeats: int
+    on: HeldOut,
+    losses: NDArray[np.float64],
+    predictions: dict[str, Predictions],
+    tokenizer: PreTrainedTokenizerBase,
+    repeats: int,
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals by measure. What restates the loss, such as bits per byte, is restated at the ends of the loss's own."""
     ends = loss_interval(on, losses, repeats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +16,9 @@ from isolora.methods.adapter_files import CONFIG
 from isolora.methods.base import Span
 from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
 from isolora.methods.peft.configuration import quietly
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 """PEFT's names for the smoothed importance and uncertainty of every weight."""
@@ -147,7 +150,7 @@ class Adalora(PeftMethod):
     adapter = AdaloraAdapter
     mergeable = True
 
-    def config(self, model: Any, settings: AdaloraSettings) -> Any:
+    def config(self, model: PreTrainedModel, settings: AdaloraSettings) -> Any:
         from peft import AdaLoraConfig
 
         with quietly():
@@ -175,7 +178,7 @@ class Adalora(PeftMethod):
                 raise DataError(f"{folder}: {CONFIG}: rank_pattern of {name[:100]} is no list of truth values")
         return config
 
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> AdaloraAdapter:
+    def attach(self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> AdaloraAdapter:
         attached = super().attach(model, members, seeds, heads)
         assert isinstance(attached, AdaloraAdapter)
         attached.settings = members[0]

@@ -8,11 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Span = tuple[int, int, int]
 """(member, first row, row after the last): these rows of a batch are computed with this member's adapter.
@@ -42,7 +45,7 @@ class ParameterGroup:
 class Attached(ABC):
     """The adapters of K members on one frozen base model."""
 
-    model: Any
+    model: PreTrainedModel
     members: int
 
     @abstractmethod
@@ -154,7 +157,7 @@ class Method(ABC):
             )
 
     @abstractmethod
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> Attached:
+    def attach(self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> Attached:
         """Freeze the model and attach one adapter per member; its initial weights depend on its seed alone.
 
         heads: the modules on top of the body are new: trained and saved with the adapter. Raises ConfigError, one line, where
@@ -162,14 +165,14 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def load(self, model: Any, folder: Path, heads: bool = False) -> Attached:
+    def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> Attached:
         """Attach the saved adapter in `folder` as a single member. Raises DataError where it does not fit."""
 
     def model_options(self, settings: Any) -> dict[str, Any]:
         """What `from_pretrained` is given besides, such as a quantisation."""
         return {}
 
-    def after_loading(self, model: Any) -> None:
+    def after_loading(self, model: PreTrainedModel) -> None:
         """Called with every model that has just been loaded for this method."""
 
     def virtual_tokens(self, settings: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,9 @@ from isolora.methods.heads import Heads
 from isolora.methods.layers import attention_outputs, feed_forward_output, layer_stacks
 from isolora.methods.low_rank import Rows, dropout_mask, linear_shape
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class BottleneckSettings(BaseModel):
@@ -106,7 +109,7 @@ class BottleneckAdapters(OwnFormatAttached):
 
     name = "bottleneck"
 
-    def __init__(self, model: Any, members: Sequence[BottleneckSettings], seeds: Sequence[int], heads: bool) -> None:
+    def __init__(self, model: PreTrainedModel, members: Sequence[BottleneckSettings], seeds: Sequence[int], heads: bool) -> None:
         self.model, self.settings, self.members = model, list(members), len(members)
         if len({member.places for member in members}) > 1:
             raise ConfigError("method.places: members of one stack must have the same places")
@@ -158,7 +161,7 @@ class BottleneckAdapters(OwnFormatAttached):
             parameter.requires_grad_(True)
 
 
-def adapted_modules(model: Any, places: str) -> dict[str, int]:
+def adapted_modules(model: PreTrainedModel, places: str) -> dict[str, int]:
     """Full name of each module that gets an adapter -> width of the residual stream that it writes to."""
     found: dict[str, int] = {}
     for name in (name for stack in layer_stacks(model) for name in stack):
@@ -182,7 +185,7 @@ class BottleneckMethod(OwnFormat):
     own_in_stack = frozenset({"size", "reduction", "activation", "dropout"})
 
     def attach(
-        self, model: Any, members: Sequence[BottleneckSettings], seeds: Sequence[int], heads: bool = False
+        self, model: PreTrainedModel, members: Sequence[BottleneckSettings], seeds: Sequence[int], heads: bool = False
     ) -> BottleneckAdapters:
         return BottleneckAdapters(model, members, seeds, heads)
 

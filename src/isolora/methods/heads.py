@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from isolora.methods.low_rank import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class OwnCopies(nn.Module):
@@ -21,7 +24,7 @@ class OwnCopies(nn.Module):
         self.batch_rows = rows
         self.copies = nn.ModuleList()
 
-    def add_member(self, model: Any, seed: int) -> None:
+    def add_member(self, model: PreTrainedModel, seed: int) -> None:
         """A fresh copy, initialised as the model does it, from this seed alone."""
         fresh = copy.deepcopy(self.base).requires_grad_(True)
         if not any(parameter.is_meta for parameter in fresh.parameters()):
@@ -37,7 +40,7 @@ class OwnCopies(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def head_names(model: Any) -> list[str]:
+def head_names(model: PreTrainedModel) -> list[str]:
     """Modules beside the body: what a model for classification or for questions has on top."""
     return [
         name for name, child in model.named_children() if child is not model.base_model and any(True for _ in child.parameters())
@@ -47,7 +50,7 @@ def head_names(model: Any) -> list[str]:
 class Heads:
     """The heads of K members; `layers` maps their names to OwnCopies."""
 
-    def __init__(self, model: Any, rows: Rows, seeds: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, rows: Rows, seeds: Sequence[int]) -> None:
         self.model = model
         self.layers: dict[str, OwnCopies] = {}
         for name in head_names(model) if seeds else ():
@@ -73,7 +76,7 @@ class Heads:
             setattr(self.model, name, layer.base)
 
 
-def initialise(model: Any, head: nn.Module, seed: int) -> None:
+def initialise(model: PreTrainedModel, head: nn.Module, seed: int) -> None:
     """As `from_pretrained` does for weights that no checkpoint holds; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 
 
-def layer_stacks(model: Any) -> list[list[str]]:
+def layer_stacks(model: PreTrainedModel) -> list[list[str]]:
     """Full names of the repeated layers, in order; an encoder-decoder has two stacks. Raises ConfigError where there are none."""
     stacks: dict[str, list[str]] = {}
     for name, module in model.named_modules():

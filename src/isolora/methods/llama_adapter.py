@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.errors import ConfigError, unknown
 from isolora.methods.peft.adapter import PeftMethod
 from isolora.methods.targets import check_names
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class LlamaAdapterSettings(BaseModel):
@@ -22,7 +25,7 @@ class LlamaAdapter(PeftMethod):
     Settings = LlamaAdapterSettings
     peft_type = "ADAPTION_PROMPT"
 
-    def config(self, model: Any, settings: LlamaAdapterSettings) -> Any:
+    def config(self, model: PreTrainedModel, settings: LlamaAdapterSettings) -> Any:
         from peft import AdaptionPromptConfig
         from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
 
@@ -35,7 +38,7 @@ class LlamaAdapter(PeftMethod):
             raise ConfigError(f"method.layers: {settings.layers} is more than the model has ({present})")
         return AdaptionPromptConfig(adapter_len=settings.virtual_tokens, adapter_layers=settings.layers or present)
 
-    def check_names(self, model: Any, config: Any) -> None:
+    def check_names(self, model: PreTrainedModel, config: Any) -> None:
         """Here PEFT takes one ending of a name, no pattern."""
         if config.target_modules:
             check_names([str(config.target_modules)], [name for name, _ in model.named_modules()], "method.target_modules")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +25,9 @@ from isolora.methods.heads import Heads, head_names
 from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 from isolora.methods.merging import untie
 from isolora.methods.targets import is_named, nothing_matches, short_names, target_modules
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PREFIX = "base_model.model."
 PEFT_NAMES = {
@@ -70,7 +73,9 @@ class LoraSettings(BaseModel):
 class LoraAdapters(Attached):
     """K LoRA adapters on one model; `layers` maps full module names to their adapted layers."""
 
-    def __init__(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False) -> None:
+    def __init__(
+        self, model: PreTrainedModel, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False
+    ) -> None:
         self.model, self.settings, self.members = model, list(members), len(members)
         self._dropout_generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._rows = Rows(self._dropout_generators)
@@ -226,10 +231,12 @@ class Lora(Method):
     own_in_stack = frozenset({"rank", "alpha", "dropout", "rank_stabilised", "b_learning_rate_ratio"})
     mergeable = True
 
-    def attach(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False) -> LoraAdapters:
+    def attach(
+        self, model: PreTrainedModel, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False
+    ) -> LoraAdapters:
         return LoraAdapters(model, members, seeds, heads)
 
-    def load(self, model: Any, folder: Path, heads: bool = False) -> LoraAdapters:
+    def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> LoraAdapters:
         settings, tensors = saved_settings(folder, heads), saved_tensors(folder)
         attached = self.attach(model, [settings], [0], heads)
         with attached.detached_on_error():
@@ -267,7 +274,7 @@ def _check_rank(name: str, layer: nn.Module, rank: int) -> None:
         raise ConfigError(f"method.rank: {rank} is larger than layer {name} allows (at most {smallest})")
 
 
-def _replace(model: Any, name: str, module: nn.Module) -> None:
+def _replace(model: PreTrainedModel, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def untie(model: Any, changed: Iterable[nn.Module]) -> None:
+
+def untie(model: PreTrainedModel, changed: Iterable[nn.Module]) -> None:
     """Give every module a weight of its own, where one that a merge is going to change shares its weight with another.
 
     transformers knows one switch for all tied weights of a model, so all or none are untied.

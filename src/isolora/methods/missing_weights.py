@@ -7,11 +7,14 @@ would draw another one. Both PEFT and isolora read tensors under the base's own 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from isolora.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTRIBUTE = "isolora_missing_weights"
 """Where `models.load` leaves the names on the model."""
@@ -22,13 +25,13 @@ def note(model: nn.Module, names: Iterable[str]) -> None:
     setattr(model, ATTRIBUTE, {name: model.get_parameter(name) for name in names})
 
 
-def missing(model: Any) -> dict[str, nn.Parameter]:
+def missing(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """Full name in the plain model -> parameter that the checkpoint lacks."""
     found: dict[str, nn.Parameter] = getattr(model, ATTRIBUTE, {})
     return found
 
 
-def beside(model: Any, wrapper: nn.Module, trained: Iterable[Tensor]) -> dict[str, nn.Parameter]:
+def beside(model: PreTrainedModel, wrapper: nn.Module, trained: Iterable[Tensor]) -> dict[str, nn.Parameter]:
     """The same under the names that they have in `wrapper`, which may have moved them, without those that are trained."""
     left = {id(parameter) for parameter in missing(model).values()} - {id(tensor) for tensor in trained}
     return {name: parameter for name, parameter in wrapper.named_parameters() if id(parameter) in left}

@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -17,6 +17,9 @@ from isolora.methods import adapter_files, missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup
 from isolora.methods.heads import Heads
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TYPE = "isolora_type"
 
@@ -64,9 +67,11 @@ class OwnFormat(Method):
     """A method whose adapters are kept in this format."""
 
     @abstractmethod
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> OwnFormatAttached: ...
+    def attach(
+        self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False
+    ) -> OwnFormatAttached: ...
 
-    def load(self, model: Any, folder: Path, heads: bool = False) -> OwnFormatAttached:
+    def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> OwnFormatAttached:
         settings, tensors = self.saved_settings(folder), saved_tensors(folder)
         attached = self.attach(model, [settings], [0], heads)
         with attached.detached_on_error():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from isolora.methods.peft.prompt_learning import PromptMethod, PromptSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PTuningSettings(PromptSettings):
@@ -21,7 +24,7 @@ class PTuning(PromptMethod):
     Settings = PTuningSettings
     peft_type = "P_TUNING"
 
-    def config(self, model: Any, settings: PTuningSettings) -> Any:
+    def config(self, model: PreTrainedModel, settings: PTuningSettings) -> Any:
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(

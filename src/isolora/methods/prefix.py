@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,9 @@ from isolora.methods.base import Span
 from isolora.methods.peft.adapter import PEFT_RAISES, PeftAdapter
 from isolora.methods.peft.prompt_learning import PromptAdapter, PromptMethod, PromptSettings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class PrefixSettings(PromptSettings):
     projection: bool = Field(False, description="make the prefix by a small network, which is left behind after training")
@@ -24,7 +27,7 @@ class PrefixSettings(PromptSettings):
 
 
 class PrefixAdapter(PromptAdapter):
-    def __init__(self, model: Any, *given: Any) -> None:
+    def __init__(self, model: PreTrainedModel, *given: Any) -> None:
         """Raises ConfigError where the model does not attend to the prefix: caches differ between architectures."""
         super().__init__(model, *given)
         weight = model.get_input_embeddings().weight
@@ -60,7 +63,7 @@ class Prefix(PromptMethod):
     peft_type = "PREFIX_TUNING"
     adapter = PrefixAdapter
 
-    def config(self, model: Any, settings: PrefixSettings) -> Any:
+    def config(self, model: PreTrainedModel, settings: PrefixSettings) -> Any:
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(
@@ -70,12 +73,12 @@ class Prefix(PromptMethod):
             init_weights="zero" if settings.start == "zero" else None,
         )
 
-    def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
+    def _attached(self, model: PreTrainedModel, config: Any, seed: int, heads: bool) -> PeftAdapter:
         if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
             raise ConfigError(f"method: prefix needs a model that takes past_key_values; {type(model).__name__} does not")
         return super()._attached(model, config, seed, heads)
 
-    def sizes(self, model: Any) -> tuple[int, int, int]:
+    def sizes(self, model: PreTrainedModel) -> tuple[int, int, int]:
         """Layers, heads and width of the decoder's keys: those of one head are not always the model's width over its heads."""
         text = model.config.get_text_config(decoder=True)
         layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from isolora.methods.peft.prompt_learning import PromptMethod, PromptSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PromptTuningSettings(PromptSettings):
@@ -18,7 +21,7 @@ class PromptTuning(PromptMethod):
     Settings = PromptTuningSettings
     peft_type = "PROMPT_TUNING"
 
-    def config(self, model: Any, settings: PromptTuningSettings) -> Any:
+    def config(self, model: PreTrainedModel, settings: PromptTuningSettings) -> Any:
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(

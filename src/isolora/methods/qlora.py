@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, MissingExtra
 from isolora.methods.lora import Lora, LoraAdapters, LoraSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 OUTSIDE_LAYERS = r"(?!.*\.\d+\.).*"
 """Names without a number in between: embeddings, the output head, a task's head."""
@@ -61,7 +64,9 @@ class Qlora(Lora):
             }
         return {"quantization_config": BitsAndBytesConfig(**how, llm_int8_skip_modules=[OUTSIDE_LAYERS])}
 
-    def attach(self, model: Any, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False) -> QloraAdapters:
+    def attach(
+        self, model: PreTrainedModel, members: Sequence[LoraSettings], seeds: Sequence[int], heads: bool = False
+    ) -> QloraAdapters:
         self.after_loading(model)
         return QloraAdapters(model, members, seeds, heads)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from isolora.methods.layers import layer_stacks
 from isolora.methods.low_rank import Rows
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
 from isolora.methods.targets import matching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 LAST = re.compile(r"last (\d+)")
@@ -38,7 +41,7 @@ class ChosenWeights(OwnFormatAttached):
 
     members = 1
 
-    def __init__(self, model: Any, name: str, settings: Any, seed: int, chosen: Sequence[str], heads: bool) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: Any, seed: int, chosen: Sequence[str], heads: bool) -> None:
         self.model, self.name, self.settings = model, name, [settings]
         self._was_trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
@@ -94,13 +97,13 @@ class Selective(OwnFormat):
     Settings: ClassVar[type[Any]] = SelectiveSettings
     mergeable = True
 
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> ChosenWeights:
+    def attach(self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> ChosenWeights:
         assert len(members) == 1, "members would share the base's own weights"
         new = tuple(f"{name}." for name in head_names(model)) if heads else ()
         names = [name for name, _ in model.named_parameters() if not name.startswith(new)]
         return ChosenWeights(model, self.name, members[0], seeds[0], self.chosen(model, names, members[0]), heads)
 
-    def chosen(self, model: Any, names: Sequence[str], settings: SelectiveSettings) -> list[str]:
+    def chosen(self, model: PreTrainedModel, names: Sequence[str], settings: SelectiveSettings) -> list[str]:
         """Which of the base's weights are trained. Raises ConfigError, naming what exists, when there are none."""
         if settings.layers is None and settings.train != "layers":
             within = list(names)
@@ -116,7 +119,7 @@ class Selective(OwnFormat):
         return found
 
 
-def of_kind(model: Any, names: list[str], train: str) -> list[str]:
+def of_kind(model: PreTrainedModel, names: list[str], train: str) -> list[str]:
     """Those weights that are meant. Raises ConfigError where a pattern is none, or takes too long."""
     if train == "biases":
         return [name for name in names if name.endswith("bias")]
@@ -125,7 +128,7 @@ def of_kind(model: Any, names: list[str], train: str) -> list[str]:
     return names if train == "layers" else matching(train, names, "method.train")
 
 
-def named_layers(model: Any, layers: str | None) -> list[str]:
+def named_layers(model: PreTrainedModel, layers: str | None) -> list[str]:
     """Full names of the chosen layers of every stack. Raises ConfigError where a stack has no such layer."""
     return [name for stack in layer_stacks(model) for name in (stack if layers is None else _of_stack(stack, layers))]
 

@@ -12,12 +12,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import MANY, ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SECONDS = 4.0
 """For one pattern on all names of a model: a start of Python takes 0.02, a sensible pattern a thousandth."""
@@ -38,7 +41,7 @@ else:
 """
 
 
-def target_modules(model: Any, targets: str | list[str]) -> list[str]:
+def target_modules(model: PreTrainedModel, targets: str | list[str]) -> list[str]:
     """Full names of the chosen layers, in model order.
 
     `all-linear` means every Linear and Conv1D but the output head or a classifier's, and but routers and gates; a list matches
@@ -58,7 +61,7 @@ def target_modules(model: Any, targets: str | list[str]) -> list[str]:
     return found
 
 
-def _all_linear(model: Any, adaptable: dict[str, nn.Module]) -> list[str]:
+def _all_linear(model: PreTrainedModel, adaptable: dict[str, nn.Module]) -> list[str]:
     head = model.get_output_embeddings()
     body = set(model.modules()) - {head} if head is not None else set(model.base_model.modules())
     counts = expert_counts(model.config.to_dict())
@@ -124,7 +127,7 @@ def matching(pattern: str, names: Sequence[str], field: str) -> list[str]:
     return list(found)
 
 
-def short_names(model: Any, names: list[str]) -> list[str]:
+def short_names(model: PreTrainedModel, names: list[str]) -> list[str]:
     """Last parts of the names where these select the very same layers, full names otherwise."""
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})
     matched = {name for name, _ in model.named_modules() if is_named(name, endings)}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, UserError
 from isolora.models import architectures
 from isolora.models.names import is_folder, locate, not_found
 from isolora.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def load_architecture(config: RunConfig, task: Task | None = None) -> Any:
@@ -50,7 +53,7 @@ def foreign(name: str) -> Iterator[None]:
         raise ConfigError(not_found(name, failure)) from None
 
 
-def positions(architecture: Any) -> int:
+def positions(architecture: PretrainedConfig) -> int:
     """The longest sequence that a model takes, in tokens; 1,024 where its configuration sets no bound.
 
     Relative positions set none: there it is the length of pretraining, which T5 and BLOOM write down.
@@ -63,7 +66,7 @@ def positions(architecture: Any) -> int:
     return found
 
 
-def _positions_of_padding(architecture: Any) -> int:
+def _positions_of_padding(architecture: PretrainedConfig) -> int:
     """Rows of the table of positions that no token uses: RoBERTa and its kin count from behind the padding's own."""
     import transformers
 

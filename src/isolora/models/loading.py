@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isolora import registry
 from isolora.config import RunConfig, TrainingConfig
@@ -19,6 +19,9 @@ from isolora.models.configuration import foreign, load_architecture, positions, 
 from isolora.models.names import is_folder, locate
 from isolora.tasks.base import Task
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 MOST_MISSING = 0.25
 """Share of a model's weights: a checkpoint that lacks more is another architecture's; a pooler is a few per cent."""
 
@@ -28,8 +31,8 @@ class Base:
     """A loaded base model with its tokenizer. Weight counts: `body_parameters` leaves embeddings and the output head out."""
 
     name: str
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     body_parameters: int
     model_parameters: int
     max_length: int
@@ -93,7 +96,7 @@ def load(config: RunConfig, task: Task) -> Base:
     return measured(config.model, model, tokenizer)
 
 
-def cast_base(model: Any, config: RunConfig, task: Task) -> None:
+def cast_base(model: PreTrainedModel, config: RunConfig, task: Task) -> None:
     """Give the base's weights the precision that the run keeps them in. The task's new head is trained and stays float32; so
     does what the model computes for itself, such as rotary frequencies."""
     import torch
@@ -106,14 +109,14 @@ def cast_base(model: Any, config: RunConfig, task: Task) -> None:
             weight.data = weight.data.to(getattr(torch, config.training.base_precision))
 
 
-def _check_folder(name: str, folder: Path, architecture: Any, task: Task) -> None:
+def _check_folder(name: str, folder: Path, architecture: PretrainedConfig, task: Task) -> None:
     """Raises a UserError where a local folder has pickles alone, or a configuration that its weights are not of."""
     refuse_pickles(folder / "model.safetensors")
     with foreign(name):
         plausible.check(name, folder, architecture, task.auto_class(architecture))
 
 
-def _note_missing(name: str, model: Any, about: Any, new_head: bool) -> None:
+def _note_missing(name: str, model: PreTrainedModel, about: Any, new_head: bool) -> None:
     """Remember what the checkpoint lacks beside the task's new head. Raises ConfigError where that is a large part, or a head
     that the task does not make new."""
     heads = tuple(f"{head}." for head in head_names(model)) if new_head else ()
@@ -186,7 +189,7 @@ def skeleton(config: RunConfig, task: Task) -> Base:
     return measured(config.model, model, None)
 
 
-def measured(name: str, model: Any, tokenizer: Any) -> Base:
+def measured(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
     """Count the weights, each shared one once."""
     embeddings = {
         id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None

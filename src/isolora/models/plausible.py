@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,13 +16,16 @@ from isolora.errors import ConfigError
 from isolora.methods.adapter_files import first_line, regular
 from isolora.models import architectures
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 LAYERS = re.compile(r"^(?!max_)(.*_)?(n_layers?|n_blocks?|layers|num_layers|num_hidden_layers|depth|num_blocks)$")
 """Names of counts of layers, each of which holds a tensor at least; Qwen's max_window_layers is only a bound."""
 TIMES_LARGER, SMALLEST = 4, 2**26
 """A model may be that many times larger than its weights (a new head, shared matrices), or of that many numbers in any case."""
 
 
-def check(name: str, folder: Path, architecture: Any, auto_class: str) -> None:
+def check(name: str, folder: Path, architecture: PretrainedConfig, auto_class: str) -> None:
     """Raises ConfigError, one line, where the configuration asks for far more than the weights hold."""
     stored = list(_sizes(folder))
     if not stored:

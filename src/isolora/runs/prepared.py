@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,9 @@ from isolora.models import Base
 from isolora.runs.documents import DocumentLoader, RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class RunExamples:
     left_out: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, documents: RunDocuments, tokenizer: Any, positions: int) -> RunExamples:
+    def of(cls, documents: RunDocuments, tokenizer: PreTrainedTokenizerBase, positions: int) -> RunExamples:
         """positions: the longest sequence that the model takes. Raises DataError for a row that gives nothing to learn, unless
         such rows are skipped."""
         config, length = documents.config, max_length(documents.config, positions)
@@ -98,7 +101,7 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
         return attached
 
 
-def attach(configs: Sequence[RunConfig], model: Any, new_head: bool, known_tokens: int) -> Attached:
+def attach(configs: Sequence[RunConfig], model: PreTrainedModel, new_head: bool, known_tokens: int) -> Attached:
     """The runs' method on a model, one member a run, with the rows of new tokens where there are any. What members share is the
     first one's; known_tokens: entries of the tokenizer before the new ones."""
     first, seeds = configs[0], [config.seed for config in configs]
@@ -144,7 +147,7 @@ def max_length(config: RunConfig, positions: int) -> int:
 
 
 def other_texts(
-    config: RunConfig, task: Task, tokenizer: Any, length: int, loader: DocumentLoader | None = None
+    config: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, loader: DocumentLoader | None = None
 ) -> dict[str, Examples]:
     """Held-out texts of the sources on which forgetting is measured. Raises ConfigError where the model has no language head."""
     if config.forgetting is None:
@@ -160,7 +163,7 @@ def other_texts(
     return found
 
 
-def _examples(task: Task, documents: Documents, tokenizer: Any, length: int, skip: bool) -> HeldOut:
+def _examples(task: Task, documents: Documents, tokenizer: PreTrainedTokenizerBase, length: int, skip: bool) -> HeldOut:
     """Documents that give something to learn, and their examples, of which each has a label."""
     # what the architecture decides
     form = (task.second, *(getattr(task.architecture, name, None) for name in ("model_type", "decoder_start_token_id")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from isolora.config import RunConfig
 from isolora.runs.documents import RunDocuments
 from isolora.runs.prepared import RunExamples, max_length
 from isolora.tasks.base import IGNORED, Examples, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _classes(task: Task, examples: Examples) -> dict[str, int]:
     return {names.get(int(label), str(label)): count for label, count in counts.most_common()}
 
 
-def _row(task: Task, examples: Examples, number: int, tokenizer: Any) -> dict[str, Any]:
+def _row(task: Task, examples: Examples, number: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """An example as text. Its second sequence is what an encoder reads, or a rejected answer."""
     ids, labels = _at(examples, number)
     row = {"text": tokenizer.decode(ids), "labelled_text": task.labelled_text(ids, labels, tokenizer), "tokens": len(ids)}

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from isolora.metrics.predictions import Predictions
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORED = -100
 
@@ -175,12 +178,12 @@ class Task(ABC):
     mean_over: ClassVar[str] = "labels"
     """What a loss is the mean over: "labels" or "examples"."""
 
-    def __init__(self, settings: Any = None, labels: Sequence[str] = (), architecture: Any = None) -> None:
+    def __init__(self, settings: Any = None, labels: Sequence[str] = (), architecture: PretrainedConfig = None) -> None:
         self.settings: Any = self.Settings() if settings is None else settings
         self.labels = tuple(labels)
         self.architecture = architecture
 
-    def bound(self, settings: Any, labels: Sequence[str] = (), architecture: Any = None) -> Self:
+    def bound(self, settings: Any, labels: Sequence[str] = (), architecture: PretrainedConfig = None) -> Self:
         """The task with its settings, its classes and its model's architecture."""
         return type(self)(settings, labels, architecture)
 
@@ -200,7 +203,7 @@ class Task(ABC):
         return "points"
 
     @abstractmethod
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         """The transformers class that loads its models, for example AutoModelForCausalLM. Raises ConfigError where the
         architecture has none."""
 
@@ -217,7 +220,7 @@ class Task(ABC):
         return ""
 
     @abstractmethod
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         """Documents as token sequences with the labels that the task asks for, each of at most `max_length` tokens."""
 
     def labels_by_document(self, examples: Examples, count: int) -> NDArray[np.int64]:
@@ -230,23 +233,23 @@ class Task(ABC):
         return f"nothing to learn within {max_length} tokens (data.max_length)"
 
     @abstractmethod
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         """Forward pass and loss of one batch."""
 
     def units(self, examples: Examples) -> NDArray[np.int64]:
         """How much each example weighs in a mean loss."""
         return examples.label_counts if self.mean_over == "labels" else np.ones(len(examples), dtype=np.int64)
 
-    def reference(self, model: Any, batch: Batch) -> Tensor:
+    def reference(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Scores [rows, k] of a batch under the bare base, for tasks that use a reference."""
         raise NotImplementedError(self.name)
 
-    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+    def prompt_ids(self, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
         """A person's prompt as the model has learnt to read one; where the task cuts prompts, to `room` tokens."""
         ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
-    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
+    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """The part of an example that carries loss, for a person to read: the tokens that are predicted, or the names of the
         classes. ids, labels [tokens]: as in Examples."""
         asked = labels[labels != IGNORED]
@@ -256,10 +259,12 @@ class Task(ABC):
             return " ".join(f"{label:g}" for label in asked)
         return str(tokenizer.decode(asked))
 
-    def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
+    def restated(self, loss: float, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         """A held-out loss in the field's other units, which cost nothing more."""
         return {}
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self, model: PreTrainedModel, examples: Examples, documents: Any, tokenizer: PreTrainedTokenizerBase, batches: Batches
+    ) -> Predictions:
         """What the model answers on held-out examples, with the field's own measures; the first one is the task's main one."""
         return Predictions(0, lambda rows: {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
@@ -11,8 +11,11 @@ from isolora.errors import ConfigError
 from isolora.tasks.base import Batch, Loss
 from isolora.tasks.cross_entropy import from_logits, frozen_head
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
-def causal_class(architecture: Any) -> str:
+
+def causal_class(architecture: PretrainedConfig) -> str:
     """The class that loads a decoder. Raises ConfigError for a model that sees the tokens it should predict."""
     encoder = is_encoder(architecture)
     if architecture.is_encoder_decoder or encoder:
@@ -54,7 +57,7 @@ def _at_labels(states: Tensor, batch: Batch) -> Tensor:
     return states[:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
 
 
-def is_encoder(architecture: Any) -> bool:
+def is_encoder(architecture: PretrainedConfig) -> bool:
     """Whether a model sees the tokens that a decoder would have to predict; an encoder-decoder may count as one."""
     return type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
 

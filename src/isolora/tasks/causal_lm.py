@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ from isolora.metrics.perplexity import bits_per_byte, perplexity
 from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.pairs import begin, ids_without_special_tokens, special_tokens_around
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 
 class CausalLMSettings(BaseModel):
@@ -43,14 +48,14 @@ class CausalLM(Task):
     predicts_tokens: ClassVar[bool] = True
     Settings: ClassVar[type[BaseModel]] = CausalLMSettings
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         found = causal_class(architecture)
         model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(architecture), None)
         if self.settings.packing and model and "position_ids" not in inspect.signature(model.forward).parameters:
             raise ConfigError(f"task.packing: {architecture.model_type} cannot start its positions anew within a sequence")
         return found
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         tokens = encode(documents.texts, tokenizer, sys.maxsize if self.settings.stride else max_length)
         if empty := np.flatnonzero(tokens.lengths == 0).tolist():
             raise DataError(f"data: {documents.origin(empty[0])}: the text gives no token with this tokenizer")
@@ -69,13 +74,13 @@ class CausalLM(Task):
         found = "data.max_length is 1" if max_length == 1 else "the text gives one token"
         return f"{found}, and it takes two: one to read and one to predict"
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         return causal_loss(model, batch, packed_positions(batch) if self.settings.packing else None)
 
-    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+    def prompt_ids(self, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
         return begin(special_tokens_around(tokenizer)[0], ids_without_special_tokens([text], tokenizer)[0])
 
-    def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
+    def restated(self, loss: float, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         tokens = int(examples.label_counts.sum())
         return {
             "perplexity": perplexity(loss),
@@ -83,7 +88,7 @@ class CausalLM(Task):
         }
 
 
-def encode(texts: Sequence[str], tokenizer: Any, max_length: int) -> Examples:
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
     """Token ids of every text with the end-of-sequence id behind it, cut to `max_length` ids; labels are the ids themselves.
 
     A text that is cut does not end, and so gets no end-of-sequence id. One that already begins with the text of the
@@ -148,7 +153,7 @@ def windows(tokens: Examples, max_length: int, stride: int) -> Examples:
 
 
 @lru_cache(maxsize=4)
-def predicted_bytes(examples: Examples, tokenizer: Any) -> int:
+def predicted_bytes(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> int:
     """UTF-8 bytes of all text that is predicted: without first tokens, which are given, and without marks such as ends."""
     rows = np.split(examples.labels, examples.starts[1:-1])
     texts = tokenizer.batch_decode([row[row != IGNORED] for row in rows], skip_special_tokens=True)

@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from isolora.errors import ConfigError, DataError
 from isolora.tasks.pairs import Ids, Pair
 from isolora.tasks.prompt_templates import FAILURES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Messages = Sequence[Mapping[str, Any]]
 Span = tuple[int, int]
@@ -42,7 +45,7 @@ def plain_template() -> str:
     return (resources.files("isolora") / "assets" / "templates" / "chat.jinja").read_text(encoding="utf-8")
 
 
-def template_of(given: str | None, tokenizer: Any, tools: Any = None) -> str:
+def template_of(given: str | None, tokenizer: PreTrainedTokenizerBase, tools: Any = None) -> str:
     """The template asked for, else the tokenizer's own, else the plain one. Of several that a tokenizer has under names, that for
     tools where there are some. Raises ConfigError where none of those is the default."""
     own = given or getattr(tokenizer, "chat_template", None) or plain_template()
@@ -69,13 +72,15 @@ def conversation_problem(messages: Any, name: str = "messages") -> str:
     return ""
 
 
-def render(messages: Messages, tokenizer: Any, template: str, answer_next: bool = False, tools: Any = None) -> str:
+def render(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, answer_next: bool = False, tools: Any = None
+) -> str:
     """The conversation as one text; answer_next: up to where the assistant goes on. Raises DataError where that is refused."""
     return _rendered(messages, tokenizer, template, tools, answer_next)[0]
 
 
 def assistant_tokens(
-    messages: Messages, tokenizer: Any, template: str, context: int = 0, tools: Any = None
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, context: int = 0, tools: Any = None
 ) -> tuple[Ids, list[bool]]:
     """(token ids, whether each is the assistant's) of a conversation whose first `context` turns are only read. Raises as
     `assistant_spans` does."""
@@ -88,7 +93,7 @@ def assistant_tokens(
     return made["input_ids"], [any(a < stop and max(b, a + 1) > start for start, stop in spans) for a, b in places]
 
 
-def prompt_and_answer(prompt: Messages, answer: Messages, tokenizer: Any, template: str) -> Pair:
+def prompt_and_answer(prompt: Messages, answer: Messages, tokenizer: PreTrainedTokenizerBase, template: str) -> Pair:
     """All that stands in front of an answer, as the template writes it with this answer, and the answer with its end mark."""
     text, spans = assistant_spans([*prompt, *answer], tokenizer, template, len(prompt))
     start, stop = spans[0][0], spans[-1][1]
@@ -96,7 +101,7 @@ def prompt_and_answer(prompt: Messages, answer: Messages, tokenizer: Any, templa
 
 
 def assistant_spans(
-    messages: Messages, tokenizer: Any, template: str, context: int = 0, tools: Any = None
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, context: int = 0, tools: Any = None
 ) -> tuple[str, list[Span]]:
     """(text of a conversation, spans of what the assistant says in it, end marks included, behind the first `context` turns).
 
@@ -139,7 +144,7 @@ UNMARKED = _Marking((), False)
 class _Scene:
     """A conversation, its template, and the whole of it as rendered."""
 
-    def __init__(self, messages: Messages, tokenizer: Any, template: str, tools: Any) -> None:
+    def __init__(self, messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, tools: Any) -> None:
         self.messages, self.tokenizer, self.template, self.tools = messages, tokenizer, template, tools
         text = render(messages, tokenizer, template, tools=tools)
         if MARKS.search(text):
@@ -280,7 +285,12 @@ def _without_marks(marked: str) -> _Marked:
 
 
 def _rendered(
-    messages: Messages, tokenizer: Any, template: str, tools: Any, answer_next: bool = False, track: bool = False
+    messages: Messages,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    tools: Any,
+    answer_next: bool = False,
+    track: bool = False,
 ) -> tuple[str, list[Span]]:
     """(text, spans that `{% generation %}` marks)."""
     options = {"add_generation_prompt": answer_next, "return_assistant_tokens_mask": track, **tokenizer.special_tokens_map}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,11 @@ from isolora.tasks.chat_templates import assistant_tokens, conversation_problem,
 from isolora.tasks.pairs import ids_without_special_tokens, next_of
 from isolora.tasks.prompt_templates import Template
 from isolora.tasks.rows import make_each
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 
 class ConversationSettings(BaseModel):
@@ -36,7 +41,7 @@ class Conversation(Task):
     Settings: ClassVar[type[BaseModel]] = ConversationSettings
     columns: ClassVar[Mapping[str, bool]] = dict.fromkeys(("messages", "system", "tools", "prompt", "completion"), False)
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         return causal_class(architecture)
 
     def problem(self, row: Mapping[str, Any]) -> str:
@@ -47,7 +52,7 @@ class Conversation(Task):
         silent = not found and not any(turn["role"] == "assistant" for turn in messages[context:])
         return "messages: the assistant says nothing" if silent else found
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         """Conversations cut to `max_length` tokens."""
 
         def tokens(row: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
@@ -62,15 +67,15 @@ class Conversation(Task):
     def nothing_to_learn(self, max_length: int) -> str:
         return f"the assistant says nothing within the first {max_length} tokens (data.max_length)"
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         return causal_loss(model, batch)
 
-    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+    def prompt_ids(self, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
         turn = [{"role": "user", "content": text}]
         chat = render(turn, tokenizer, template_of(self.settings.template, tokenizer), answer_next=True)
         return ids_without_special_tokens([chat], tokenizer)[0][-room:]
 
-    def restated(self, loss: float, examples: Examples, tokenizer: Any) -> dict[str, float]:
+    def restated(self, loss: float, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         return {"perplexity": perplexity(loss)}
 
 

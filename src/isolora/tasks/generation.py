@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ROWS = 16
 """Prompts in one batch: a decoder keeps keys and values of all of them, times the beams."""
 
 
 @torch.no_grad()
-def generate(model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any, max_new_tokens: int, num_beams: int = 1) -> list[str]:
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    num_beams: int = 1,
+) -> list[str]:
     """What follows each prompt (a decoder's own beginning, or an encoder's input), greedily or by beams, without the prompt.
 
     At most `max_new_tokens`, and no more than the model has positions for.
@@ -27,7 +36,13 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any, max_n
     return texts
 
 
-def _batch(model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any, max_new_tokens: int, num_beams: int) -> Any:
+def _batch(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    num_beams: int,
+) -> Any:
     device, encoder = next(model.parameters()).device, model.config.is_encoder_decoder
     longest, pad = max(map(len, prompts)), tokenizer.pad_token_id or 0
     ids = torch.full((len(prompts), longest), pad)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import torch
@@ -19,8 +19,11 @@ from torch import Tensor
 from isolora.errors import ConfigError
 from isolora.tasks.base import Batch
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-def head_class(kind: str, architecture: Any) -> str:
+
+def head_class(kind: str, architecture: PretrainedConfig) -> str:
     """The auto class of a kind of head, such as TokenClassification. Raises ConfigError where the architecture has none."""
     name = f"AutoModelFor{kind}"
     known = type(architecture) in getattr(transformers, name)._model_mapping
@@ -38,7 +41,7 @@ def inputs(batch: Batch) -> dict[str, Tensor]:
     return given
 
 
-def with_separator(tokenizer: Any, texts: list[str]) -> list[str]:
+def with_separator(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[str]:
     """The first texts of pairs, each with a line break behind it where the tokenizer puts nothing between two texts."""
     return texts if None in tokenizer("a", "b").sequence_ids()[1:-1] else [f"{text}\n" for text in texts]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ from isolora.tasks.pairs import Pair
 from isolora.tasks.prompt_templates import Template, fill
 from isolora.tasks.prompted import Prompted, PromptedSettings
 from isolora.tasks.rows import usable_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 
 class InstructionSettings(PromptedSettings):
@@ -39,7 +44,7 @@ class Instruction(Prompted):
             return "the prompt is empty"
         return "" if pair.completion.strip() else "the completion is empty"
 
-    def pairs(self, documents: Any) -> list[Pair]:
+    def pairs(self, documents: Documents) -> list[Pair]:
         return [self._pair(row) for row in usable_rows(self, documents)]
 
     def _pair(self, row: Mapping[str, Any]) -> Pair:
@@ -54,10 +59,17 @@ class Instruction(Prompted):
         exact = np.array([reference.strip() == prediction.strip() for reference, prediction in pairs], np.float64)
         return {"exact_match": exact} | rouge_per_example(references, predictions)
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self,
+        model: PreTrainedModel,
+        examples: Examples,
+        documents: Documents,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+    ) -> Predictions:
         rows, references, predictions = self.generated(model, examples, documents, tokenizer)
         rated = self.rate(references, predictions)
-        names = documents.fields.get("task")
+        names = documents.fields.get("task") or []
         by_task: dict[str, NDArray[np.float64]] = {}
         for name in sorted({names[row] for row in rows}) if names else ():
             own = np.array([names[row] == name for row in rows])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from isolora.tasks.base import IGNORED, Examples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Ids = list[int]
 
@@ -22,7 +25,9 @@ class Pair(NamedTuple):
     is_chat: bool = False
 
 
-def decoder_examples(pairs: Sequence[Pair], tokenizer: Any, max_length: int, completion_room: int) -> Examples:
+def decoder_examples(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_room: int
+) -> Examples:
     """Prompt and completion in one sequence of at most `max_length` tokens; completions take at most `completion_room` of them,
     and never more than half."""
     room = min(completion_room, max_length // 2)
@@ -32,7 +37,7 @@ def decoder_examples(pairs: Sequence[Pair], tokenizer: Any, max_length: int, com
     return _one_a_document([after_prompt(*parts) for parts in zip(prompts, completions, strict=True)])
 
 
-def decoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+def decoder_prompts(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens, begun as the tokenizer begins a text."""
     before, _ = special_tokens_around(tokenizer)
     prompts = _cut_prompts(pairs, tokenizer, room - len(before))
@@ -40,7 +45,7 @@ def decoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Id
 
 
 def encoder_decoder_examples(
-    pairs: Sequence[Pair], tokenizer: Any, max_length: int, completion_room: int, decoder_start: int
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_room: int, decoder_start: int
 ) -> Examples:
     """The decoder's inputs, labelled with the completion, and the prompts as second sequences for the encoder."""
     before, after = special_tokens_around(tokenizer)
@@ -52,7 +57,7 @@ def encoder_decoder_examples(
     return _one_a_document([([decoder_start, *target[:-1]], target) for target in targets], second=Examples.of(sources))
 
 
-def encoder_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+def encoder_prompts(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, room: int) -> list[Ids]:
     """Prompts of at most `room` tokens with what the tokenizer puts around a text."""
     before, after = special_tokens_around(tokenizer)
     return [end(begin(before, prompt), after) for prompt in _cut_prompts(pairs, tokenizer, room - len(before) - len(after))]
@@ -79,20 +84,20 @@ def end(ids: Ids, after: Ids) -> Ids:
     return ids if after and ids[-len(after) :] == after else ids + after
 
 
-def special_tokens_around(tokenizer: Any) -> tuple[Ids, Ids]:
+def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
     """What the tokenizer puts in front of a text and behind it."""
     bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
     start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
     return whole[:start], whole[start + len(bare) :]
 
 
-def ids_without_special_tokens(texts: Sequence[str], tokenizer: Any) -> list[Ids]:
+def ids_without_special_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
     """Token ids of texts with nothing around them."""
     found: list[Ids] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     return found
 
 
-def _cut_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
+def _cut_prompts(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, room: int) -> list[Ids]:
     contexts = ids_without_special_tokens([pair.context for pair in pairs], tokenizer)
     questions = [
         ids[max(0, len(ids) - room) :] for ids in ids_without_special_tokens([pair.question for pair in pairs], tokenizer)
@@ -100,12 +105,12 @@ def _cut_prompts(pairs: Sequence[Pair], tokenizer: Any, room: int) -> list[Ids]:
     return [context[: max(0, room - len(question))] + question for context, question in zip(contexts, questions, strict=True)]
 
 
-def _cut_completions(texts: Sequence[str], tokenizer: Any, ends: Sequence[Ids], room: int) -> list[Ids]:
+def _cut_completions(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, ends: Sequence[Ids], room: int) -> list[Ids]:
     """A completion that is cut does not end."""
     return [end(ids, mark)[:room] for ids, mark in zip(ids_without_special_tokens(texts, tokenizer), ends, strict=True)]
 
 
-def _end(tokenizer: Any) -> Ids:
+def _end(tokenizer: PreTrainedTokenizerBase) -> Ids:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 

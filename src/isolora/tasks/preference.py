@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,11 @@ from isolora.tasks.chat_templates import common_prefix, conversation_problem, pr
 from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts
 from isolora.tasks.prompt_templates import Template
 from isolora.tasks.rows import make_each, text_problem
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 LAST_SPACE = re.compile(r"\s\S*\Z")
 
@@ -49,7 +54,7 @@ class Preference(Task):
     def second(self) -> str | None:
         return "rejected"
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         return causal_class(architecture)
 
     def problem(self, row: Mapping[str, Any]) -> str:
@@ -63,7 +68,7 @@ class Preference(Task):
         found = [conversation_problem([*prompt, *(row[side] or [])], side) for side in SIDES]
         return next(filter(None, found), same or _answers_problem(row))
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         template, room = template_of(self.settings.template, tokenizer), self.settings.max_completion_tokens
         pairs = list(make_each(self, documents, lambda row: both_pairs(row, tokenizer, template)))
         chosen, rejected = (decoder_examples(side, tokenizer, max_length, room) for side in zip(*pairs, strict=True))
@@ -78,7 +83,7 @@ class Preference(Task):
     def nothing_to_learn(self, max_length: int) -> str:
         return f"an answer of which no token lies within {max_length} tokens (data.max_length)"
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         gains = self._gains(model, batch)
         if self.settings.loss_type == "ipo":
             gains = gains / label_counts(batch)  # per token, as the authors advised TRL
@@ -87,19 +92,26 @@ class Preference(Task):
             losses = -logsigmoid(self.settings.beta * (gains[:, 0] - gains[:, 1]))
         return Loss((losses * batch.row_weights).sum(), losses.detach())
 
-    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+    def prompt_ids(self, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
         return decoder_prompts([Pair("", text)], tokenizer, room)[0]
 
-    def reference(self, model: Any, batch: Batch) -> Tensor:
+    def reference(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         assert batch.second is not None
         return torch.stack([log_probabilities(model, batch), log_probabilities(model, batch.second)], 1)
 
-    def _gains(self, model: Any, batch: Batch) -> Tensor:
+    def _gains(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Log-probability of both answers [rows, 2] minus that under the base, in nats."""
         assert batch.values is not None
         return self.reference(model, batch) - batch.values
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self,
+        model: PreTrainedModel,
+        examples: Examples,
+        documents: Documents,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+    ) -> Predictions:
         """Rewards are beta times the gain in log-probability over the base; ties count as wrong."""
         gains = torch.cat([self._gains(model, batch) for _, batch in batches()])
         chosen, rejected = (self.settings.beta * gains.double()).cpu().numpy().T
@@ -147,7 +159,7 @@ def _answers_problem(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def both_pairs(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[Pair, Pair]:
+def both_pairs(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[Pair, Pair]:
     """Chosen and rejected answer, each behind its prompt. Raises DataError where a template writes two prompts."""
     prompt, *answers = split_answers(row)
     if isinstance(row["chosen"], str):
@@ -159,7 +171,7 @@ def both_pairs(row: Mapping[str, Any], tokenizer: Any, template: str) -> tuple[P
     return chosen, rejected
 
 
-def log_probabilities(model: Any, batch: Batch) -> Tensor:
+def log_probabilities(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Sum over the labelled tokens of each row: [rows], in nats."""
     losses = cross_entropy(causal_logits(model, batch).float(), batch.targets, reduction="none")
     return -losses.new_zeros(len(batch.row_weights)).index_add(0, batch.target_rows, losses)

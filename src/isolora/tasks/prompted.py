@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.cross_entropy import from_logits
 from isolora.tasks.generation import generate
 from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts, encoder_decoder_examples, encoder_prompts
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 
 class PromptedSettings(BaseModel):
@@ -45,11 +50,11 @@ class Prompted(Task):
     def _encoder_decoder(self) -> bool:
         return bool(getattr(self.architecture, "is_encoder_decoder", False))
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         return "AutoModelForSeq2SeqLM" if architecture.is_encoder_decoder else causal_class(architecture)
 
     @abstractmethod
-    def pairs(self, documents: Any) -> list[Pair]:
+    def pairs(self, documents: Documents) -> list[Pair]:
         """A prompt and its completion for each document. Raises DataError, naming the row, where it has none."""
 
     @abstractmethod
@@ -60,24 +65,33 @@ class Prompted(Task):
     def rate(self, references: Sequence[str], predictions: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """Scores of each generated text against the data's own."""
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         pairs, room = self.pairs(documents), self.settings.max_new_tokens
         if not self._encoder_decoder:
             return decoder_examples(pairs, tokenizer, max_length, room)
         return encoder_decoder_examples(pairs, tokenizer, max_length, room, decoder_start(self.architecture))
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         return causal_loss(model, batch) if batch.second is None else encoder_decoder_loss(model, batch, batch.second)
 
-    def prompt_ids(self, text: str, tokenizer: Any, room: int) -> list[int]:
+    def prompt_ids(self, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
         prompts = encoder_prompts if self._encoder_decoder else decoder_prompts
         return prompts([self.prompt(text)], tokenizer, room)[0]
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self,
+        model: PreTrainedModel,
+        examples: Examples,
+        documents: Documents,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+    ) -> Predictions:
         _, references, predictions = self.generated(model, examples, documents, tokenizer)
         return Predictions.of_means(self.rate(references, predictions))
 
-    def generated(self, model: Any, examples: Examples, documents: Any, tokenizer: Any) -> tuple[list[int], list[str], list[str]]:
+    def generated(
+        self, model: PreTrainedModel, examples: Examples, documents: Documents, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[list[int], list[str], list[str]]:
         """(document, its own completion, the model's) of the examples that are scored."""
         assert examples.documents is not None
         chosen = range(min(self.settings.score_examples, len(examples)))
@@ -96,7 +110,7 @@ def prompt_of(examples: Examples, number: int) -> list[int]:
     return [int(entry) for entry in shown.ids[row]]
 
 
-def encoder_decoder_loss(model: Any, batch: Batch, source: Batch) -> Loss:
+def encoder_decoder_loss(model: PreTrainedModel, batch: Batch, source: Batch) -> Loss:
     """Every position of the decoder predicts; its padding is on the right, where it is not looked at."""
     logits = model(
         input_ids=source.input_ids, attention_mask=source.attention_mask, decoder_input_ids=batch.input_ids, use_cache=False
@@ -106,7 +120,7 @@ def encoder_decoder_loss(model: Any, batch: Batch, source: Batch) -> Loss:
     return Loss.of(objective, losses, batch)
 
 
-def decoder_start(architecture: Any) -> int:
+def decoder_start(architecture: PretrainedConfig) -> int:
     """What the decoder of an encoder-decoder begins with."""
     start = getattr(architecture, "decoder_start_token_id", None)
     if start is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,11 @@ from isolora.metrics.squad import per_question, v2_questions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.heads import Window, class_options, head_class, inputs, windows, with_separator
 from isolora.tasks.rows import text_problem, usable_rows
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 START, END = 1, 2
 """Labels of the answer's first and last token; their sum where one token is both."""
@@ -62,7 +67,7 @@ class QuestionAnswering(Task):
     new_head: ClassVar[bool] = True
     mean_over: ClassVar[str] = "examples"
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         """A token head of two classes is the same model as a question head; it stands in where transformers' own leaves a
         checkpoint's body unread, as Llama's and Qwen's do, or has no body apart, as T5's."""
         name = head_class("QuestionAnswering", architecture)
@@ -79,7 +84,7 @@ class QuestionAnswering(Task):
             return problem
         return answers_problem(row["answers"], row["context"])
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         frame, second_kind = special_tokens_of_pairs(tokenizer)
         rows, numbers, seconds = [], [], []
         for number, reading in enumerate(self._readings(documents, tokenizer)):
@@ -97,7 +102,7 @@ class QuestionAnswering(Task):
         values = np.array(seconds, np.float32) if second_kind else None
         return Examples.of(rows, documents=np.array(numbers), values=values)
 
-    def _readings(self, documents: Any, tokenizer: Any) -> Iterator[Reading]:
+    def _readings(self, documents: Documents, tokenizer: PreTrainedTokenizerBase) -> Iterator[Reading]:
         if not tokenizer.is_fast:
             raise ConfigError("model: question answering needs a fast tokenizer (tokenizer.json)")
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
@@ -112,12 +117,12 @@ class QuestionAnswering(Task):
             question = question[: self.settings.max_question_tokens]
             yield Reading(question, context, offsets, text, _tokens_of(start, start + len(text), offsets))
 
-    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
+    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """The answer's tokens; the first token of all where there is none."""
         marked = np.flatnonzero(labels != IGNORED)
         return str(tokenizer.decode(ids[marked[0] : marked[-1] + 1]))
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         """Mean of the cross-entropies of start and end over a window's tokens."""
         rows = torch.zeros(len(batch.lengths), device=batch.lengths.device)
         for label, logits in zip((START, END), span_logits(model, batch), strict=True):
@@ -125,7 +130,14 @@ class QuestionAnswering(Task):
             rows = rows - torch.where(here.view_as(logits) > 0, logits.log_softmax(1), 0.0).sum(1) / 2
         return Loss((rows * batch.row_weights).sum(), rows.detach())
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self,
+        model: PreTrainedModel,
+        examples: Examples,
+        documents: Documents,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+    ) -> Predictions:
         """f1 and exact match; where some questions have no answer, v2's scores, in which one is given when it beats none."""
         logits: dict[int, NDArray[np.float32]] = {}
         for indices, batch in batches():
@@ -140,7 +152,9 @@ class QuestionAnswering(Task):
         questions = v2_questions(wanted, predicted, np.array([answer.none - answer.logit for answer in found]))
         return Predictions(len(found), lambda rows: _f1_first(questions.scores(rows)))
 
-    def _answers(self, logits: Mapping[int, NDArray[np.float32]], documents: Any, tokenizer: Any) -> Iterator[Answer]:
+    def _answers(
+        self, logits: Mapping[int, NDArray[np.float32]], documents: Documents, tokenizer: PreTrainedTokenizerBase
+    ) -> Iterator[Answer]:
         """For each document the best answer in any of its windows. logits [2, tokens] of every window, in their order."""
         frame, _ = special_tokens_of_pairs(tokenizer)
         number = 0
@@ -161,7 +175,7 @@ def _f1_first(scores: dict[str, float]) -> dict[str, float]:
     return {"f1": scores.pop("f1"), **scores}
 
 
-def special_tokens_of_pairs(tokenizer: Any) -> tuple[list[list[int]], bool]:
+def special_tokens_of_pairs(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], bool]:
     """Special tokens before, between and behind two texts, and whether the tokenizer marks the second text's tokens."""
     probe = tokenizer("a", "b")
     parts: list[list[int]] = [[], [], []]
@@ -174,7 +188,7 @@ def special_tokens_of_pairs(tokenizer: Any) -> tuple[list[list[int]], bool]:
     return parts, 1 in probe.get("token_type_ids", ())
 
 
-def span_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def span_logits(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits of start and of end [rows, length], padding ruled out, and virtual tokens in front left out."""
     given = inputs(batch)
     outputs, padding = model(**given), given["attention_mask"] == 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isolora.errors import DataError
 from isolora.tasks.base import Task
+
+if TYPE_CHECKING:
+    from isolora.data import Documents
 
 Made = TypeVar("Made")
 
@@ -19,12 +22,12 @@ def problem_of(task: Task, row: Mapping[str, Any]) -> str:
         return str(failure)
 
 
-def usable_rows(task: Task, documents: Any) -> Iterator[Mapping[str, Any]]:
+def usable_rows(task: Task, documents: Documents) -> Iterator[Mapping[str, Any]]:
     """Every document's columns. Raises DataError, naming file and row, for the first that the task cannot use."""
     return make_each(task, documents, lambda row: row)
 
 
-def make_each(task: Task, documents: Any, make: Callable[[Mapping[str, Any]], Made]) -> Iterator[Made]:
+def make_each(task: Task, documents: Documents, make: Callable[[Mapping[str, Any]], Made]) -> Iterator[Made]:
     """`make` of every document's columns. Raises DataError, naming file and row, for the first document that cannot be used."""
     for place, row in enumerate(documents.rows()):
         if problem := problem_of(task, row):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,11 @@ from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.cross_entropy import from_logits
 from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, label_name, label_problem, with_separator
 from isolora.tasks.rows import text_problem, usable_rows
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 LOGGER = logging.getLogger(__name__)
 CORRELATIONS = ("pearson", "spearman")
@@ -46,7 +51,7 @@ class SequenceClassification(Task):
     new_head: ClassVar[bool] = True
     labels_per_row: ClassVar[int | None] = 1
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         return head_class("SequenceClassification", architecture)
 
     def model_options(self) -> dict[str, Any]:
@@ -54,7 +59,7 @@ class SequenceClassification(Task):
             return {**class_options(("value",)), "problem_type": "regression"}
         return {**class_options(self.labels), "problem_type": "single_label_classification"}
 
-    def find_labels(self, documents: Any) -> list[str]:
+    def find_labels(self, documents: Documents) -> list[str]:
         found = [label for label in documents.fields["label"] if label is not None]
         if self._is_regression(found):
             return []
@@ -93,7 +98,7 @@ class SequenceClassification(Task):
         known = not self.labels or self._classes.number(label) is not None
         return "" if known else f"{unknown('label', label_name(label), self.labels)}; task.labels can name them all"
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         """The label is at the last token, where decoders are asked for it; other heads look where they do."""
         rows = list(usable_rows(self, documents))
         texts, pairs = [row["text"] for row in rows], None
@@ -111,7 +116,7 @@ class SequenceClassification(Task):
             values=_second_texts(encoded.get("token_type_ids")),
         )
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         outputs, weights = class_scores(model, batch), batch.row_weights[batch.target_rows]
         if self.labels:
             objective, losses = from_logits(outputs, batch.targets, weights)
@@ -119,7 +124,14 @@ class SequenceClassification(Task):
         squares = (outputs[:, 0].float() - batch.targets.float()) ** 2
         return Loss.of((squares * weights).sum(), squares.detach(), batch)
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self,
+        model: PreTrainedModel,
+        examples: Examples,
+        documents: Documents,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+    ) -> Predictions:
         predicted = np.zeros(len(examples), np.int64 if self.labels else np.float64)
         for indices, batch in batches():
             outputs = class_scores(model, batch).float().cpu().numpy()
@@ -147,7 +159,7 @@ def _second_texts(kinds: list[list[int]] | None) -> Any:
     return np.array([[row.index(1) if 1 in row else len(row)] for row in kinds], np.float32)
 
 
-def class_scores(model: Any, batch: Batch) -> Tensor:
+def class_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits [rows, classes].
 
     A decoder's head scores every token, and transformers keeps the last that is not the configuration's padding: none may be set,
@@ -169,7 +181,7 @@ def class_scores(model: Any, batch: Batch) -> Tensor:
     return kept[-1][:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
 
 
-def scores_at_the_end(model: Any, batch: Batch) -> Tensor:
+def scores_at_the_end(model: PreTrainedModel, batch: Batch) -> Tensor:
     """BART's and T5's logits [rows, classes], from the decoder's state at the end of the text.
 
     Transformers looks for the end by its value, which a rehearsal's tensors do not have, and fails where a text holds another.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks.pairs import Pair
 from isolora.tasks.prompted import Prompted, PromptedSettings
 from isolora.tasks.rows import text_problem, usable_rows
+
+if TYPE_CHECKING:
+    from isolora.data import Documents
 
 
 class SummarizationSettings(PromptedSettings):
@@ -30,7 +33,7 @@ class Summarization(Prompted):
     def problem(self, row: Mapping[str, Any]) -> str:
         return text_problem(row, "document", "summary")
 
-    def pairs(self, documents: Any) -> list[Pair]:
+    def pairs(self, documents: Documents) -> list[Pair]:
         return [self.prompt(row["document"])._replace(completion=row["summary"]) for row in usable_rows(self, documents)]
 
     def prompt(self, text: str) -> Pair:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, groupby
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,11 @@ from isolora.tasks.cross_entropy import from_logits
 from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, scored_parts, windows
 from isolora.tasks.pairs import special_tokens_around
 from isolora.tasks.rows import usable_rows
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from isolora.data import Documents
 
 PREFIX = re.compile(r"[BIESLUM]-\S")
 """Of the schemes BIO, IOBES and BILOU."""
@@ -45,13 +50,13 @@ class TokenClassification(Task):
     columns: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True}
     new_head: ClassVar[bool] = True
 
-    def auto_class(self, architecture: Any) -> str:
+    def auto_class(self, architecture: PretrainedConfig) -> str:
         return head_class("TokenClassification", architecture)
 
     def model_options(self) -> dict[str, Any]:
         return class_options(self.labels)
 
-    def find_labels(self, documents: Any) -> list[str]:
+    def find_labels(self, documents: Documents) -> list[str]:
         """All tags in their order where they are named, else O and the two tags of every type that occurs."""
         named = self.settings.labels or class_names(documents.table, "tags")
         if named:
@@ -108,7 +113,7 @@ class TokenClassification(Task):
         strange = next((tag for tag in tags if self._number(tag) is None), None) if self.labels else None
         return "" if strange is None else unknown("tag", str(strange), self.labels)
 
-    def examples(self, documents: Any, tokenizer: Any, max_length: int) -> Examples:
+    def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         before, after = special_tokens_around(tokenizer)
         room = max_length - len(before) - len(after)
         rows, numbers = [], []
@@ -120,7 +125,7 @@ class TokenClassification(Task):
                 numbers.append(number)
         return Examples.of(rows, documents=np.array(numbers))
 
-    def _labelled(self, documents: Any, tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+    def _labelled(self, documents: Documents, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], list[int]]]:
         """Token ids of each document without special tokens, and the tag of each word at one of its own."""
         if not tokenizer.is_fast:
             raise ConfigError("model: token classification needs a fast tokenizer (tokenizer.json)")
@@ -142,17 +147,24 @@ class TokenClassification(Task):
         rest = [IGNORED] * (length - 1)
         return [tag, *rest] if is_encoder(self.architecture) else [*rest, tag]
 
-    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: Any) -> str:
+    def labelled_text(self, ids: NDArray[np.int32], labels: NDArray[Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """token/TAG for every token that has a tag other than O."""
         tagged = [(entry, self.labels[label]) for entry, label in zip(ids, labels, strict=True) if label != IGNORED]
         return " ".join(f"{tokenizer.decode([entry]).strip()}/{tag}" for entry, tag in tagged if tag != "O")
 
-    def loss(self, model: Any, batch: Batch) -> Loss:
+    def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         rows = _logits(model, batch)
         objective, losses = from_logits(rows, batch.targets, batch.row_weights[batch.target_rows])
         return Loss.of(objective, losses, batch)
 
-    def predictions(self, model: Any, examples: Examples, documents: Any, tokenizer: Any, batches: Batches) -> Predictions:
+    def predictions(
+        self,
+        model: PreTrainedModel,
+        examples: Examples,
+        documents: Documents,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Batches,
+    ) -> Predictions:
         predicted = np.full(len(examples.labels), IGNORED)
         for indices, batch in batches():
             columns = batch.positions % batch.input_ids.shape[1]
@@ -183,7 +195,7 @@ def _all_prefixed(tags: Iterable[Any]) -> str:
     return next((tag for tag in named if tag[0] in "BSI"), "")
 
 
-def _logits(model: Any, batch: Batch) -> Any:
+def _logits(model: PreTrainedModel, batch: Batch) -> Any:
     """Logits [labels, classes] at labelled positions; virtual tokens that a method puts in front are passed over."""
     logits = model(**inputs(batch)).logits[:, -batch.input_ids.shape[1] :]
     return logits.flatten(0, 1).index_select(0, batch.positions)
@@ -202,7 +214,7 @@ def whole_words(tokens: Sequence[str], tags: Sequence[Any]) -> tuple[list[str], 
     return words, kept
 
 
-def _unknown(tokenizer: Any, word: str) -> list[int]:
+def _unknown(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
     """A token for a word that gives none, such as a lone control character."""
     if tokenizer.unk_token_id is None:
         raise DataError(f"data: the word {word!r} gives no token with this tokenizer")

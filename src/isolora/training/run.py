@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -39,6 +39,9 @@ from isolora.training.loop import Loop
 from isolora.training.progress_bar import ProgressBar
 from isolora.training.recorder import Recorder, outcome, run_row
 from isolora.training.stack import Stack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHECKPOINTS = "checkpoints"
 SMALLEST_STACKED, SMALLEST_ALONE = 4, 64
@@ -250,7 +253,7 @@ def loaded_stack(
         yield stack, evaluator, run.examples.left_out
 
 
-def _checkpoint_activations(model: Any, wanted: bool) -> None:
+def _checkpoint_activations(model: PreTrainedModel, wanted: bool) -> None:
     if wanted:
         model.activation_checkpointing_enable()
     elif model.is_activation_checkpointing:  # left by the stack before

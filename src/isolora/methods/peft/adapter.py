@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -22,6 +22,9 @@ from isolora.methods.merging import untie
 from isolora.methods.peft import module_names
 from isolora.methods.peft.configuration import check_sizes, quietly, saved_config
 from isolora.methods.targets import short_names, target_modules
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
@@ -42,7 +45,7 @@ class PeftAdapter(Attached):
 
     members = 1
 
-    def __init__(self, model: Any, config: Any, seed: int, name: str, mergeable: bool) -> None:
+    def __init__(self, model: PreTrainedModel, config: Any, seed: int, name: str, mergeable: bool) -> None:
         self.base = self.model = model
         self.config, self.name, self.mergeable = config, name, mergeable
         self._originals = dict(model.named_modules())
@@ -222,14 +225,14 @@ class PeftMethod(Method):
     adapter: ClassVar[type[PeftAdapter]] = PeftAdapter
 
     @abstractmethod
-    def config(self, model: Any, settings: Any) -> Any:
+    def config(self, model: PreTrainedModel, settings: Any) -> Any:
         """PEFT's configuration. Raises ConfigError where the method is not defined for this model."""
 
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> PeftAdapter:
+    def attach(self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> PeftAdapter:
         (settings,), (seed,) = members, seeds
         return self._attached(model, self.config(model, settings), seed, heads)
 
-    def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
+    def _attached(self, model: PreTrainedModel, config: Any, seed: int, heads: bool) -> PeftAdapter:
         self.check_names(model, config)
         config.task_type = task_type(model)
         config.base_model_name_or_path = model.name_or_path or None
@@ -239,11 +242,11 @@ class PeftMethod(Method):
             config.modules_to_save = head_names(model)
         return self.adapter(model, config, seed, self.name, self.mergeable)
 
-    def check_names(self, model: Any, config: Any) -> None:
+    def check_names(self, model: PreTrainedModel, config: Any) -> None:
         """Raises ConfigError where names of modules match nothing or patterns take too long."""
         module_names.check(model, config)
 
-    def load(self, model: Any, folder: Path, heads: bool = False) -> PeftAdapter:
+    def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> PeftAdapter:
         config, tensors = self.saved(folder), saved_tensors(folder)
         try:
             check_sizes(config, tensors)
@@ -259,19 +262,19 @@ class PeftMethod(Method):
         return saved_config(folder, self.peft_type)
 
 
-def task_type(model: Any) -> str | None:
+def task_type(model: PreTrainedModel) -> str | None:
     """What PEFT calls the task of a transformers class."""
     return next((kind for ending, kind in TASK_TYPES.items() if type(model).__name__.endswith(ending)), None)
 
 
-def peft_targets(model: Any, targets: str | list[str]) -> str | list[str]:
+def peft_targets(model: PreTrainedModel, targets: str | list[str]) -> str | list[str]:
     """Targets as PEFT wants them, with our meaning of `all-linear`: heads stay out. Raises ConfigError when nothing matches."""
     found = target_modules(model, targets)
     return short_names(model, found) if targets == "all-linear" else targets
 
 
 @contextmanager
-def seeded(model: Any, seed: int) -> Iterator[None]:
+def seeded(model: PreTrainedModel, seed: int) -> Iterator[None]:
     """Within, the global generators draw from the seed; afterwards they are as they were."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

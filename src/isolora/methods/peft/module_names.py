@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isolora.errors import ConfigError
 from isolora.methods.targets import check_names, matching, nothing_matches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FIELDS = ("target_modules", "exclude_modules", "feedforward_modules")
 """A text is a pattern over full names, a list holds endings of names."""
@@ -16,7 +19,7 @@ PASTED = re.compile(r"\^?[\w.\\$-]+")
 """What PEFT puts into a pattern of its own: nothing in it may be repeated."""
 
 
-def check(model: Any, config: Any) -> None:
+def check(model: PreTrainedModel, config: Any) -> None:
     """Raises ConfigError, naming the field, for a name that matches nothing and a pattern that takes too long."""
     names = [name for name, _ in model.named_modules() if name]
     for field in FIELDS:

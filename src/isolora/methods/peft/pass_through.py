@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -14,6 +14,9 @@ from isolora.methods.adapter_files import saved_settings
 from isolora.methods.lora import PLAIN_STARTS
 from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
 from isolora.methods.peft.configuration import config_class, default, plain_fields, quietly
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 OWN = {
     "ADALORA": "adalora",
@@ -67,12 +70,12 @@ class PeftFields(BaseModel):
 class Variant(PeftMethod):
     """One of PEFT's types."""
 
-    def attach(self, model: Any, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> PeftAdapter:
+    def attach(self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> PeftAdapter:
         if self.peft_type in ONLY_LOADED:
             raise ConfigError(f"method.name: peft:{self.peft_type} cannot be trained here: {ONLY_LOADED[self.peft_type]}")
         return super().attach(model, members, seeds, heads)
 
-    def config(self, model: Any, settings: PeftFields) -> Any:
+    def config(self, model: PreTrainedModel, settings: PeftFields) -> Any:
         config = settings.config()
         if getattr(config, "target_modules", None) == "all-linear":
             config.target_modules = peft_targets(model, "all-linear")

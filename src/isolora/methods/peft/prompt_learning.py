@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from isolora.errors import ConfigError
 from isolora.methods.peft.adapter import TASK_TYPES, PeftAdapter, PeftMethod, task_type
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PromptSettings(BaseModel):
@@ -63,7 +66,7 @@ class PromptMethod(PeftMethod):
     adapter: ClassVar[type[PeftAdapter]] = PromptAdapter
     position_aware = False  # PEFT's wrappers drop position_ids, as they would count from the first virtual token
 
-    def _attached(self, model: Any, config: Any, seed: int, heads: bool) -> PeftAdapter:
+    def _attached(self, model: PreTrainedModel, config: Any, seed: int, heads: bool) -> PeftAdapter:
         kind = task_type(model)
         if kind is None:
             known = ", ".join(sorted(TASK_TYPES))
@@ -73,7 +76,7 @@ class PromptMethod(PeftMethod):
         config.num_layers, config.num_attention_heads, config.token_dim = self.sizes(model)
         return super()._attached(model, config, seed, heads)
 
-    def sizes(self, model: Any) -> tuple[int, int, int]:
+    def sizes(self, model: PreTrainedModel) -> tuple[int, int, int]:
         """Layers, heads, and the width of a virtual token, for which PEFT knows some architectures' names only."""
         text = model.config.get_text_config()
         return text.num_hidden_layers, getattr(text, "num_attention_heads", 1), model.get_input_embeddings().weight.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
@@ -15,6 +15,9 @@ from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import arguments, run_trainer
 from isolora.training.backends.trl_base import RowTrainer
 from isolora.training.loop import Loop
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
@@ -30,7 +33,7 @@ class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
         scores = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), examples.values[number].tolist(), strict=True))
         return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, **scores}
 
-    def trl_loss(self, model: Any, inputs: dict[str, Any], share: float) -> Tensor:
+    def trl_loss(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> Tensor:
         loss: Tensor = share * DPOTrainer.compute_loss(self, model, inputs)  # TRL's is the mean over the micro-batch
         return loss
 

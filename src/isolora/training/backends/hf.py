@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -13,13 +13,16 @@ from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import StackTrainer, arguments, run_trainer
 from isolora.training.loop import Loop
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class TaskTrainer(StackTrainer):
     def inputs(self, rows: Indices) -> dict[str, Any]:
         weights = np.full(len(rows), 1 / self.callback.units)
         return {"batch": collate(self.stack.examples.train, rows, weights, self.stack.base.pad_id)}
 
-    def losses(self, model: Any, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+    def losses(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
         loss = self.stack.task.loss(self.stack.attached.model, inputs["batch"].to(self.args.device))
         return loss.objective, float(loss.row_losses.sum())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, tensor
 from trl import SFTConfig, SFTTrainer
@@ -16,6 +16,9 @@ from isolora.training.backends.trainer_base import arguments, run_trainer
 from isolora.training.backends.trl_base import RowTrainer
 from isolora.training.loop import Loop
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class NextTokenTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
     collator = DataCollatorForLanguageModeling
@@ -26,7 +29,7 @@ class NextTokenTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
         place = slice(examples.starts[number], examples.starts[number + 1])
         return {"input_ids": examples.ids[place].tolist(), "labels": [IGNORED, *examples.labels[place].tolist()[:-1]]}
 
-    def trl_loss(self, model: Any, inputs: dict[str, Any], share: float) -> Tensor:
+    def trl_loss(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> Tensor:
         loss: Tensor = SFTTrainer.compute_loss(self, model, inputs, num_items_in_batch=tensor(self.callback.units))
         return loss
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from isolora.runs.batches import Indices
 from isolora.runs.member import Member
 from isolora.training.backends.trainer_callback import LoopCallback
 from isolora.training.loop import Loop
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ENDLESS = 2**31
 """Steps that a Trainer is told to take; the member's budget stops it."""
@@ -38,7 +41,7 @@ class StackTrainer(Trainer):  # type: ignore[misc]
         """A micro-batch of these examples."""
 
     @abstractmethod
-    def losses(self, model: Any, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+    def losses(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
         """(what is differentiated, the loss summed over what the task counts) of a micro-batch; share: its part of the step's
         examples."""
 
@@ -49,7 +52,7 @@ class StackTrainer(Trainer):  # type: ignore[misc]
                 share = len(rows) / len(self.callback.drawn)
                 yield {**self.inputs(rows), "share": share} if len(rows) else {}
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: PreTrainedModel, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         if not inputs:  # a step of fewer examples than micro-batches
             return torch.zeros((), device=self.args.device)
         with self.stack.attached.all_rows(0):
@@ -57,7 +60,7 @@ class StackTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         share = inputs.pop("share")
         self.model.eval()  # the Trainer has just switched the frozen base's dropout on
@@ -71,7 +74,7 @@ class StackTrainer(Trainer):  # type: ignore[misc]
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
         """The stack counts for itself, empty micro-batches included."""
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: PreTrainedModel, grad_norm: Any = None) -> Any:
         """Only what clipping has found; without clipping, a Trainer multiplies every gradient by one to learn its norm."""
         return grad_norm
 

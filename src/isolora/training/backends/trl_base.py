@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from datasets import Dataset
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from isolora.errors import ConfigError
 from isolora.runs.batches import Indices
 from isolora.training.backends.trainer_base import StackTrainer
 from isolora.training.loop import Loop
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class RowTrainer(StackTrainer):
@@ -41,14 +44,14 @@ class RowTrainer(StackTrainer):
         """An example in TRL's columns."""
 
     @abstractmethod
-    def trl_loss(self, model: Any, inputs: dict[str, Any], share: float) -> Tensor:
+    def trl_loss(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> Tensor:
         """A micro-batch's part of the step's mean loss."""
 
     def inputs(self, rows: Indices) -> dict[str, Any]:
         found: dict[str, Any] = self.data_collator([self.row(number) for number in rows])
         return found
 
-    def losses(self, model: Any, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+    def losses(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
         loss = self.trl_loss(model, inputs, share)
         for kept in self._metrics.values():  # for logs that are never written
             kept.clear()
