@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_bad_yaml_is_one_line(text: str, line: str, tmp_path: Path) -> None:
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such file: .*nothing\.yaml"):
         load_run(tmp_path / "nothing.yaml")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="is a folder; a YAML file is wanted"):
         load_study(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("model: caf\xe9".encode("latin-1"))
     with pytest.raises(ConfigError, match="not UTF-8 at byte 10"):
@@ -173,3 +174,14 @@ def test_identity_is_the_same_next_year() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().seed = 3  # type: ignore[misc]
+
+
+def test_a_file_too_large_to_be_a_configuration_is_not_parsed(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_text("".join(f"key{number}: 1\n" for number in range(1_000_000)))
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"large\.yaml: [\d,]+ bytes, more than the 1,048,576"):
+        load_run(large)
+    assert time.perf_counter() - started < 1
+    with pytest.raises(ConfigError, match="is a folder; a YAML file is wanted"):
+        load_run(tmp_path)

@@ -24,6 +24,8 @@ class UniqueKeys(yaml.SafeLoader):
 
 MAX_VALUES = 100_000
 """Values that a file may have, each as often as an alias repeats it: small files can mean billions."""
+MAX_BYTES = 2**20
+"""Of a file, looked at before it is read: PyYAML takes seconds and some hundred times a file's size to parse it."""
 FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What PyYAML raises, beside its own errors, for values that do not suit their tag: a month 13, `!!int x`, `!!map [a]`."""
 
@@ -32,7 +34,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file, safely. Raises ConfigError with the file and line of a mistake."""
     try:
         if not path.is_file():
-            raise ConfigError(f"no such file: {path}")
+            raise ConfigError(f"{path} is a folder; a YAML file is wanted" if path.is_dir() else f"no such file: {path}")
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes, more than the {MAX_BYTES:,} that a configuration may have")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as failure:
         raise ConfigError(f"{path}: not UTF-8 at byte {failure.start}") from None
