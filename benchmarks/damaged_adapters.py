@@ -1,6 +1,6 @@
 """Damage adapters' folders at random, and read them in every way: an answer or a UserError must come, within 20 seconds.
 
-    python benchmarks/fuzz_adapters.py [COUNT] [SEED]
+    python benchmarks/damaged_adapters.py [COUNT] [SEED]
 
 What failed is kept in FOLDER/failed for a look; tests/test_hostile_adapters.py holds what once did.
 """
