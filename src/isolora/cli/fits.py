@@ -32,6 +32,9 @@ Target = Annotated[
 ]
 Bootstrap = Annotated[int, typer.Option(min=0, help="bootstrap repeats over whole trajectories")]
 Method = Annotated[str | None, typer.Option(help="only the points of this method")]
+Examples = Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")]
+Memory = Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")]
+ForgetAtMost = Annotated[float | None, typer.Option(help="nats a token that other texts may lose")]
 
 
 def fit(
@@ -82,9 +85,9 @@ def plan(
     reach: Annotated[
         str | None, typer.Option(help="the inverse: what it takes to reach a loss or a score, for example loss=2.1 or f1=0.9")
     ] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")] = None,
-    memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
-    forget_at_most: Annotated[float | None, typer.Option(help="nats a token that other texts may lose")] = None,
+    examples: Examples = None,
+    memory: Memory = None,
+    forget_at_most: ForgetAtMost = None,
     serve: Annotated[
         str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")
     ] = None,
@@ -139,9 +142,9 @@ def report(
     budget: Annotated[
         str | None, typer.Option(help="what the page plans for, for example 1e15flops or 2h; by default 4 x the largest run")
     ] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")] = None,
-    memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
-    forget_at_most: Annotated[float | None, typer.Option(help="nats a token that other texts may lose")] = None,
+    examples: Examples = None,
+    memory: Memory = None,
+    forget_at_most: ForgetAtMost = None,
     price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
     law: Law = "auto",
     target: Target = "loss",

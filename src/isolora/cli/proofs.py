@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.cli.fits import Bootstrap, Law, Map, Method, Source, Target, points_of
+from isolora.cli.fits import Bootstrap, Examples, ForgetAtMost, Law, Map, Memory, Method, Source, Target, points_of
 
 
 def verify(
@@ -16,9 +16,9 @@ def verify(
     budget: Annotated[
         str | None, typer.Option(help="what may be spent, for example 1e15flops, 2h or 20usd; by default 4 x the largest run")
     ] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")] = None,
-    memory: Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")] = None,
-    forget_at_most: Annotated[float | None, typer.Option(help="nats a token that other texts may lose")] = None,
+    examples: Examples = None,
+    memory: Memory = None,
+    forget_at_most: ForgetAtMost = None,
     price_per_hour: Annotated[
         float | None, typer.Option(help="price of an hour: says the money, and buys a budget in it")
     ] = None,

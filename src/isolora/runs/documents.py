@@ -68,12 +68,6 @@ class RunDocuments:
         held_out: Documents = getattr(self.splits, self.config.data.eval_split)
         return held_out
 
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Origins of all rows that could not be used, and why."""
-        mixed = [part for source in self.mixed.values() for part in (source.train, source.held_out)]
-        return tuple(row for part in (self.train, self.held_out, *mixed) for row in part.left_out)
-
     def identity(self, config: RunConfig) -> str:
         """Content hash of a run over these documents: its configuration, the base's weights and the documents."""
         own = (self.splits.train, self.splits.validation, self.splits.test)

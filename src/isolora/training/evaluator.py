@@ -21,7 +21,7 @@ from isolora.metrics.predictions import Predictions
 from isolora.models import Base
 from isolora.runs.batches import collate, cut_by_tokens
 from isolora.runs.device import autocast
-from isolora.runs.prepared import HeldOut, PreparedRun, RunExamples
+from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
 
 
@@ -131,12 +131,6 @@ class Evaluator:
         return data.cached(
             lambda: replace(examples, values=self.reference_scores(task, examples)), self.base.tokenizer, decided_by
         )
-
-
-def prepared_evaluator(run: PreparedRun, attached: Attached) -> tuple[Evaluator, RunExamples]:
-    """The evaluator of a prepared run, and the run's examples with the reference scores that its task asks for."""
-    evaluator = Evaluator(run.config, run.base, attached)
-    return evaluator, evaluator.with_references(run.examples)
 
 
 def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
