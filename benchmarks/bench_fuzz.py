@@ -2,9 +2,9 @@
 
     python benchmarks/bench_fuzz.py [--count 10000] [--part data] [--first 0] [--seconds 20]
 
-Every file `fuzz_NAME.py` beside this one is a part: `attempt(random, folder)` makes one input and gives it to isolora. A case is
-known by its number alone, so that a failure can be repeated: `--part NAME --first NUMBER --count 1`. Inputs that once failed are
-kept in tests/test_fuzz_corpus.py.
+Every file `fuzz_NAME.py` beside this one is a part: `attempt(random, folder)` makes one input and gives it to isolora;
+`prepare()`, where there is one, comes before the first. A case is known by its number alone, so that a failure can be repeated:
+`--part NAME --first NUMBER --count 1`. Inputs that once failed are kept in tests/test_fuzz_corpus.py.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ def parts() -> dict[str, Attempt]:
     return {name: importlib.import_module(f"fuzz_{name}").attempt for name in names}
 
 
+def prepare(part: str) -> None:
+    """What a part makes once, outside the time of any case."""
+    getattr(importlib.import_module(f"fuzz_{part}"), "prepare", lambda: None)()
+
+
 def outcome(attempt: Attempt, part: str, number: int, seconds: int) -> str:
     """What became of one case: "accepted", "refused", or how it failed with the place where it did."""
     with tempfile.TemporaryDirectory() as folder, at_most(seconds):
@@ -82,6 +87,7 @@ def at_most(seconds: int) -> Iterator[None]:
 def run(part: str, attempt: Attempt, first: int, count: int, seconds: int) -> dict[str, list[int]]:
     """Failures of a part: how -> numbers of the cases."""
     logging.getLogger("isolora").setLevel(logging.ERROR)
+    prepare(part)
     counted, failures, slowest = Counter[str](), dict[str, list[int]](), 0.0
     for number in range(first, first + count):
         began = time.perf_counter()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import bench_fuzz
+import fuzz_adapters
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
 import yaml
 
-from isolora import data, registry
+from isolora import data, registry, table
 from isolora.config import DataConfig, RunConfig, load_run, parse, with_word
 from isolora.data import make_examples
-from isolora.errors import ConfigError, DataError, UserError
+from isolora.errors import ConfigError, DataError, TableError, UserError
+from isolora.fit import Fit, fit
+from isolora.imports import import_runs
 
 CONFIGURATIONS = [
     "data: &a [*a]",
@@ -106,11 +111,150 @@ def test_a_yaml_of_values_that_are_no_keys() -> None:
         parse(RunConfig, yaml.safe_load("{1: 2, null: 3}"))
 
 
+POINTS = [
+    {"n": n, "d": 10 ** (4 + 0.3 * k), "loss": (1.7 + 400 / n**0.34 + 40 / 10 ** (0.28 * (4 + 0.3 * k))), "run": f"{n:.0e}"}
+    for n in (1e5, 1e6, 1e7)
+    for k in range(8)
+]
+"""Three sizes on a law without noise."""
+TABLES = {
+    "deep.json": (b"[" * 100_000, "nested too deep"),
+    "digits.json": (b'[{"loss": ' + b"9" * 5000 + b"}]", "Exceeds the limit"),
+    "digits.jsonl": (b'{"loss": 1}\n{"loss": ' + b"9" * 5000 + b"}", r"digits\.jsonl' line 2 cannot be read"),
+    "large.json": (b'[{"loss": 1' + b"0" * 400 + b'}, {"loss": "a"}]', "must hold numbers; it holds 'a'"),
+    "text.json": (b'[{"loss": "' + b"x" * 5000 + b'"}]', r"it holds 'x{99}\.\.\.$"),
+    "result.json": (b'{"train_info": "x", "run_info": []}', "not built as a result of PEFT's comparison"),
+    "bytes.parquet": (b"PAR1" + b"\xff" * 40 + b"PAR1", "cannot be read"),
+    "size.json": (json.dumps([{**point, "n": 0} for point in POINTS]).encode(), "'body_parameters' of .* must be positive"),
+    "nowhere.json": (
+        b'[{"d": null, "n": 1, "loss": 2}, {"d": 1, "n": null, "loss": 2}]',
+        "no point with a loss, a number of tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(name: str, tmp_path: Path) -> None:
+    text, line = TABLES[name]
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(TableError, match=line) as caught:
+        table.read(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    """Reading it would never end."""
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(TableError, match="it is no regular file"):
+        table.read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("name", ["n", "d"])
+def test_one_missing_cell_takes_one_row_and_not_the_column(name: str) -> None:
+    """It took the whole column: a law of tokens alone was fitted to three sizes, with 40 % noise and no word."""
+    rows = [{**point, name: None} if number == 5 else point for number, point in enumerate(POINTS)]
+    read = table.from_columns({key: [row[key] for row in rows] for key in rows[0]}, {})
+    fitted = fit(read, bootstrap=0)
+    assert fitted.left_out[f"no {table.SHORT_NAMES[name]}"] == 1
+    assert "n" in fitted.shape.demands
+    assert fitted.noise < 1e-3
+
+
+def test_an_unused_column_is_named() -> None:
+    """Two points have no FLOPs: laws of FLOPs are out, and the person knows why."""
+    rows = [{**point, "c": None if number in (3, 4) else 6 * point["n"] * point["d"]} for number, point in enumerate(POINTS)]
+    read = table.from_columns({key: [row[key] for row in rows] for key in rows[0]}, {})
+    assert read.notes == ("column flops is not used: 2 of 24 points have none",)
+    assert len(read) == 24
+
+
+def test_lines_of_json_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    """U+2028 is a character like others in JSON; Python's splitlines cut texts there."""
+    rows = [{**point, "run": "a\u2028b"} for point in POINTS]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert set(table.read(tmp_path / "a.jsonl")["run"]) == {"a\u2028b"}
+
+
+def test_a_mark_of_the_byte_order_and_bars_between_columns(tmp_path: Path) -> None:
+    lines = ["loss|d|n", *(f"{point['loss']}|{point['d']}|{point['n']}" for point in POINTS)]
+    (tmp_path / "a.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert len(table.read(tmp_path / "a.csv")) == 24
+    (tmp_path / "a.json").write_text(json.dumps(POINTS), encoding="utf-8-sig")
+    assert len(table.read(tmp_path / "a.json")) == 24
+
+
+FITS: list[tuple[tuple[str, ...], Any]] = [
+    (("draws",), [[1.0]]),
+    (("intervals",), {}),
+    (("noise",), "1.0B"),
+    (("parameters", "E"), None),
+    (("law",), "nope"),
+    (("remarks",), 3),
+    (("holdout",), {"mean": 1}),
+    (("ranges", "d"), [0.0, 1.0]),
+    (("members",), [{"law": "additive", "weight": 1.0, "theta": [1.0]}]),
+    (("odd",), 1),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), FITS)
+def test_written_fits(place: tuple[str, ...], value: Any) -> None:
+    read = table.from_columns({key: [row[key] for row in POINTS] for key in POINTS[0]}, {})
+    state = json.loads(fit(read, law="additive", bootstrap=4).dumps())
+    Fit.from_json(state)
+    holder = state
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    with pytest.raises(UserError, match=r"^(not a fit as isolora writes it: .+|unknown law 'nope'.+)$"):
+        Fit.from_json(state)
+
+
+LOGS: dict[str, tuple[str, str, str]] = {
+    "a step that is no number": ("wandb", '[{"_step": "x", "eval/loss": 2}]', "step 'x' is no number"),
+    "an endless step": ("wandb", '[{"_step": 1e999, "eval/loss": 2}]', "step inf is no number"),
+    "a history that is none": ("trainer", '{"log_history": true}', "is not as trainer writes it"),
+    "a state of text": (
+        "trainer",
+        '{"log_history": [{"step": 1, "eval_loss": 2}], "global_step": "x"}',
+        "not as trainer writes it",
+    ),
+    "a result of text": ("peft", '{"train_info": [1]}', "not built as a result of PEFT's comparison"),
+    "nested too deep": ("wandb", "[" * 100_000, "nested too deep"),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_logs_of_other_tools(name: str, tmp_path: Path) -> None:
+    tool, text, line = LOGS[name]
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(TableError, match=f"^SOURCE: .*{line}") as caught:
+        import_runs(tmp_path / "a.json", tool, tmp_path / "out.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_of_mlflow_that_is_no_number(tmp_path: Path) -> None:
+    run = tmp_path / "mlruns" / "0" / "r"
+    (run / "metrics").mkdir(parents=True)
+    (run / "meta.yaml").write_text("run_name: r")
+    (run / "metrics" / "eval_loss").write_text("1 2.5 10\n1 1.2.3 20\n")
+    with pytest.raises(TableError, match=r"^SOURCE: .*eval_loss' line 2: '1.2.3' is no number$"):
+        import_runs(tmp_path, "mlflow", tmp_path / "out.csv")
+    (run / "meta.yaml").write_text("[" * 3000)
+    with pytest.raises(TableError, match=r"^SOURCE: .*meta\.yaml.*: nested too deep, or a part of itself$"):
+        import_runs(tmp_path, "mlflow", tmp_path / "out.csv")
+
+
 @pytest.mark.parametrize("part", bench_fuzz.parts())
-def test_the_fuzzer_itself(part: str) -> None:
-    """Forty cases of every part; `make bench-fuzz` runs 10,000."""
+def test_the_fuzzer_itself(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some cases of every part; `make bench-fuzz` runs 10,000."""
+    if part == "adapters":  # one method is trained here, eleven there
+        monkeypatch.setattr(fuzz_adapters, "METHODS", {"lora": {"rank": 2}})
     attempt = bench_fuzz.parts()[part]
-    found = {number: bench_fuzz.outcome(attempt, part, number, 20) for number in range(40)}
+    bench_fuzz.prepare(part)
+    cases = range(15 if part in ("adapters", "tables") else 40)
+    found = {number: bench_fuzz.outcome(attempt, part, number, 20) for number in cases}
     assert {number: how for number, how in found.items() if how not in ("accepted", "refused")} == {}
     assert "accepted" in found.values()
 

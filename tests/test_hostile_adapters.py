@@ -1,5 +1,5 @@
 """Adapters and bases of strangers: whatever their files say, an answer or one line comes within seconds, nothing runs, nothing is
-read or written outside the folder. The longer search is benchmarks/damaged_adapters.py; what it once found stands here."""
+read or written outside the folder. The longer search is benchmarks/fuzz_adapters.py; what it once found stands here."""
 
 from __future__ import annotations
 

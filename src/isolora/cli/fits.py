@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.errors import ConfigError, TableError, UserError, unknown
+from isolora.errors import ConfigError, TableError, unknown
 
 if TYPE_CHECKING:
     from isolora.fit import Fit
@@ -187,13 +186,11 @@ def points_of(source: Path, columns: list[str] | None, method: str | None) -> Ta
 def written_fit(source: Path) -> Fit | None:
     """The fit that a JSON file holds; None for any other source."""
     from isolora.fit import Fit
+    from isolora.table.foreign import foreign_json
 
     if source.suffix != ".json" or not source.is_file():
         return None
-    try:
-        state = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} is no JSON: {error}") from error
+    state = foreign_json(source)
     return Fit.from_json(state) if isinstance(state, dict) and {"law", "parameters", "draws"} <= state.keys() else None
 
 

@@ -15,8 +15,10 @@ from isolora import laws
 from isolora.errors import TableError, unknown
 from isolora.fit.distance import COMPUTE, distance, growth
 from isolora.fit.rates import RateEffect
+from isolora.fit.written import checked
 from isolora.laws import Array, Law
 from isolora.table import SHORT_NAMES
+from isolora.table.foreign import parsed_json
 
 _STATE_VERSION = 3
 TAILS = 7
@@ -145,10 +147,11 @@ class Fit:
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Fit:
         """Raises TableError when the object is no fit of this version."""
-        kept = {name: value for name, value in state.items() if name != "version"}
-        if state.get("version") != _STATE_VERSION or set(kept) != {each.name for each in fields(cls)}:
-            raise TableError(f"not a fit written by this version of isolora (format {_STATE_VERSION})")
-        pairs = {name: {key: tuple(ends) for key, ends in kept[name].items()} for name in ("intervals", "ranges")}
+        kept = {name: value for name, value in checked(state, _STATE_VERSION).items() if name != "version"}
+        pairs = {
+            name: {key: tuple(np.array(ends, dtype=float).tolist()) for key, ends in kept[name].items()}
+            for name in ("intervals", "ranges")
+        }
         again = {
             "candidates": tuple(kept["candidates"]),
             "draws": np.array(kept["draws"], dtype=float).reshape(-1, len(kept["parameters"])),
@@ -167,7 +170,7 @@ class Fit:
     @classmethod
     def loads(cls, text: str) -> Fit:
         """Raises TableError when the text is no fit of this version."""
-        return cls.from_json(json.loads(text))
+        return cls.from_json(parsed_json(text, "the fit"))
 
     def __str__(self) -> str:
         from isolora.fit.summary import summary

@@ -13,8 +13,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from isolora import registry
-from isolora.errors import TableError, unknown
+from isolora.errors import TableError, UserError, unknown
+from isolora.imports.base import Importer, Read
 from isolora.imports.points import COLUMNS, points_of
+from isolora.table.foreign import in_short
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
@@ -53,13 +55,26 @@ def import_runs(source: Path | str, tool: str, out: Path | str) -> Imported:
         raise TableError(f"--out: {unknown('kind of table', out.suffix or out.name, ENDINGS)}")
     if not source.exists():
         raise TableError(f"SOURCE: {source} does not exist; {tool} reads {importer.reads}")
-    rows, left_out, notes = points_of(importer.read(source))
+    rows, left_out, notes = points_of(_read(importer, source))
     if not rows:
         why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise TableError(f"SOURCE: {source} holds no run with a loss ({why or 'no runs'})")
     columns = _columns(rows)
     write(columns, out)
     return Imported(out, len(set(columns["run"])), len(rows), tuple(columns), left_out, (*notes, *_missing(columns)))
+
+
+def _read(importer: Importer, source: Path) -> Read:
+    """What an importer finds. Files that only look like its tool's fail in a hundred ways: each becomes one line here."""
+    try:
+        return importer.read(source)
+    except UserError as error:
+        raise TableError(str(error) if str(error).startswith("SOURCE: ") else f"SOURCE: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        if registry.package_of("importer", importer.name):
+            raise
+        why = in_short(f"{type(error).__name__}: {error}")
+        raise TableError(f"SOURCE: {source} is not as {importer.name} writes it ({why})") from error
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from isolora.errors import TableError
+from isolora.config.strict_yaml import load
+from isolora.errors import ConfigError, TableError
+from isolora.table.columns import number
+from isolora.table.foreign import foreign_text, in_short
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,25 @@ def dotted(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def by_step(rows: Iterable[tuple[float, Mapping[str, Any]]]) -> dict[float, dict[str, Any]]:
-    """What was logged at a step in several pieces, in one."""
+def by_step(rows: Iterable[tuple[Any, Mapping[str, Any]]]) -> dict[float, dict[str, Any]]:
+    """What was logged at a step in several pieces, in one. Raises TableError for a step that is no number."""
     found: dict[float, dict[str, Any]] = {}
     for step, row in rows:
-        found.setdefault(float(step), {}).update(row)
+        found.setdefault(at_step(step), {}).update(row)
     return dict(sorted(found.items()))
 
 
-def read_json(path: Path) -> Any:
-    """Raises TableError, one line, where the file is no JSON."""
+def foreign_yaml(path: Path) -> Any:
+    """The value in a YAML file. Raises TableError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TableError(f"SOURCE: {path} is no JSON: {error}") from error
+        return load(foreign_text(path), where=repr(str(path)))
+    except ConfigError as error:
+        raise TableError(f"{error}") from error
+
+
+def at_step(given: Any) -> float:
+    """A step as a number. Raises TableError."""
+    value = None if isinstance(given, bool | list | Mapping) else number(given.decode() if isinstance(given, bytes) else given)
+    if value is None or not math.isfinite(value):
+        raise TableError(f"step {in_short(repr(given))} is no number")
+    return value

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from isolora.errors import TableError
-from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, foreign_yaml
+from isolora.table.columns import number
+from isolora.table.foreign import foreign_text, in_short
 
 
 class MLflow(Importer):
@@ -37,29 +37,28 @@ class MLflow(Importer):
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise TableError(f"SOURCE: {path} is no YAML: {' '.join(str(error).split())}") from error
+    found = foreign_yaml(path)
     return found if isinstance(found, dict) else {}
 
 
 def _name(folder: Path, about: dict[str, Any]) -> str:
     tag = folder / "tags" / "mlflow.runName"
-    return str(about.get("run_name") or (tag.read_text(encoding="utf-8").strip() if tag.is_file() else "") or folder.name)
+    return str(about.get("run_name") or (foreign_text(tag).strip() if tag.is_file() else "") or folder.name)
 
 
 def _files(folder: Path) -> dict[str, str]:
     """One setting a file; a name with slashes lies in folders."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8").strip() for path in paths}
+    return {str(path.relative_to(folder)): foreign_text(path).strip() for path in paths}
 
 
-def _history(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
+def _history(folder: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     for key, text in _files(folder).items():
-        for line in text.splitlines():
-            _, value, *rest = line.split()
-            yield float(rest[0]) if rest else 0.0, {key: float(value)}
+        for place, line in enumerate(text.split("\n"), 1):
+            _, value, *rest = line.split() if len(line.split()) > 1 else ("", line)
+            if (measured := number(value)) is None:
+                raise TableError(f"{str(folder / key)!r} line {place}: {in_short(repr(value))} is no number")
+            yield rest[0] if rest else 0, {key: measured}
 
 
 def _told_apart(runs: list[LoggedRun]) -> tuple[LoggedRun, ...]:

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, read_json
+from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.table.foreign import foreign_json
 from isolora.table.formats import result_points
 
 MEASURED = ("tokens", "seconds", "accuracy", "peak_memory_bytes")
@@ -21,7 +22,7 @@ class Peft(Importer):
         left_out: Counter[str] = Counter()
         runs = []
         for path in paths:
-            found = read_json(path)
+            found = foreign_json(path)
             if not (isinstance(found, dict) and "train_info" in found):
                 left_out["files that are no results"] += 1
                 continue

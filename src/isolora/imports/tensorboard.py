@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted, foreign_yaml
 
 
 class TensorBoard(Importer):
@@ -70,10 +70,8 @@ def _object(given: Any) -> dict[str, Any]:
 
 def _hparams(folder: Path) -> dict[str, Any]:
     """The file in which accelerate keeps a run's settings."""
-    import yaml
-
     for path in (*folder.glob("hparams.y*ml"), *folder.glob("*/hparams.y*ml")):
-        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parsed = foreign_yaml(path)
         if isinstance(parsed, dict):
             return dotted(parsed)
     return {}

@@ -5,7 +5,6 @@ Table `metrics` holds run_name, step and the metrics as JSON; `configs`, in late
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from isolora.errors import TableError
 from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted
+from isolora.table.foreign import parsed_json
 
 
 class Trackio(Importer):
@@ -48,7 +48,7 @@ def _runs(path: Path, several: bool) -> list[LoggedRun]:
 
 def _object(text: Any) -> dict[str, Any]:
     """An object from JSON text or bytes, one level deep; keys that trackio keeps for itself begin with an underscore."""
-    found = json.loads(text)
+    found = parsed_json(text, "a row of trackio's")
     return {key: value for key, value in dotted(found).items() if not key.startswith("_")} if isinstance(found, dict) else {}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, read_json
+from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.table.foreign import foreign_json
 
 STATE, ADAPTER = "trainer_state.json", "adapter_config.json"
 
@@ -19,7 +20,7 @@ class Trainer(Importer):
 
     def read(self, source: Path) -> Read:
         found = [source] if source.is_file() else sorted(source.rglob(STATE))
-        states = {path: read_json(path) for path in found}
+        states = {path: foreign_json(path) for path in found}
         states = {path: state for path, state in states.items() if isinstance(state, dict) and "log_history" in state}
         if not states:
             raise self.refuse(source)
@@ -60,7 +61,7 @@ def _run(folder: Path, root: Path, path: Path, state: Mapping[str, Any]) -> Logg
 def _adapter(folder: Path) -> dict[str, Any]:
     """The method, its rank and the base, where PEFT wrote its configuration beside the state."""
     path = folder / ADAPTER
-    found = read_json(path) if path.is_file() else {}
+    found = foreign_json(path) if path.is_file() else {}
     kept = ("peft_type", "r", "base_model_name_or_path")
     return {name: found[name] for name in kept if found.get(name) not in (None, "", math.nan)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted, read_json
+from isolora.imports.base import Importer, LoggedRun, Read, at_step, by_step, dotted
+from isolora.table.foreign import foreign_json, foreign_text, parsed_json
 
 STEPS = ("_step", "Step", "step", "global_step", "train/global_step", "trainer/global_step")
 NAMES = ("Name", "run_name", "run", "name", "display_name", "id", "ID")
@@ -37,8 +39,10 @@ class Wandb(Importer):
 
 
 def _csv(path: Path, left_out: Counter[str]) -> list[LoggedRun]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(io.StringIO(foreign_text(path), newline="")))
+    except csv.Error as error:
+        raise TableError(f"{str(path)!r} cannot be read: {error}") from error
     if not rows:
         return []
     step = next((name for name in STEPS if name in rows[0]), None)
@@ -48,7 +52,7 @@ def _csv(path: Path, left_out: Counter[str]) -> list[LoggedRun]:
         return _chart(rows, step, [name for name in charted if not name.endswith(_BOUNDS)])
     if any(name in rows[0] for name in NAMES):
         return _grouped(rows)
-    return [LoggedRun(path.stem, {}, by_step((_number(row[step]), row) for row in rows))] if step else []
+    return [LoggedRun(path.stem, {}, by_step((at_step(row[step]), row) for row in rows))] if step else []
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], step: str, columns: Iterable[str]) -> list[LoggedRun]:
@@ -56,7 +60,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], step: str, columns: Iterable[str])
     found: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for column in columns:
         run, _, metric = column.rpartition(" - ")
-        found.setdefault(run, []).extend((_number(row[step]), {metric: row[column]}) for row in rows if row[column])
+        found.setdefault(run, []).extend((at_step(row[step]), {metric: row[column]}) for row in rows if row[column])
     return [LoggedRun(run, {}, by_step(pieces)) for run, pieces in found.items()]
 
 
@@ -68,14 +72,14 @@ def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[LoggedRun]:
         groups.setdefault(str(row[named]), []).append(row)
     runs = []
     for run, own in groups.items():
-        steps = [_number(next((row[name] for name in STEPS if row.get(name)), 1)) for row in own]
+        steps = [at_step(next((row[name] for name in STEPS if row.get(name)), 1)) for row in own]
         runs.append(LoggedRun(run, own[-1], by_step(zip(steps, own, strict=True))))
     return runs
 
 
 def _json(path: Path) -> list[LoggedRun]:
     """Runs as objects with `config`, `summary` and `history`, or rows: a history or a table."""
-    found = _lines(path) if path.suffix == ".jsonl" else read_json(path)
+    found = _lines(path) if path.suffix == ".jsonl" else foreign_json(path)
     if isinstance(found, dict) and not {"config", "summary", "history"} & found.keys() and found:
         values = list(found.values())
         if all(isinstance(value, dict) for value in values) and not any("value" in value for value in values):
@@ -86,7 +90,7 @@ def _json(path: Path) -> list[LoggedRun]:
     if rows and any(name in rows[0] for name in NAMES):
         return _grouped([dotted(row) for row in rows])
     pieces = [
-        (_number(step), row)
+        (at_step(step), row)
         for row in rows
         for step in [next((row[name] for name in STEPS if name in row), None)]
         if step is not None
@@ -100,7 +104,7 @@ def _whole(row: Mapping[str, Any], path: Path) -> LoggedRun:
     history = [entry for entry in row.get("history") or [] if isinstance(entry, dict)]
     last = [summary] if summary else []
     steps = [
-        _number(next((entry[key] for key in STEPS if key in entry), number)) for number, entry in enumerate([*history, *last], 1)
+        at_step(next((entry[key] for key in STEPS if key in entry), number)) for number, entry in enumerate([*history, *last], 1)
     ]
     return LoggedRun(name, dotted(config), by_step(zip(steps, [*history, *map(dotted, last)], strict=True)))
 
@@ -110,16 +114,14 @@ def _object(given: Any) -> dict[str, Any]:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except json.JSONDecodeError:
+        except (RecursionError, ValueError):
             return {}
     return dict(given) if isinstance(given, Mapping) else {}
 
 
 def _lines(path: Path) -> list[Any]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise TableError(f"SOURCE: {path} is no JSON Lines: {error}") from error
+    lines = enumerate(foreign_text(path).split("\n"), 1)
+    return [parsed_json(line, f"{str(path)!r} line {number}") for number, line in lines if line.strip()]
 
 
 def _merged(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
@@ -131,13 +133,6 @@ def _merged(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
             run.name, {**known.config, **run.config}, by_step([*known.history.items(), *run.history.items()])
         )
     return list(found.values())
-
-
-def _number(given: Any) -> float:
-    try:
-        return float(given)
-    except (TypeError, ValueError):
-        return 0.0
 
 
 importer = Wandb()

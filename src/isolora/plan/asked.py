@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
@@ -43,9 +45,10 @@ def asked_plan(
 
 def examples_at_hand(table: Table) -> int | None:
     """Training examples that the runs of a table have, known where a run has passed over all of its own; None elsewhere."""
-    if "passes" not in table or "unique_examples" not in table:
+    if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples")):
         return None
     seen_M = table["unique_examples"][table["passes"] > 1.001]
+    seen_M = seen_M[np.isfinite(seen_M) & (seen_M >= 1)]
     return int(seen_M.max()) if len(seen_M) else None
 
 

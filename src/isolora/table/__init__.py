@@ -13,6 +13,7 @@ from isolora.errors import TableError, unknown
 from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
+from isolora.table.gaps import without_gaps
 from isolora.table.sizes import filled
 
 __all__ = [
@@ -95,6 +96,10 @@ def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") 
         raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
     table = _with_sizes(table)
     _demand_positive(table, source)
+    columns, without_place, notes = without_gaps(table.columns)
+    if not len(columns["loss"]):
+        raise TableError(f"{source} has no point with a loss, a number of tokens and a size")
+    table = Table(columns, (*table.notes, *notes), left_out | without_place)
     return replace(table, columns={**table.columns, "run": _run_names(table)})
 
 
@@ -123,8 +128,10 @@ def _with_sizes(table: Table) -> Table:
 
 
 def _demand_positive(table: Table, source: str) -> None:
-    for name in SHORT_NAMES.values():
-        if name in table and name != "tokens" and (table[name] < 0).any():
+    """Tokens, and what grows with them, may be 0 before any training; a base model has weights."""
+    for name in [name for name in SHORT_NAMES.values() if name in table and name != "tokens"]:
+        wrong_M = table[name] <= 0 if name == "body_parameters" else table[name] < 0
+        if wrong_M.any():
             raise TableError(f"column {name!r} of {source} must be positive; its smallest value is {np.nanmin(table[name]):g}")
 
 

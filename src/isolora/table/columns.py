@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError, unknown
+from isolora.table.foreign import in_short
 
 Column = NDArray[Any]
 Rows = Mapping[str, list[Any]]
@@ -107,7 +109,7 @@ def typed(name: str, values: Iterable[Any]) -> Column:
     if not wrong:
         return np.array(numbers, dtype=float)
     if name in _QUANTITIES:
-        raise TableError(f"column {name!r} must hold numbers; it holds {wrong[0]!r}")
+        raise TableError(f"column {name!r} must hold numbers; it holds {in_short(repr(wrong[0]))}")
     return np.array([str(value) for value in listed], dtype=object)
 
 
@@ -116,7 +118,7 @@ def number(value: Any) -> float | None:
     if value is None:
         return float("nan")
     if isinstance(value, int | float | np.number):
-        return float(value)
+        return _as_float(value)
     text = str(value).strip()
     if text.lower() in _ABSENT:
         return float("nan")
@@ -125,3 +127,11 @@ def number(value: Any) -> float | None:
     text = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text.replace(",", ".", 1)
     found = _NUMBER.fullmatch(text)
     return float(found[1]) * _SCALES[found[2].lower()] if found else None
+
+
+def _as_float(value: float | np.number[Any]) -> float:
+    """Whole numbers beyond a float's range are infinite, as `1e999` is."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -14,9 +14,10 @@ import pyarrow.parquet
 from isolora.errors import TableError, unknown
 from isolora.store import FILE, read_points
 from isolora.table.columns import Rows
+from isolora.table.foreign import foreign_json, foreign_text, in_short, parsed_json, readable
 
 _LEFT_OUT_STATES = ("DIVERGED",)
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 
 
 def rows_of(path: Path) -> Rows:
@@ -28,9 +29,9 @@ def rows_of(path: Path) -> Rows:
     if path.suffix.lower() not in READERS:
         raise TableError(unknown("kind of table", path.suffix or path.name, READERS))
     try:
-        return READERS[path.suffix.lower()](path)
-    except (pa.ArrowException, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TableError(f"table {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from error
+        return READERS[path.suffix.lower()](readable(path))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise TableError(f"table {str(path)!r} cannot be read: {in_short(error)}") from error
 
 
 def read_store(path: Path) -> Rows:
@@ -53,7 +54,7 @@ def _measures(point: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read_csv(path: Path) -> Rows:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         first = file.readline()
     delimiter = max(_DELIMITERS, key=first.count)
     options = pa.csv.ParseOptions(delimiter=delimiter)
@@ -67,13 +68,15 @@ def _read_parquet(path: Path) -> Rows:
 
 
 def _read_json_lines(path: Path) -> Rows:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return columns_of(_object(json.loads(line), path) for line in lines if line.strip())
+    lines = enumerate(foreign_text(path).split("\n"), 1)
+    return columns_of(
+        _object(parsed_json(line, f"table {str(path)!r} line {number}"), path) for number, line in lines if line.strip()
+    )
 
 
 def _read_json(path: Path) -> Rows:
     """An array of objects, an object of arrays, or the result of one run of PEFT's method comparison."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = foreign_json(path)
     if isinstance(found, list):
         return columns_of(_object(row, path) for row in found)
     if isinstance(found, dict) and "train_info" in found:
@@ -94,7 +97,7 @@ def _read_results(folder: Path) -> Rows:
     """A folder of PEFT's comparison results, one JSON file a run."""
     points: list[Mapping[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = foreign_json(path)
         if isinstance(found, dict) and "train_info" in found:
             points += result_points(found, str(path.relative_to(folder).with_suffix("")))
     if not points:
@@ -103,7 +106,17 @@ def _read_results(folder: Path) -> Rows:
 
 
 def result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The points of one run of PEFT's method comparison: the training loss at each evaluation, tokens by share of steps."""
+    """The points of one run of PEFT's method comparison: the training loss at each evaluation, tokens by share of steps.
+
+    Raises TableError for an object that is not built as its results are.
+    """
+    try:
+        return _result_points(found, name)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise TableError(f"{name}: not built as a result of PEFT's comparison ({in_short(error)})") from error
+
+
+def _result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     setup, trained = found.get("run_info", {}), found["train_info"]
     peft, training = setup.get("peft_config") or {}, setup.get("train_config") or {}
     metrics = trained.get("metrics", [])
