@@ -6,9 +6,12 @@ The public surface; names load when they are first used, so that the import is i
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from isolora import display
 
 if TYPE_CHECKING:
     from isolora.adapters import Adapter, AdapterPool, load
@@ -87,6 +90,17 @@ _HOMES = {
     "write_report": ("report", "report"),
 }
 
+_DRAWERS = {"fit": "picture_of_fit", "plan": "picture_of_plan"}
+"""Kind of picture -> the report's function that draws it, so that what lies below the report need not know it."""
+
+
+def _drawer(name: str) -> display.Drawer:
+    return cast(display.Drawer, getattr(import_module("isolora.report.pictures"), name))
+
+
+for _kind, _name in _DRAWERS.items():
+    display.register_drawer(_kind, partial(_drawer, _name))
+
 _RENAMED = {"Residents": "AdapterPool"}
 """Names of the release before; they go with the next one."""
 
@@ -99,3 +113,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'isolora' has no attribute {name!r}")
     module, inner = _HOMES[name]
     return getattr(import_module(f"isolora.{module}"), inner)
+
+
+def __dir__() -> list[str]:
+    """The public names, so that completion lists those that have not loaded yet and nothing else."""
+    return sorted([*__all__, "__version__"])

@@ -253,3 +253,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'isolora.extend' has no attribute {name!r}")
     module, inner = _HOMES[name]
     return getattr(import_module(f"isolora.{module}"), inner)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

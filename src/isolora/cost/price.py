@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from isolora import display
 from isolora.cost.time import Duration
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, Flops
@@ -88,6 +89,9 @@ class Cost:
                 f"time                  {self.duration or 'unknown here: --calibrate, or --on ACCELERATOR --utilisation SHARE'}",
             ]
         )
+
+    def _repr_html_(self) -> str:
+        return display.text_html(str(self))
 
     def _memory(self) -> str:
         parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in asdict(self.memory).items())

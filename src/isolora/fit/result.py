@@ -6,19 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
-from isolora import laws
+from isolora import display, laws
 from isolora.errors import TableError, unknown
 from isolora.fit.distance import COMPUTE, distance, growth
 from isolora.fit.rates import RateEffect
 from isolora.fit.written import checked
 from isolora.laws import Array, Law
-from isolora.table import SHORT_NAMES
+from isolora.table import SHORT_NAMES, Table
 from isolora.table.foreign import parsed_json
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
 
 _STATE_VERSION = 3
 TAILS = 7
@@ -176,6 +179,13 @@ class Fit:
         from isolora.fit.summary import summary
 
         return summary(self)
+
+    def _repr_html_(self) -> str:
+        return display.text_html(str(self))
+
+    def plot(self, table: Table | None = None) -> PlotlyFigure:
+        """The law's curves with the points of the table that it was fitted to; without one, alone over the fitted range."""
+        return display.draw("fit", self, table)
 
     def _complete(self, columns: Mapping[str, Any]) -> dict[str, Array]:
         numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}

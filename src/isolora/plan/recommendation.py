@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isolora import display
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied, targeted
 from isolora.laws import Array
@@ -29,6 +30,9 @@ from isolora.plan.options import Option, Prices, options
 from isolora.plan.refusal import NoRecommendation, best_measured, described, run_words
 from isolora.plan.sizes import optimum, sizes_words, switches
 from isolora.table import Table
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
 
 _WIDEST, _WIDEST_BOUNDED = 1.0, 0.25
 """Interval width, over the predicted loss or of an error between 0 and 1, beyond which nothing is recommended."""
@@ -85,6 +89,13 @@ class Recommendation:
             *(f"  measure next: {run_words(run)}" for run in self.measure_next),
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return display.text_html(str(self))
+
+    def plot(self) -> PlotlyFigure:
+        """What every option is expected to reach for the budget, with its 95 % interval."""
+        return display.draw("plan", self)
 
     def _spent(self) -> str:
         parts = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]

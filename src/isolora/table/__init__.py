@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isolora import display
 from isolora.errors import TableError, unknown
 from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.gaps import without_gaps
 from isolora.table.sizes import filled
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = [
     "SHORT_NAMES",
@@ -31,6 +36,8 @@ __all__ = [
     "read_store",
 ]
 
+_SHOWN_ROWS = 10
+"""Rows of a table that a notebook shows."""
 _IDENTITY = ("model", "method", "rank", "learning_rate", "seed", "body_parameters", "trainable_parameters")
 
 
@@ -60,6 +67,21 @@ class Table:
     def where(self, chosen_M: NDArray[np.bool_] | NDArray[np.int64]) -> Table:
         """The rows that a mask or an index chooses."""
         return replace(self, columns={name: column[chosen_M] for name, column in self.columns.items()})
+
+    def to_pandas(self) -> DataFrame:
+        """The columns as a pandas data frame of its own: changing it leaves the table as it is."""
+        from pandas import DataFrame
+
+        return DataFrame({name: column.copy() for name, column in self.columns.items()})
+
+    def __str__(self) -> str:
+        """How many points and runs, which columns, and what was left out or said when it was read."""
+        runs = f" of {len(set(self['run'])):,} runs" if "run" in self else ""
+        left_out = [f"{count:,} left out: {reason}" for reason, count in self.left_out.items()]
+        return "\n".join([f"{len(self):,} points{runs}; columns: {', '.join(self.columns)}", *left_out, *self.notes])
+
+    def _repr_html_(self) -> str:
+        return display.table_html({name: column[:_SHOWN_ROWS] for name, column in self.columns.items()}, str(self))
 
 
 def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:

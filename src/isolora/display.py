@@ -1,0 +1,48 @@
+"""How isolora's objects show themselves in a notebook: text and tables as escaped HTML, pictures by whoever can draw them.
+
+A fitted law or a plan lies on a lower floor than the figures of the report, so it does not import them. It asks `draw` for
+its picture by kind; the public surface (`isolora/__init__.py`) says which function draws which kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+Drawer = Callable[..., "PlotlyFigure"]
+_DRAWERS: dict[str, Callable[[], Drawer]] = {}
+
+
+def register_drawer(kind: str, load: Callable[[], Drawer]) -> None:
+    """`load` is called when a picture of that kind is first wanted, so that plotly is not imported before."""
+    _DRAWERS[kind] = load
+
+
+def draw(kind: str, *given: Any) -> PlotlyFigure:
+    """The picture of what is given, as a plotly figure."""
+    return _DRAWERS[kind]()(*given)
+
+
+def text_html(text: str) -> str:
+    """Aligned text as a notebook shows it, its signs escaped."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def table_html(columns: Mapping[str, Iterable[Any]], caption: str) -> str:
+    """Rows under their names; every cell is escaped."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(_cell(value))}</td>' for value in row)}</tr>" for row in zip(*columns.values(), strict=True)
+    )
+    return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
