@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from record import record
 
-from isolora.study import demo
+from isolora.study.demo import demo
 
 REPEATS = 10
 FOLDER = Path("runs/calibration")

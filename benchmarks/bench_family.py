@@ -10,8 +10,8 @@ from record import record
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.models import packaged
 from isolora.runs.prepared import PreparedRun
-from isolora.study import run_study
 from isolora.study.design import grid_runs
+from isolora.study.run import run_study
 from isolora.training.evaluator import Evaluator
 
 STUDY = {

@@ -73,7 +73,7 @@ def run(*words: object, **how: Any) -> tuple[int, str, str]:
 
 
 def states(folder: Path) -> dict[str, int]:
-    from isolora.study import status
+    from isolora.study.status import status
 
     return dict(status(folder).states)
 
@@ -286,7 +286,7 @@ def again(work: Path, short: bool) -> Iterator[bool]:
     before, started = points(work / "twice"), cpu_seconds()
     run("study", study, "--out", work / "twice")
     took, started = cpu_seconds() - started, cpu_seconds()
-    subprocess.run([sys.executable, "-c", "import isolora.study"], check=True)
+    subprocess.run([sys.executable, "-c", "import isolora.study.run"], check=True)
     print(f"{took - (cpu_seconds() - started):.2f} s beyond start-up")
     yield points(work / "twice") == before and took - (cpu_seconds() - started) < 3
 

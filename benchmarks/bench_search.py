@@ -10,7 +10,7 @@ from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.store import DONE, Store
-from isolora.study import run_study
+from isolora.study.run import run_study
 from isolora.study.search import identity, searched
 
 FOLDER = Path("runs/bench-search")

@@ -28,7 +28,7 @@ from isolora.evaluation import evaluate
 from isolora.runs.batches import collate
 from isolora.runs.prepared import PreparedRun
 from isolora.store import DONE, Store
-from isolora.study import run_study
+from isolora.study.run import run_study
 from isolora.training import train
 from isolora.training.trackers.base import TrackedRun
 

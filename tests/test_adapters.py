@@ -113,12 +113,38 @@ def test_a_folder_without_an_adapter_is_one_line(tmp_path: Path) -> None:
         one_line(caught)
 
 
-def test_one_of_several_adapters_has_to_be_named(made: Path, tmp_path: Path) -> None:
-    for name in ("b", "a"):
-        shutil.copytree(made / "adapter", tmp_path / "adapters" / name)
-    with pytest.raises(DataError, match=r"holds 2 adapters; name one of them, for example .*adapters/a$"):
+def several(made: Path, folder: Path, losses: dict[str, object], **changes: object) -> None:
+    """Copies of an adapter whose records say other losses; `changes` are made to the data of the last one."""
+    for name, loss in losses.items():
+        place = folder / "adapters" / name
+        shutil.copytree(made / "adapter", place)
+        facts = json.loads((place / adapters.RECORD).read_text())
+        facts["config"]["data"] |= changes if name == list(losses)[-1] else {}
+        (place / adapters.RECORD).write_text(json.dumps(facts | {"loss": loss}))
+
+
+def test_of_several_adapters_the_best_is_taken_and_said(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several(made, tmp_path, {"b": 3.5, "a": 4.0, "broken": None})
+    assert adapters.find(tmp_path) == tmp_path / "adapters" / "b"
+    said = capsys.readouterr().err
+    assert said.startswith(f"isolora: {tmp_path} holds 3 adapters; taken: ")
+    assert said.endswith(f"loss 3.5000, {tmp_path}/adapters/b\n")
+    assert adapters.load(tmp_path / "adapters" / "a").folder.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("losses", "changes", "why"),
+    [
+        ({"b": 3.5, "a": 4.0}, {"eval_examples": 3}, "measured on different data"),
+        ({"b": None, "a": True}, {}, "without a held-out loss"),
+    ],
+)
+def test_adapters_that_cannot_be_compared_have_to_be_named(
+    losses: dict[str, object], changes: dict[str, object], why: str, made: Path, tmp_path: Path
+) -> None:
+    several(made, tmp_path, losses, **changes)
+    with pytest.raises(DataError, match=rf"holds 2 adapters {why}; name one of them, for example .*adapters/a$"):
         adapters.load(tmp_path)
-    assert adapters.load(tmp_path / "adapters" / "b").folder.name == "b"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"config": 3}', '{"config": {"modle": "x"}}', "\xff"])

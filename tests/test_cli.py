@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from person import run
+
+import isolora
+from isolora.store import Store
 
 COLUMNS = "run,model,rank,body_parameters,tokens,trainable_parameters,flops,loss\n"
 
@@ -59,6 +63,11 @@ def files(tmp_path: Path) -> Path:
         (["predict", "{}/one-size.csv", "--at", "d=-5"], ["places need d above 0"]),
         (["cost", "{}/object.yaml"], ["object.yaml", "line 1"]),
         (["list", "task"], ["did you mean 'tasks'"]),
+        (["pln"], ["No such command 'pln'. Did you mean 'plan'? (see isolora --help)"]),
+        (["fit", "x.csv", "--bootstrp", "5"], ["No such option: --bootstrp", "--bootstrap", "(see isolora fit --help)"]),
+        (["fit", "x.csv", "--bootstrap", "-1"], ["'--bootstrap'", "greater than or equal to 0"]),
+        (["fit"], ["Missing argument", "(see isolora fit --help)"]),
+        (["fit", "x.csv", "y.csv"], ["unexpected extra argument", "y.csv"]),
         (["eval", "{}"], ["no adapter"]),
     ],
 )
@@ -119,3 +128,27 @@ def test_help_is_quick_and_needs_no_torch():
         subprocess.run([sys.executable, "-c", "from isolora.cli import main; main()", "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 1.5  # 0.5 s is the promise on an idle machine; tests share theirs
+
+
+def test_version_and_help(monkeypatch, capsys):
+    assert run(monkeypatch, capsys, "--version") == (0, f"isolora {isolora.__version__}\n", "")
+    status, out, err = run(monkeypatch, capsys)
+    assert (status, out) == (2, "")
+    assert "Usage: isolora [OPTIONS] COMMAND" in err
+
+
+def test_completion_knows_verbs_and_options(tmp_path):
+    def completed(words, place):
+        asked = {"_ISOLORA_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        code = "from isolora.cli import main; main()"
+        return subprocess.run([sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True).stdout.split()
+
+    assert completed("isolora pl", 1) == ["plan"]
+    assert {"--budget", "--bootstrap"} <= set(completed("isolora plan --b", 2))
+
+
+def test_looking_at_a_study_needs_no_torch(tmp_path):
+    Store(tmp_path)
+    code = "import sys; from isolora.study.status import status; status(sys.argv[1]); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"

@@ -15,8 +15,8 @@ from isolora.config import DataConfig, RunConfig, StudyConfig, parse
 from isolora.cost.estimate import cost
 from isolora.errors import ConfigError
 from isolora.store import Store
-from isolora.study import run_study
 from isolora.study.design import grid_runs
+from isolora.study.run import run_study
 from isolora.training import train
 
 torch.set_num_threads(1)

@@ -12,8 +12,8 @@ from studies import RATE, a_search, search_base, trials
 
 from isolora.errors import ConfigError
 from isolora.store import DONE, PRUNED, Point
-from isolora.study import run_study
 from isolora.study.pruning import evaluation, evaluations
+from isolora.study.run import run_study
 from isolora.study.search import searched
 
 torch.set_num_threads(1)

@@ -24,7 +24,9 @@ from isolora.child_process import run_with_parent
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, RunFailed
 from isolora.store import DIVERGED, DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY, PENDING, RUNNING, Store
-from isolora.study import StudyFailed, run_study, status, stop
+from isolora.study.executors.base import StudyFailed
+from isolora.study.run import run_study
+from isolora.study.status import status, stop
 from isolora.training import checkpoint, train
 from isolora.training import lease as leases
 from isolora.training.folder import LOG, held
@@ -171,7 +173,7 @@ def test_a_killed_worker_costs_one_retry(base: dict[str, Any], tmp_path: Path) -
     code = """
 import json, sys, threading, time, os, signal, subprocess
 from isolora.config import StudyConfig
-from isolora.study import run_study
+from isolora.study.run import run_study
 def kill():
     while not list(__import__("pathlib").Path(sys.argv[2]).glob("checkpoints/*")):
         time.sleep(0.01)

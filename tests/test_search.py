@@ -18,7 +18,7 @@ from isolora.cli import app
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, MissingExtra
 from isolora.store import DIVERGED, DONE, PRUNED, RUNNING, Store
-from isolora.study import run_study
+from isolora.study.run import run_study
 from isolora.study.search import searched
 from isolora.table import read
 from isolora.training.stack import Stack

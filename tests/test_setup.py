@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import pytest
 import tiny
 from person import run as person
 
+from isolora.cli.runs import trained_too_long
+from isolora.cli.studies import summary
 from isolora.config import load_study, parse
 from isolora.config.study import StudyConfig
 from isolora.cost.time import Place
 from isolora.doctor import doctor
 from isolora.errors import ConfigError
 from isolora.runs.preview import preview
+from isolora.store import Point, Run, Store
 from isolora.study import design
 from isolora.study.price import price_study
 from isolora.training import train
+from isolora.training.recorder import better_before
 
 TICKETS = "text,label\n" + "".join(f"w{3 + row % 9} w{4 + row % 7} w{5 + row % 5},{'ab'[row % 2]}\n" for row in range(60))
 
@@ -59,14 +64,56 @@ def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys
     assert found["task"] == "sequence-classification", "its columns say so"
     assert (found["rows"], found["columns"]) == (60, ["text", "label"])
     study = load_study(file)
-    assert study.base["data"]["eval_examples"] == 12
+    assert study.base["data"]["eval_examples"] == found["held_out"] == 6, "a tenth is held out, and no more is asked for"
+    assert "# data.train_examples: [12, 24]" in file.read_text()
     assert {run.model for run in design.grid_runs(study)} == {"nano-55k"}
     assert price_study(study).runs == 3 * 2 + 2
+
+
+def test_init_maps_columns_and_compares_numbers_of_examples(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "own.csv").write_text(TICKETS.replace("text,label", "body,topic"))
+    words = ["--data", tmp_path / "own.csv", "--model", "nano-55k", "--train-examples", 10, "--train-examples", 40, "--json"]
+    both = ["--columns", "text=body", "--columns", "label=topic"]
+    found = json.loads(person(monkeypatch, capsys, "init", tmp_path / "a.yaml", *words, *both)[1])
+    assert found["task"] == "sequence-classification"
+    study = load_study(tmp_path / "a.yaml")
+    assert study.base["data"]["columns"] == {"text": "body", "label": "topic"}
+    assert {run.data.train_examples for run in design.grid_runs(study)} == {10, 40}
+    person(monkeypatch, capsys, "init", tmp_path / "b.yaml", *words, "--columns", "text=body")
+    data = load_study(tmp_path / "b.yaml").base["data"]
+    assert (data["text_field"], "columns" in data) == ("body", False), "plain text has one column"
+
+
+def test_fewer_held_out_rows_than_asked_for_are_said(tmp_path: Path, capsys: Any) -> None:
+    rows = [{"text": f"w{3 + row % 9}", "label": "ab"[row % 2]} for row in range(40)]
+    config = tiny.from_rows(tmp_path, "llama", "sequence-classification", rows)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"eval_examples": 500})})
+    held_out = preview(config).held_out_examples
+    line = f"data.eval_examples: 500 asked for, validation has {held_out}; all of them are used"
+    assert line in str(preview(config))
+    train(config, tmp_path / "run", quiet=True)
+    assert capsys.readouterr().err.count(line) == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_run_that_was_trained_for_too_long_says_so(kept: bool, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "stack" / "step-000000007").mkdir(parents=True)
+    points = [{"step": 7, "tokens": 100, "passes": 1.0, "loss": 2.0}, {"step": 9, "tokens": 120, "passes": 1.2, "loss": 2.5}]
+    assert better_before(points[:1]) == {}
+    found = better_before(points)["best"]
+    [said] = trained_too_long({"best": found, "folder": str(tmp_path if kept else tmp_path / "other")})
+    assert "lowest at step 7 (100 tokens): 2, not at the end" in said
+    assert ("--checkpoint 7" in said) == kept
+    assert ("training.tokens=100" in said) != kept
+    assert trained_too_long({}) == []
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["--columns", "text=bdy"], "--columns: unknown column of"),
+        (["--columns", "text"], "--columns: expected text=COLUMN, got 'text'"),
+        (["--train-examples", "500"], "data.train_examples: 500 asked for"),
         (["--task", "question-answering"], "--task: unknown task for these columns 'question-answering'"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
     ],
@@ -121,3 +168,29 @@ def test_memory_is_of_the_configuration_not_of_the_process(tmp_path: Path) -> No
     after = train(config.model_copy(update={"seed": 1}), tmp_path / "after", quiet=True)["peak_memory_bytes"]
     assert after == pytest.approx(before, rel=0.2)
     assert after < 5_000_000
+
+
+def a_point(run: str, loss: float) -> Point:
+    numbers = {field.name: 1 for field in fields(Point) if field.default is MISSING}
+    return Point(**{**numbers, "run": run, "tokens": 4096, "loss": loss})
+
+
+def test_status_lists_runs_by_what_they_are(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    store = Store(tmp_path)
+    for name, rank in (("aa", 4), ("bb", 16), ("cc", None)):
+        store.add([Run(name, "grid", "nano-55k", "causal-lm", "lora" if rank else "full", rank, 5e-3, 0, "{}")], {})
+    store.write([a_point("aa", 3.25), a_point("bb", 3.125)])
+    store.set_state(["aa", "bb"], "DONE")
+    (tmp_path / "adapters" / "bb").mkdir(parents=True)
+    _, out, _ = person(monkeypatch, capsys, "status", tmp_path, "--runs")
+    assert [line.split() for line in out.splitlines()[-4:]] == [
+        ["base", "adapter", "rate", "stage", "state", "tokens", "loss", "folder", "or", "run"],
+        ["nano-55k", "lora,", "rank", "16", "0.005", "grid", "complete", "4,096", "3.1250", f"{tmp_path}/adapters/bb"],
+        ["nano-55k", "lora,", "rank", "4", "0.005", "grid", "complete", "4,096", "3.2500", "aa"],
+        ["nano-55k", "full", "0.005", "grid", "queued", "0", "cc"],
+    ]
+    found = json.loads(person(monkeypatch, capsys, "status", tmp_path, "--runs", "--json")[1])
+    assert [(line["run"], line["rank"], line["loss"]) for line in found["each"]] == [
+        ("aa", 4, 3.25), ("bb", 16, 3.125), ("cc", None, None)
+    ]  # fmt: skip
+    assert summary(store)[1].endswith(f"lowest loss: 3.1250, nano-55k with lora of rank 16: {tmp_path}/adapters/bb")

@@ -21,7 +21,7 @@ from isolora.config import RunConfig, StudyConfig, parse
 from isolora.config.run import ForgettingConfig
 from isolora.errors import ConfigError, MissingExtra
 from isolora.store import DONE, Store
-from isolora.study import run_study
+from isolora.study.run import run_study
 from isolora.training import train, train_stack
 from isolora.training.stack import Stack
 

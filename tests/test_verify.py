@@ -22,8 +22,8 @@ from isolora.report.headline import _measured_words, verdict
 from isolora.report.source import Verification as Recorded
 from isolora.report.source import verification_of
 from isolora.store import Store
-from isolora.study import run_study, verify
-from isolora.study.verify import Verification, recommended_run
+from isolora.study.run import run_study
+from isolora.study.verify import Verification, recommended_run, verify
 from isolora.table import read
 
 torch.set_num_threads(1)

@@ -74,7 +74,7 @@ _HOMES = {
     "Table": ("table", "Table"),
     "UserError": ("errors", "UserError"),
     "certify_adapter": ("certify", "certify"),
-    "demo": ("study", "demo"),
+    "demo": ("study.demo", "demo"),
     "estimate_cost": ("cost.estimate", "cost"),
     "evaluate": ("evaluation", "evaluate"),
     "export": ("training.checkpoint_export", "export"),
@@ -84,9 +84,9 @@ _HOMES = {
     "load_study": ("config", "load_study"),
     "read": ("table", "read"),
     "recommend": ("plan", "plan"),
-    "run_study": ("study", "run_study"),
+    "run_study": ("study.run", "run_study"),
     "train": ("training", "train"),
-    "verify": ("study", "verify"),
+    "verify": ("study.verify", "verify"),
     "write_report": ("report", "report"),
 }
 

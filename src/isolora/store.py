@@ -229,6 +229,13 @@ class Store:
             return [dict(row) for row in connection.execute(query, values)]
 
 
+def adapter_place(folder: Path, stage: str, run: str) -> Path:
+    """Where a run's adapter lies: `adapter` for a run trained alone or at the end of a search, `recommended` for a verified one,
+    else `adapters/RUN`."""
+    alone = {"train": "adapter", "final": "adapter", "verify": "recommended"}
+    return folder / alone[stage] if stage in alone else folder / "adapters" / run
+
+
 def read_points(path: Path) -> list[dict[str, Any]]:
     """Every point of a store's file with its run's fields, without writing to it; points of no known run come too.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +85,53 @@ def files(folder: Path) -> list[Path]:
 
 
 def find(folder: Path) -> Path:
-    """The adapter's own folder: the one given, `adapter` inside a run's or search's folder, or `recommended` in a study's."""
+    """The adapter's own folder: the one given, `adapter` inside a run's or search's folder, `recommended` in a study's, else the
+    study's adapter with the lowest held-out loss, which is said."""
     for place in (folder, folder / "adapter", folder / "recommended"):
         if (place / RECORD).is_file() and place.resolve().is_relative_to(folder.resolve()):
             return place
     several = sorted(path.parent for path in folder.glob(f"adapters/*/{RECORD}"))
     if several:
-        raise DataError(f"{folder} holds {len(several)} adapters; name one of them, for example {several[0]}")
+        return _best_of(folder, several)
     raise DataError(f"{folder}: no adapter made by isolora here ({RECORD} is missing)")
+
+
+def _best_of(folder: Path, several: Sequence[Path]) -> Path:
+    """The adapter with the lowest held-out loss. Raises DataError where they were measured on different data."""
+    records = {place: _read(place) for place in several if place.resolve().is_relative_to(folder.resolve())}
+    measured_on = {_measured_on(record) for record in records.values()}
+    finite = {place: float(record["loss"]) for place, record in records.items() if _is_number(record.get("loss"))}
+    if len(measured_on) > 1 or not finite:
+        why = "measured on different data" if len(measured_on) > 1 else "without a held-out loss"
+        raise DataError(f"{folder} holds {len(several)} adapters {why}; name one of them, for example {several[0]}")
+    best = min(finite, key=lambda place: finite[place])
+    print(f"isolora: {folder} holds {len(several)} adapters; taken: {words_of(records[best])}, {best}", file=sys.stderr)
+    return best
+
+
+def _measured_on(record: Mapping[str, Any]) -> str:
+    """What two losses must share to be compared."""
+    config = _part(record, "config")
+    held_out = {name: value for name, value in _part(config, "data").items() if name not in ("train_examples", "mix")}
+    return content_hash([config.get("task"), held_out])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def words_of(record: Mapping[str, Any]) -> str:
+    """An adapter in words: base, method, rank, loss."""
+    config = _part(record, "config")
+    method = _part(config, "method")
+    rank = f" of rank {method['rank']}" if method.get("rank") else ""
+    return f"{config.get('model')} with {method.get('name')}{rank}, loss {record['loss']:.4f}"
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A group of a record that may be damaged: nothing where it is no group."""
+    found = record.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:

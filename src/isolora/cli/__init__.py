@@ -8,8 +8,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import version as installed_version
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,12 +20,24 @@ from isolora.errors import PlugInError, RunFailed, UserError
 
 app = typer.Typer(
     name="isolora",
-    help="Compute-optimal LoRA adapters: small studies, exact FLOPs, scaling laws, recommendations that hold.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def isolora(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version and end")] = False,
+) -> None:
+    """Compute-optimal LoRA adapters: small studies, exact FLOPs, scaling laws, recommendations that hold."""
+    if version:
+        print(f"isolora {installed_version('isolora')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
 def interruptible(verb: Callable[..., None]) -> Callable[..., None]:
@@ -67,7 +80,11 @@ def main() -> None:
     _quiet_libraries()
     try:
         with registry.plug_ins_named():
-            app()
+            sys.exit(app(prog_name="isolora", standalone_mode=False))
+    except typer.TyperException as error:
+        _leave(f"{error.format_message().rstrip('.')} ({_help_of(error)})", 2)
+    except typer.Abort:  # INT or the end of the input at a question
+        _leave("given up", 130)
     except (UserError, PlugInError) as error:
         if os.environ.get("ISOLORA_DEBUG"):
             raise
@@ -76,6 +93,12 @@ def main() -> None:
         _leave(str(error), 1 if isinstance(error, RunFailed | PlugInError) else 2)
     except BrokenPipeError:
         os._exit(0)
+
+
+def _help_of(error: typer.TyperException) -> str:
+    """Where a word that the parser did not take is explained."""
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path if context else 'isolora'} --help"
 
 
 def _leave(line: str, status: int) -> NoReturn:

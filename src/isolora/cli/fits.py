@@ -194,12 +194,12 @@ def written_fit(source: Path) -> Fit | None:
     return Fit.from_json(state) if isinstance(state, dict) and {"law", "parameters", "draws"} <= state.keys() else None
 
 
-def mapping(words: list[str] | None) -> dict[str, str]:
+def mapping(words: list[str] | None, option: str = "--map", form: str = "n=COLUMN") -> dict[str, str]:
     """`n=COLUMN` words as a mapping."""
     pairs = [word.partition("=") for word in words or []]
     for name, equals, column in pairs:
         if not (name and equals and column):
-            raise ConfigError(f"--map: expected n=COLUMN, got {name + equals + column!r}")
+            raise ConfigError(f"{option}: expected {form}, got {name + equals + column!r}")
     return {name: column for name, _, column in pairs}
 
 

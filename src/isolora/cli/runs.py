@@ -31,7 +31,22 @@ def train(
     result = train_run(load_run(*split_words(words)), out, must_exist=resume)
     flat = {key: value for key, value in result.items() if not isinstance(value, dict)} | result.get("metrics", {})
     compared = [comparison(name, values) for name, values in result.get("checks", {}).items()]
-    answer(result, "\n".join([lines(flat), *compared]), as_json)
+    answer(result, "\n".join([lines(flat), *compared, *trained_too_long(result)]), as_json)
+
+
+def trained_too_long(result: dict[str, Any]) -> list[str]:
+    """Where an earlier evaluation was better than the last one: how to have that adapter."""
+    from isolora.training.checkpoint_export import checkpoints
+
+    best = result.get("best")
+    if best is None:
+        return []
+    found = f"mind: the held-out loss was lowest at step {best['step']} ({best['tokens']:,} tokens): {best['loss']:.5g}"
+    if best["step"] in checkpoints(Path(result["folder"])):
+        way = f"isolora export {result['folder']} --to peft --out best --checkpoint {best['step']}"
+    else:
+        way = f"train again with training.tokens={best['tokens']}, or keep checkpoints with training.keep_checkpoints=true"
+    return [f"{found}, not at the end: {way}"]
 
 
 def eval_(

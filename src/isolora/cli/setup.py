@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
+from isolora.cli.fits import mapping
 from isolora.cli.runs import Words, split_words
 from isolora.errors import ConfigError, unknown
 
@@ -21,25 +22,37 @@ def init(
     model: Annotated[list[str] | None, typer.Option(help="a base model; may be given again, three sizes make a law")] = None,
     tokens: Annotated[int | None, typer.Option(min=1024, help="largest budget of a run in tokens")] = None,
     max_length: Annotated[int, typer.Option(min=8, help="longest example in tokens")] = 256,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="text=COLUMN", help="which of your columns holds what the task reads; may be given again"),
+    ] = None,
+    train_examples: Annotated[
+        list[int] | None, typer.Option(min=1, help="numbers of examples to compare; may be given again; all when absent")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a study to start from, commented, for the data and the models given; asks for what is missing on a terminal."""
-    from isolora.study.starter import check, look, starter_study
+    from isolora.study.starter import Wanted, held_out_rows, look, starter_study
 
     if file.exists():
         raise ConfigError(f"FILE: {file} exists already; name another")
-    found = look(data or _asked("data (file, folder, packaged name or hub id)", "debian-descriptions"))
+    source = data or _asked("data (file, folder, packaged name or hub id)", "debian-descriptions")
+    found = look(source, mapping(columns, "--columns", "text=COLUMN"))
     chosen = task or _asked(f"task (its columns are {', '.join(found.columns)}; valid: {', '.join(found.tasks)})", found.tasks[0])
     if chosen not in found.tasks:
         raise ConfigError(f"--task: {unknown('task for these columns', chosen, found.tasks)}")
-    check(found.source, chosen)
+    held_out = held_out_rows(found, chosen, max(train_examples or [0]))
     models = model or _asked("base models, with commas", "nano-55k,nano-150k,nano-440k").split(",")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem)[:64] or "study"
-    text = starter_study(found, chosen, [part.strip() for part in models], name, str(file), tokens, max_length)
+    bases = tuple(part.strip() for part in models)
+    wanted = Wanted(chosen, bases, held_out, tokens, max_length, tuple(train_examples or ()))
+    text = starter_study(found, wanted, name, str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
-    answer(result, f"{file}: {chosen} on {found.source}, {found.rows:,} rows; next: isolora preview {file}", as_json)
+    result |= {"held_out": held_out}
+    words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {held_out:,} of them held out"
+    answer(result, f"{words}; next: isolora preview {file}", as_json)
 
 
 def _asked(question: str, default: str) -> str:

@@ -22,7 +22,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The whole story on packaged models and data: study, law, recommendation, and the proof that it held."""
-    from isolora.study import demo as run_demo
+    from isolora.study.demo import demo as run_demo
 
     story = run_demo(out, seed=seed, quiet=as_json)
     answer(story.to_json(), str(story), as_json)
@@ -43,7 +43,9 @@ def study(
     """
     from isolora.config import load_study
     from isolora.store import Store
-    from isolora.study import StudyFailed, run_study, searched
+    from isolora.study.executors.base import StudyFailed
+    from isolora.study.run import run_study
+    from isolora.study.search import searched
 
     config = load_study(file)
     if dry_run:
@@ -73,20 +75,38 @@ def summary(store: Store) -> tuple[dict[str, Any], str]:
     counts = {state: states.count(state) for state in sorted(set(states))}
     found: dict[str, Any] = {"folder": str(store.folder), "runs": len(states), "states": counts, "points": len(store.points())}
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return found, f"{store.folder}: {len(states)} runs ({shown}), {found['points']} points"
+    return found, f"{store.folder}: {len(states)} runs ({shown}), {found['points']} points{_best(store.folder)}"
 
 
-def status(folder: Folder, as_json: Json = False) -> None:
+def _best(folder: Path) -> str:
+    """The adapter with the lowest held-out loss of a study, in words; nothing where none was kept."""
+    from isolora.study.status import status as look
+
+    kept = [line for line in look(folder).each if line.adapter and line.loss is not None]
+    if not kept:
+        return ""
+    best = min(kept, key=lambda line: line.loss or 0.0)
+    rank = f" of rank {best.rank}" if best.rank else ""
+    return f"\nlowest loss: {best.loss:.4f}, {best.model} with {best.method}{rank}: {best.adapter}"
+
+
+def status(
+    folder: Folder,
+    runs: Annotated[bool, typer.Option("--runs", help="list every run: base, adapter, state, loss, folder")] = False,
+    as_json: Json = False,
+) -> None:
     """How a study or a run stands: its runs by state, who trains it, the time that is left."""
-    from isolora.study import status as look
+    from isolora.study.status import run_table
+    from isolora.study.status import status as look
 
     found = look(folder)
-    answer(found.to_json(), str(found), as_json)
+    result = found.to_json() | ({"each": [vars(line) for line in found.each]} if runs else {})
+    answer(result, f"{found}\n\n{run_table(found.each)}" if runs else str(found), as_json)
 
 
 def stop(folder: Folder, as_json: Json = False) -> None:
     """Ask whoever trains in a folder to keep a checkpoint and end; the same command goes on from there."""
-    from isolora.study import stop as ask
+    from isolora.study.status import stop as ask
 
     ended = ask(folder)
     words = f"{folder}: stopped" if ended else f"{folder}: asked to stop; it ends after the step that it is taking"

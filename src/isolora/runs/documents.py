@@ -68,6 +68,14 @@ class RunDocuments:
         held_out: Documents = getattr(self.splits, self.config.data.eval_split)
         return held_out
 
+    @property
+    def remark(self) -> str:
+        """What is to be said of the held-out documents: that there are fewer than asked for; empty where there are as many."""
+        asked, split = self.config.data.eval_examples, self.config.data.eval_split
+        if len(self.held_out) >= asked:
+            return ""
+        return f"data.eval_examples: {asked:,} asked for, {split} has {len(self.held_out):,}; all of them are used"
+
     def identity(self, config: RunConfig) -> str:
         """Content hash of a run over these documents: its configuration, the base's weights and the documents."""
         own = (self.splits.train, self.splits.validation, self.splits.test)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Preview:
     """splits: documents of each; left_out: rows that cannot be used, and why; lengths: tokens of training examples; at_limit:
-    training examples as long as `max_length`, most of them cut; classes: training labels by class; rows: the first examples."""
+    training examples as long as `max_length`, most of them cut; classes: training labels by class; rows: the first examples;
+    remark: what differs from what was asked for."""
 
     splits: dict[str, int]
     train_examples: int
@@ -33,6 +34,7 @@ class Preview:
     at_limit: int
     classes: dict[str, int]
     rows: tuple[dict[str, Any], ...]
+    remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,6 +49,7 @@ class Preview:
             f"at the limit   {self.at_limit:,} of {self.train_examples:,} examples have {self.max_length} tokens or were cut",
             f"left out       {len(self.left_out):,} rows" + "".join(f"\n               {row}" for row in self.left_out[:5]),
         ]
+        lines += [f"mind           {self.remark}"] if self.remark else []
         if self.classes:
             shown = ", ".join(f"{name} {count:,}" for name, count in list(self.classes.items())[:20])
             lines.append(f"classes        {len(self.classes)}: {shown}")
@@ -78,6 +81,7 @@ def preview(config: RunConfig, count: int = 3) -> Preview:
         at_limit=int((sizes >= limit).sum()),
         classes=_classes(documents.task, train),
         rows=tuple(_row(documents.task, train, number, tokenizer) for number in range(min(count, len(train)))),
+        remark=documents.remark,
     )
 
 

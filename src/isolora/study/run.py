@@ -56,10 +56,14 @@ def run_study(
 
 
 def _check_start(study: StudyConfig, workspace: Workspace) -> None:
-    """A wrong field and missing data show before anything is written."""
+    """A wrong field and missing data show before anything is written; what differs from what was asked for is said once."""
     runs = check(study) if study.search else design.grid_runs(study)
+    remarks: dict[str, None] = {}
     for run in {content_hash([run.model, run.data.model_dump(), run.task.model_dump()]): run for run in runs}.values():
         workspace.identity(run)
+        remarks[RunDocuments.load(run, workspace.documents).remark] = None
+    for remark in filter(None, remarks):
+        print(f"isolora: {remark}", file=sys.stderr)
 
 
 def _train_queued(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from isolora import registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.data.origins import LeftOut, own_columns
 from isolora.data.sources import read
 from isolora.data_cards import card_of
-from isolora.errors import DataError
+from isolora.errors import DataError, unknown
 from isolora.models import packaged
 from isolora.runs.documents import DocumentLoader
 
 FALLBACK_TASK = "causal-lm"
-HELD_OUT_SHARE = 0.2
 MOST_HELD_OUT = 500
 TOKENS_A_WORD = 1.5
 """A rough count, good enough to choose a first budget: subword tokenizers need 1.3 to 1.8 tokens an English word."""
@@ -32,7 +32,7 @@ base:                                  # a run's configuration that all runs sha
   task: {task}
   data:
     source: {source_yaml}
-    eval_examples: {held_out}          # held-out examples that the loss is measured on, of {rows:,} rows found
+{columns}    eval_examples: {held_out}          # held-out examples that the loss is measured on, of {rows:,} rows found
     max_length: {max_length}                  # longest example in tokens
     on_error: skip                     # rows that cannot be used are left out and counted; stop: the first one ends the run
   training:
@@ -44,6 +44,7 @@ grid:                                  # every combination is trained
   model: {models}
   method.rank: [4, 16]
   training.learning_rate: [2.5e-3, 5.0e-3, 1.0e-2]
+{train_examples}
 tune: {{over: training.learning_rate, tokens: {tune_tokens}}}   # every model and rank tries all rates on this budget first
 stack: 8                               # adapters that may ride on one frozen base at a time
 """
@@ -51,24 +52,48 @@ stack: 8                               # adapters that may ride on one frozen ba
 
 @dataclass(frozen=True)
 class Found:
-    """What a data source holds. tasks: those that can read its rows, the one that asks for most columns first; words: of its
-    training texts, roughly."""
+    """What a data source holds. renamed: what a task asks for -> the source's own column; tasks: those that can read its rows,
+    the one that asks for most columns first; words: of its training texts, roughly."""
 
     source: str
     rows: int
     columns: tuple[str, ...]
+    renamed: Mapping[str, str]
     tasks: tuple[str, ...]
     words: int
 
+    def keys(self, task: str) -> dict[str, Any]:
+        """The keys under `data` that name its columns: `columns`, or `text_field` for a task that reads texts alone."""
+        if registry.load("task", task).columns:
+            return {"columns": dict(self.renamed)} if self.renamed else {}
+        return {"text_field": self.renamed["text"]} if "text" in self.renamed else {}
 
-def look(source: str) -> Found:
-    """Read a source as `data.source` would. Raises DataError where it leads nowhere."""
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the study is asked to be. tokens: the largest budget; about one pass over the data, at most 200,000, when absent;
+    train_examples: numbers of examples to compare."""
+
+    task: str
+    models: Sequence[str]
+    held_out: int
+    tokens: int | None = None
+    max_length: int = 256
+    train_examples: Sequence[int] = ()
+
+
+def look(source: str, renamed: Mapping[str, str] | None = None) -> Found:
+    """Read a source as `data.source` would. Raises DataError where it leads nowhere or has no such column."""
     tables = read(source, LeftOut(skip=True))
     train = tables.parts["train"]
     own = own_columns(train)
     columns, sample = tuple(own.column_names), own.slice(0, 200).to_pylist()
+    for name in (renamed or {}).values():
+        if name not in columns:
+            raise DataError(f"--columns: {unknown(f'column of {source}', name, columns)}")
     words = sum(len(json.dumps(row, default=str).split()) for row in sample)
-    return Found(source, train.num_rows, columns, _tasks(source, columns), words * train.num_rows // max(1, len(sample)))
+    tasks = _tasks(source, (*columns, *(renamed or {})))
+    return Found(source, train.num_rows, columns, renamed or {}, tasks, words * train.num_rows // max(1, len(sample)))
 
 
 def _tasks(source: str, columns: Sequence[str]) -> tuple[str, ...]:
@@ -82,30 +107,40 @@ def _tasks(source: str, columns: Sequence[str]) -> tuple[str, ...]:
     return (*(name for _, name in sorted(fitting)), FALLBACK_TASK)
 
 
-def check(source: str, task: str) -> None:
-    """Raises DataError or ConfigError where the task cannot read the source."""
-    config = parse(RunConfig, {"data": {"source": source, "on_error": "skip", "eval_examples": 1}, "task": task})
-    DocumentLoader().load(DataConfig(**config.data.model_dump()), TaskConfig.model_validate(task))
+def held_out_rows(found: Found, task: str, train_examples: int = 0) -> int:
+    """How many rows the loss can be measured on, at most MOST_HELD_OUT. Raises DataError or ConfigError where the task cannot
+    read the source, or where it has fewer training examples."""
+    keys = {"source": found.source, "on_error": "skip", "eval_examples": MOST_HELD_OUT, **found.keys(task)}
+    config = parse(RunConfig, {"data": keys | ({"train_examples": train_examples} if train_examples else {}), "task": task})
+    return len(DocumentLoader().load(DataConfig(**config.data.model_dump()), TaskConfig.model_validate(task)).validation)
 
 
-def starter_study(
-    found: Found, task: str, models: Sequence[str], name: str, file: str, tokens: int | None = None, max_length: int = 256
-) -> str:
-    """The YAML of a study. tokens: the largest budget; about one pass over the data, at most 200,000 where not given."""
+def starter_study(found: Found, wanted: Wanted, name: str, file: str) -> str:
+    """The YAML of a study."""
     if not found.rows:
         raise DataError(f"data.source: {found.source} holds no rows")
-    budget = tokens or max(8192, min(200_000, round(found.words * TOKENS_A_WORD)))
+    budget = wanted.tokens or max(8192, min(200_000, round(found.words * TOKENS_A_WORD)))
     return TEMPLATE.format(
         source=found.source,
         source_yaml=json.dumps(found.source),
-        task=task,
+        columns="".join(f"    {key}: {json.dumps(value)}\n" for key, value in found.keys(wanted.task).items()),
+        task=wanted.task,
         file=file,
         name=name,
         rows=found.rows,
-        held_out=max(1, min(MOST_HELD_OUT, round(found.rows * HELD_OUT_SHARE))),
-        max_length=max_length,
+        held_out=wanted.held_out,
+        max_length=wanted.max_length,
         tokens=budget,
         evaluate_from=max(512, budget // 16),
-        models=json.dumps(list(models) or list(packaged())[:3]),
+        models=json.dumps(list(wanted.models) or list(packaged())[:3]),
+        train_examples=_examples_line(found, wanted),
         tune_tokens=max(2048, budget // 4),
     )
+
+
+def _examples_line(found: Found, wanted: Wanted) -> str:
+    """Numbers of examples to compare; without any a comment shows how, since each one doubles the study."""
+    if wanted.train_examples:
+        return f"  data.train_examples: {json.dumps(list(wanted.train_examples))}"
+    some = max(1, (found.rows - 2 * wanted.held_out) // 4)
+    return f"# data.train_examples: [{some}, {2 * some}]   # take the comment away to compare numbers of examples: runs double"

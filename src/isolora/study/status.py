@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -14,24 +15,40 @@ from typing import Any
 
 from isolora.config.training import BUDGETS
 from isolora.errors import ConfigError
-from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store
-from isolora.training.interruption import STOP_FILE
-from isolora.training.lease import Owner, living_owner
+from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store, adapter_place
+from isolora.training.lease import STOP_FILE, Owner, living_owner
 
 STOP_SECONDS = 15.0
 """How long `stop` waits for the owner: a step, a checkpoint, and the end of the process."""
 
 
 @dataclass(frozen=True)
+class RunLine:
+    """A run as a person tells it from others: what was trained, how far it is, and where its adapter lies, if it has one."""
+
+    run: str
+    state: str
+    stage: str
+    model: str
+    method: str
+    rank: int | None
+    learning_rate: float
+    tokens: int
+    loss: float | None
+    adapter: str | None
+
+
+@dataclass(frozen=True)
 class Status:
     """states: name -> count; seconds_left: at the pace so far, None where nothing tells; owner: who trains there now; faults: run
-    -> why it did not end well."""
+    -> why it did not end well; each: the runs, in the order in which they were entered."""
 
     folder: Path
     states: Mapping[str, int]
     seconds_left: float | None
     owner: Owner | None
     faults: Mapping[str, str]
+    each: Sequence[RunLine] = ()
 
     @property
     def runs(self) -> int:
@@ -67,7 +84,34 @@ def status(folder: Path | str) -> Status:
     counts = Counter(STATE_NAMES.get(row["state"], row["state"].lower()) for row in rows)
     faults = {row["run"]: row["reason"] for row in rows if row["state"] in (FAILED, OUT_OF_MEMORY) and row["reason"]}
     states = {name: counts[name] for name in (*STATE_NAMES.values(), *counts) if counts[name]}
-    return Status(folder, states, seconds_left(rows, store.last_points(), owner.workers if owner else 1), owner, faults)
+    last = store.last_points()
+    left = seconds_left(rows, last, owner.workers if owner else 1)
+    points = {point["run"]: point for point in last}
+    each = [_line(folder, row, points.get(row["run"])) for row in rows]
+    return Status(folder, states, left, owner, faults, each)
+
+
+def _line(folder: Path, row: Mapping[str, Any], point: Mapping[str, Any] | None) -> RunLine:
+    place = adapter_place(folder, row["stage"], row["run"])
+    return RunLine(
+        state=STATE_NAMES.get(row["state"], row["state"].lower()),
+        tokens=0 if point is None else point["tokens"],
+        loss=None if point is None else point["loss"],
+        adapter=str(place) if place.is_dir() else None,
+        **{name: row[name] for name in ("run", "stage", "model", "method", "rank", "learning_rate")},
+    )
+
+
+def run_table(each: Sequence[RunLine]) -> str:
+    """A line for each run, aligned, the lowest loss first and those without one last."""
+    rows = [("base", "adapter", "rate", "stage", "state", "tokens", "loss", "folder or run")]
+    for line in sorted(each, key=lambda line: math.inf if line.loss is None else line.loss):
+        kind = line.method + (f", rank {line.rank}" if line.rank else "")
+        loss = "" if line.loss is None else f"{line.loss:.4f}"
+        place = line.adapter or line.run
+        rows.append((line.model, kind, f"{line.learning_rate:g}", line.stage, line.state, f"{line.tokens:,}", loss, place))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def seconds_left(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], workers: int) -> float | None:

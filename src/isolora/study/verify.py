@@ -18,11 +18,11 @@ from isolora.fit import value_of
 from isolora.plan import Recommendation
 from isolora.runs.documents import DocumentLoader
 from isolora.runs.workspace import Workspace
-from isolora.store import Store
+from isolora.store import Store, adapter_place
 from isolora.study.design import run_of
 from isolora.training.folder import held
 from isolora.training.interruption import handled
-from isolora.training.recorder import adapter_folder, outcome
+from isolora.training.recorder import outcome
 from isolora.training.run import train_stack
 
 VERIFY = "verify"
@@ -193,10 +193,10 @@ def base_of(store: Store, recommendation: Recommendation) -> Mapping[str, Any]:
 def _make_room(store: Store, name: str) -> Path:
     """The folder of the recommended adapter, free for the run of that name: an earlier proof's goes to `adapters/RUN`, and
     comes back from there when it is asked for again."""
-    place, kept = adapter_folder(store, VERIFY, name), adapter_folder(store, "grid", name)
+    place, kept = adapter_place(store.folder, VERIFY, name), adapter_place(store.folder, "grid", name)
     held = json.loads((place / record.RECORD).read_text(encoding="utf-8"))["run"] if (place / record.RECORD).is_file() else name
     if held != name:
-        aside = adapter_folder(store, "grid", held)
+        aside = adapter_place(store.folder, "grid", held)
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
         shutil.move(place, aside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
 
 from isolora.errors import ConfigError
 from isolora.tasks.base import Batch, Loss
@@ -59,11 +58,15 @@ def _at_labels(states: Tensor, batch: Batch) -> Tensor:
 
 def is_encoder(architecture: PretrainedConfig) -> bool:
     """Whether a model sees the tokens that a decoder would have to predict; an encoder-decoder may count as one."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
     return type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
 
 
 def plain_head(model: Any) -> bool:
     """Whether logits are exactly hidden · Wᵀ with W frozen: no bias, no adapter, no scaling or capping in the configuration."""
+    from transformers import PreTrainedModel  # takes a second to import: whoever only reads data needs no model class
+
     if not isinstance(model, PreTrainedModel):  # PEFT's wrapper puts virtual tokens in front on its own
         return False
     head = model.get_output_embeddings()

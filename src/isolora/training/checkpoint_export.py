@@ -59,11 +59,16 @@ def _parsed(written: str) -> RunConfig:
     return parse(RunConfig, json.loads(written))
 
 
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Step -> folder of every checkpoint that a run's or a study's folder holds."""
+    named = ((STEP.fullmatch(place.name), place) for place in sorted(folder.glob(f"{CHECKPOINTS}/*/step-*")))
+    return {int(name[1]): place for name, place in named if name and not place.is_symlink()}
+
+
 def _checkpoint(folder: Path, step: int) -> Path:
     if not (folder / FILE).is_file():
         raise DataError(f"--checkpoint: {folder} is not a run's folder ({FILE} is missing)")
-    named = ((STEP.fullmatch(place.name), place) for place in sorted(folder.glob(f"{CHECKPOINTS}/*/step-*")))
-    found = {int(name[1]): place for name, place in named if name and not place.is_symlink()}
+    found = checkpoints(folder)
     if step not in found:
         exist = f"it has those of steps {', '.join(map(str, sorted(found)))}" if found else "it has none"
         raise DataError(f"--checkpoint: {folder} has no checkpoint of step {step} ({exist})")

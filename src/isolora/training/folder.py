@@ -15,8 +15,7 @@ from pathlib import Path
 
 from isolora.errors import ConfigError, RunFailed, UserError
 from isolora.store import INTERRUPTED, RUNNING, Store
-from isolora.training.interruption import STOP_FILE
-from isolora.training.lease import lease
+from isolora.training.lease import STOP_FILE, lease
 
 LOG = "study.log"
 RESERVE, RESERVE_BYTES = ".reserve", 256 * 1024

@@ -23,10 +23,10 @@ from typing import Any
 
 from isolora.runs.observer import Observer
 from isolora.training.checkpoint import Checkpointer
+from isolora.training.lease import STOP_FILE
 from isolora.training.stack import Stack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOP_FILE = "stop"
 PATIENCE_SECONDS = 10.0
 """How long a step, or an evaluation behind it, may hold up the end; then it is given up, and the last checkpoint counts."""
 

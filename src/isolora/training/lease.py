@@ -20,6 +20,8 @@ from pathlib import Path
 from isolora.errors import ConfigError
 
 FILE = "owner.lock"
+STOP_FILE = "stop"
+"""Left in the folder by whoever wants its owner on another machine to end."""
 HEARTBEAT_SECONDS = 5.0
 FRESH_SECONDS = 60.0
 """A heartbeat younger than this, seen from another machine, is a living owner's."""

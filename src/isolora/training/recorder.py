@@ -17,7 +17,7 @@ from isolora.config import RunConfig
 from isolora.cost.crosscheck import Pair
 from isolora.metrics.perplexity import perplexity
 from isolora.runs.observer import Observer
-from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store
+from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store, adapter_place
 from isolora.training.checkpoint import sha256
 from isolora.training.environment import environment
 from isolora.training.stack import Stack
@@ -40,7 +40,7 @@ class Recorder(Observer):
         member, name = stack.members[k], stack.names[k]
         progress = member.progress
         if progress.state == DONE:
-            save_adapter(stack, k, adapter_folder(self.store, self.stage, name), self.left_out, checks)
+            save_adapter(stack, k, adapter_place(self.store.folder, self.stage, name), self.left_out, checks)
         spent = member.spent()
         reasons = {DIVERGED: f"the loss was not finite at step {progress.step}", PRUNED: f"pruned at {spent:.0%} of its budget"}
         self.store.note(name, {"checks": dict(checks), "spent": spent, "rows_left_out": self.left_out})
@@ -90,13 +90,6 @@ def process_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def adapter_folder(store: Store, stage: str, name: str) -> Path:
-    """Where a run's adapter lies: `adapter` for a run trained alone or at the end of a search, `recommended` for a verified one,
-    else `adapters/RUN`."""
-    alone = {"train": "adapter", "final": "adapter", "verify": "recommended"}
-    return store.folder / alone[stage] if stage in alone else store.folder / "adapters" / name
-
-
 def save_adapter(stack: Stack, k: int, folder: Path, left_out: int, checks: Mapping[str, Pair] = {}) -> None:
     """Save a member's averaged weights with what they cost, what they reach and how they came about."""
     member = stack.members[k]
@@ -127,6 +120,14 @@ def save_adapter(stack: Stack, k: int, folder: Path, left_out: int, checks: Mapp
     record.write(folder, facts)
 
 
+def better_before(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The evaluation with the lowest held-out loss, where that is not the last one: the run has been trained for too long."""
+    best = min(points, key=lambda point: float(point["loss"]))
+    if best["loss"] >= points[-1]["loss"]:
+        return {}
+    return {"best": {name: best[name] for name in ("step", "tokens", "passes", "loss")}}
+
+
 def outcome(store: Store, name: str) -> dict[str, Any]:
     """State of a run, its last point, and under `checks` what was predicted beside what was measured."""
     row = next(row for row in store.runs() if row["run"] == name)
@@ -140,8 +141,9 @@ def outcome(store: Store, name: str) -> dict[str, Any]:
         shown = ("loss", "tokens", "padding_tokens", "passes", "step", "flops", "seconds", "trainable_parameters")
         result |= {key: last[key] for key in (*shown, "peak_memory_bytes")}
         result["metrics"] = json.loads(last["metrics"])
+        result |= better_before(points)
         if registry.load("task", row["task"]).predicts_tokens:
             result["perplexity"] = perplexity(last["loss"])
     if row["state"] == DONE:
-        result["adapter"] = str(adapter_folder(store, row["stage"], name))
+        result["adapter"] = str(adapter_place(store.folder, row["stage"], name))
     return result

@@ -63,12 +63,15 @@ def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet
     """
     folder, workspace = Path(folder), Workspace()
     with handled():
-        name = RunDocuments.load(config, workspace.documents).identity(config)
+        documents = RunDocuments.load(config, workspace.documents)
+        name = documents.identity(config)
         if must_exist and not (folder / FILE).is_file():
             raise ConfigError(f"--resume: {folder} holds no run")
         with held(folder) as store:
             if store.states() and name not in store.states():
                 raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
+            if documents.remark:
+                print(f"isolora: {documents.remark}", file=sys.stderr)
             train_stack([config], store, "train", quiet, workspace=workspace)
             return outcome(store, name)
 

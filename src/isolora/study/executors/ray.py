@@ -25,7 +25,8 @@ from isolora.store import FAILED, Store
 from isolora.study.design import Stack
 from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
 from isolora.study.pruning import RoundPruner
-from isolora.training.interruption import PATIENCE_SECONDS, STOP_FILE, Interrupted, handle_again
+from isolora.training.interruption import PATIENCE_SECONDS, Interrupted, handle_again
+from isolora.training.lease import STOP_FILE
 
 ANSWER_SECONDS = 5.0
 """How long an address has to answer before it is said to be dead."""

@@ -26,7 +26,8 @@ from isolora.store import FAILED, Store
 from isolora.study.design import Stack
 from isolora.study.executors.base import Failure, PrunerOf, attempt, failed
 from isolora.training.folder import say
-from isolora.training.interruption import PATIENCE_SECONDS, STOP_FILE, Interrupted, handled
+from isolora.training.interruption import PATIENCE_SECONDS, Interrupted, handled
+from isolora.training.lease import STOP_FILE
 
 TRIES = 2
 """Of a stack, counted by the workers that died over it."""
