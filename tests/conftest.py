@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("made")
     ended = train(tiny.from_files(folder, steps=12, learning_rate=5e-2), folder / "out", quiet=True)
-    assert ended["state"] == "DONE"
+    assert ended["state"] == "complete"
     return folder / "out"
 
 

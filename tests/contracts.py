@@ -87,7 +87,7 @@ def a_task(name: str, folder: Path) -> None:
     with PreparedRun.load(config) as run:
         _examples_and_loss(run)
     ended = train(config, folder / "out", quiet=True)
-    assert ended["state"] == DONE
+    assert ended["state"] == "complete"
     assert np.isfinite(ended["loss"])
     assert ended["flops"] == pytest.approx(cost(config).flops.total, rel=0.2), "the ledger knows the shape of its batches"
     again = evaluate(folder / "out", repeats=2)

@@ -56,7 +56,7 @@ def test_adapters_train_in_float32_on_a_halved_base(name: str, kind: str, tmp_pa
         own = [weight for weight in prepared.base.model.parameters() if id(weight) not in trained]
         assert torch.bfloat16 in {weight.dtype for weight in own}
     result = train(run, tmp_path / "out", quiet=True)
-    assert result["state"] == "DONE"
+    assert result["state"] == "complete"
     measured = evaluation.evaluate(tmp_path / "out")
     near = 1e-3 if name == "p-tuning" else 1e-6  # which is saved as the vectors that its encoder gave
     assert measured["loss"] == pytest.approx(result["loss"], rel=near), "measured by the arithmetic that scored it"

@@ -77,6 +77,6 @@ def test_a_step_that_cannot_be_rehearsed_ends_no_run(
 
     monkeypatch.setattr(checks, "peak", fails)
     ended = train(tiny.from_files(tmp_path, steps=3), tmp_path / "out", quiet=True)
-    assert ended["state"] == "DONE"
+    assert ended["state"] == "complete"
     assert set(ended["checks"]) == {"flops", "step_flops"}
     assert "not predicted: no rule for aten.bincount\n" in capsys.readouterr().err

@@ -58,4 +58,4 @@ def test_memory_is_what_the_ledger_says(tmp_path: Path) -> None:
 
 def test_qlora_trains(tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path / "run", steps=4, method={"name": "qlora", "rank": 4})
-    assert train(config, tmp_path / "out", quiet=True)["state"] == "DONE"
+    assert train(config, tmp_path / "out", quiet=True)["state"] == "complete"

@@ -145,7 +145,7 @@ def test_a_run_stops_with_the_line(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_and_counts_training_and_held_out_rows(tmp_path: Path) -> None:
     result = train(run(tmp_path, on_error="skip"), tmp_path / "out", quiet=True)
-    assert (result["state"], result["rows_left_out"]) == ("DONE", 2)
+    assert (result["state"], result["rows_left_out"]) == ("complete", 2)
     assert json.loads((tmp_path / "out" / "adapter" / "isolora.json").read_text())["rows_left_out"] == 2
 
 
@@ -155,7 +155,7 @@ def test_rows_of_a_mixed_source_are_counted_too(tmp_path: Path) -> None:
     run(tmp_path / "other")
     config = run(tmp_path, on_error="skip", mix=mix)
     result = train(config, tmp_path / "out", quiet=True)
-    assert (result["state"], result["rows_left_out"]) == ("DONE", 4)
+    assert (result["state"], result["rows_left_out"]) == ("complete", 4)
 
 
 def test_every_example_has_a_label() -> None:

@@ -228,7 +228,7 @@ def test_the_command_line_goes_on_and_says_how_many(
     words = [*a_run(tmp_path), "data.on_error=skip", "--out", str(tmp_path / "out"), "--json"]
     status, printed, line = run(monkeypatch, capsys, "train", *words)
     result = json.loads(printed)
-    assert (status, result["state"], result["rows_left_out"]) == (0, "DONE", 1)
+    assert (status, result["state"], result["rows_left_out"]) == (0, "complete", 1)
     assert json.loads((tmp_path / "out" / "adapter" / "isolora.json").read_text())["rows_left_out"] == 1
     named = f"{tmp_path}/people.jsonl line 17: 2 tokens but 1 tags (w5 w6 ...)"
     assert f"isolora: 1 row of the data left out ({named})\n" in line
@@ -245,4 +245,4 @@ def test_rows_mixed_in_are_skipped_too(tmp_path: Path) -> None:
         train(config, tmp_path / "out", quiet=True)
     skipping = config.model_copy(update={"data": config.data.model_copy(update={"on_error": "skip"})})
     result = train(skipping, tmp_path / "skipping", quiet=True)
-    assert (result["state"], result["rows_left_out"] > 0) == ("DONE", True)
+    assert (result["state"], result["rows_left_out"] > 0) == ("complete", True)

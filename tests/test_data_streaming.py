@@ -196,4 +196,4 @@ def test_a_run_on_a_stream(tmp_path: Path) -> None:
     source = tiny.json_lines(tmp_path / "a.jsonl", [{"text": tiny.words(5 + seed % 8, seed)} for seed in range(80)])
     streamed = DataConfig(source=source, streaming=True, train_examples=20, eval_examples=5)
     result = train(config.model_copy(update={"data": streamed}), tmp_path / "out", quiet=True)
-    assert (result["state"], result["passes"] > 0) == ("DONE", True)
+    assert (result["state"], result["passes"] > 0) == ("complete", True)

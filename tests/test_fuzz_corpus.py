@@ -17,11 +17,12 @@ import tiny
 import yaml
 
 from isolora import data, registry, table
-from isolora.config import DataConfig, RunConfig, load_run, parse, with_word
+from isolora.config import DataConfig, RunConfig, StudyConfig, load_run, parse, with_word
 from isolora.data import make_examples
-from isolora.errors import ConfigError, DataError, TableError, UserError
+from isolora.errors import ConfigError, DataError, TableError, UserError, in_brief
 from isolora.fit import Fit, fit
 from isolora.imports import import_runs
+from isolora.store import STATE_NAMES, state_name
 
 CONFIGURATIONS = [
     "data: &a [*a]",
@@ -122,7 +123,7 @@ TABLES = {
     "digits.json": (b'[{"loss": ' + b"9" * 5000 + b"}]", "Exceeds the limit"),
     "digits.jsonl": (b'{"loss": 1}\n{"loss": ' + b"9" * 5000 + b"}", r"digits\.jsonl' line 2 cannot be read"),
     "large.json": (b'[{"loss": 1' + b"0" * 400 + b'}, {"loss": "a"}]', "must hold numbers; it holds 'a'"),
-    "text.json": (b'[{"loss": "' + b"x" * 5000 + b'"}]', r"it holds 'x{99}\.\.\.$"),
+    "text.json": (b'[{"loss": "' + b"x" * 5000 + b'"}]', r"it holds 'x{159}\.\.\.$"),
     "result.json": (b'{"train_info": "x", "run_info": []}', "not built as a result of PEFT's comparison"),
     "bytes.parquet": (b"PAR1" + b"\xff" * 40 + b"PAR1", "cannot be read"),
     "size.json": (json.dumps([{**point, "n": 0} for point in POINTS]).encode(), "'body_parameters' of .* must be positive"),
@@ -244,6 +245,26 @@ def test_a_value_of_mlflow_that_is_no_number(tmp_path: Path) -> None:
     (run / "meta.yaml").write_text("[" * 3000)
     with pytest.raises(TableError, match=r"^SOURCE: .*meta\.yaml.*: nested too deep, or a part of itself$"):
         import_runs(tmp_path, "mlflow", tmp_path / "out.csv")
+
+
+def test_a_seed_of_a_search_fits_in_63_bits() -> None:
+    space = {"training.learning_rate": {"low": 1e-3, "high": 1.0}}
+    assert parse(StudyConfig, {"base": {}, "search": {"space": space, "trials": 2, "seed": 2**63 - 1}})
+    with pytest.raises(ConfigError, match=r"^search\.seed: Input should be less than 9223372036854775808"):
+        parse(StudyConfig, {"base": {}, "search": {"space": space, "trials": 2, "seed": 2**63}})
+
+
+def test_a_long_reason_ends_where_a_sentence_does() -> None:
+    """`Check your internet connection or see how to run` is where the hub's own sentences were cut off."""
+    said = "We could not connect to the hub to load the files, and could not find them in the cache. Check your connection. "
+    assert in_brief(said + "See how to run the library " * 9) == said.strip()
+    assert in_brief("one two three", 9) == "one two..."
+    assert in_brief("x" * 500) == "x" * 160 + "..."
+
+
+def test_states_have_one_vocabulary() -> None:
+    words = ("queued", "running", "interrupted", "diverged", "pruned", "out-of-memory", "failed", "complete")
+    assert {state_name(stored) for stored in STATE_NAMES} == set(words)
 
 
 @pytest.mark.parametrize("part", bench_fuzz.parts())

@@ -24,7 +24,7 @@ from isolora import registry
 from isolora.adapters import record as records
 from isolora.adapters.export import EXPORTS, export_adapter
 from isolora.certify import certify
-from isolora.config import MethodConfig
+from isolora.config import DataConfig, MethodConfig, parse
 from isolora.errors import UserError
 from isolora.methods import targets
 from isolora.methods.adapter_files import DEEPEST, MOST_JSON_BYTES
@@ -326,6 +326,37 @@ def test_a_base_named_by_a_relative_path_is_found_beside_the_adapter(tmp_path: P
     with pytest.raises(UserError, match=r"local folder 'bases/model' when .* neither here nor beside the adapter") as caught:
         isolora.load(tmp_path / "moved" / "runs" / "a")
     assert "huggyllama" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["texts/*.txt", "texts/a.txt"])
+def test_data_named_by_a_relative_path_are_found_beside_the_adapter(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from another folder, it said that there is no such file."""
+    (tmp_path / "project" / "texts").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    config = tiny.from_files(Path(), steps=2)
+    shutil.move("texts.txt", "texts/a.txt")
+    shutil.copy("texts/a.txt", "other.txt")
+    given = {"source": source, "mix": [{"source": "other.txt", "share": 0.2}]}
+    config = config.model_copy(update={"data": parse(DataConfig, {**config.data.model_dump(), **given})})
+    loss = train(config, Path("runs/a"), quiet=True)["loss"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.move(tmp_path / "project", tmp_path / "moved")
+    assert isolora.evaluate(tmp_path / "moved" / "runs" / "a", repeats=0)["loss"] == pytest.approx(loss, rel=1e-6)
+    assert isolora.load(tmp_path / "moved" / "runs" / "a").config.data.mix[0].source == str(tmp_path / "moved" / "other.txt")
+    shutil.rmtree(tmp_path / "moved" / "texts")
+    assert isolora.load(tmp_path / "moved" / "runs" / "a").attached
+    with pytest.raises(UserError, match="texts"):
+        isolora.evaluate(tmp_path / "moved" / "runs" / "a", repeats=0)
+
+
+def test_a_strangers_pattern_of_data_searches_no_disk(folder: Path) -> None:
+    edit(folder / "adapter" / "isolora.json", lambda record: record["config"]["data"].update(source="**/*/**/*/nothing-*.txt"))
+    started = time.monotonic()
+    assert isolora.load(folder / "adapter").attached
+    assert time.monotonic() - started < SECONDS
 
 
 ONCE = [

@@ -297,7 +297,7 @@ def from_files(tmp_path: Path) -> RunConfig:
 
 def test_from_files_to_an_adapter_that_peft_loads(from_files: RunConfig, tmp_path: Path) -> None:
     ended = train(from_files, tmp_path / "out", quiet=True)
-    assert (ended["state"], ended["step"], ended["tokens"]) == (DONE, 4, 4 * 36)
+    assert (ended["state"], ended["step"], ended["tokens"]) == ("complete", 4, 4 * 36)
     assert ended == train(from_files, tmp_path / "out", quiet=True), "a finished run is not repeated"
     record = json.loads((tmp_path / "out" / "adapter" / "isolora.json").read_text())
     attached = registry.load("method", "lora").load(tiny.llama(), tmp_path / "out" / "adapter")

@@ -202,6 +202,6 @@ def test_installed_into_an_environment_of_its_own(environment: Path, tmp_path: P
     assert ended["metrics"]["f1_micro"] > 0.8
     assert list((tmp_path / "out" / "trackers").glob("*.jsonl"))
     assert isolora("eval", "out")["loss"] == pytest.approx(ended["loss"], rel=1e-6)
-    assert isolora("study", study_file, "--out", "tickets", "--executor", "fresh")["states"] == {"DONE": 2}
+    assert isolora("study", study_file, "--out", "tickets", "--executor", "fresh")["states"] == {"complete": 2}
     fitted = isolora("fit", "tickets", "--law", "stretched")
     assert set(fitted["parameters"]) == {"E", "B", "b", "T"}

@@ -14,7 +14,6 @@ from isolora.config import RunConfig
 from isolora.errors import ConfigError, DataError
 from isolora.runs.prepared import PreparedRun
 from isolora.runs.workspace import Workspace
-from isolora.store import DONE
 from isolora.training import train
 from isolora.training.stack import Stack
 
@@ -87,7 +86,7 @@ def test_a_run_after_an_interrupted_one_is_the_undisturbed_one(tmp_path: Path, m
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "out", quiet=True)
     ended = train(config, tmp_path / "out", quiet=True)
-    assert (ended["state"], ended["loss"]) == (DONE, undisturbed["loss"])
+    assert (ended["state"], ended["loss"]) == ("complete", undisturbed["loss"])
 
 
 def test_training_again_after_an_edit_sees_the_new_file(tmp_path: Path) -> None:

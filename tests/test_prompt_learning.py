@@ -29,7 +29,6 @@ from isolora import registry
 from isolora.config import DataConfig
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError
-from isolora.store import DONE
 from isolora.tasks.base import IGNORED, Batch
 from isolora.training import train
 
@@ -278,6 +277,6 @@ def test_virtual_tokens_take_positions(tmp_path: Path) -> None:
     config = tiny.run(method={"name": "prompt", "virtual_tokens": TOKENS}, steps=2, batch_tokens=200)
     config = config.model_copy(update={"model": tiny.save(tmp_path / "model", tiny.gpt2()), "data": data})
     assert int(tiny.prepared(config).train.lengths.max()) == 64 - TOKENS
-    assert train(config, tmp_path / "out", quiet=True)["state"] == DONE
+    assert train(config, tmp_path / "out", quiet=True)["state"] == "complete"
     with pytest.raises(ConfigError, match="64 exceeds the model's 64 positions besides 3 virtual tokens"):
         tiny.prepared(config.model_copy(update={"data": data.model_copy(update={"max_length": 64})}))

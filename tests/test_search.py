@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from isolora.cli import app
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, MissingExtra
-from isolora.store import DIVERGED, DONE, PRUNED, RUNNING, Store
+from isolora.store import DONE, PRUNED, RUNNING, Store
 from isolora.study.run import run_study
 from isolora.study.search import searched
 from isolora.table import read
@@ -141,7 +141,7 @@ def test_an_equal_suggestion_is_not_trained_twice(base: dict[str, Any], tmp_path
 def test_a_diverged_trial_is_never_the_best(base: dict[str, Any], tmp_path: Path) -> None:
     study = a_search(base, space={RATE: [1e-2, 1e30]}, pruner="none", trials=4)
     store = run_study(study, tmp_path, quiet=True)
-    assert set(searched(study, store).states) == {DONE, DIVERGED}
+    assert set(searched(study, store).states) == {"complete", "diverged"}
     assert searched(study, store).best == {RATE: 1e-2}
     lost = a_search(base, space={RATE: [1e29, 1e30]}, trials=2)
     with pytest.raises(ConfigError, match="none of 2 trials came to its end"):

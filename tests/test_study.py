@@ -219,5 +219,5 @@ def test_examples_are_those_recommended(
 
 def test_a_recommendation_that_diverges_is_said(base: dict[str, Any], tmp_path: Path) -> None:
     run_study(a_study(base, grid={RANK: [2], RATE: [1e-2]}, tune=None), tmp_path, quiet=True)
-    with pytest.raises(ConfigError, match=r"verification: run \w+ ended DIVERGED \(the loss was not finite at step \d+\)"):
+    with pytest.raises(ConfigError, match=r"verification: run \w+ ended diverged \(the loss was not finite at step \d+\)"):
         verify(tmp_path, a_recommendation(base, learning_rate=1e30), 1.0, quiet=True)

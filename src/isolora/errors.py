@@ -62,3 +62,13 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     beyond = f" and {len(choices) - MANY} more" if len(choices) > MANY else ""
     return f"unknown {kind} {given!r}{hint} (valid: {', '.join(choices[:MANY])}{beyond})"
+
+
+def in_brief(found: object, most: int = 160) -> str:
+    """Somebody else's text, or an error's, in one line: the whole sentences that `most` characters hold, else whole words."""
+    line = " ".join(str(found).split())
+    if len(line) <= most:
+        return line
+    kept = line[:most]
+    sentences, words = kept.rpartition(". ")[0], kept.rpartition(" ")[0]
+    return f"{sentences}." if len(sentences) > most // 3 else f"{words or kept}..."

@@ -37,7 +37,12 @@ STATE_NAMES = {
     FAILED: "failed",
     DONE: "complete",
 }
-"""What a person reads; stores of every version hold the keys."""
+"""What a person reads, in every answer; stores of every version hold the keys."""
+
+
+def state_name(stored: str) -> str:
+    """The word for a state as it is stored."""
+    return STATE_NAMES.get(stored, str(stored).lower())
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +145,7 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     record = _read(folder)
     try:
         config = parse(RunConfig, {**record["config"], "trust_remote_code": False})
-        return config.model_copy(update={"model": _base(folder, config.model, record)}), record
+        return config.model_copy(update={"model": _base(folder, config.model, record), **_sources(folder, config)}), record
     except KeyError as failure:
         raise DataError(f"{folder / RECORD}: {failure} is missing") from None
     except (TypeError, ValueError) as failure:
@@ -163,6 +166,37 @@ def _base(folder: Path, name: str, record: Mapping[str, Any]) -> str:
         f"model: the base was the local folder {name!r} when the adapter was trained; it is neither here nor beside the adapter"
         f" (go where it is, or enter its place as `model` in {folder / RECORD})"
     )
+
+
+def _sources(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """The data sources of a run, with those that a path from the place of training names as seen from here."""
+    mix = tuple(part.model_copy(update={"source": _beside(folder, part.source)}) for part in config.data.mix)
+    found: dict[str, Any] = {"data": config.data.model_copy(update={"source": _beside(folder, config.data.source), "mix": mix})}
+    if config.forgetting is not None:
+        sources = tuple(_beside(folder, source) for source in config.forgetting.sources)
+        found["forgetting"] = config.forgetting.model_copy(update={"sources": sources})
+    return found
+
+
+def _beside(folder: Path, source: str) -> str:
+    """A source's name; where files of that name lie not here but in a folder above the adapter, their place there. Whether there
+    are any is asked when they are read: an adapter answers without its data."""
+    fixed = source in data.packaged() or source.startswith("~") or Path(source).is_absolute()
+    places = [] if fixed else [Path(), *folder.resolve().parents]
+    found = next((place for place in places if _holds(place, source)), Path())
+    return source if found == Path() else str(found / source)
+
+
+def _holds(place: Path, source: str) -> bool:
+    """Whether a folder has something of that name, or of a pattern's first part: no disk is searched for a stranger."""
+    parts = Path(source).parts
+    plain = list(takewhile(lambda part: not glob.has_magic(part), parts))
+    try:
+        if len(plain) == len(parts):
+            return (place / source).exists()
+        return any(fnmatch(path.name, parts[len(plain)]) for path in place.joinpath(*plain).iterdir())
+    except (OSError, ValueError):
+        return False
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="an adapter's or a run's folder")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0: greedy; higher: more varied")]
-Seed = Annotated[int, typer.Option(help="seed of the sampling")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="seed of the sampling")]
 
 
 def generate(

@@ -22,7 +22,7 @@ def verify(
     price_per_hour: Annotated[
         float | None, typer.Option(help="price of an hour: says the money, and buys a budget in it")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the run that is trained")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="seed of the run that is trained")] = 0,
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,

@@ -18,7 +18,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a study's or a run'
 
 def demo(
     out: Annotated[Path, typer.Option(help="the folder of the study, its report and its adapter")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="seed of adapters, data order and the texts drawn")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="seed of adapters, data order and the texts drawn")] = 0,
     as_json: Json = False,
 ) -> None:
     """The whole story on packaged models and data: study, law, recommendation, and the proof that it held."""
@@ -71,7 +71,9 @@ def study(
 
 def summary(store: Store) -> tuple[dict[str, Any], str]:
     """What a study's folder holds, as JSON and in words."""
-    states = list(store.states().values())
+    from isolora.store import state_name
+
+    states = list(map(state_name, store.states().values()))
     counts = {state: states.count(state) for state in sorted(set(states))}
     found: dict[str, Any] = {"folder": str(store.folder), "runs": len(states), "states": counts, "points": len(store.points())}
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())

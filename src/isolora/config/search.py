@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from isolora.config.settings import Settings, parse
+from isolora.config.settings import Seed, Settings, parse
 from isolora.errors import ConfigError
 from isolora.metrics.direction import larger_is_better
 
@@ -46,7 +46,7 @@ class SearchConfig(Settings):
     direction: Literal["minimize", "maximize"] | None = Field(
         None, description="which way the metric is better; known of the tasks' own measures"
     )
-    seed: NonNegativeInt = Field(0, description="decides the suggestions; the runs themselves keep the base's seed")
+    seed: Seed = Field(0, description="decides the suggestions; the runs themselves keep the base's seed")
 
     @field_validator("space", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from isolora.data.files import READERS, is_file, is_folder, local, one_line, pla
 from isolora.data.origins import LeftOut, with_origins
 from isolora.data.tables import Tables, split_of
 from isolora.data_cards import Card, card_of, hub_cards, packaged, read_card
-from isolora.errors import DataError, unknown
+from isolora.errors import DataError, in_brief, unknown
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 """`owner/name` and, behind a colon, the configuration (`nyu-mll/glue:cola`)."""
@@ -99,7 +99,7 @@ def open_hub(source: str, streaming: bool) -> tuple[Card, dict[str, tuple[str, A
 
 def reason(failure: Exception) -> str:
     """What a client of the hub complains of, in words that follow a source's name."""
-    text = " ".join(str(failure).split())[:500]
+    text = in_brief(failure, 500)
     if isinstance(failure, OSError) and not isinstance(failure, FileNotFoundError):
         return f"is no packaged name and no local file, and the hub cannot be reached ({text})"
     return f"cannot be loaded from the hub: {text}"

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from isolora import laws
-from isolora.errors import TableError
-from isolora.table.foreign import in_short
+from isolora.errors import TableError, in_brief
 
 Finite = Annotated[float, Field(strict=True), AllowInfNan(False)]
 Open = Finite | None
@@ -74,7 +73,7 @@ def checked(state: Mapping[str, Any], version: int) -> Mapping[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise TableError(f"not a fit as isolora writes it: {where}: {in_short(first['msg'])}") from None
+        raise TableError(f"not a fit as isolora writes it: {where}: {in_brief(first['msg'])}") from None
     _demand_widths(state)
     return state
 

@@ -13,10 +13,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from isolora import registry
-from isolora.errors import TableError, UserError, unknown
+from isolora.errors import TableError, UserError, in_brief, unknown
 from isolora.imports.base import Importer, Read
 from isolora.imports.points import COLUMNS, points_of
-from isolora.table.foreign import in_short
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
@@ -73,7 +72,7 @@ def _read(importer: Importer, source: Path) -> Read:
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         if registry.package_of("importer", importer.name):
             raise
-        why = in_short(f"{type(error).__name__}: {error}")
+        why = in_brief(f"{type(error).__name__}: {error}")
         raise TableError(f"SOURCE: {source} is not as {importer.name} writes it ({why})") from error
 
 

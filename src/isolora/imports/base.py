@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from isolora.config.strict_yaml import load
-from isolora.errors import ConfigError, TableError
+from isolora.errors import ConfigError, TableError, in_brief
 from isolora.table.columns import number
-from isolora.table.foreign import foreign_text, in_short
+from isolora.table.foreign import foreign_text
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ def at_step(given: Any) -> float:
     """A step as a number. Raises TableError."""
     value = None if isinstance(given, bool | list | Mapping) else number(given.decode() if isinstance(given, bytes) else given)
     if value is None or not math.isfinite(value):
-        raise TableError(f"step {in_short(repr(given))} is no number")
+        raise TableError(f"step {in_brief(repr(given))} is no number")
     return value

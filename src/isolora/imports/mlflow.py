@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from isolora.errors import TableError
+from isolora.errors import TableError, in_brief
 from isolora.imports.base import Importer, LoggedRun, Read, by_step, foreign_yaml
 from isolora.table.columns import number
-from isolora.table.foreign import foreign_text, in_short
+from isolora.table.foreign import foreign_text
 
 
 class MLflow(Importer):
@@ -57,7 +57,7 @@ def _history(folder: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         for place, line in enumerate(text.split("\n"), 1):
             _, value, *rest = line.split() if len(line.split()) > 1 else ("", line)
             if (measured := number(value)) is None:
-                raise TableError(f"{str(folder / key)!r} line {place}: {in_short(repr(value))} is no number")
+                raise TableError(f"{str(folder / key)!r} line {place}: {in_brief(repr(value))} is no number")
             yield rest[0] if rest else 0, {key: measured}
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, in_brief
 from isolora.models import architectures
 
 FETCHED = ("minilm-l6", "smollm2-135m")  # what `make models` fetches
@@ -92,7 +92,7 @@ def not_found(name: str, failure: Exception) -> str:
         hint = "; its shape alone is packaged"
     else:
         hint = "; did you mean " + " or ".join(map(repr, near)) + "?" if (near := _near(name)) else ""
-    reason = " ".join(str(failure).split())[:160] or type(failure).__name__
+    reason = in_brief(failure) or type(failure).__name__
     return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; or a local folder, or a hub id: {reason})"
 
 

@@ -12,6 +12,7 @@ from isolora.report import formats as words
 from isolora.report.cells import Cell
 from isolora.report.study import StudyReport, key_of
 from isolora.report.trajectories import Key, Trajectory
+from isolora.store import state_name
 
 MOST_RUNS = 600
 """Rows of the table of runs: those with the best loss, and every run that did not end well, come first."""
@@ -193,7 +194,10 @@ def _as_stored(curve: Trajectory) -> dict[str, Any]:
 
 def _run(row: Mapping[str, Any], curve: Trajectory | None, study: StudyReport) -> Row:
     rate = row.get("learning_rate")
-    names: Sequence[Entry] = (entry(row["state"], kind="state"), *(entry(row.get(name)) for name in ("stage", "model", "method")))
+    names: Sequence[Entry] = (
+        entry(row["state"], state_name(row["state"]), kind="state"),
+        *(entry(row.get(name)) for name in ("stage", "model", "method")),
+    )
     numbers = (entry(row.get("rank")), entry(rate, None if rate is None else f"{rate:.3g}"), entry(row.get("seed")))
     reason = row.get("reason") or ""
     return Row((*names, *numbers, *_end(curve, study), Entry(row["run"], str(row["run"]), f"run {reason}".strip())))

@@ -15,7 +15,7 @@ from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.runs.workspace import Workspace
-from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Trial
+from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Trial, state_name
 from isolora.study import design
 from isolora.study.executors.base import Failure, StudyFailed, Trained, no_pruner
 from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, measured
@@ -186,7 +186,7 @@ def searched(study: StudyConfig, store: Store, workspace: Workspace | None = Non
     last = {point["run"]: point for point in store.points()}
     own = dict.fromkeys(trial.run for trial in trials if trial.run in last)
     rest = {run: 1 / json.loads(rows[run]["environment"])["spent"] - 1 for run in own if rows[run]["state"] == PRUNED}
-    states = [trial.state for trial in trials]
+    states = [state_name(trial.state) for trial in trials]
     metric = _search(study).metric
     return Searched(
         metric=metric,

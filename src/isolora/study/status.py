@@ -15,7 +15,7 @@ from typing import Any
 
 from isolora.config.training import BUDGETS
 from isolora.errors import ConfigError
-from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store, adapter_place
+from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store, adapter_place, state_name
 from isolora.training.lease import STOP_FILE, Owner, living_owner
 
 STOP_SECONDS = 15.0
@@ -81,7 +81,7 @@ def status(folder: Path | str) -> Status:
     rows = store.runs()
     if owner is None:  # what it says is running was, when its process died
         rows = [{**row, "state": INTERRUPTED} if row["state"] == RUNNING else row for row in rows]
-    counts = Counter(STATE_NAMES.get(row["state"], row["state"].lower()) for row in rows)
+    counts = Counter(state_name(row["state"]) for row in rows)
     faults = {row["run"]: row["reason"] for row in rows if row["state"] in (FAILED, OUT_OF_MEMORY) and row["reason"]}
     states = {name: counts[name] for name in (*STATE_NAMES.values(), *counts) if counts[name]}
     last = store.last_points()
@@ -94,7 +94,7 @@ def status(folder: Path | str) -> Status:
 def _line(folder: Path, row: Mapping[str, Any], point: Mapping[str, Any] | None) -> RunLine:
     place = adapter_place(folder, row["stage"], row["run"])
     return RunLine(
-        state=STATE_NAMES.get(row["state"], row["state"].lower()),
+        state=state_name(row["state"]),
         tokens=0 if point is None else point["tokens"],
         loss=None if point is None else point["loss"],
         adapter=str(place) if place.is_dir() else None,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.errors import TableError, unknown
-from isolora.table.foreign import in_short
+from isolora.errors import TableError, in_brief, unknown
 
 Column = NDArray[Any]
 Rows = Mapping[str, list[Any]]
@@ -109,7 +108,7 @@ def typed(name: str, values: Iterable[Any]) -> Column:
     if not wrong:
         return np.array(numbers, dtype=float)
     if name in _QUANTITIES:
-        raise TableError(f"column {name!r} must hold numbers; it holds {in_short(repr(wrong[0]))}")
+        raise TableError(f"column {name!r} must hold numbers; it holds {in_brief(repr(wrong[0]))}")
     return np.array([str(value) for value in listed], dtype=object)
 
 

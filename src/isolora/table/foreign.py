@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from isolora.errors import TableError
-
-SHOWN = 100
-"""Characters of a foreign text that a line repeats."""
+from isolora.errors import TableError, in_brief
 
 
 def readable(path: Path) -> Path:
@@ -18,7 +15,7 @@ def readable(path: Path) -> Path:
         if not path.is_file():
             raise TableError(f"{str(path)!r} cannot be read: it is no regular file")
     except (OSError, ValueError) as error:
-        raise TableError(f"{str(path)!r} cannot be read: {in_short(error)}") from error
+        raise TableError(f"{str(path)!r} cannot be read: {in_brief(error)}") from error
     return path
 
 
@@ -29,7 +26,7 @@ def foreign_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise TableError(f"{str(path)!r} cannot be read: not UTF-8 at byte {error.start}") from error
     except OSError as error:
-        raise TableError(f"{str(path)!r} cannot be read: {in_short(error)}") from error
+        raise TableError(f"{str(path)!r} cannot be read: {in_brief(error)}") from error
 
 
 def foreign_json(path: Path) -> Any:
@@ -44,10 +41,4 @@ def parsed_json(text: str | bytes, where: str) -> Any:
     except RecursionError as error:
         raise TableError(f"{where} cannot be read: it is nested too deep") from error
     except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
-        raise TableError(f"{where} cannot be read: {in_short(error)}") from error
-
-
-def in_short(found: object) -> str:
-    """Somebody else's text, or an error's, in one line of at most SHOWN characters."""
-    line = " ".join(str(found).split())
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+        raise TableError(f"{where} cannot be read: {in_brief(error)}") from error

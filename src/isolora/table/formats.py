@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from isolora.errors import TableError, unknown
+from isolora.errors import TableError, in_brief, unknown
 from isolora.store import FILE, read_points
 from isolora.table.columns import Rows
-from isolora.table.foreign import foreign_json, foreign_text, in_short, parsed_json, readable
+from isolora.table.foreign import foreign_json, foreign_text, parsed_json, readable
 
 _LEFT_OUT_STATES = ("DIVERGED",)
 _DELIMITERS = (",", ";", "\t", "|")
@@ -31,7 +31,7 @@ def rows_of(path: Path) -> Rows:
     try:
         return READERS[path.suffix.lower()](readable(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise TableError(f"table {str(path)!r} cannot be read: {in_short(error)}") from error
+        raise TableError(f"table {str(path)!r} cannot be read: {in_brief(error)}") from error
 
 
 def read_store(path: Path) -> Rows:
@@ -113,7 +113,7 @@ def result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     try:
         return _result_points(found, name)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise TableError(f"{name}: not built as a result of PEFT's comparison ({in_short(error)})") from error
+        raise TableError(f"{name}: not built as a result of PEFT's comparison ({in_brief(error)})") from error
 
 
 def _result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

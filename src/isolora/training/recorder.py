@@ -17,7 +17,7 @@ from isolora.config import RunConfig
 from isolora.cost.crosscheck import Pair
 from isolora.metrics.perplexity import perplexity
 from isolora.runs.observer import Observer
-from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store, adapter_place
+from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store, adapter_place, state_name
 from isolora.training.checkpoint import sha256
 from isolora.training.environment import environment
 from isolora.training.stack import Stack
@@ -131,7 +131,7 @@ def better_before(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def outcome(store: Store, name: str) -> dict[str, Any]:
     """State of a run, its last point, and under `checks` what was predicted beside what was measured."""
     row = next(row for row in store.runs() if row["run"] == name)
-    result = {"run": name, "state": row["state"], "folder": str(store.folder)}
+    result: dict[str, Any] = {"run": name, "state": state_name(row["state"]), "folder": str(store.folder)}
     if row["reason"]:
         result["reason"] = row["reason"]
     points = store.points(name)
