@@ -22,7 +22,7 @@ from isolora.evaluation import evaluate
 from isolora.metrics.direction import larger_is_better
 from isolora.metrics.entities import entity_scores
 from isolora.metrics.rouge import rouge_scores
-from isolora.runs.documents import RunDocuments
+from isolora.runs.document_loader import RunDocuments
 from isolora.training import train
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -8,10 +8,10 @@ from pathlib import Path
 from record import record
 
 from isolora.config import RunConfig, StudyConfig, parse
-from isolora.models import packaged
+from isolora.models import packaged_models
 from isolora.runs.prepared import PreparedRun
 from isolora.study.design import grid_runs
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.training.evaluator import Evaluator
 
 STUDY = {
@@ -20,7 +20,7 @@ STUDY = {
         "data": {"train_examples": 6000, "eval_examples": 300},
         "training": {"tokens": 1e5, "batch_tokens": 512, "learning_rate": 5e-3, "evaluate_from": 1e5},
     },
-    "grid": {"model": sorted(packaged()), "seed": [0, 1]},
+    "grid": {"model": sorted(packaged_models()), "seed": [0, 1]},
     "stack": 8,
 }
 

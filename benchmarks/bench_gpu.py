@@ -22,7 +22,7 @@ from isolora.config import RunConfig, parse
 from isolora.cost.calibration import product_rate, random_model
 from isolora.cost.flops import TWO_CLASSES, ledger_of
 from isolora.cost.memory import peak
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.models import Base
 from isolora.runs.batches import Stream, collate
 from isolora.runs.device import autocast, device
@@ -55,7 +55,7 @@ def texts(task: Task, vocabulary: int) -> Examples:
 
 def stack_of(model: str, task_name: str, members: int, precision: str) -> Stack:
     configs = [run_of(model, task_name, seed, precision) for seed in range(members)]
-    task, method = models.bound_task(configs[0], TWO_CLASSES), registry.load("method", "lora")
+    task, method = models.bound_task(configs[0], TWO_CLASSES), registry.load_plug_in("method", "lora")
     base = random_model(configs[0], task).to(device())
     train = texts(task, base.config.vocab_size)
     settings = [method.settings(config.method.fields()) for config in configs]
@@ -87,7 +87,7 @@ def stacked(model: str, task: str, members: int, precision: str, seconds: float)
     took, (after, done) = finished() - started, consumed(stack.members)
     member = stack.members[0]
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    largest = Shape.of(stack.examples.train, member.stream.last)
+    largest = BatchShape.of(stack.examples.train, member.stream.last)
     foretold = peak(member.config, largest, TWO_CLASSES, device()).total if members == 1 else 0
     return {
         "tokens_per_second": (after - tokens) / took,

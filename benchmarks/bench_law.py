@@ -84,7 +84,7 @@ def trainer_run(model_name: str, rank: int, marks: tuple[int, ...]) -> list[dict
 
     from isolora import load_run
     from isolora.models import locate
-    from isolora.runs.documents import RunDocuments
+    from isolora.runs.document_loader import RunDocuments
 
     words = [f"model={model_name}", *(f"data.{key}={value}" for key, value in STUDY["base"]["data"].items())]  # type: ignore[index]
     documents = RunDocuments.load(load_run(None, words))

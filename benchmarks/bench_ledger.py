@@ -31,8 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from isolora import models
 from isolora.config import RunConfig, parse
 from isolora.cost.flops import rehearse
-from isolora.data import load
-from isolora.ledger import Flops, Ledger, Shape
+from isolora.data import load_documents
+from isolora.ledger import BatchShape, Flops, Ledger
 
 Batch = dict[str, Tensor]
 
@@ -69,7 +69,7 @@ def run_of(model: str, method: str) -> RunConfig:
 def batches(model: str) -> list[Batch]:
     """Packaged texts by a packaged tokenizer, padded to the longest of their batch; a label for each token, or for each text."""
     tokenizer = models.load_tokenizer(RunConfig(model="nano-1m"))
-    texts = list(islice(load(RunConfig().data, "causal-lm", {}).train.texts, STEPS * ROWS))
+    texts = list(islice(load_documents(RunConfig().data).train.texts, STEPS * ROWS))
     rows = [torch.tensor(tokenizer(text, truncation=True, max_length=LONGEST).input_ids) for text in texts]
     padded = [_padded(rows[first : first + ROWS]) for first in range(0, len(rows), ROWS)]
     each_text = PEFT_TASKS[run_of(model, "LoRA").task.name] == "SEQ_CLS"
@@ -102,7 +102,7 @@ def theirs(model: str, method: str) -> Any:
 
 def exact(price: Ledger, steps: list[Batch]) -> float:
     """FLOPs with logits for every label, padding's too, as transformers computes them; isolora's own loop leaves those out."""
-    shapes = (Shape(*step["input_ids"].shape, step["labels"].numel()) for step in steps)
+    shapes = (BatchShape(*step["input_ids"].shape, step["labels"].numel()) for step in steps)
     return sum((price.flops(shape) for shape in shapes), Flops()).total
 
 

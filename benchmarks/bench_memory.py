@@ -19,9 +19,9 @@ from isolora import models
 from isolora.config import RunConfig, parse
 from isolora.cost.calibration import random_model
 from isolora.cost.estimate import typical
-from isolora.cost.flops import TWO_CLASSES, attach, task_batch
+from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, task_batch
 from isolora.cost.memory import one_step, peak
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.runs.optimizer import AveragedAdamW
 from isolora.tasks.base import Batch
 
@@ -48,11 +48,11 @@ def run_of(model: str, task: str, method: dict[str, Any], training: dict[str, An
     return parse(RunConfig, {"model": model, "task": task, "method": method, "training": {"steps": 1, **training}})
 
 
-def measured(config: RunConfig, shape: Shape) -> int:
+def measured(config: RunConfig, shape: BatchShape) -> int:
     """Peak bytes by the allocator's records of a real step, its weights and all that training holds included."""
     task = models.bound_task(config, TWO_CLASSES)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        attached = attach(config, task, random_model(config, task))
+        attached = attach_for_rehearsal(config, task, random_model(config, task))
         optimizer = AveragedAdamW(attached.groups(0), config.training)
         optimizer.step(1.0)
         optimizer.finish_step(1)

@@ -21,7 +21,7 @@ from scipy import stats
 
 from isolora.config import StudyConfig, load_study
 from isolora.report.palette import ACCENT, FAINT, HAIRLINE, INK, PAPER, SOFT
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 
 STUDY = Path("examples/compare-methods.yaml")
 PICTURE = Path("docs/pictures/methods.svg")

@@ -286,7 +286,7 @@ def again(work: Path, short: bool) -> Iterator[bool]:
     before, started = points(work / "twice"), cpu_seconds()
     run("study", study, "--out", work / "twice")
     took, started = cpu_seconds() - started, cpu_seconds()
-    subprocess.run([sys.executable, "-c", "import isolora.study.run"], check=True)
+    subprocess.run([sys.executable, "-c", "import isolora.study.running"], check=True)
     print(f"{took - (cpu_seconds() - started):.2f} s beyond start-up")
     yield points(work / "twice") == before and took - (cpu_seconds() - started) < 3
 

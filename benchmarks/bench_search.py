@@ -10,8 +10,8 @@ from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.store import DONE, Store
-from isolora.study.run import run_study
-from isolora.study.search import identity, searched
+from isolora.study.running import run_study
+from isolora.study.search import identity, search_result
 
 FOLDER = Path("runs/bench-search")
 RATE, RANK = "training.learning_rate", "method.rank"
@@ -41,7 +41,7 @@ def main() -> None:
 def one_seed(seed: int, best: float) -> dict[str, Any]:
     """Regrets over the grid's best loss: of TPE with Hyperband, of chance for the same FLOPs, and of chance with all trials."""
     pruned, store = study(seed, sampler="tpe", pruner="hyperband")
-    found = searched(pruned, store)
+    found = search_result(pruned, store)
     by_chance = losses(*study(seed, sampler="random", pruner="none"))
     affordable = [loss for spent, loss in by_chance if spent <= found.flops]
     row = {

@@ -28,8 +28,8 @@ from isolora.cost.calibration import product_rate
 from isolora.runs.prepared import PreparedRun
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import IGNORED, Examples
-from isolora.training.run import loaded_stack
 from isolora.training.stack import Stack
+from isolora.training.training_run import loaded_stack
 
 SECTIONS = {"completion": " {{ section }}", "template": "{{ description }} Section:"}
 WORKS: dict[str, dict[str, Any]] = {
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two steps of each, nothing recorded")
     parser.add_argument("--only", default="", help="part of a work's name")
     given = parser.parse_args()
-    present = models.packaged() | models.fetched()
+    present = models.packaged_models() | models.fetched()
     works = [work for work in WORKS if given.only in work and WORKS[work]["model"] in present]
     steps, rounds = (2, 1) if given.quick else (20, 5)
     found: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from record import record
 
 from isolora.config import load_study
 from isolora.fit import fit
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.table import read
 
 HERE, FOLDER = Path(__file__).resolve().parent, Path("runs/task-laws")

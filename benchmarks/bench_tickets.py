@@ -19,8 +19,8 @@ from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.plan import Limits, NoRecommendation
-from isolora.study.advice import advise, largest_fitted_flops
-from isolora.study.run import run_study
+from isolora.study.running import run_study
+from isolora.study.study_recommendation import advise, largest_fitted_flops
 from isolora.table import read
 
 FOLDER = Path("runs/tickets")

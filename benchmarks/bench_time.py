@@ -20,9 +20,9 @@ from isolora import models
 from isolora.config import RunConfig, parse
 from isolora.cost import calibration
 from isolora.cost.estimate import cost, typical
-from isolora.cost.flops import TWO_CLASSES, attach, rehearse, task_batch
+from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, rehearse, task_batch
 from isolora.cost.memory import one_step
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.runs.device import device
 from isolora.runs.optimizer import AveragedAdamW
 from isolora.training import train
@@ -40,11 +40,11 @@ def run_of(model: str, method: dict[str, Any]) -> RunConfig:
     return parse(RunConfig, {"model": model, "method": method, "data": {"eval_examples": 50}, "training": {"tokens": TOKENS}})
 
 
-def other_shapes(config: RunConfig) -> list[Shape]:
+def other_shapes(config: RunConfig) -> list[BatchShape]:
     """Drawn over lengths and over micro-batches from a tenth of the run's tokens to all of them."""
     rng, task = np.random.default_rng(1), models.bound_task(config)
     calibrated = {(shape.rows, shape.length) for shape in calibration.steps(config, task)}
-    shapes: list[Shape] = []
+    shapes: list[BatchShape] = []
     while len(shapes) < SHAPES:
         length, tokens = int(rng.integers(12, 250)), config.training.batch_tokens * 10 ** rng.uniform(-1, 0)
         shape = typical(task, max(1, round(tokens / length)), length)
@@ -53,10 +53,10 @@ def other_shapes(config: RunConfig) -> list[Shape]:
     return shapes
 
 
-def step_seconds(config: RunConfig, shapes: list[Shape]) -> list[float]:
+def step_seconds(config: RunConfig, shapes: list[BatchShape]) -> list[float]:
     """Median over rounds, the first one left out."""
     task = models.bound_task(config, TWO_CLASSES)
-    attached = attach(config, task, calibration.random_model(config, task).to(device()))
+    attached = attach_for_rehearsal(config, task, calibration.random_model(config, task).to(device()))
     optimizer = AveragedAdamW(attached.groups(0), config.training)
     batches = [task_batch(task, shape, device()) for shape in shapes]
     rounds = [

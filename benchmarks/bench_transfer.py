@@ -8,7 +8,7 @@ from record import record
 
 from isolora.config import with_value
 from isolora.study.demo import demo_study
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 
 FOLDER = Path("runs/transfer")
 RATES = [2.5e-3, 5.0e-3, 1.0e-2]

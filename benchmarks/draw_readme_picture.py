@@ -18,7 +18,8 @@ import numpy as np
 
 from isolora.fit import fit
 from isolora.report import StudyReport
-from isolora.report.palette import ACCENT, FAINT, HAIRLINE, INK, PAPER, SOFT, count_ticks, loss_ticks
+from isolora.report.axes import count_ticks, loss_ticks
+from isolora.report.palette import ACCENT, FAINT, HAIRLINE, INK, PAPER, SOFT
 from isolora.report.trajectories import Choice
 from isolora.table import read
 

@@ -114,9 +114,9 @@ def attempt(random: Random, folder: Path) -> None:
     settings = random.choice(SETTINGS.get(task, [{}])) if random.random() < 0.5 else {}
     config = parse(DataConfig, {"source": source, "eval_examples": random.choice((1, 5, 500)), **fields(task, random)})
     chosen = parse(TaskConfig, {"name": task, **settings})
-    plain = registry.load("task", task)
+    plain = registry.load_plug_in("task", task)
     unbound = plain.bound(plain.Settings(**chosen.fields()))
-    splits = data.load(config, unbound)
+    splits = data.load_documents(config, unbound)
     bound = unbound.bound(
         unbound.settings, unbound.find_labels(splits.train), models.load_architecture(RunConfig(model="nano-55k"))
     )

@@ -170,7 +170,7 @@ def attempt(random: Random, folder: Path) -> None:
             (imported if part < 0.35 else from_a_written_fit)(random, folder)
             return
         source = written(random, folder, rows(random))
-        table = fits.points_of(source, mapped(random), pick(random, ((None,), ("lora", "nope"))))
+        table = fits.read_points(source, mapped(random), pick(random, ((None,), ("lora", "nope"))))
         used(random, table, source, folder)
 
 
@@ -198,7 +198,7 @@ def mapped(random: Random) -> list[str] | None:
 
 def used(random: Random, table: Table, source: Path, folder: Path) -> None:
     """One verb on a table, with options of which some are nonsense."""
-    law = pick(random, (("auto", "auto", "auto", "additive"), (*laws.names(), "nope")))
+    law = pick(random, (("auto", "auto", "auto", "additive"), (*laws.law_names(), "nope")))
     how: dict[str, Any] = {"law": law, "bootstrap": random.choice((0, 1, 8)), "target": pick(random, TARGETS)}
     verb = random.choice(("fit", "fit", "predict", "predict", "plan", "plan", "reach", "report"))
     if verb in ("fit", "predict"):
@@ -331,7 +331,7 @@ def imported(random: Random, folder: Path) -> None:
         tool = random.choice(("wandb", "trainer", "peft", "nope", ""))
     out = folder / f"table{pick(random, (('.csv', '.parquet', '.jsonl'), ('.txt', '')))}"
     str(import_runs(source, tool, out))
-    used(random, fits.points_of(out, mapped(random), None), out, folder)
+    used(random, fits.read_points(out, mapped(random), None), out, folder)
 
 
 def logged(random: Random, chance: float) -> list[Row]:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "isolora"
-ALLOWED_TWICE = {"__init__", "main", "Settings", "law", "method", "task"}
-"""What every plug-in of a kind must call the same."""
+ALLOWED_TWICE = {"__init__", "main", "Settings", "law", "method", "task", "figure", "base.py"}
+"""What every plug-in of a kind must call the same; `figure`: each picture of a report; `base.py`: what a plug-in of a kind is."""
+PLUG_INS = ("imports", "training/trackers", "training/backends", "study/executors", "laws", "methods", "tasks")
+"""Folders of kinds: two kinds may have a plug-in of the same name, and so a file."""
 
 
 def trees(root: Path) -> dict[str, tuple[str, ast.Module]]:
@@ -75,17 +77,25 @@ def caches(found: dict[str, tuple[str, ast.Module]]) -> list[str]:
 
 
 def defined_twice(found: dict[str, tuple[str, ast.Module]]) -> dict[str, list[str]]:
-    """Public functions and classes that several files define at their top, and files of the same name."""
+    """Public functions and classes that several files define at their top, and files of the same name.
+
+    A command of the command line bears the name of the function that it calls, and is not counted beside it.
+    """
     places: dict[str, list[str]] = defaultdict(list)
     for name, (_, tree) in found.items():
+        if Path(name).parts[0] == "cli":
+            continue
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name)
     twice = {name: where for name, where in places.items() if len(where) > 1 and name not in ALLOWED_TWICE}
     stems = Counter(Path(name).stem for name in found)
     twice |= {
-        f"{stem}.py": [n for n in found if Path(n).stem == stem] for stem, n in stems.items() if n > 1 and stem != "__init__"
+        f"{stem}.py": [n for n in found if Path(n).stem == stem]
+        for stem, count in stems.items()
+        if count > 1 and f"{stem}.py" not in ALLOWED_TWICE and stem != "__init__"
     }
+    twice = {name: where for name, where in twice.items() if not all(str(Path(n).parent) in PLUG_INS for n in where)}
     return dict(sorted(twice.items()))
 
 

@@ -69,7 +69,7 @@ def main() -> None:
     from isolora.training.checkpoint import Checkpointer
     from isolora.training.loop import Loop
     from isolora.training.recorder import Recorder
-    from isolora.training.run import loaded_stack
+    from isolora.training.training_run import loaded_stack
 
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)

@@ -67,6 +67,6 @@ def plain_peft_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def asked(request: dict[str, Any]) -> Any:
         model = plain.loaded(request["base"], request["auto_class"], request["options"], request["adapter"])
-        return plain.scores(model, torch.tensor(request["ids"]))
+        return plain.plain_scores(model, torch.tensor(request["ids"]))
 
     monkeypatch.setattr(round_trip, "_asked", asked)

@@ -22,13 +22,13 @@ from isolora import data, laws, registry
 from isolora.config import DataConfig, RunConfig, StudyConfig, parse
 from isolora.cost.estimate import cost
 from isolora.data.sources import split_files
-from isolora.data_cards import packaged, read_card
+from isolora.data_cards import packaged_data, read_card
 from isolora.errors import ConfigError, MissingExtra
 from isolora.evaluation import evaluate
 from isolora.runs.batches import collate
 from isolora.runs.prepared import PreparedRun
 from isolora.store import DONE, Store
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.training import train
 from isolora.training.trackers.base import TrackedRun
 
@@ -40,7 +40,7 @@ BASE = "nano-55k"
 def available(kind: str, name: str) -> Any:
     """The plug-in; the test is skipped where it needs a package that is not installed."""
     try:
-        return registry.ready(kind, name) if kind in ("trainer", "tracker", "executor") else registry.load(kind, name)
+        return registry.ready(kind, name) if kind in ("trainer", "tracker", "executor") else registry.load_plug_in(kind, name)
     except MissingExtra as missing:
         pytest.skip(str(missing))
 
@@ -60,7 +60,7 @@ def settings_are_described(kind: str, name: str) -> None:
 
 def source_for(task: Any) -> str:
     """The first installed data set that the task can read."""
-    cards = {name: read_card(folder) for name, folder in packaged().items()}
+    cards = {name: read_card(folder) for name, folder in packaged_data().items()}
     named = [name for name, card in cards.items() if task.name in card.columns or (card.text and not task.columns)]
     if named:
         return named[0]
@@ -73,7 +73,7 @@ def source_for(task: Any) -> str:
 
 def all_rows(source: str, task: Any = None) -> data.Splits:
     """Every training row that can be used."""
-    return data.load(DataConfig(source=source, eval_examples=1, on_error="skip"), task)
+    return data.load_documents(DataConfig(source=source, eval_examples=1, on_error="skip"), task)
 
 
 def a_task(name: str, folder: Path) -> None:
@@ -286,7 +286,7 @@ def a_data_card(name: str) -> None:
     assert card.description
     assert "train" in split_files(folder)
     for task in [*card.columns, *card.task] or [None]:
-        plain = None if task is None else registry.load("task", task)
+        plain = None if task is None else registry.load_plug_in("task", task)
         bound = plain and plain.bound(parse(plain.Settings, card.task.get(plain.name, {})))
         assert len(all_rows(name, bound).train) > 1
 
@@ -294,7 +294,7 @@ def a_data_card(name: str) -> None:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is registered within the context is not remembered."""
-    caches = (registry._foreign, registry.load, registry.usable, packaged)
+    caches = (registry._foreign, registry.load_plug_in, registry.usable, packaged_data)
     for cache in caches:
         cache.cache_clear()
     try:

@@ -18,7 +18,7 @@ from isolora import models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig
 from isolora.cost.flops import experts_by_choice, rehearse, task_batch
 from isolora.evaluation import evaluate
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.runs.batches import collate
 from isolora.runs.prepared import PreparedRun
 from isolora.store import Store
@@ -84,13 +84,13 @@ def in_a_stack_as_alone(config: RunConfig, folder: Path) -> None:
 def costs_what_torch_counts(config: RunConfig, labels: tuple[str, ...]) -> None:
     task, ledger = models.bound_task(config, labels), rehearse(config, labels)
     for sizes in SHAPES:
-        shape = Shape(sizes[0], sizes[1], sizes[2] if task.labels_per_row is None else sizes[0])
+        shape = BatchShape(sizes[0], sizes[1], sizes[2] if task.labels_per_row is None else sizes[0])
         assert ledger.flops(shape).total == pytest.approx(counted(config, task, shape), rel=1e-3), sizes
 
 
-def counted(config: RunConfig, task: Any, shape: Shape) -> int:
+def counted(config: RunConfig, task: Any, shape: BatchShape) -> int:
     """FLOPs of a real step on the CPU, attention done in plain products."""
-    base, method = models.load(config, task), registry.load("method", "lora")
+    base, method = models.load_base(config, task), registry.load_plug_in("method", "lora")
     experts_by_choice(base.model)
     attached = method.attach(base.model, [method.settings(config.method.fields())], [0], heads=True)
     attached.train(True)

@@ -95,7 +95,7 @@ def counted_flops(config: RunConfig, model: Any, rows: int, length: int, labels:
 
     formulas: of products that torch does not know.
     """
-    method = registry.load("method", config.method.name)
+    method = registry.load_plug_in("method", config.method.name)
     attached = method.attach(model, [method.settings(config.method.fields())], [0])
     attached.train(True)
     if model._can_set_experts_implementation():
@@ -105,7 +105,7 @@ def counted_flops(config: RunConfig, model: Any, rows: int, length: int, labels:
     batch = Batch(ids, positions, targets, positions // length, torch.ones(rows), torch.full((rows,), length))
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flops, **(formulas or {})})
     with sdpa_kernel(SDPBackend.MATH), counter, attached.rows([(0, 0, -1)]):
-        loss, extra = registry.load("task", "causal-lm").loss(attached.model, batch).objective, attached.extra_loss()
+        loss, extra = registry.load_plug_in("task", "causal-lm").loss(attached.model, batch).objective, attached.extra_loss()
         (loss if extra is None else loss + extra).backward()
     return counter.get_total_flops()
 

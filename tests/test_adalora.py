@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 LAYERS, FIRST, TARGET = 2 * 7, 6, 2
 NEVER = 1e9
-adalora = registry.load("method", "adalora")
+adalora = registry.load_plug_in("method", "adalora")
 
 
 def a_run(**changes: Any) -> RunConfig:

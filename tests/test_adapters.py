@@ -125,7 +125,7 @@ def several(made: Path, folder: Path, losses: dict[str, object], **changes: obje
 
 def test_of_several_adapters_the_best_is_taken_and_said(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     several(made, tmp_path, {"b": 3.5, "a": 4.0, "broken": None})
-    assert adapters.find(tmp_path) == tmp_path / "adapters" / "b"
+    assert adapters.find_adapter(tmp_path) == tmp_path / "adapters" / "b"
     said = capsys.readouterr().err
     assert said.startswith(f"isolora: {tmp_path} holds 3 adapters; taken: ")
     assert said.endswith(f"loss 3.5000, {tmp_path}/adapters/b\n")

@@ -38,9 +38,9 @@ def _no_network(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("looked for a network"))
 
 
-@pytest.mark.parametrize("name", architectures.known())
+@pytest.mark.parametrize("name", architectures.packaged_architectures())
 def test_the_shape_has_the_published_count(name):
-    facts = architectures.known()[name]
+    facts = architectures.packaged_architectures()[name]
     model = architectures.on_meta(models.load_architecture(RunConfig(model=name)), facts.auto_class)
     assert sum(parameter.numel() for parameter in model.parameters()) == facts.parameters
     assert all(parameter.is_meta for parameter in model.parameters())
@@ -70,8 +70,8 @@ def test_a_roberta_takes_no_token_more():
 
 
 def test_older_ids_lead_to_the_same_facts():
-    assert architectures.by_name()["roberta-large"] is architectures.known()["FacebookAI/roberta-large"]
-    names = [name for facts in architectures.known().values() for name in (facts.name, *facts.aliases)]
+    assert architectures.by_name()["roberta-large"] is architectures.packaged_architectures()["FacebookAI/roberta-large"]
+    names = [name for facts in architectures.packaged_architectures().values() for name in (facts.name, *facts.aliases)]
     assert len(set(names)) == len(names) == len(architectures.by_name())
 
 

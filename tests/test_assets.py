@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import isolora.data
-from isolora.data.tables import SPLITS, columns_of
+from isolora.data.table_source import SPLITS, columns_of_template
 
-FOLDER = isolora.data.packaged()["debian-descriptions"]
+FOLDER = isolora.data.packaged_data()["debian-descriptions"]
 ASSETS = FOLDER.parent
 FOLDERS = [card.parent for card in sorted(ASSETS.rglob("data.json"))]
 TEXTS, TAGS = pa.list_(pa.string()), pa.list_(pa.int64())
@@ -76,7 +76,7 @@ def test_says_its_licence_its_text_and_its_columns(folder: Path) -> None:
     assert licence.stat().st_size > 200
     for path in folder.glob("*.parquet"):
         schema = pq.read_schema(path)
-        assert set(columns_of(card(folder).get("text", ""))) <= set(schema.names)
+        assert set(columns_of_template(card(folder).get("text", ""))) <= set(schema.names)
         for task, columns in card(folder).get("columns", {}).items():
             for wanted, column in columns.items():
                 assert schema.field(column).type in COLUMNS[task][wanted], (task, column)

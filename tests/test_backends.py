@@ -21,8 +21,8 @@ from isolora.runs.workspace import Workspace
 from isolora.store import DIVERGED, Point, Store
 from isolora.study.design import stacks
 from isolora.training import train
-from isolora.training.run import loaded_stack
 from isolora.training.stack import Stack
+from isolora.training.training_run import loaded_stack
 
 torch.set_num_threads(1)
 NEVER = 1e9
@@ -205,7 +205,7 @@ def test_trl_would_overlook_an_adapted_head(tmp_path: Path) -> None:
 def test_trl_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "isolora.training.backends.sft", raising=False)
     monkeypatch.setitem(sys.modules, "trl", None)
-    registry.load.cache_clear()
+    registry.load_plug_in.cache_clear()
     with pytest.raises(MissingExtra, match=r"isolora\[trl\]"):
         driver("sft")
 

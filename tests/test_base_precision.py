@@ -15,7 +15,7 @@ from isolora import adapters, evaluation
 from isolora.config import RunConfig, load_run, parse
 from isolora.cost.memory import peak
 from isolora.errors import ConfigError
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.models import weights_of
 from isolora.runs.prepared import PreparedRun
 from isolora.training import train
@@ -97,7 +97,7 @@ def test_it_computes_in_bfloat16_too() -> None:
 def test_predicted_memory_is_that_of_halved_weights() -> None:
     """nano-1m's weights: 4 bytes each, then 2; nothing that is trained is smaller."""
     words = ["model=nano-1m", "training.tokens=1000", "training.precision=bfloat16"]
-    shape = Shape(4, 32, 124)
+    shape = BatchShape(4, 32, 124)
     full = peak(load_run(None, words), shape)
     half = peak(load_run(None, [*words, "training.base_precision=bfloat16"]), shape)
     assert half.weights == pytest.approx(full.weights / 2, rel=0.01)

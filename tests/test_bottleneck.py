@@ -16,11 +16,11 @@ from isolora import registry
 from isolora.config import RunConfig, parse
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.methods.bottleneck import BottleneckSettings, adapted_modules
 
 torch.set_num_threads(1)
-bottleneck = registry.load("method", "bottleneck")
+bottleneck = registry.load_plug_in("method", "bottleneck")
 PLACES = {
     "llama": ["self_attn.o_proj", "mlp.down_proj"],
     "mistral": ["self_attn.o_proj", "mlp.down_proj"],
@@ -161,7 +161,7 @@ def test_resumes_exactly(tmp_path: Path) -> None:
 def test_priced_as_torch_counts(kind: str, places: str, tmp_path: Path) -> None:
     model = tiny.ARCHITECTURES[kind]()
     config = life.a_run(tmp_path, model, {"name": "bottleneck", "places": places, "size": 3})
-    found = rehearse(config).flops(Shape(2, 13, 20)).total
+    found = rehearse(config).flops(BatchShape(2, 13, 20)).total
     assert found == pytest.approx(life.counted_flops(config, model, 2, 13, 20), rel=1e-9)
 
 

@@ -13,10 +13,10 @@ from test_speed import RATES
 from isolora import models
 from isolora.config import RunConfig, parse
 from isolora.cost import calibration
-from isolora.cost import rates as speed
+from isolora.cost import step_rates as speed
 from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 
 torch.set_num_threads(1)
 
@@ -51,6 +51,8 @@ def test_made_up_timings_give_back_their_rates(tmp_path: Path, monkeypatch: pyte
     assert next(timings, None) is None
     assert found == speed.stored(config)
     assert found.product_flops_per_second == pytest.approx(2 * 1024**3 / 1e-3)
-    other = price.flops(Shape(3, 40, 100))
+    other = price.flops(BatchShape(3, 40, 100))
     assert found.seconds(other, 1) == pytest.approx(RATES.seconds(other, 1), rel=1e-6)
-    assert cost(config, (3, 40)).to_json()["seconds"] == pytest.approx(RATES.seconds(price.flops(Shape(3, 40, 117)), 1), rel=1e-6)
+    assert cost(config, (3, 40)).to_json()["seconds"] == pytest.approx(
+        RATES.seconds(price.flops(BatchShape(3, 40, 117)), 1), rel=1e-6
+    )

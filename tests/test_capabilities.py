@@ -13,7 +13,7 @@ from test_peft_variants import FIELDS
 
 from isolora import registry
 from isolora.config import parse
-from isolora.config.run import RunConfig
+from isolora.config.run_config import RunConfig
 from isolora.errors import ConfigError
 from isolora.methods.peft.pass_through import ONLY_LOADED, types
 from isolora.runs.prepared import attach
@@ -31,7 +31,7 @@ POSITIONS = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3]])
 
 
 def attached(name: str, model: Any) -> Any:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     fields = OWN.get(name, FIELDS.get(name.removeprefix("peft:"), {}))
     return method.attach(model, [method.settings(fields)], [0])
 
@@ -58,7 +58,7 @@ def test_position_aware_methods_keep_packed_documents_apart(name: str, kind: str
     ids = tiny.ids(1, 9)
     other = torch.cat([tiny.ids(1, 5, seed=4), ids[:, 5:]], 1)
     seen = float((second_document(adapter, ids) - second_document(adapter, other)).abs().max())
-    assert (seen == 0) == registry.load("method", name).position_aware
+    assert (seen == 0) == registry.load_plug_in("method", name).position_aware
 
 
 @pytest.mark.parametrize("name", ["prompt", "p-tuning", "prefix"])
@@ -77,7 +77,7 @@ def test_packing_is_refused_where_documents_would_see_each_other(name: str, pack
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rank_is_declared_where_a_run_can_set_it(name: str) -> None:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     assert method.has_rank == (name in ("lora", "qlora"))
     if method.has_rank:
         assert method.settings({"rank": 3}).rank == 3
@@ -90,7 +90,7 @@ def test_a_rank_is_declared_where_a_run_can_set_it(name: str) -> None:
 def test_merging_is_declared(name: str) -> None:
     """PEFT's types are merged in their own tests."""
     adapter = attached(name, tiny.llama())
-    if registry.load("method", name).mergeable:
+    if registry.load_plug_in("method", name).mergeable:
         assert life.logits(adapter.merge(0)).isfinite().all()
     else:
         with pytest.raises(ConfigError, match="cannot be merged"):
@@ -99,7 +99,7 @@ def test_merging_is_declared(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("peft:")])
 def test_virtual_tokens_are_positions_that_a_row_loses(name: str) -> None:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     fields = {"virtual_tokens": 7} if "virtual_tokens" in method.Settings.model_fields else OWN.get(name, {})
     assert method.virtual_tokens(method.settings(fields)) == (7 if name in ("prompt", "p-tuning", "prefix") else 0)
 
@@ -116,7 +116,7 @@ def test_why_lily_is_not_trained() -> None:
     """A token's scores changed with the tokens behind it, so that the loss of a decoder was that of one who peeks."""
     from isolora.methods.peft.adapter import PeftMethod
 
-    method = registry.load("method", "peft:LILY")
+    method = registry.load_plug_in("method", "peft:LILY")
     adapter = PeftMethod.attach(method, tiny.llama(), [method.settings({"r": 4})], [0])
     for tensor in adapter.tensors(0):
         tensor.data.normal_(generator=torch.Generator().manual_seed(1))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from isolora.adapters.card import card, code, number
+from isolora.adapters.card import card, code, markdown
 from isolora.config import RunConfig, parse
 
 
@@ -71,7 +71,7 @@ def test_numbers_are_exact_where_they_are_counted() -> None:
     text = card(record())
     for expected in ("| 1,234,567,890,123, counted", "| 12,345 in", "2,240 of 7,408", "| 3.1416 |", "| `accuracy` | 0.5 |"):
         assert expected in text
-    assert (number(True), number(float("nan")), number(0.001)) == ("`true`", "nan", "0.001")
+    assert (markdown(True), markdown(float("nan")), markdown(0.001)) == ("`true`", "nan", "0.001")
 
 
 def test_a_prediction_stands_beside_the_measurement() -> None:

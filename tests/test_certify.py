@@ -54,7 +54,7 @@ def copied(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "out" / "adapter"
     record = json.loads((folder / RECORD).read_text().replace(str(made), str(tmp_path)))
-    records.write(folder, record)
+    records.write_record(folder, record)
     return folder
 
 

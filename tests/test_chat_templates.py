@@ -97,7 +97,7 @@ def test_prompt_and_answer_are_the_whole_text(name: str) -> None:
 
 def test_the_system_prompt_of_the_issue_is_read_and_only_the_answer_learnt() -> None:
     row = {"system": "Be kind", "prompt": "Secret Q1", "completion": "Ans 1"}
-    task, tokens = registry.load("task", "conversation"), tokenizer(MISTRAL_V03)
+    task, tokens = registry.load_plug_in("task", "conversation"), tokenizer(MISTRAL_V03)
     task = task.bound(task.Settings(template=MISTRAL_V03_LAST_USER.template))
     made = task.examples(tiny.documents([row]), tokens, 256)
     assert tokens.decode(made.ids) == "<s>[INST] Be kind\n\nSecret Q1[/INST] Ans 1</s>"
@@ -107,7 +107,7 @@ def test_the_system_prompt_of_the_issue_is_read_and_only_the_answer_learnt() -> 
 def test_the_template_of_the_issue_loses_the_system_prompt_and_says_so() -> None:
     """`loop.last` is never true of a user's turn with an answer behind it."""
     row = {"system": "Be kind", "prompt": "Secret Q1", "completion": "Ans 1"}
-    task = registry.load("task", "conversation")
+    task = registry.load_plug_in("task", "conversation")
     task = task.bound(task.Settings(template=MISTRAL_V03.template))
     with pytest.raises(
         DataError,
@@ -136,7 +136,7 @@ def test_generation_marks_where_earlier_text_depends_on_later() -> None:
 
 def test_preference_pairs_under_a_template_that_moves_the_system_prompt() -> None:
     row = {"prompt": TALK[:-1], "chosen": TALK[-1:], "rejected": [{"role": "assistant", "content": "Bad"}]}
-    task, tokens = registry.load("task", "preference"), tokenizer(MISTRAL_V03_LAST_USER)
+    task, tokens = registry.load_plug_in("task", "preference"), tokenizer(MISTRAL_V03_LAST_USER)
     task = task.bound(task.Settings(template=MISTRAL_V03_LAST_USER.template))
     made = task.examples(tiny.documents([row]), tokens, 256)
     prompt = "<s>[INST] Secret Q1[/INST] Ans 1</s>[INST] Be kind.\n\nOpen Q2[/INST]"
@@ -148,7 +148,7 @@ def test_preference_pairs_under_a_template_that_moves_the_system_prompt() -> Non
 def test_a_pair_whose_answers_are_several_turns_is_refused() -> None:
     row = {"prompt": TALK[:2], "chosen": TALK[2:], "rejected": TALK[4:]}
     with pytest.raises(DataError, match="chosen: 3 turns follow the prompt; one turn of the assistant is compared with another"):
-        registry.load("task", "preference").examples(tiny.documents([row]), tokenizer(CHATML), 256)
+        registry.load_plug_in("task", "preference").examples(tiny.documents([row]), tokenizer(CHATML), 256)
 
 
 THINKING: Turns = [
@@ -181,7 +181,7 @@ def test_tools_are_read_and_calls_are_learnt() -> None:
     text, found = spoken(MISTRAL_V03_LAST_USER, talk, tools=[WEATHER])
     assert text.startswith("<s>[AVAILABLE_TOOLS] [{")
     assert found == ['[TOOL_CALLS] [{"name": "weather", "arguments": {"place": "Oslo"}}]</s>', " It is mild.</s>"]
-    task, tokens = registry.load("task", "conversation"), tokenizer(MISTRAL_V03_LAST_USER)
+    task, tokens = registry.load_plug_in("task", "conversation"), tokenizer(MISTRAL_V03_LAST_USER)
     task = task.bound(task.Settings(template=MISTRAL_V03_LAST_USER.template))
     made = task.examples(tiny.documents([{"messages": talk, "tools": [WEATHER]}]), tokens, 512)
     assert (tokens.decode(made.ids), learnt(made, tokens)) == (text, "".join(found))
@@ -227,7 +227,7 @@ def test_a_template_that_cannot_be_split_says_so(template: str, said: str) -> No
 
 
 def test_both_a_system_column_and_messages() -> None:
-    task = registry.load("task", "conversation")
+    task = registry.load_plug_in("task", "conversation")
     task = task.bound(task.Settings(template=CHATML.template))
     tokens = tokenizer(CHATML)
     made = task.examples(
@@ -243,7 +243,7 @@ def test_both_a_system_column_and_messages() -> None:
 )
 def test_tools_that_are_none(tools: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        registry.load("task", "conversation").examples(
+        registry.load_plug_in("task", "conversation").examples(
             tiny.documents([{"messages": TALK, "tools": tools}]), tokenizer(CHATML), 99
         )
 

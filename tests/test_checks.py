@@ -13,10 +13,10 @@ import torch
 from test_speed import RATES
 
 from isolora.cost import crosscheck as checks
-from isolora.cost import rates as speed
+from isolora.cost import step_rates as speed
 from isolora.store import Store
-from isolora.training import run as running
 from isolora.training import train
+from isolora.training import training_run as running
 
 torch.set_num_threads(1)
 RUNS: dict[str, dict[str, Any]] = {

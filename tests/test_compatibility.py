@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from isolora.adapters.compatibility import warnings
+from isolora.adapters.compatibility import compatibility_warnings
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none", "modules_to_save": None, "rank_pattern": {}}
 PAIR = ("base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight")
@@ -23,7 +23,7 @@ def written(folder: Path, names: tuple[str, ...] = PAIR, **changes: Any) -> Path
 
 
 def test_plain_lora_is_taken(tmp_path: Path) -> None:
-    assert warnings(written(tmp_path)) == []
+    assert compatibility_warnings(written(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_plain_lora_is_taken(tmp_path: Path) -> None:
     ],
 )
 def test_each_reason_is_named(names: tuple[str, ...], changes: dict[str, Any], expected: list[str], tmp_path: Path) -> None:
-    found = warnings(written(tmp_path, names, **changes))
+    found = compatibility_warnings(written(tmp_path, names, **changes))
     assert len(found) == len(expected)
     for sentence, part in zip(found, expected, strict=True):
         assert part in sentence

@@ -14,9 +14,9 @@ import torch
 from isolora.config import RunConfig
 from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
-from isolora.cost.price import shape_of, table
+from isolora.cost.run_price import shape_of, table
 from isolora.errors import ConfigError
-from isolora.ledger import PHASES, Shape
+from isolora.ledger import PHASES, BatchShape
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def test_a_whole_run_costs_what_was_said(kind: str, tmp_path: Path) -> None:
 def test_a_step_is_priced_by_the_ledger(tmp_path: Path) -> None:
     config = shapes_only(tmp_path, method={"rank": 3})
     step = cost(config, (5, 12))
-    assert step.flops == rehearse(config).flops(Shape(5, 12, 5 * 11))
+    assert step.flops == rehearse(config).flops(BatchShape(5, 12, 5 * 11))
     assert (step.tokens, step.padding_tokens, step.steps) == (60, 0, 1)
     assert cost(config, (10, 12)).flops.total == pytest.approx(2 * step.flops.total)
     assert cost(config, (5, 24)).flops.total > 2 * step.flops.total, "attention is quadratic"

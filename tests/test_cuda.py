@@ -11,7 +11,7 @@ import torch
 
 from isolora.config import RunConfig, parse
 from isolora.cost.estimate import typical
-from isolora.cost.flops import TWO_CLASSES, attach, task_batch
+from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, task_batch
 from isolora.cost.memory import one_step, peak
 from isolora.models import bound_task
 from isolora.runs.optimizer import AveragedAdamW
@@ -27,7 +27,7 @@ def a_run(folder: Path, **method: Any) -> RunConfig:
 
 def losses(config: RunConfig, device: str, steps: int = 5) -> list[float]:
     """Of some steps on one batch from the same start."""
-    task, attached = bound_task(config, TWO_CLASSES), attach(config, bound_task(config), tiny.llama().to(device))
+    task, attached = bound_task(config, TWO_CLASSES), attach_for_rehearsal(config, bound_task(config), tiny.llama().to(device))
     optimizer = AveragedAdamW(attached.groups(0), config.training)
     batch, found = task_batch(task, typical(task, 4, 24), device), []
     for _ in range(steps):
@@ -46,7 +46,7 @@ def test_memory_is_what_the_ledger_says(tmp_path: Path) -> None:
     config = a_run(tmp_path)
     task = bound_task(config, TWO_CLASSES)
     shape = typical(task, 64, 64)
-    attached = attach(config, task, tiny.llama().to("cuda"))
+    attached = attach_for_rehearsal(config, task, tiny.llama().to("cuda"))
     optimizer = AveragedAdamW(attached.groups(0), config.training)
     one_step(config, task, attached, optimizer, task_batch(task, shape, "cuda"))
     torch.cuda.reset_peak_memory_stats()

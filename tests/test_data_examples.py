@@ -24,7 +24,7 @@ REASON = "the assistant says nothing within the first 16 tokens (data.max_length
 
 
 def bound(name: str, **settings: Any) -> Any:
-    task = registry.load("task", name)
+    task = registry.load_plug_in("task", name)
     return task.bound(task.Settings(**settings))
 
 
@@ -105,7 +105,7 @@ def test_a_text_without_a_token_shifts_no_label() -> None:
     """An empty example with a label once moved the labels of all behind it."""
     tokenizer = tiny.tokenizer()
     rows = [{"text": "w5 w6", "label": "a"}, {"text": "\u200b", "label": "b"}, {"text": "w7", "label": "a"}]
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     task = task.bound(task.Settings(), ["a", "b"])
     assert tokenizer("\u200b", add_special_tokens=False).input_ids in ([], [1])
     tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Replace("\u200b", "")

@@ -23,8 +23,8 @@ LABELLED = [{"text": f"w{number}", "label": "ab"[number % 2]} for number in rang
 
 def load(source: object, task: str = "causal-lm", **fields: Any) -> data.Splits:
     settings = fields.pop("settings", {})
-    plain = registry.load("task", task)
-    return data.load(
+    plain = registry.load_plug_in("task", task)
+    return data.load_documents(
         parse(DataConfig, {"source": str(source), "eval_examples": 30, **fields}), plain.bound(plain.Settings(**settings))
     )
 
@@ -173,7 +173,7 @@ LABELS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", LABELS)
 def test_labels_that_are_none(case: str) -> None:
     label, said = LABELS[case]
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     assert task.problem({"text": "w5", "label": label}) == said
 
 
@@ -182,14 +182,14 @@ def test_a_blank_label_makes_no_class(tmp_path: Path) -> None:
     path.write_text("text,label\n" + "".join(f"w{number},{'ab'[number % 2]}\n" for number in range(30)) + "w50,\nw51, \n")
     assert refusal(path, "sequence-classification") in {f"data: {path} row {row}: label is empty" for row in (32, 33)}
     train = load(path, "sequence-classification", on_error="skip").train
-    assert registry.load("task", "sequence-classification").find_labels(train) == ["a", "b"]
+    assert registry.load_plug_in("task", "sequence-classification").find_labels(train) == ["a", "b"]
 
 
 def test_white_space_around_a_label_is_no_part_of_it(tmp_path: Path) -> None:
     """As datasets' ClassLabel reads them."""
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "".join(f"w{number},{[' a', 'b', 'a', 'b '][number % 4]}\n" for number in range(40)))
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     labels = task.find_labels(load(path, "sequence-classification").train)
     assert labels == ["a", "b"]
     bound = task.bound(task.Settings(), labels)
@@ -197,7 +197,7 @@ def test_white_space_around_a_label_is_no_part_of_it(tmp_path: Path) -> None:
 
 
 def labels_of(values: list[Any], caplog: pytest.LogCaptureFixture, **settings: Any) -> tuple[list[str], list[str]]:
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     documents = tiny.documents([{"text": "w5", "label": value} for value in values])
     caplog.clear()
     return task.bound(task.Settings(**settings)).find_labels(documents), caplog.messages
@@ -219,7 +219,7 @@ def test_when_float_labels_are_a_regression(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_whole_floats_are_their_classes_numbers() -> None:
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     named = task.bound(task.Settings(labels=["no", "yes"]), ["no", "yes"])
     assert [named.problem({"text": "w5", "label": label}) for label in (1.0, 0.0)] == ["", ""]
     assert named.problem({"text": "w5", "label": 2.0}).startswith("unknown label '2'")
@@ -245,7 +245,7 @@ def test_tags_of_another_scheme(scheme: str, tags: list[str], said: str, tmp_pat
 
 
 def test_bare_types_that_look_like_a_prefix() -> None:
-    task = registry.load("task", "token-classification")
+    task = registry.load_plug_in("task", "token-classification")
     documents = tiny.documents([{"tokens": ["w5", "w6"], "tags": ["E-mail", "phone"]}])
     assert task.bound(task.Settings(scheme="io")).find_labels(documents) == ["O", "I-E-mail", "I-phone"]
 
@@ -267,19 +267,19 @@ ANSWERS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", ANSWERS)
 def test_answers_of_another_form(case: str) -> None:
     answers, said = ANSWERS[case]
-    task = registry.load("task", "question-answering")
+    task = registry.load_plug_in("task", "question-answering")
     assert said in task.problem({"question": "w5", "context": "w6 w7", "answers": answers})
 
 
 @pytest.mark.parametrize("answers", [None, {"text": [], "answer_start": []}, {"text": None, "answer_start": None}])
 def test_questions_without_an_answer(answers: Any) -> None:
-    task = registry.load("task", "question-answering")
+    task = registry.load_plug_in("task", "question-answering")
     assert task.problem({"question": "w5", "context": "w6 w7", "answers": answers}) == ""
 
 
 def test_whole_floats_are_places() -> None:
     row = {"question": "w5", "context": "w6 w7", "answers": {"text": ["w7"], "answer_start": [3.0]}}
-    made = registry.load("task", "question-answering").examples(tiny.documents([row]), tiny.tokenizer(), 16)
+    made = registry.load_plug_in("task", "question-answering").examples(tiny.documents([row]), tiny.tokenizer(), 16)
     assert made.ids.tolist() == [5, 6, 7]
 
 
@@ -360,5 +360,5 @@ def test_metadata_of_another_kind(tmp_path: Path) -> None:
     for number, told in enumerate((b"no json", b"[]", b"{}", json.dumps({"info": {"features": {}}}).encode())):
         table = pa.Table.from_pylist(LABELLED).replace_schema_metadata({b"huggingface": told})
         pq.write_table(table, tmp_path / f"{number}.parquet")
-        task = registry.load("task", "sequence-classification")
+        task = registry.load_plug_in("task", "sequence-classification")
         assert task.find_labels(load(tmp_path / f"{number}.parquet", "sequence-classification").train) == ["a", "b"]

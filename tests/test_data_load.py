@@ -22,7 +22,7 @@ SENTENCES = [f"Sentence number {n} speaks of lantern {n * n}." for n in range(40
 
 
 def texts(source: object, **fields: object) -> list[str]:
-    return data.load(DataConfig(source=str(source), **fields)).train.texts
+    return data.load_documents(DataConfig(source=str(source), **fields)).train.texts
 
 
 def refusal(source: object, **fields: object) -> str:
@@ -34,7 +34,7 @@ def refusal(source: object, **fields: object) -> str:
 
 
 def test_packaged_text_is_title_then_description() -> None:
-    splits = data.load(DataConfig(source=PACKAGED, train_examples=50, eval_examples=20))
+    splits = data.load_documents(DataConfig(source=PACKAGED, train_examples=50, eval_examples=20))
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [50, 20, 20]
     fields = splits.train.fields
     assert set(fields) == {"package", "source", "section", "synopsis", "description"}
@@ -42,13 +42,15 @@ def test_packaged_text_is_title_then_description() -> None:
 
 
 def test_smaller_draws_are_prefixes_of_larger_ones() -> None:
-    small, large = (data.load(DataConfig(source=PACKAGED, train_examples=n, eval_examples=n)) for n in (30, 300))
+    small, large = (data.load_documents(DataConfig(source=PACKAGED, train_examples=n, eval_examples=n)) for n in (30, 300))
     assert large.train.texts[:30] == small.train.texts
     assert large.validation.texts[:30] == small.validation.texts
 
 
 def test_another_seed_draws_others_but_moves_nothing_across() -> None:
-    first, second = (data.load(DataConfig(source=PACKAGED, train_examples=200, eval_examples=5000, seed=s)) for s in (0, 1))
+    first, second = (
+        data.load_documents(DataConfig(source=PACKAGED, train_examples=200, eval_examples=5000, seed=s)) for s in (0, 1)
+    )
     assert first.train.fingerprint != second.train.fingerprint
     assert sorted(first.test.texts) == sorted(second.test.texts)
 
@@ -59,7 +61,7 @@ def test_fingerprint_is_of_the_texts(tmp_path: Path) -> None:
     changed = tiny.json_lines(tmp_path / "three.jsonl", [{"text": rows[0]["text"] + "!"}, *rows[1:]])
     prints = [
         {part.fingerprint for part in (splits.train, splits.validation, splits.test)}
-        for splits in (data.load(DataConfig(source=str(path))) for path in (one, two, changed))
+        for splits in (data.load_documents(DataConfig(source=str(path))) for path in (one, two, changed))
     ]
     assert prints[0] == prints[1] != prints[2]
 
@@ -79,7 +81,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
 def test_glob_of_texts_is_a_document_a_file(tmp_path: Path) -> None:
     for n, text in enumerate(SENTENCES[:10]):
         (tmp_path / f"{n}.md").write_text(f"# Title\n\n{text}\n")
-    splits = data.load(DataConfig(source=f"{tmp_path}/*.md"))
+    splits = data.load_documents(DataConfig(source=f"{tmp_path}/*.md"))
     everything = splits.train.texts + splits.validation.texts + splits.test.texts
     assert sorted(everything) == sorted(f"# Title\n\n{text}" for text in SENTENCES[:10])
     assert len(splits.train) == 8
@@ -89,7 +91,7 @@ def test_folder_with_a_file_a_split(tmp_path: Path) -> None:
     tiny.json_lines(tmp_path / "train.jsonl", [{"title": "A", "body": "b"}, {"title": "C", "body": "d"}])
     tiny.json_lines(tmp_path / "dev.jsonl", [{"title": "E", "body": "f"}])
     (tmp_path / "data.json").write_text('{"text": "{title}: {body}"}')
-    splits = data.load(DataConfig(source=str(tmp_path), eval_examples=1, train_examples=1))
+    splits = data.load_documents(DataConfig(source=str(tmp_path), eval_examples=1, train_examples=1))
     assert splits.validation.texts == ["E: f"]
     assert splits.test.texts[0] in {"A: b", "C: d"} - set(splits.train.texts)
 
@@ -100,7 +102,7 @@ def test_text_field_picks_the_column(tmp_path: Path) -> None:
     assert "no column 'reply' (columns: question, answer, size)" in refusal(path, text_field="reply")
     assert "'size' holds int64, not text" in refusal(path, text_field="size")
     assert "say which column holds the text (columns: question, answer, size)" in refusal(path)
-    assert data.load(DataConfig(source=str(path))).train.fields["answer"]  # a task may do without a text
+    assert data.load_documents(DataConfig(source=str(path))).train.fields["answer"]  # a task may do without a text
 
 
 @given(st.lists(st.text(max_size=3), min_size=1), st.integers(0, 3))
@@ -193,7 +195,7 @@ def test_hub_data_by_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> No
         return datasets.DatasetDict({split: datasets.Dataset.from_dict({"text": rows}) for split, rows in parts.items()})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    splits = data.load(DataConfig(source="someone/texts:matched"))
+    splits = data.load_documents(DataConfig(source="someone/texts:matched"))
     assert asked == [("someone/texts", "matched")]
     assert splits.validation.texts == ["v"]
     assert [len(splits.train), len(splits.test)] == [18, 2]

@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from isolora import data, models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
-from isolora.data_cards import Card, card_of, hub_cards, packaged, read_card
+from isolora.data_cards import Card, card_of, hub_cards, packaged_data, read_card
 from isolora.errors import DataError
 from isolora.tasks.base import Task
 
-SAMPLES = {name: card_of(name) for name in packaged() if name.startswith("sample-")}
+SAMPLES = {name: card_of(name) for name in packaged_data() if name.startswith("sample-")}
 PRESETS = [(name, task) for name, card in SAMPLES.items() for task in card.columns]
 MISSION = {
     "DFKI-SLT/few-nerd",
@@ -39,7 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     import datasets
 
     asked: list[tuple[Any, ...]] = []
-    folders = {card.hub[0]: packaged()[name] for name, card in SAMPLES.items()}
+    folders = {card.hub[0]: packaged_data()[name] for name, card in SAMPLES.items()}
 
     def load_dataset(name: str, configuration: str | None) -> Any:
         asked.append((name, configuration))
@@ -59,9 +59,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def read(source: str, task: Any, **fields: Any) -> tuple[Task, data.Splits]:
     """The task as a run on this source has it, with its classes, and the documents."""
     config = parse(RunConfig, {"task": task, "data": {"source": source, "eval_examples": 1000, **fields}})
-    plain = registry.load("task", config.task.name)
+    plain = registry.load_plug_in("task", config.task.name)
     unbound = plain.bound(plain.Settings(**config.task.fields()))
-    splits = data.load(config.data, unbound)
+    splits = data.load_documents(config.data, unbound)
     return unbound.bound(unbound.settings, unbound.find_labels(splits.train)), splits
 
 
@@ -97,7 +97,7 @@ def test_labels_that_the_hub_keeps_to_itself_are_not_used() -> None:
 
 def test_both_sets_of_mnli() -> None:
     _, splits = read("sample-glue-mnli", "sequence-classification")
-    folder = packaged()["sample-glue-mnli"]
+    folder = packaged_data()["sample-glue-mnli"]
     for part, name in ((splits.validation, "validation_matched"), (splits.test, "validation_mismatched")):
         assert set(part.fields["text"]) == set(pq.read_table(folder / f"{name}.parquet")["premise"].to_pylist())
 
@@ -122,7 +122,7 @@ def test_a_column_that_the_task_does_not_read_keeps_no_rows(tmp_path: Path) -> N
     assert set(read(str(tmp_path), "sequence-classification")[1].train.fields["kind"]) == {"a", "b"}
     _, other = read(str(tmp_path), "sequence-classification", columns={"label": "size"})
     assert set(other.train.fields["kind"]) == {"a", "b", "c"}
-    assert set(data.load(DataConfig(source=str(tmp_path))).train.fields["kind"]) == {"a", "b", "c"}, "another task"
+    assert set(data.load_documents(DataConfig(source=str(tmp_path))).train.fields["kind"]) == {"a", "b", "c"}, "another task"
 
 
 def test_a_card_sets_what_the_task_needs() -> None:
@@ -166,5 +166,5 @@ def test_a_card_of_other_columns_is_one_line(tmp_path: Path) -> None:
 def test_the_command_line_lists_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     _, printed, _ = run(monkeypatch, capsys, "list", "data")
     lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
-    assert lines.keys() == packaged().keys()
+    assert lines.keys() == packaged_data().keys()
     assert lines["sample-xsum"].endswith("(as EdinburghNLP/xsum)")

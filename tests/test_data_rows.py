@@ -19,7 +19,7 @@ from isolora import data, registry
 from isolora.config import DataConfig, TaskConfig, parse
 from isolora.data.origins import left_out_summary
 from isolora.errors import DataError, UserError
-from isolora.runs.documents import DocumentLoader
+from isolora.runs.document_loader import DocumentLoader
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -139,10 +139,10 @@ def test_a_chat_template_that_refuses_names_the_line(tmp_path: Path) -> None:
     system = {"messages": [{"role": "system", "content": "w9"}, *TALK]}
     source = tiny.json_lines(tmp_path / "a.jsonl", [*rows[:16], system, *rows[17:]])
     refusing = "{{ raise_exception('no system here') if messages[0].role == 'system' }}" + tiny.CHAT
-    task = registry.load("task", "conversation")
+    task = registry.load_plug_in("task", "conversation")
     task = task.bound(task.Settings(template=refusing))
     with pytest.raises(DataError, match=rf"^data: {source} line 17: task.template: refuses .*: no system here$"):
-        task.examples(data.load(DataConfig(source=source), task).train, tiny.tokenizer(), 64)
+        task.examples(data.load_documents(DataConfig(source=source), task).train, tiny.tokenizer(), 64)
 
 
 def test_a_missing_column_names_the_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from isolora.cost.estimate import cost
 from isolora.errors import ConfigError
 from isolora.store import Store
 from isolora.study.design import grid_runs
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.training import train
 
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ SIZES = ("small", "medium", "large")
 
 
 def documents(size: Any, **fields: Any) -> data.Documents:
-    return data.load(DataConfig(train_examples=size, eval_examples=5, **fields)).train
+    return data.load_documents(DataConfig(train_examples=size, eval_examples=5, **fields)).train
 
 
 def test_shares_of_the_packaged_descriptions() -> None:

@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(source: object, count: int = 50, **fields: Any) -> data.Splits:
-    return data.load(DataConfig(source=str(source), streaming=True, train_examples=count, **{"eval_examples": 20, **fields}))
+    return data.load_documents(
+        DataConfig(source=str(source), streaming=True, train_examples=count, **{"eval_examples": 20, **fields})
+    )
 
 
 def test_every_form_and_order_gives_the_same_rows(folder: Path) -> None:
@@ -74,7 +76,7 @@ def test_held_out_rows_are_a_tenth_each_and_never_trained_on(folder: Path) -> No
 
 def test_nearly_the_held_out_rows_of_the_same_source_in_memory(folder: Path) -> None:
     """The sides are cut by the same hashes, only at a fixed height in place of an exact tenth."""
-    whole = data.load(DataConfig(source=str(folder / "a.jsonl"), eval_examples=COUNT)).test
+    whole = data.load_documents(DataConfig(source=str(folder / "a.jsonl"), eval_examples=COUNT)).test
     streamed = load(folder / "a.jsonl", eval_examples=COUNT).test
     assert len(set(whole.texts) & set(streamed.texts)) > 0.85 * len(whole)
 
@@ -162,9 +164,9 @@ def test_columns_that_come_late_or_change(tmp_path: Path) -> None:
 
 
 def test_splits_of_a_folder_and_the_columns_of_a_task() -> None:
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     config = DataConfig(source="debian-descriptions", streaming=True, train_examples=300, eval_examples=100)
-    streamed, whole = data.load(config, task), data.load(DataConfig(eval_examples=100_000), task)
+    streamed, whole = data.load_documents(config, task), data.load_documents(DataConfig(eval_examples=100_000), task)
     assert set(streamed.train.fields["package"]) < set(whole.train.fields["package"])
     assert set(streamed.test.fields["package"]) < set(whole.test.fields["package"])
     assert task.find_labels(streamed.train)
@@ -182,9 +184,9 @@ def test_hub_data_by_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> No
         return datasets.IterableDatasetDict({"train": made, "unsupervised": made})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     config = DataConfig(source="nobody/yes-and-no", streaming=True, train_examples=40, eval_examples=10)
-    splits = data.load(config, task)
+    splits = data.load_documents(config, task)
     assert asked == [(("nobody/yes-and-no", None), {"streaming": True})]
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [40, 10, 10]
     assert task.find_labels(splits.train) == ["no", "yes"]

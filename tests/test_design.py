@@ -153,6 +153,6 @@ def test_a_stack_keeps_the_order_of_its_runs() -> None:
 
 
 def test_a_method_that_cannot_be_stacked_rides_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(registry.load("method", "lora"), Lora)
+    assert isinstance(registry.load_plug_in("method", "lora"), Lora)
     monkeypatch.setattr(Lora, "stackable", False)
     assert [len(stack) for stack in stacks(grid_runs(a_study({RANK: [2, 4]})), 8)] == [1, 1]

@@ -9,8 +9,8 @@ import tiny
 from test_speed import RATES, some
 
 from isolora.config import RunConfig
-from isolora.cost import rates as speed
-from isolora.cost.time import HERE, Place, duration, words
+from isolora.cost import step_rates as speed
+from isolora.cost.time import HERE, Place, predicted_seconds, time_in_words
 from isolora.errors import ConfigError
 
 FLOPS = some(3.6e15, 0, 0)
@@ -23,7 +23,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 
 def test_peak_rate_and_utilisation_by_hand(config: RunConfig) -> None:
-    found = duration(None, "float32", FLOPS, 1, Place("A100-80GB", utilisation=0.4, price_per_hour=2.0))
+    found = predicted_seconds(None, "float32", FLOPS, 1, Place("A100-80GB", utilisation=0.4, price_per_hour=2.0))
     assert found is not None
     assert found.seconds == pytest.approx(3.6e15 / (0.4 * 19.5e12))
     assert found.price == pytest.approx(2 * found.seconds / 3600)
@@ -31,12 +31,12 @@ def test_peak_rate_and_utilisation_by_hand(config: RunConfig) -> None:
 
 
 def test_here_only_when_measured(config: RunConfig) -> None:
-    assert duration(speed.stored(config), "float32", FLOPS, 7, HERE) is None
+    assert predicted_seconds(speed.stored(config), "float32", FLOPS, 7, HERE) is None
     with pytest.raises(ConfigError, match="--on: H100 needs --utilisation U, or one measured here with --calibrate"):
-        duration(speed.stored(config), "float32", FLOPS, 7, Place("H100"))
+        predicted_seconds(speed.stored(config), "float32", FLOPS, 7, Place("H100"))
     speed.store(config, RATES)
     measured = speed.stored(config)
-    here, there = (duration(measured, "float32", FLOPS, 7, place) for place in (HERE, Place("H100")))
+    here, there = (predicted_seconds(measured, "float32", FLOPS, 7, place) for place in (HERE, Place("H100")))
     assert here is not None
     assert there is not None
     assert here.seconds == RATES.seconds(FLOPS, 7)
@@ -59,4 +59,4 @@ def test_what_makes_no_sense_is_one_line(given: dict[str, float], said: str) -> 
 
 
 def test_words() -> None:
-    assert [words(seconds) for seconds in (0.0123, 100, 600, 36000)] == ["0.0123 s", "100 s", "10 min", "10.0 h"]
+    assert [time_in_words(seconds) for seconds in (0.0123, 100, 600, 36000)] == ["0.0123 s", "100 s", "10 min", "10.0 h"]

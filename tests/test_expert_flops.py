@@ -14,11 +14,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from isolora import models
 from isolora.config import RunConfig, parse
-from isolora.cost.flops import attach, rehearse, task_batch
+from isolora.cost.flops import attach_for_rehearsal, rehearse, task_batch
 from isolora.cost.step_profiler import REAL_FORMULAS
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 
-SHAPE = Shape(2, 16, 30)
+SHAPE = BatchShape(2, 16, 30)
 WAYS = ("eager", "batched_mm", "grouped_mm")
 
 
@@ -34,7 +34,7 @@ def test_the_ledger_is_what_a_real_step_does(kind: str, way: str, tmp_path: Path
     run = parse(RunConfig, {"model": str(tmp_path), "task": "causal-lm", "method": {"rank": 4}, "training": {"steps": 1}})
     task, model = models.bound_task(run), AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
     model.set_experts_implementation(way)
-    attached = attach(run, task, model)
+    attached = attach_for_rehearsal(run, task, model)
     known = {**unknown_to_torch(), torch.ops.aten._grouped_mm: grouped}
     with (
         sdpa_kernel(SDPBackend.MATH),

@@ -17,7 +17,7 @@ from isolora.config import RunConfig, parse
 from isolora.cost.flops import rehearse
 from isolora.cost.layers import find_layers, shortened
 from isolora.cost.memory import peak
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 
 torch.set_num_threads(1)
 DEEP = dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"), 9)
@@ -60,7 +60,7 @@ def test_the_same_flops_and_weights(kind: str, method: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_same_bytes(kind: str, method: str, checkpointing: bool, tmp_path: Path) -> None:
     run = deep(kind, tmp_path, METHODS[method], gradient_checkpointing=checkpointing)
-    shape = Shape(2, 16, 30, 16 if KINDS[kind] == "summarization" else 0)
+    shape = BatchShape(2, 16, 30, 16 if KINDS[kind] == "summarization" else 0)
     assert peak(run, shape) == peak(run, shape, whole=True)
 
 

@@ -17,9 +17,9 @@ from isolora.errors import ConfigError, TableError
 from isolora.fit import Fit, ManyMethods, best_learning_rates, fit, studied
 from isolora.fit.bootstrap import few_runs_stretch
 from isolora.fit.descent import HUBER_DELTA, Problem, descend, huber
-from isolora.fit.points import from_table
+from isolora.fit.fit_points import from_table
+from isolora.fit.optimum import search_fit
 from isolora.fit.projection import nonnegative
-from isolora.fit.search import search
 from isolora.table import Table
 
 SIZES = (6e4, 1.5e5, 4.4e5, 1e6)
@@ -77,7 +77,7 @@ def test_exact_points_give_their_parameters_back(name, theta):
 
 def test_the_optimum_is_one_that_scipy_cannot_better():
     points = from_table(study(additive, noise=0.003))
-    found = search(laws.resolve("additive"), points, np.ones((1, len(points))))
+    found = search_fit(laws.resolve("additive"), points, np.ones((1, len(points))))
 
     def objective(z):
         return huber(found.problem.log_loss(z[None, :])[0] - np.log(points.loss)).sum()

@@ -14,7 +14,7 @@ import torch
 from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig
 from isolora.errors import ConfigError, DataError
 from isolora.evaluation.forget import forget
-from isolora.runs.documents import RunDocuments
+from isolora.runs.document_loader import RunDocuments
 from isolora.store import Store
 from isolora.training import train
 

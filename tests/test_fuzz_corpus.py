@@ -56,10 +56,10 @@ def test_words() -> None:
 
 def read(source: Any, task: str, settings: dict[str, Any], max_length: int, **fields: Any) -> None:
     """A source as examples, both parts, as a run makes them."""
-    plain = registry.load("task", task)
+    plain = registry.load_plug_in("task", task)
     unbound = plain.bound(plain.Settings(**settings))
     config = parse(DataConfig, {"source": str(source), **fields})
-    splits, tokenizer = data.load(config, unbound), tiny.tokenizer(eos_token="w60")
+    splits, tokenizer = data.load_documents(config, unbound), tiny.tokenizer(eos_token="w60")
     bound = unbound.bound(unbound.settings, unbound.find_labels(splits.train))
     for part in (splits.train, splits.validation):
         make_examples(

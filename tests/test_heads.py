@@ -18,7 +18,7 @@ METHODS = ("lora", "adalora", "bottleneck", "selective", "full", "prefix", "peft
 
 @pytest.mark.parametrize("name", METHODS)
 def test_new_heads_stand_apart(name: str) -> None:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     attached = method.attach(tiny.bert_classifier(), [method.settings({})], [0], heads=True)
     apart = [parameter for group in attached.groups(0) if group.heads for parameter in group.parameters]
     assert sorted(tuple(parameter.shape) for parameter in apart) == [(2,), (2, 16)]
@@ -28,7 +28,7 @@ def test_new_heads_stand_apart(name: str) -> None:
 
 
 def test_without_a_new_head_there_is_one_group() -> None:
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     attached = method.attach(tiny.llama(), [method.settings({})], [0])
     assert [group.heads for group in attached.groups(0)] == [False]
 

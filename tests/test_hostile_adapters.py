@@ -183,7 +183,7 @@ BROKEN = {
     ],
 )
 def test_sizes_that_no_tensor_has_take_no_memory(name: str, field: str, tmp_path: Path) -> None:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     method.attach(tiny.llama(), [method.settings({"r": 2} if name.startswith("peft:") else {})], [0]).save(0, tmp_path)
     edit(tmp_path / "adapter_config.json", lambda config: config.update({field: 10**8}))
     with pytest.raises(UserError, match=rf"{field}: 100,000,000 is larger than any saved tensor is long"):
@@ -281,7 +281,7 @@ def test_nothing_is_written_through_a_link(name: str, folder: Path) -> None:
     path.unlink(missing_ok=True)
     path.symlink_to(victim)
     if name == "isolora.json":
-        records.write(folder / "adapter", json.loads((folder / "kept").read_text()))
+        records.write_record(folder / "adapter", json.loads((folder / "kept").read_text()))
     else:
         certify(folder / "adapter")
         records.amend(folder / "adapter", note="x")

@@ -12,7 +12,7 @@ from isolora.errors import ConfigError, TableError
 from isolora.fit.descent import Problem
 from isolora.laws.data_constrained import log_effective_tokens
 
-EVERY = laws.names()
+EVERY = laws.law_names()
 
 
 def columns(sizes=(6e4, 2.5e5, 1e6), tokens=(8e3, 1.6e4, 3.2e4, 6.4e4, 1.28e5), ranks=(1, 4, 16), unique=3e4):
@@ -150,16 +150,16 @@ def test_a_method_changes_what_a_token_is_worth():
     assert loss[0] == pytest.approx(2 + 8 / 100)
     worth = 1e4 * np.exp(0.7 + 0.1 * np.log(1e4 / 1e5))
     assert loss[1] == pytest.approx(2 + 8 * worth**-0.5)
-    assert laws.methods_of(law.name) == ("lora", "full")
+    assert laws.methods_in_name(law.name) == ("lora", "full")
     assert laws.resolve(law.name).parameters == law.parameters
 
 
 def test_every_law_has_a_sentence_and_no_alias_twice():
-    every = [laws.resolve(name) for name in laws.names() if "+" not in name]
+    every = [laws.resolve(name) for name in laws.law_names() if "+" not in name]
     assert all(law.sentence.endswith(".") for law in every)
     aliases = [alias.lower() for law in every for alias in law.aliases]
     assert len(set(aliases)) == len(aliases)
-    assert not set(aliases) & set(laws.names())
+    assert not set(aliases) & set(laws.law_names())
     for alias, name in {"chinchilla": "additive", "Zhang": "multiplicative", "muennighoff": "data-constrained-full"}.items():
         assert laws.resolve(alias).name == name
     assert laws.resolve("chinchilla+slope").name == "additive+slope"

@@ -27,7 +27,7 @@ IDS = {"id", "idx", "label"}
 
 def splits_of(name: str) -> tuple[data.Documents, data.Documents, data.Documents]:
     """Train, validation and test as a run gets them, whole."""
-    found = data.load(DataConfig(source=name, eval_examples=ALL))
+    found = data.load_documents(DataConfig(source=name, eval_examples=ALL))
     return found.train, found.validation, found.test
 
 
@@ -42,13 +42,13 @@ def whole(row: dict[str, Any]) -> str:
 
 
 DEBIAN = ("debian-conversations", "debian-descriptions", "debian-preferences", "debian-questions")
-SAMPLES = tuple(name for name in data.packaged() if name.startswith("sample-"))
+SAMPLES = tuple(name for name in data.packaged_data() if name.startswith("sample-"))
 OTHERS = {"general-english", "pii-synthetic"}
 """Their sources are passages and templates; see their own tests."""
 
 
 def test_every_packaged_data_set_is_looked_at() -> None:
-    assert set(data.packaged()) == {*DEBIAN, *SAMPLES} | OTHERS
+    assert set(data.packaged_data()) == {*DEBIAN, *SAMPLES} | OTHERS
 
 
 @pytest.mark.parametrize("name", [*DEBIAN, *SAMPLES])
@@ -69,7 +69,7 @@ def test_no_held_out_passage_stands_in_a_train_document() -> None:
 
 def templates() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     """Split -> (language, what fits a text that is made of the template) of each template of pii-synthetic."""
-    folder = data.packaged()["pii-synthetic"]
+    folder = data.packaged_data()["pii-synthetic"]
     sys.path.insert(0, str(folder))
     try:
         made = runpy.run_path(str(folder / "pool.py"))
@@ -108,7 +108,7 @@ def test_no_held_out_document_is_made_of_a_train_template(split: str) -> None:
 def test_packed_documents_have_no_gradient_from_each_other() -> None:
     """What one document's loss says about the tokens of the others: nothing at all."""
     model, examples = tiny.llama(), tiny.examples([6, 8, 5])
-    task = registry.load("task", "causal-lm")
+    task = registry.load_plug_in("task", "causal-lm")
     batch = batch_of(packed(examples, 64))
     assert len(batch.input_ids) == 1
     kept: list[torch.Tensor] = []
@@ -152,7 +152,7 @@ PROMPTED: dict[str, tuple[str, str, dict[str, Any]]] = {
 def made(case: str, max_length: int) -> tuple[Any, Examples]:
     """(the task, its examples of three rows)."""
     name, kind, row = PROMPTED[case]
-    task = registry.load("task", name)
+    task = registry.load_plug_in("task", name)
     task = task.bound(task.Settings(), architecture=tiny.ARCHITECTURES[kind]().config)
     return task, task.examples(tiny.documents([row] * 3), tiny.tokenizer(eos_token="w60"), max_length)
 

@@ -16,7 +16,7 @@ from isolora import registry
 from isolora.config import RunConfig
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError
-from isolora.ledger import GROUPS, PHASES, TERMS, Flops, Ledger, Shape
+from isolora.ledger import GROUPS, PHASES, TERMS, BatchShape, Flops, Ledger
 from isolora.tasks.base import Batch
 
 torch.set_num_threads(1)
@@ -56,14 +56,14 @@ def addmm_flops(_: Any, a: Any, b: Any, **more: Any) -> int:
 
 def counted(config: RunConfig, kind: str, shape: tuple[int, int, int]) -> int:
     """FLOPs of a real forward and backward pass on the CPU, attention done in plain products."""
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     attached = method.attach(tiny.MODELS[kind](), [method.settings(config.method.fields())], [0])
     if config.training.gradient_checkpointing:
         attached.model.activation_checkpointing_enable()
     attached.train(True)
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flops})
     with sdpa_kernel(SDPBackend.MATH), counter:
-        registry.load("task", "causal-lm").loss(attached.model, a_batch(*shape)).objective.backward()
+        registry.load_plug_in("task", "causal-lm").loss(attached.model, a_batch(*shape)).objective.backward()
     return counter.get_total_flops()
 
 
@@ -73,12 +73,12 @@ def test_equals_torchs_counter_over_real_steps(kind: str, adapters: str, tmp_pat
     config = a_run(tmp_path, kind, **ADAPTERS.get(adapters, {"targets": LAST_LAYER[kind]}))
     ledger = rehearse(config)
     for shape in SHAPES:
-        assert ledger.flops(Shape(*shape)).total == pytest.approx(counted(config, kind, shape), rel=1e-9), shape
+        assert ledger.flops(BatchShape(*shape)).total == pytest.approx(counted(config, kind, shape), rel=1e-9), shape
 
 
 def test_nothing_is_spent_below_the_first_trained_module(tmp_path: Path) -> None:
-    whole = rehearse(a_run(tmp_path, "llama", targets="all-linear")).flops(Shape(2, 10, 20))
-    last = rehearse(a_run(tmp_path, "llama", targets=LAST_LAYER["llama"])).flops(Shape(2, 10, 20))
+    whole = rehearse(a_run(tmp_path, "llama", targets="all-linear")).flops(BatchShape(2, 10, 20))
+    last = rehearse(a_run(tmp_path, "llama", targets=LAST_LAYER["llama"])).flops(BatchShape(2, 10, 20))
     assert last.backward_weights == pytest.approx(whole.backward_weights / 2)
     assert last.backward_inputs < 0.6 * whole.backward_inputs
 
@@ -92,7 +92,7 @@ def test_gradients_to_weights_are_two_thin_products_per_module(kind: str, tmp_pa
         "gpt2": [(16, 48), (16, 16), (16, 64), (64, 16)],
     }
     expected = sum(2 * rows * length * rank * (inputs + outputs) for inputs, outputs in 2 * linears[kind])
-    assert ledger.flops(Shape(rows, length, rows * length)).backward_weights == pytest.approx(expected, rel=1e-12)
+    assert ledger.flops(BatchShape(rows, length, rows * length)).backward_weights == pytest.approx(expected, rel=1e-12)
 
 
 def test_phases_by_hand(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_phases_by_hand(tmp_path: Path) -> None:
     attention = 2 * 2 * (2 * rows * length**2 * 16)  # scores and their use as weights, in 2 layers
     head = 2 * labels * 16 * tiny.VOCABULARY
     first = sum(2 * tokens * (inputs * outputs + rank * inputs) for inputs, outputs in layer[:3])  # nothing flows below
-    flops = rehearse(a_run(tmp_path, "llama", targets="all-linear")).flops(Shape(rows, length, labels))
+    flops = rehearse(a_run(tmp_path, "llama", targets="all-linear")).flops(BatchShape(rows, length, labels))
     assert flops.forward == pytest.approx(linear + thin + attention + head, rel=1e-12)
     assert flops.backward_inputs == pytest.approx(linear + thin + 2 * attention + head - first, rel=1e-12)
     assert flops.backward_weights == pytest.approx(thin, rel=1e-12)
@@ -116,7 +116,7 @@ def test_about_four_per_frozen_and_six_per_trained_weight(tmp_path: Path) -> Non
     model = tiny.llama(hidden_size=256, intermediate_size=700, num_hidden_layers=4)
     model.config.save_pretrained(tmp_path)
     ledger = rehearse(tiny.run(method={"rank": 8}).model_copy(update={"model": str(tmp_path)}))
-    per_token = ledger.flops(Shape(1, 8, 0)).total / 8
+    per_token = ledger.flops(BatchShape(1, 8, 0)).total / 8
     assert per_token == pytest.approx(4 * ledger.body_parameters + 6 * ledger.trainable_parameters, rel=0.05)
 
 
@@ -126,10 +126,12 @@ def test_what_a_step_is_priced_by() -> None:
     coefficients[PHASES.index("forward"), GROUPS.index("head")] = [10.0**power for power in range(8)]
     coefficients[PHASES.index("reference"), GROUPS.index("head"), 0] = 1
     ledger = Ledger(coefficients, 1, 1, 1)
-    assert ledger.flops(Shape(2, 3, 4)).forward == 2 + 2 * 3 * 10 + 2 * 9 * 100 + 4 * 1000 + 10000
-    assert ledger.flops(Shape(2, 3, 4, 5)).forward - ledger.flops(Shape(2, 3, 4)).forward == 10 * 1e5 + 50 * 1e6 + 30 * 1e7
-    assert ledger.flops(Shape(2, 3, 4)).reference == 2
-    assert ledger.flops(Shape(2, 3, 4), first_pass=False).reference == 0
+    assert ledger.flops(BatchShape(2, 3, 4)).forward == 2 + 2 * 3 * 10 + 2 * 9 * 100 + 4 * 1000 + 10000
+    assert (
+        ledger.flops(BatchShape(2, 3, 4, 5)).forward - ledger.flops(BatchShape(2, 3, 4)).forward == 10 * 1e5 + 50 * 1e6 + 30 * 1e7
+    )
+    assert ledger.flops(BatchShape(2, 3, 4)).reference == 2
+    assert ledger.flops(BatchShape(2, 3, 4), first_pass=False).reference == 0
 
 
 def test_flops_add_up() -> None:
@@ -150,7 +152,7 @@ def test_what_cannot_be_found_is_one_line() -> None:
 def test_gradient_checkpointing_is_booked_apart(tmp_path):
     run = a_run(tmp_path, "llama", targets="all-linear")
     checkpointed = run.model_copy(update={"training": run.training.model_copy(update={"gradient_checkpointing": True})})
-    plain, again = rehearse(run).flops(Shape(2, 24, 46)), rehearse(checkpointed).flops(Shape(2, 24, 46))
+    plain, again = rehearse(run).flops(BatchShape(2, 24, 46)), rehearse(checkpointed).flops(BatchShape(2, 24, 46))
     assert again.total == pytest.approx(counted(checkpointed, "llama", (2, 24, 46)), rel=1e-9)
     assert (again.forward, again.backward_weights) == pytest.approx((plain.forward, plain.backward_weights))
     assert plain.recomputation == 0

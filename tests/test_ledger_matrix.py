@@ -18,9 +18,9 @@ from transformers import CONFIG_MAPPING
 
 from isolora import models, registry
 from isolora.config import RunConfig, parse
-from isolora.cost.flops import attach, rehearse, task_batch
+from isolora.cost.flops import attach_for_rehearsal, rehearse, task_batch
 from isolora.errors import ConfigError
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.tasks.base import Batch
 
 torch.set_num_threads(1)
@@ -84,9 +84,9 @@ def a_run(folder: Path, architecture: str, method: str) -> RunConfig:
     return run
 
 
-def shapes(task: Any) -> list[Shape]:
+def shapes(task: Any) -> list[BatchShape]:
     every = [(rows, length, other if task.second else 0) for rows, length, other in SHAPES]
-    return [Shape(rows, length, rows * (task.labels_per_row or length - 1), other) for rows, length, other in every]
+    return [BatchShape(rows, length, rows * (task.labels_per_row or length - 1), other) for rows, length, other in every]
 
 
 def filled(batch: Batch) -> Batch:
@@ -95,13 +95,13 @@ def filled(batch: Batch) -> Batch:
     return replace(batch, input_ids=torch.randint(2, tiny.VOCABULARY, batch.input_ids.shape), second=second)
 
 
-def counted(run: RunConfig, shape: Shape) -> int:
+def counted(run: RunConfig, shape: BatchShape) -> int:
     """FLOPs of a real forward and backward pass on the CPU, attention done in plain products."""
     task = models.bound_task(run, ("0", "1"))
-    model = models.load(run, task).model
+    model = models.load_base(run, task).model
     if model._can_set_experts_implementation():
         model.set_experts_implementation("eager")
-    attached = attach(run, task, model)
+    attached = attach_for_rehearsal(run, task, model)
     counter = FlopCounterMode(display=False, custom_mapping=unknown_to_torch())
     with sdpa_kernel(SDPBackend.MATH), counter, attached.rows([(0, 0, -1)]):
         loss = task.loss(attached.model, filled(task_batch(task, shape, "cpu"))).objective

@@ -300,7 +300,7 @@ def test_from_files_to_an_adapter_that_peft_loads(from_files: RunConfig, tmp_pat
     assert (ended["state"], ended["step"], ended["tokens"]) == ("complete", 4, 4 * 36)
     assert ended == train(from_files, tmp_path / "out", quiet=True), "a finished run is not repeated"
     record = json.loads((tmp_path / "out" / "adapter" / "isolora.json").read_text())
-    attached = registry.load("method", "lora").load(tiny.llama(), tmp_path / "out" / "adapter")
+    attached = registry.load_plug_in("method", "lora").load(tiny.llama(), tmp_path / "out" / "adapter")
     assert record["loss"] == ended["loss"]
     assert all(tensor.abs().sum() > 0 for tensor in attached.tensors(0))
 

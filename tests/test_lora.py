@@ -18,13 +18,13 @@ from isolora import registry
 from isolora.config import parse
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
-from isolora.methods.lora import CONFIG, WEIGHTS, LoraSettings, saved_settings, target_modules
+from isolora.methods.lora import CONFIG, WEIGHTS, LoraSettings, saved_lora_settings, target_modules
 from isolora.methods.low_rank import LowRankUpdate, dropout_mask
 
 torch.set_num_threads(1)
 # PEFT asks transformers for an attribute that will be renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-lora = registry.load("method", "lora")
+lora = registry.load_plug_in("method", "lora")
 
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
@@ -244,7 +244,7 @@ def test_what_is_not_plain_lora_is_refused(change: dict[str, Any], tmp_path: Pat
     path = tmp_path / CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=next(iter(change))) as caught:
-        saved_settings(tmp_path)
+        saved_lora_settings(tmp_path)
     assert "\n" not in str(caught.value)
 
 

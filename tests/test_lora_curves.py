@@ -49,7 +49,7 @@ def pair(task: str) -> tuple[Any, Any]:
     """Ours and PEFT's with the same factors and the same new head."""
     build, head = MODELS[task]
     settings = LoraSettings(rank=4, alpha=8, targets=["query", "key", "value", "dense"])
-    ours = registry.load("method", "lora").attach(build(), [settings], [0], heads=True)
+    ours = registry.load_plug_in("method", "lora").attach(build(), [settings], [0], heads=True)
     config = LoraConfig(
         r=4, lora_alpha=8, target_modules=["query", "key", "value", "dense"], exclude_modules=rf"{head}.*", modules_to_save=[head]
     )

@@ -15,9 +15,9 @@ from isolora.config import RunConfig, parse
 from isolora.cost.estimate import typical
 from isolora.cost.flops import TWO_CLASSES
 from isolora.cost.memory import peak
-from isolora.cost.price import Memory
+from isolora.cost.run_price import Memory
 from isolora.errors import ConfigError
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from bench_memory import measured
@@ -58,7 +58,7 @@ def test_what_training_holds_by_hand(tmp_path: Path) -> None:
     """LoRA of rank 8 on 7 linear layers in each of 2 blocks: float32, one gradient, two moments, one average, a step count."""
     config = a_run(tmp_path, *PAIRS["llama lora"])
     trained = 2 * sum(8 * (inputs + outputs) for inputs, outputs in LAYERS)
-    memory = peak(config, Shape(2, 16, 30))
+    memory = peak(config, BatchShape(2, 16, 30))
     assert (memory.adapter, memory.gradients, memory.average) == (4 * trained,) * 3
     assert memory.optimiser == 8 * trained + 4
     frozen = 2 * (sum(inputs * outputs for inputs, outputs in LAYERS) + 2 * 64) + 64 + 2 * tiny.VOCABULARY * 64
@@ -67,14 +67,14 @@ def test_what_training_holds_by_hand(tmp_path: Path) -> None:
 
 def test_logits_of_labelled_positions_alone() -> None:
     config = parse(RunConfig, {"model": "nano-55k", "training": {"steps": 1}})
-    assert peak(config, Shape(1, 128, 127)).logits == 4 * 127 * 4096
+    assert peak(config, BatchShape(1, 128, 127)).logits == 4 * 127 * 4096
 
 
 def test_checkpointing_keeps_less_and_quantising_stores_less(tmp_path: Path) -> None:
-    plain, checkpointed = (peak(a_run(tmp_path, *PAIRS[name]), Shape(8, 48, 96)) for name in list(PAIRS)[:2])
+    plain, checkpointed = (peak(a_run(tmp_path, *PAIRS[name]), BatchShape(8, 48, 96)) for name in list(PAIRS)[:2])
     assert checkpointed.activations < 0.7 * plain.activations
     assert checkpointed.weights == plain.weights
-    quantised = peak(a_run(tmp_path, "llama", "causal-lm", {"name": "qlora", "quantisation": "nf4"}, {}), Shape(8, 48, 96))
+    quantised = peak(a_run(tmp_path, "llama", "causal-lm", {"name": "qlora", "quantisation": "nf4"}, {}), BatchShape(8, 48, 96))
     weights = 2 * sum(inputs * outputs for inputs, outputs in LAYERS)
     stored = weights / 2 + 4 * weights / 64 + 2 * len(LAYERS) * 16 * 4  # halves of bytes, a scale for 64, a table for each layer
     assert plain.weights - quantised.weights == 4 * weights - stored
@@ -82,7 +82,7 @@ def test_checkpointing_keeps_less_and_quantising_stores_less(tmp_path: Path) -> 
 
 def test_nothing_of_the_models_size_is_allocated() -> None:
     config = parse(RunConfig, {"model": "mistralai/Mixtral-8x7B-Instruct-v0.1", "training": {"steps": 1}})
-    memory = peak(config, Shape(1, 64, 63))
+    memory = peak(config, BatchShape(1, 64, 63))
     assert memory.weights == pytest.approx(4 * 46.7e9, rel=0.001)
     assert memory.total > memory.weights
 
@@ -94,4 +94,4 @@ def test_parts_add_up() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is there")
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="device: this PyTorch sees no cuda"):
-        peak(a_run(tmp_path, *PAIRS["llama lora"]), Shape(1, 8, 7), device="cuda")
+        peak(a_run(tmp_path, *PAIRS["llama lora"]), BatchShape(1, 8, 7), device="cuda")

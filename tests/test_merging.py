@@ -57,7 +57,7 @@ def reloaded(model: Any, folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "chosen"), [("lora", "head"), ("lora", "embedding"), ("lora", "both"), ("adalora", "head")])
 def test_tied_matrices(name: str, chosen: str, kind: str, tmp_path: Path) -> None:
     targets = {"head": ["lm_head"], "embedding": [EMBEDDING[kind]], "both": ["lm_head", EMBEDDING[kind]]}[chosen]
-    method, model = registry.load("method", name), TIED[kind]()
+    method, model = registry.load_plug_in("method", name), TIED[kind]()
     bare = life.logits(model)
     attached = method.attach(model, [method.settings({"targets": targets})], [0])
     before = moved(attached)
@@ -67,7 +67,7 @@ def test_tied_matrices(name: str, chosen: str, kind: str, tmp_path: Path) -> Non
 
 def tied_head_with(peft_type: str) -> Any:
     """One of PEFT's types on a tied output head; None where it is not defined for that layer."""
-    method = registry.load("method", f"peft:{peft_type}")
+    method = registry.load_plug_in("method", f"peft:{peft_type}")
     wanted = {"target_modules": ["lm_head"], **({"feedforward_modules": []} if peft_type == "IA3" else {})}
     fields = {name: value for name, value in wanted.items() if name in method.Settings.model_fields}
     model = tiny.seeded(LlamaForCausalLM, LlamaConfig(vocab_size=64, tie_word_embeddings=True, **tiny.LLAMA))
@@ -93,7 +93,7 @@ def test_a_tied_head_under_every_type_of_peft(peft_type: str, tmp_path: Path) ->
 @pytest.mark.parametrize("targets", [["embed_tokens"], ["lm_head"], ["q_proj"]])
 def test_new_tokens_on_a_tied_base(targets: list[str], tmp_path: Path) -> None:
     """An untied head needs the new rows as well: they were left as drawn."""
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     attached = method.attach(tiny.llama(tie_word_embeddings=True), [method.settings({"rank": 2, "targets": targets})], [0])
     longer = NewTokens(attached, tiny.VOCABULARY, 2, [0])
     before = moved(longer)

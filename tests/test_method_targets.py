@@ -72,8 +72,8 @@ def test_numbers_of_experts_are_found_in_every_corner() -> None:
 def test_rank_4_on_a_mixture_with_a_gate_of_one_output() -> None:
     config = Qwen2MoeConfig(vocab_size=tiny.VOCABULARY, num_experts=4, moe_intermediate_size=8, **tiny.LLAMA)
     config.shared_expert_intermediate_size = 8
-    attached = registry.load("method", "lora").attach(
-        tiny.seeded(Qwen2MoeForCausalLM, config), [registry.load("method", "lora").settings({"rank": 4})], [0]
+    attached = registry.load_plug_in("method", "lora").attach(
+        tiny.seeded(Qwen2MoeForCausalLM, config), [registry.load_plug_in("method", "lora").settings({"rank": 4})], [0]
     )
     assert not [name for name in attached.layers if "gate" in name.split(".")[-1] and "gate_proj" not in name]
 
@@ -92,7 +92,7 @@ NAMED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_name_that_matches_nothing_is_said_beside_ones_that_do(name: str) -> None:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     with pytest.raises(ConfigError, match=r"nothing matches '\w+'; did you mean '(o_proj|input_layernorm)'\?") as caught:
         method.attach(tiny.llama(), [method.settings(NAMED[name])], [0])
     one_line(caught)
@@ -109,14 +109,14 @@ def test_a_name_that_matches_nothing_is_said_beside_ones_that_do(name: str) -> N
     ],
 )
 def test_every_other_place_for_names(fields: dict[str, Any], line: str) -> None:
-    method = registry.load("method", "peft:LORA")
+    method = registry.load_plug_in("method", "peft:LORA")
     with pytest.raises(ConfigError, match=line) as caught:
         method.attach(tiny.llama(), [method.settings({"target_modules": ["q_proj"], **fields})], [0])
     one_line(caught)
 
 
 def test_a_target_that_is_the_new_head_alone_is_said() -> None:
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     with pytest.raises(ConfigError, match=r"nothing matches 'classifier'.*a new head is trained whole"):
         method.attach(tiny.bert_classifier(), [method.settings({"targets": ["query", "classifier"]})], [0], heads=True)
 
@@ -144,7 +144,7 @@ def test_a_pattern_from_a_file_is_bounded_for_every_method(name: str, tmp_path: 
     """The file says another pattern than the one trained with."""
     monkeypatch.setattr(targets, "SECONDS", 1.0)
     own = {"lora": {"targets": ["q_proj"]}, "adalora": {"targets": ["q_proj"]}, "selective": {"train": "norms"}}
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     fields = own.get(name, {"target_modules": ["q_proj"], "r": 2})
     method.attach(tiny.llama(), [method.settings(fields)], [0]).save(0, tmp_path)
     path = tmp_path / "adapter_config.json"

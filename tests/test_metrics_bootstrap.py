@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from isolora.metrics.bootstrap import interval_of
 from isolora.metrics.entities import entity_counts
+from isolora.metrics.score_intervals import interval_of
 
 
 def interval(values: ArrayLike, repeats: int, seed: int = 0) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import f1_score
 
 from isolora.errors import DataError
-from isolora.metrics.entities import entity_counts, entity_scores, f1, repair
+from isolora.metrics.entities import entity_counts, entity_scores, f1_of_counts, repair
 
 TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-art-音楽", "I-art-音楽"])
 PAIRS = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=8), min_size=1, max_size=6)
@@ -106,8 +106,8 @@ def test_the_order_of_sentences_is_nothing_and_their_counts_add_up(pairs: Pairs,
     scores = entity_scores(*sides(pairs))
     assert entity_scores(*sides(random.sample(pairs, len(pairs)))) == scores
     counts = entity_counts(*sides(pairs))
-    assert f1(counts.entities.sum((0, 1))) == scores["f1"]
-    assert f1(counts.tokens.sum(0)) == scores["token_f1"]
+    assert f1_of_counts(counts.entities.sum((0, 1))) == scores["f1"]
+    assert f1_of_counts(counts.tokens.sum(0)) == scores["token_f1"]
 
 
 @given(PAIRS, st.lists(st.integers(0, 5), min_size=1, max_size=9))

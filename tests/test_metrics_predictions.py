@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from isolora.metrics.classification import scores
+from isolora.metrics.classification import classification_scores
 from isolora.metrics.predictions import Predictions
 
 
 def test_accuracys_interval_is_the_binomial_one() -> None:
     """320 of 400 right: the normal approximation of the binomial distribution gives 0.8 ± 0.0392."""
     true, predicted = np.zeros(400, int), np.repeat([0, 1], [320, 80])
-    answered = Predictions(400, lambda rows: scores(["accuracy"], true[rows], predicted[rows]))
+    answered = Predictions(400, lambda rows: classification_scores(["accuracy"], true[rows], predicted[rows]))
     half_width = 1.96 * math.sqrt(0.8 * 0.2 / 400)
     assert answered.measures() == {"accuracy": 0.8}
     assert answered.intervals(2000)["accuracy"] == pytest.approx((0.8 - half_width, 0.8 + half_width), abs=0.005)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from isolora.metrics.squad import best_threshold, exact_match, f1, normalise, per_question, v2_questions
+from isolora.metrics.squad import answer_f1, best_threshold, exact_match, normalise, per_question, v2_questions
 
 WORDS = st.lists(st.sampled_from(["the", "A", "cat", "Cat!", "cats", "東京", "naïve", "😀", "-"]), max_size=5).map(" ".join)
 
@@ -52,7 +52,7 @@ def test_normalise(text: str, normal: str) -> None:
     ],
 )
 def test_one_answer(answer: str, prediction: str, exact: float, shared: float) -> None:
-    assert (exact_match(answer, prediction), f1(answer, prediction)) == (exact, pytest.approx(shared))
+    assert (exact_match(answer, prediction), answer_f1(answer, prediction)) == (exact, pytest.approx(shared))
 
 
 def test_the_best_of_several_answers_counts_for_each_metric_alone() -> None:
@@ -119,6 +119,6 @@ def test_no_threshold_beats_the_best_and_exact_never_exceeds_f1(rows: list[tuple
 @given(WORDS, WORDS)
 def test_f1_is_symmetric_and_exact_is_full_f1(one: str, other: str) -> None:
     if normalise(one) and normalise(other):
-        assert f1(one, other) == f1(other, one)
-        assert exact_match(one, other) <= f1(one, other)
-        assert f1(one, f"the {one}?") == 1
+        assert answer_f1(one, other) == answer_f1(other, one)
+        assert exact_match(one, other) <= answer_f1(one, other)
+        assert answer_f1(one, f"the {one}?") == 1

@@ -11,7 +11,7 @@ import tiny
 from isolora import evaluation
 from isolora.config import MixConfig, RunConfig, parse
 from isolora.errors import ConfigError
-from isolora.training.run import train
+from isolora.training.training_run import train
 
 OTHERS = [{"goal": tiny.words(4, row), "answer": "w9"} for row in range(80)]
 MIX = {"share": 0.5, "name": "goals", "columns": {"completion": "answer"}, "task": {"template": "w50 {{ goal }}"}}

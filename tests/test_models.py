@@ -13,7 +13,7 @@ from isolora.config import RunConfig
 from isolora.errors import ConfigError
 
 torch.set_num_threads(1)
-TASK = registry.load("task", "causal-lm")
+TASK = registry.load_plug_in("task", "causal-lm")
 
 
 def a_run(model: object) -> RunConfig:
@@ -22,7 +22,7 @@ def a_run(model: object) -> RunConfig:
 
 def test_a_local_folder_loads_in_float32(tmp_path: Path) -> None:
     tiny.save(tmp_path, tiny.llama().half())
-    base = models.load(a_run(tmp_path), TASK)
+    base = models.load_base(a_run(tmp_path), TASK)
     assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
     assert not base.model.training
     assert base.tokenizer("w5 w6 nonsense")["input_ids"] == [5, 6, 1]
@@ -34,7 +34,7 @@ def test_bodies_are_counted_without_embeddings_and_head() -> None:
     attention = 2 * width * width + 2 * width * 8
     body = layers * (attention + 3 * width * inner + 2 * width) + width
     for tied, tables in ((False, 2), (True, 1)):
-        base = models.measured("tiny", tiny.llama(tie_word_embeddings=tied), None)
+        base = models.count_weights("tiny", tiny.llama(tie_word_embeddings=tied), None)
         assert base.body_parameters == body
         assert base.model_parameters == body + tables * tiny.VOCABULARY * width
 
@@ -42,7 +42,7 @@ def test_bodies_are_counted_without_embeddings_and_head() -> None:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_skeleton_counts_as_the_loaded_model_does(kind: str, tmp_path: Path) -> None:
     tiny.save(tmp_path, tiny.MODELS[kind]())
-    bones, loaded = models.skeleton(a_run(tmp_path), TASK), models.load(a_run(tmp_path), TASK)
+    bones, loaded = models.skeleton(a_run(tmp_path), TASK), models.load_base(a_run(tmp_path), TASK)
     assert all(parameter.is_meta for parameter in bones.model.parameters())
     assert bones.body_parameters == loaded.body_parameters
     assert bones.model_parameters == loaded.model_parameters
@@ -59,7 +59,7 @@ def test_names_that_lead_nowhere_are_one_line(tmp_path: Path) -> None:
         "nano-1q": "did you mean 'nano-",
     }
     for name, line in (cases | {str(tmp_path / "broken"): "cannot load"}).items():
-        for open_it in (models.load, models.skeleton):
+        for open_it in (models.load_base, models.skeleton):
             with pytest.raises(ConfigError, match=line) as caught:
                 open_it(a_run(name), TASK)
             assert str(caught.value).startswith("model: ")
@@ -76,7 +76,7 @@ def test_fingerprints_follow_the_weights(tmp_path: Path) -> None:
 
 
 def test_packaged_models_are_folders_of_their_name() -> None:
-    for name, folder in models.packaged().items():
+    for name, folder in models.packaged_models().items():
         assert folder.name == name
         assert models.locate(name) == str(folder)
 

@@ -14,7 +14,7 @@ import torch
 from isolora import adapters, cli
 from isolora.adapters.chat import Chat
 from isolora.adapters.generation import Sampling
-from isolora.adapters.multi_adapter_chat import named
+from isolora.adapters.multi_adapter_chat import adapter_folders
 from isolora.errors import ConfigError
 from isolora.store import Store
 from isolora.training import train_stack
@@ -65,4 +65,4 @@ def test_an_unknown_name_is_said_and_the_talk_goes_on(
 @pytest.mark.parametrize("word", ["other", "=dir", "other="])
 def test_what_is_no_pair_is_one_line(word: str) -> None:
     with pytest.raises(ConfigError, match="--also: expected NAME=DIR, got"):
-        named(Path("a"), [word])
+        adapter_folders(Path("a"), [word])

@@ -33,7 +33,7 @@ def ids() -> torch.Tensor:
 
 
 def attached_to(model: Any, name: str = "lora", seeds: tuple[int, ...] = (0,), **more: Any) -> NewTokens:
-    method = registry.load("method", name)
+    method = registry.load_plug_in("method", name)
     settings = [method.settings(METHODS[name] | more)] * len(seeds)
     return NewTokens(method.attach(model, settings, seeds), FIRST, COUNT, seeds)
 
@@ -68,7 +68,7 @@ def test_the_whole_life(kind: str, name: str, tmp_path: Path) -> None:
     attached.save(0, tmp_path)
 
     base = tiny.ARCHITECTURES[kind]()
-    loaded = NewTokens(registry.load("method", name).load(base, tmp_path), FIRST, COUNT, [1])
+    loaded = NewTokens(registry.load_plug_in("method", name).load(base, tmp_path), FIRST, COUNT, [1])
     loaded.fill(0, tmp_path)
     assert torch.equal(life.answers(base, ids()), learnt)
     if name != "bottleneck":
@@ -114,7 +114,7 @@ def test_each_member_has_its_own() -> None:
 
 def test_room_that_the_matrix_has_already_is_used() -> None:
     """Many published matrices are longer than their tokenizer; the new entries are the next ones, not those behind the matrix."""
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     attached = NewTokens(method.attach(tiny.llama(), [method.settings({})], [0]), FIRST - 5, COUNT, [0])
     found = life.answers(attached.model, tiny.ids() % (FIRST - 2))
     assert found.shape[-1] == FIRST
@@ -128,7 +128,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"no readable {NEW_TOKENS}"):
         attached.fill(0, tmp_path)
     attached.save(0, tmp_path)
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     longer = NewTokens(method.load(tiny.llama(), tmp_path), FIRST, COUNT + 1, [0])
     with pytest.raises(DataError, match=r"has no input of shape \(4, 16\)"):
         longer.fill(0, tmp_path)

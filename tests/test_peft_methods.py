@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from isolora import registry
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
-from isolora.ledger import Shape
-from isolora.methods.heads import head_names
+from isolora.ledger import BatchShape
 from isolora.methods.own_format import CONFIG, WEIGHTS
+from isolora.methods.trained_heads import head_names
 
 torch.set_num_threads(1)
 # PEFT asks transformers for an attribute that will be renamed.
@@ -42,7 +42,7 @@ CELLS = list(product(METHODS, tiny.ARCHITECTURES))
 
 
 def attached(method: str, model: Any, seed: int = 5, **changes: Any) -> Any:
-    found = registry.load("method", method)
+    found = registry.load_plug_in("method", method)
     return found.attach(model, [found.settings({**METHODS[method], **changes})], [seed], new_head(model))
 
 
@@ -52,7 +52,7 @@ def new_head(model: Any) -> bool:
 
 def loaded(method: str, kind: str, folder: Path) -> Any:
     model = tiny.ARCHITECTURES[kind]()
-    return registry.load("method", method).load(model, folder, new_head(model))
+    return registry.load_plug_in("method", method).load(model, folder, new_head(model))
 
 
 def loaded_by_peft(kind: str, folder: Path) -> Any:
@@ -81,7 +81,7 @@ def test_a_whole_life(method: str, kind: str, tmp_path: Path) -> None:
     ours = loaded(method, kind, tmp_path)
     torch.testing.assert_close(life.answers(ours.model).detach(), after, rtol=0, atol=1e-5)
     torch.testing.assert_close(life.answers(loaded_by_peft(kind, tmp_path)).detach(), after, rtol=0, atol=1e-5)
-    if registry.load("method", method).mergeable:
+    if registry.load_plug_in("method", method).mergeable:
         torch.testing.assert_close(life.answers(ours.merge(0)).detach(), after, rtol=0, atol=1e-5)
     else:
         with pytest.raises(ConfigError, match="cannot be merged"):
@@ -113,8 +113,8 @@ def test_the_start_depends_on_the_seed_alone(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["adalora", "prompt"])
 def test_new_heads_start_as_every_other_methods_do(method: str) -> None:
-    lora = registry.load("method", "lora").attach(
-        tiny.roberta_classifier(), [registry.load("method", "lora").settings({"rank": 2})], [5], True
+    lora = registry.load_plug_in("method", "lora").attach(
+        tiny.roberta_classifier(), [registry.load_plug_in("method", "lora").settings({"rank": 2})], [5], True
     )
     own = dict(attached(method, tiny.roberta_classifier()).base.named_parameters())
     for name, parameter in lora.heads.named(0):
@@ -154,7 +154,7 @@ def test_rehearsed_without_weights(method: str, kind: str, tmp_path: Path) -> No
     ledger = rehearse(config)
     for rows, length, labels in ((3, 11, 20), (2, 29, 57), (5, 7, 35)):
         real = life.counted_flops(config, tiny.ARCHITECTURES[kind](), rows, length, labels)
-        assert ledger.flops(Shape(rows, length, labels)).total == pytest.approx(real, rel=1e-9)
+        assert ledger.flops(BatchShape(rows, length, labels)).total == pytest.approx(real, rel=1e-9)
     assert ledger.trainable_parameters == attached(method, tiny.ARCHITECTURES[kind]()).trainable_parameters(0)
 
 

@@ -17,7 +17,7 @@ from test_checkpoint import in_pieces, weights
 from isolora import registry
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.methods.peft.pass_through import OWN, REFUSED, UNMERGED, types
 
 torch.set_num_threads(1)
@@ -54,7 +54,7 @@ DRAW_IN_TRAINING = {"PVERA"}
 
 
 def attached(peft_type: str, model: Any, heads: bool = False, **fields: Any) -> Any:
-    method = registry.load("method", f"peft:{peft_type}")
+    method = registry.load_plug_in("method", f"peft:{peft_type}")
     return method.attach(model, [method.settings({**FIELDS.get(peft_type, {}), **fields})], [5], heads)
 
 
@@ -72,7 +72,7 @@ def test_a_whole_life(peft_type: str, tmp_path: Path) -> None:
     with adapter.rows(()):
         torch.testing.assert_close(life.answers(adapter.model).detach(), bare, rtol=0, atol=1e-6)
     adapter.save(0, tmp_path)
-    method = registry.load("method", f"peft:{peft_type}")
+    method = registry.load_plug_in("method", f"peft:{peft_type}")
     ours = method.load(tiny.llama(), tmp_path)
     torch.testing.assert_close(life.answers(ours.model).detach(), after, rtol=0, atol=1e-5)
     with warnings.catch_warnings():
@@ -96,7 +96,7 @@ def test_new_heads_are_kept_and_merged(peft_type: str, tmp_path: Path) -> None:
     life.fit(adapter, 5)
     after = life.answers(adapter.model).detach()
     adapter.save(0, tmp_path)
-    ours = registry.load("method", f"peft:{peft_type}").load(tiny.roberta_classifier(), tmp_path, True)
+    ours = registry.load_plug_in("method", f"peft:{peft_type}").load(tiny.roberta_classifier(), tmp_path, True)
     torch.testing.assert_close(life.answers(ours.merge(0)).detach(), after, rtol=0, atol=1e-5)
     assert list(ours.base.state_dict()) == list(tiny.roberta_classifier().state_dict())
 
@@ -107,7 +107,7 @@ def test_rehearsed_with_weights_where_they_are_looked_at(peft_type: str, tmp_pat
     ledger = rehearse(config)
     for rows, length, labels in ((3, 11, 20), (2, 29, 57), (5, 7, 35)):
         counted = life.counted_flops(config, tiny.llama(), rows, length, labels)
-        assert ledger.flops(Shape(rows, length, labels)).total == pytest.approx(counted, rel=1e-9)
+        assert ledger.flops(BatchShape(rows, length, labels)).total == pytest.approx(counted, rel=1e-9)
     assert ledger.trainable_parameters == attached(peft_type, tiny.llama()).trainable_parameters(0)
 
 
@@ -181,7 +181,7 @@ def test_all_linear_leaves_heads_out() -> None:
 
 
 def test_names_are_understood_in_small_letters_and_once() -> None:
-    assert registry.load("method", "peft:ln-tuning").name == "peft:LN_TUNING"
+    assert registry.load_plug_in("method", "peft:ln-tuning").name == "peft:LN_TUNING"
     assert registry.names("method").count("peft") == 1
 
 
@@ -191,5 +191,5 @@ def test_a_stranger_file_that_would_change_the_base_is_refused(change: dict[str,
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError) as caught:
-        registry.load("method", "peft:LORA").load(tiny.llama(), tmp_path)
+        registry.load_plug_in("method", "peft:LORA").load(tiny.llama(), tmp_path)
     assert "\n" not in str(caught.value)

@@ -19,9 +19,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
 EVERY = [(kind, name) for kind in registry.FOLDERS for name in registry.names(kind)]
-METHODS = [name for name in registry.names("method") if not hasattr(registry.load("method", name), "variant")]
+METHODS = [name for name in registry.names("method") if not hasattr(registry.load_plug_in("method", name), "variant")]
 """A family such as peft has no method of its own name; test_peft_variants.py tests its members."""
-STACKABLE = [name for name in METHODS if registry.load("method", name).stackable]
+STACKABLE = [name for name in METHODS if registry.load_plug_in("method", name).stackable]
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -49,7 +49,7 @@ def test_stackable_method(name: str) -> None:
     contracts.a_stackable_method(name)
 
 
-@pytest.mark.parametrize("name", laws.names())
+@pytest.mark.parametrize("name", laws.law_names())
 def test_law(name: str) -> None:
     contracts.a_law(name)
 

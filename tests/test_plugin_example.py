@@ -142,7 +142,7 @@ def test_a_run_of_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 def test_an_error_in_its_code_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = registry.load("task", "multi-label")
+    task = registry.load_plug_in("task", "multi-label")
     module = sys.modules[type(task).__module__]
     monkeypatch.setattr(module, "class_scores", lambda model, batch: None)
     words = ("train", PLUGIN / "run.yaml", "training.steps=1", "training.trainer=native", "--out", tmp_path / "out")

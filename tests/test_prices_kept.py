@@ -54,11 +54,11 @@ def test_the_second_answer_needs_no_torch(folder: Path) -> None:
 def test_a_changed_model_is_priced_again(folder: Path) -> None:
     run, words = a_run(folder), [f"model={folder}", "method.rank=4"]
     answers.keep(None, words, (2, 8), run, cost(run, (2, 8)))
-    assert answers.find(None, words, (2, 8), HERE) is not None
-    assert answers.find(None, words, (2, 9), HERE) is None
+    assert answers.find_answer(None, words, (2, 8), HERE) is not None
+    assert answers.find_answer(None, words, (2, 9), HERE) is None
     described = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**described, "num_hidden_layers": 3}))
-    assert answers.find(None, words, (2, 8), HERE) is None
+    assert answers.find_answer(None, words, (2, 8), HERE) is None
 
 
 def test_a_ledger_is_rehearsed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +71,8 @@ def test_a_ledger_is_rehearsed_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_other_sources_have_other_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = kept.key(a_run(folder), 2)
-    assert before == kept.key(a_run(folder), 2) != kept.key(a_run(folder), 3)
+    before = kept.price_key(a_run(folder), 2)
+    assert before == kept.price_key(a_run(folder), 2) != kept.price_key(a_run(folder), 3)
     monkeypatch.setattr(kept, "sources_digest", lambda rooms: "changed")
-    assert kept.key(a_run(folder), 2) != before
-    assert kept.key(a_run(folder).model_copy(update={"trust_remote_code": True}), 2) is None
+    assert kept.price_key(a_run(folder), 2) != before
+    assert kept.price_key(a_run(folder).model_copy(update={"trust_remote_code": True}), 2) is None

@@ -40,7 +40,7 @@ METHODS = {"prompt": PromptTuningConfig, "p-tuning": PromptEncoderConfig, "prefi
 
 
 def attached(method: str, model: Any, heads: bool = False, **fields: Any) -> Any:
-    found = registry.load("method", method)
+    found = registry.load_plug_in("method", method)
     return found.attach(model, [found.settings({"virtual_tokens": TOKENS, **fields})], [5], heads)
 
 
@@ -79,7 +79,7 @@ def test_causal_loss_is_pefts(method: str, kind: str) -> None:
     theirs = by_hand(method, ours, tiny.ARCHITECTURES[kind]())
     logits = theirs(input_ids=following.input_ids, attention_mask=following.attention_mask).logits[:, -9:]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels_of(following).flatten())
-    found = registry.load("task", "causal-lm").loss(ours.model, following).objective
+    found = registry.load_plug_in("task", "causal-lm").loss(ours.model, following).objective
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_token_classification_loss_is_pefts(method: str, kind: Any) -> None:
     labels = torch.cat([torch.full((3, front), IGNORED), labels_of(classes)], 1)
     logits = theirs(input_ids=classes.input_ids, attention_mask=classes.attention_mask).logits
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    found = registry.load("task", "token-classification").loss(ours.model, classes).objective
+    found = registry.load_plug_in("task", "token-classification").loss(ours.model, classes).objective
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_sequence_classification_loss_is_pefts(method: str) -> None:
     theirs = by_hand(method, ours, tiny.roberta_classifier())
     given = {"input_ids": classes.input_ids, "attention_mask": classes.attention_mask}
     expected = theirs(**given, labels=torch.tensor([0, 1, 1])).loss
-    task = registry.load("task", "sequence-classification")
+    task = registry.load_plug_in("task", "sequence-classification")
     found = task.bound(task.settings, ("no", "yes")).loss(ours.model, classes).objective
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
@@ -131,7 +131,7 @@ def test_question_answering_loss_is_pefts(method: str) -> None:
     for logits, targets in zip((out.start_logits, out.end_logits), places.T, strict=True):
         own = logits[:, -9:].masked_fill(spans.attention_mask == 0, -torch.inf)
         expected.append(torch.nn.functional.cross_entropy(own, targets))
-    found = registry.load("task", "question-answering").loss(ours.model, spans).objective
+    found = registry.load_plug_in("task", "question-answering").loss(ours.model, spans).objective
     assert float(found.detach()) == pytest.approx(float(sum(expected).detach()) / 2, rel=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_encoder_decoder_loss_is_pefts(method: str, kind: str) -> None:
         decoder_input_ids=pair.input_ids,
         labels=labels_of(targets),
     ).loss
-    found = registry.load("task", "summarization").loss(ours.model, pair).objective
+    found = registry.load_plug_in("task", "summarization").loss(ours.model, pair).objective
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -161,7 +161,7 @@ def test_every_layer_attends_to_its_prefix(kind: str) -> None:
     ours = attached("prefix", model, heads=kind == "roberta_classifier")
     life.answers(ours.model).square().sum().backward()
     prefix = ours.peft.prompt_encoder["default"].embedding.weight.grad
-    layers, _, width = registry.load("method", "prefix").sizes(model)
+    layers, _, width = registry.load_plug_in("method", "prefix").sizes(model)
     reached = prefix.view(TOKENS, layers, 2, width).abs().sum((0, 3)) > 0
     assert reached.sum(0).tolist() == [2, 2], "keys and values of both layers"
 
@@ -252,7 +252,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(method: str, fields: dict[str, A
 def test_the_network_behind_virtual_tokens_stays_behind(tmp_path: Path) -> None:
     ours = attached("prefix", tiny.llama(), projection=True, projection_width=5)
     ours.save(0, tmp_path)
-    again = registry.load("method", "prefix").load(tiny.llama(), tmp_path)
+    again = registry.load_plug_in("method", "prefix").load(tiny.llama(), tmp_path)
     assert not any("transform" in name for name, _ in again.peft.named_parameters())
     torch.testing.assert_close(life.answers(again.model), life.answers(ours.model), rtol=0, atol=1e-6)
 

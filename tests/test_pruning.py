@@ -13,8 +13,8 @@ from studies import RATE, a_search, search_base, trials
 from isolora.errors import ConfigError
 from isolora.store import DONE, PRUNED, Point
 from isolora.study.pruning import evaluation, evaluations
-from isolora.study.run import run_study
-from isolora.study.search import searched
+from isolora.study.running import run_study
+from isolora.study.search import search_result
 
 torch.set_num_threads(1)
 pytest.importorskip("optuna")
@@ -29,7 +29,7 @@ def test_a_score_of_the_end_is_for_searches_that_do_not_prune(tmp_path: Path) ->
     study = a_search(run.model_dump(), pruner="none", **fields)
     store = run_study(study, tmp_path / "out", quiet=True)
     ends = [json.loads(store.points(row["run"])[-1]["metrics"])["rougeL"] for row in trials(study, tmp_path / "out")]
-    assert searched(study, store).value == max(ends)
+    assert search_result(study, store).value == max(ends)
 
 
 def test_a_trainer_stops_where_a_trial_is_pruned(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from isolora import registry
 from isolora.config import RunConfig, parse
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, MissingExtra
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.methods.qlora import QloraSettings
 
 pytest.importorskip("bitsandbytes")
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-qlora = registry.load("method", "qlora")
+qlora = registry.load_plug_in("method", "qlora")
 KINDS = ("nf4", "nf4-double", "int8")
 SIZES: dict[str, dict[str, int]] = {
     "llama": {"hidden_size": 64, "intermediate_size": 96},
@@ -168,7 +168,7 @@ def formulas() -> dict[Any, Any]:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_priced_as_torch_counts(kind: str, quantisation: str, tmp_path: Path) -> None:
     config = life.a_run(tmp_path / "shape", plain(kind), {"name": "qlora", "rank": 3, "quantisation": quantisation})
-    found = rehearse(config).flops(Shape(2, 13, 20)).total
+    found = rehearse(config).flops(BatchShape(2, 13, 20)).total
     model = quantised(kind, quantisation, tmp_path / "base")
     assert found == pytest.approx(life.counted_flops(config, model, 2, 13, 20, formulas()), rel=1e-9)
 

@@ -16,7 +16,7 @@ from isolora.config import RunConfig
 from isolora.errors import DataError
 from isolora.metrics.squad import v2_questions
 from isolora.tasks.base import IGNORED
-from isolora.tasks.heads import inputs
+from isolora.tasks.class_heads import inputs
 from isolora.tasks.question_answering import QuestionAnswering, QuestionAnsweringSettings, best_span
 
 torch.set_num_threads(1)

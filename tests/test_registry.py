@@ -12,7 +12,7 @@ import contracts
 import pytest
 
 from isolora import registry
-from isolora.data_cards import packaged
+from isolora.data_cards import packaged_data
 from isolora.errors import ConfigError, MissingExtra, PlugInError, unknown
 
 KINDS = tuple(kind for kind in registry.FOLDERS if kind != "data_card")
@@ -57,7 +57,7 @@ def test_every_plug_in_loads_and_knows_its_name(kind: str) -> None:
     assert registry.names(kind) == sorted(registry.names(kind)) != []
     for name in registry.names(kind):
         with contextlib.suppress(MissingExtra):
-            assert registry.load(kind, name).name == name
+            assert registry.load_plug_in(kind, name).name == name
 
 
 def test_file_names_become_plug_in_names() -> None:
@@ -68,26 +68,26 @@ def test_file_names_become_plug_in_names() -> None:
 @pytest.mark.parametrize("name", ["lorra", "../lora", "_base", "-base", "", "lora.lora"])
 def test_unknown_names_are_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown method .*\(valid: .*lora") as caught:
-        registry.load("method", name)
+        registry.load_plug_in("method", name)
     assert "\n" not in str(caught.value)
 
 
 def test_the_nearest_name_is_offered() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lora'"):
-        registry.load("method", "lorra")
+        registry.load_plug_in("method", "lorra")
 
 
 def test_packages_outside_join_by_entry_points(theirs: Register) -> None:
     theirs("tracker", "fails", FAILS)
     assert {"tensorboard", "fails"} <= set(registry.names("tracker"))
-    assert registry.load("tracker", "fails").name == "fails"
+    assert registry.load_plug_in("tracker", "fails").name == "fails"
     assert registry.package_of("tracker", "fails") == "theirs"
 
 
 def test_entry_point_and_name_are_the_same_word(theirs: Register) -> None:
     theirs("tracker", "other", FAILS)
     with pytest.raises(ConfigError, match=r"^tracker other of package theirs: .* \(its name is 'fails'\)$"):
-        registry.load("tracker", "other")
+        registry.load_plug_in("tracker", "other")
 
 
 def test_very_many_names_are_cut_short() -> None:
@@ -101,19 +101,19 @@ def test_a_package_that_cannot_be_imported_is_named(theirs: Register) -> None:
     with pytest.raises(
         ConfigError, match="law broken of package theirs: ModuleNotFoundError: No module named 'nothing_of_this_name'"
     ):
-        registry.load("law", "broken")
+        registry.load_plug_in("law", "broken")
 
 
 def test_a_lost_data_card_is_told_and_bothers_nobody_else(theirs: Register, capsys: pytest.CaptureFixture[str]) -> None:
     theirs("data_card", "lost", "")
-    assert "lost" not in packaged()
-    assert "debian-descriptions" in packaged()
+    assert "lost" not in packaged_data()
+    assert "debian-descriptions" in packaged_data()
     assert "data card lost of package theirs: ModuleNotFoundError: no folder theirs.lost; left out" in capsys.readouterr().err
 
 
 def test_an_error_in_foreign_code_names_it(theirs: Register) -> None:
     theirs("tracker", "fails", FAILS)
-    plug_in = registry.load("tracker", "fails")
+    plug_in = registry.load_plug_in("tracker", "fails")
     said = r"^tracker fails \(package theirs\): ZeroDivisionError: .* \(.*fails\.py:6\)$"
     with pytest.raises(PlugInError, match=said), registry.plug_ins_named():
         plug_in.start(lambda: 1 / 0)
@@ -126,7 +126,7 @@ def test_an_error_in_foreign_code_names_it(theirs: Register) -> None:
 def test_what_a_trainer_calls_back_is_not_its_fault(theirs: Register) -> None:
     theirs("trainer", "fails", FAILS)
     with pytest.raises(KeyError), registry.plug_ins_named():  # raised in registry.py
-        registry.load("trainer", "fails").start(lambda: registry.names("no kind"))
+        registry.load_plug_in("trainer", "fails").start(lambda: registry.names("no kind"))
 
 
 def test_a_missing_package_is_told_with_its_pip_command(theirs: Register) -> None:
@@ -148,5 +148,5 @@ def test_a_changed_file_changes_the_digest_of_what_is_cached(theirs: Register, t
 
 def test_isoloras_own_wins(theirs: Register) -> None:
     theirs("law", "additive", "law = None")
-    assert registry.load("law", "additive").name == "additive"
+    assert registry.load_plug_in("law", "additive").name == "additive"
     assert registry.package_of("law", "additive") == ""

@@ -25,11 +25,11 @@ from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, RunFailed
 from isolora.store import DIVERGED, DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY, PENDING, RUNNING, Store
 from isolora.study.executors.base import StudyFailed
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.study.status import status, stop
 from isolora.training import checkpoint, train
 from isolora.training import lease as leases
-from isolora.training.folder import LOG, held
+from isolora.training.folder import LOG, locked_store
 from isolora.training.interruption import STOP_FILE, Interrupted
 from isolora.training.stack import Stack
 
@@ -173,7 +173,7 @@ def test_a_killed_worker_costs_one_retry(base: dict[str, Any], tmp_path: Path) -
     code = """
 import json, sys, threading, time, os, signal, subprocess
 from isolora.config import StudyConfig
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 def kill():
     while not list(__import__("pathlib").Path(sys.argv[2]).glob("checkpoints/*")):
         time.sleep(0.01)
@@ -219,7 +219,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused_by_name(base: dict[str, Any], tmp_path: Path) -> None:
-    with held(tmp_path / "out"), pytest.raises(ConfigError, match=rf"in use by process {os.getpid()} on .*isolora stop"):
+    with locked_store(tmp_path / "out"), pytest.raises(ConfigError, match=rf"in use by process {os.getpid()} on .*isolora stop"):
         train(a_run(base), tmp_path / "out", quiet=True)
     with pytest.raises(ConfigError, match="nothing to stop"):
         stop(tmp_path / "out")
@@ -232,7 +232,7 @@ def test_a_dead_owner_is_taken_over(tmp_path: Path, capsys: pytest.CaptureFixtur
     connection.close()
     (tmp_path / leases.FILE).write_text(json.dumps({"host": os.uname().nodename, "pid": 1, "since": "long ago"}))
     assert dict(status(tmp_path).states) == {"interrupted": 1}, "nobody runs it"
-    with held(tmp_path) as taken:
+    with locked_store(tmp_path) as taken:
         assert taken.states() == {"r": INTERRUPTED}
         taken.set_state(["r"], RUNNING)
         assert dict(status(tmp_path).states) == {"running": 1}
@@ -242,11 +242,11 @@ def test_a_dead_owner_is_taken_over(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_living_owner_elsewhere_is_believed_by_its_heartbeat(tmp_path: Path) -> None:
     (tmp_path / leases.FILE).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "now"}))
-    with pytest.raises(ConfigError, match="process 1 on elsewhere"), held(tmp_path):
+    with pytest.raises(ConfigError, match="process 1 on elsewhere"), locked_store(tmp_path):
         pass
     old = time.time() - 1000
     os.utime(tmp_path / leases.FILE, (old, old))
-    with held(tmp_path):
+    with locked_store(tmp_path):
         pass
 
 

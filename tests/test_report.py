@@ -14,11 +14,11 @@ from reported import EVIL, SIZES, Page, columns, make_study, store_rows
 
 from isolora import report
 from isolora.fit import fit
-from isolora.report import axes, formats, frontier, palette
-from isolora.report.captions import forgetting as forgetting_caption
+from isolora.report import axes, frontier, palette, wording
+from isolora.report.captions import forgetting_caption as forgetting_caption
 from isolora.report.forgetting import endings, unbeaten
 from isolora.report.forgetting import figure as forgetting_figure
-from isolora.report.page import SCRIPTS, plain, render
+from isolora.report.page import SCRIPTS, plain, render_page
 from isolora.report.work import figure as work_figure
 from isolora.store import Run, Store
 from isolora.table import Table, from_columns
@@ -31,7 +31,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def html(study):
-    return render(study)
+    return render_page(study)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_says_what_to_train_and_whether_it_held(study, page):
 
 def test_a_miss_is_called_a_miss(study):
     missed = replace(study.verification, measured=study.recommendation.interval[1] * 1.02)
-    text = Page(render(replace(study, verification=missed))).text
+    text = Page(render_page(replace(study, verification=missed))).text
     assert "The prediction missed." in text
     assert "off and outside the 95 % interval" in text
 
@@ -81,7 +81,7 @@ def test_text_from_outside_is_escaped(study):
         rows[name] = [f"{EVIL}{value}" for value in rows[name]]
     runs = [{**run, "model": EVIL, "run": f"{EVIL}{run['run']}", "reason": EVIL} for run in store_rows(columns())]
     evil = replace(study, table=from_columns(rows, {}), title=EVIL, runs=runs, recommendation=None, verification=None)
-    html = render(evil)
+    html = render_page(evil)
     assert EVIL not in html
     page = Page(html)
     assert EVIL in page.text
@@ -156,7 +156,7 @@ def test_bars_of_work_are_the_largest_runs(study, page):
     ends = {f"{model}, rank 32": max(run.flops[-1] for run in study.fitted if run.model == model) for model in SIZES}
     [proof] = study.proof
     bars = [
-        f"{name.replace(', ', '<br>', 1)}<br>{formats.flops(end)} FLOPs"
+        f"{name.replace(', ', '<br>', 1)}<br>{wording.flops_in_words(end)} FLOPs"
         for name, end in (ends | {f"{proof.name}, verification": proof.flops[-1]}).items()
     ]
     segments = {trace["name"]: trace for trace in page.figure("work")["data"] if trace["x"] != [None]}
@@ -177,7 +177,7 @@ def test_a_foreign_table_needs_only_tokens_and_loss():
     tokens = np.geomspace(1e4, 1e6, 12)
     table = from_columns({"tokens": tokens.tolist(), "loss": (2 + 40 * tokens**-0.3).tolist(), "run": ["only"] * 12}, {})
     study = report.StudyReport("table.csv", table, fit(table, bootstrap=0))
-    page = Page(render(study))
+    page = Page(render_page(study))
     assert "The law of one curve: power" in page.text
     assert page.data == {"figure-curves", "figure-agreement", "themes"}
 
@@ -203,21 +203,21 @@ def test_what_is_not_finite_becomes_null():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (formats.count(12_400), "12,400"),
-        (formats.count(3_214_000), "3.21 million"),
-        (formats.count(999_800), "1 million"),
-        (formats.flops(4.19e13), "4.2 × 10¹³"),
-        (formats.flops(9.97e12), "1.0 × 10¹³"),
-        (formats.duration(41.2), "41 s"),
-        (formats.duration(210), "3.5 min"),
-        (formats.passes(1.001), "one pass"),
-        (formats.passes(2.5), "2.5 passes"),
-        (formats.percent(0.0053), "0.53 %"),
-        (formats.parameter(803.94), "803.9"),
-        (formats.parameter(3.705e6), "3.705 × 10⁶"),
-        (formats.formula("F (d/F)^(p/(p+P)) + B d^-b"), "F (d/F)<sup>(p/(p+P))</sup> + B d<sup>−b</sup>"),
-        (formats.short(12_400), "12.4k"),
-        (formats.short(999_900), "1M"),
+        (wording.count(12_400), "12,400"),
+        (wording.count(3_214_000), "3.21 million"),
+        (wording.count(999_800), "1 million"),
+        (wording.flops_in_words(4.19e13), "4.2 × 10¹³"),
+        (wording.flops_in_words(9.97e12), "1.0 × 10¹³"),
+        (wording.duration(41.2), "41 s"),
+        (wording.duration(210), "3.5 min"),
+        (wording.passes(1.001), "one pass"),
+        (wording.passes(2.5), "2.5 passes"),
+        (wording.percent(0.0053), "0.53 %"),
+        (wording.parameter(803.94), "803.9"),
+        (wording.parameter(3.705e6), "3.705 × 10⁶"),
+        (wording.formula_html("F (d/F)^(p/(p+P)) + B d^-b"), "F (d/F)<sup>(p/(p+P))</sup> + B d<sup>−b</sup>"),
+        (wording.short(12_400), "12.4k"),
+        (wording.short(999_900), "1M"),
     ],
 )
 def test_words(shown, expected):

@@ -9,7 +9,7 @@ from chromium import browser, executable
 from reported import make_study
 from test_report_studies import one_evaluation_a_run, search_report
 
-from isolora.report import report, write
+from isolora.report import report, write_page
 from isolora.table import from_columns
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
@@ -28,9 +28,9 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     methods = from_columns(one_evaluation_a_run(), {})
     return {
-        "study": write(folder / "study.html", make_study()),
+        "study": write_page(folder / "study.html", make_study()),
         "methods": report(folder / "methods.csv", methods, out=folder / "methods.html"),
-        "search": write(folder / "search.html", search_report(False)),
+        "search": write_page(folder / "search.html", search_report(False)),
     }
 
 

@@ -10,15 +10,15 @@ from typing import Any, cast
 
 from studies import RATE, a_search
 
-from isolora.report.search import caption, figure
+from isolora.report.search_history import caption, figure
 from isolora.report.source import Search, search_of
 from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store, Trial
-from isolora.study.run import describe
+from isolora.study.running import write_description
 
 
 def test_the_report_draws_the_best_so_far(tmp_path: Path) -> None:
     study = a_search({}, metric="f1")
-    describe(study, tmp_path)
+    write_description(study, tmp_path)
     assert search_of(tmp_path) is None, "nothing was tried yet"
     store = Store(tmp_path)
     assert search_of(tmp_path) == Search("f1", True, [])

@@ -16,8 +16,8 @@ from isolora.errors import TableError
 from isolora.fit import fit
 from isolora.plan import Budget, NoRecommendation, plan
 from isolora.plan.next_runs import steps_towards
-from isolora.report import StudyReport, write
-from isolora.report.formula import formula
+from isolora.report import StudyReport, write_page
+from isolora.report.formula import symbolic_log_terms
 from isolora.report.instrument import instrument
 from isolora.report.page import plain
 from isolora.table import Table, from_columns
@@ -55,7 +55,7 @@ def computed(node, theta, logs):
 
 
 def every_law():
-    singles = [laws.resolve(name) for name in laws.names()]
+    singles = [laws.resolve(name) for name in laws.law_names()]
     return [*singles, laws.by_method(laws.resolve("additive+slope"), METHODS)]
 
 
@@ -65,7 +65,7 @@ def test_a_formula_read_off_is_the_law(law):
     logs = {name: np.log(values) for name, values in columns_.items()}
     theta = parameters(law, logs)
     searched = np.concatenate([theta[: len(law.coefficients)], law.searched(theta[None, len(law.coefficients) :])[0]])
-    terms = [computed(node, searched, logs) for node in formula(law)]
+    terms = [computed(node, searched, logs) for node in symbolic_log_terms(law)]
     expected = law.predict(theta, columns_)
     np.testing.assert_allclose(sum(k * np.exp(term) for k, term in zip(theta, terms, strict=False)), expected, rtol=1e-12)
 
@@ -75,7 +75,7 @@ def test_a_law_that_is_no_formula_has_no_sliders():
     plain_law = laws.resolve("power")
     looped = replace(plain_law, log_terms=lambda shapes, logs: plain_law.log_terms(np.asarray(shapes, dtype=float), logs))
     with pytest.raises(TypeError):
-        formula(looped)
+        symbolic_log_terms(looped)
 
 
 def forgetting_study():
@@ -128,7 +128,7 @@ def test_the_page_computes_every_law(tab, tmp_path):
     for law in every_law():
         theta = parameters(law, logs)
         searched = [*theta[: len(law.coefficients)], *law.searched(theta[None, len(law.coefficients) :])[0]]
-        asked.append({"terms": formula(law), "theta": list(map(float, searched))})
+        asked.append({"terms": symbolic_log_terms(law), "theta": list(map(float, searched))})
         expected.append(np.log(law.predict(theta, data)))
     page = tmp_path / "empty.html"
     page.write_text("<!doctype html><script>document.documentElement.dataset.painted = 'light'</script>")
@@ -179,7 +179,7 @@ def planned(study, asked):
 def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
     study = studies[kind]
     tab.problems.clear()
-    tab.open(write(tmp_path / "page.html", study))
+    tab.open(write_page(tmp_path / "page.html", study))
     rng = np.random.default_rng(5)
     recommended = refused = 0
     worst = 0.0
@@ -214,7 +214,7 @@ def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
 @needs_chromium
 def test_what_to_measure_next_is_the_plans(tab, tmp_path, studies):
     study = studies["verified"]
-    tab.open(write(tmp_path / "page.html", study))
+    tab.open(write_page(tmp_path / "page.html", study))
     found = slide(tab, np.random.default_rng(3), study)
     budget = Budget(found["asked"]["amount"], found["asked"]["unit"])
     memory = found["asked"]["memory"]
@@ -227,7 +227,7 @@ def test_what_to_measure_next_is_the_plans(tab, tmp_path, studies):
 
 @needs_chromium
 def test_words_and_marks_move_with_the_sliders(tab, tmp_path, studies):
-    tab.open(write(tmp_path / "page.html", studies["verified"]))
+    tab.open(write_page(tmp_path / "page.html", studies["verified"]))
     before = tab.value("document.getElementById('steer-headline').textContent")
     tab.value("document.getElementById('steer-budget').focus()")
     tab.press("Home")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from reported import EVIL, Page, columns, make_study, store_rows
 
-from isolora.report import axes, headline, palette, rates, report, search_parameters
+from isolora.report import axes, headline, palette, rate_cells, report, search_parameters
 from isolora.report.cells import cells
 from isolora.report.gather import Asked, gather
-from isolora.report.page import PLOTLY, SCRIPTS, render
-from isolora.report.source import Search, Tried
-from isolora.report.study import StudyReport
+from isolora.report.page import PLOTLY, SCRIPTS, render_page
+from isolora.report.source import ReportedTrial, Search
+from isolora.report.study_report import StudyReport
 from isolora.report.trajectories import trajectories, variants
 from isolora.table import from_columns
 
@@ -48,7 +48,7 @@ def compared(tmp_path_factory):
 
 
 def test_without_a_law_the_best_measured_leads_and_the_reason_is_given(compared):
-    page = Page(render(compared))
+    page = Page(render_page(compared))
     assert "Best measured: m, lora, rank 8" in page.text
     assert "4.0050, mean of 2 runs (± 0.005), after 8,192 tokens, learning rate 0.003" in page.text
     assert "Next is m, full, 0.1000 behind." in page.text
@@ -62,7 +62,7 @@ def test_without_a_law_the_best_measured_leads_and_the_reason_is_given(compared)
 
 def test_methods_are_told_apart_by_the_settings_that_differ(compared):
     assert compared.families == ["lora", "full", "bottleneck, places houlsby", "bottleneck, places pfeiffer", "prompt"]
-    figure = Page(render(compared)).figure("methods")
+    figure = Page(render_page(compared)).figure("methods")
     named = {trace["name"]: trace["marker"] for trace in figure["data"] if "name" in trace}
     assert list(named) == compared.families
     assert len({(marker["color"], marker["symbol"]) for marker in named.values()}) == 5
@@ -93,10 +93,10 @@ def test_a_best_rate_at_the_edge_is_marked(compared):
         "bottleneck, places pfeiffer": "",
         "prompt": "highest",
     }
-    figure = rates.figure(compared)
+    figure = rate_cells.figure(compared)
     marked = {trace["name"]: sorted(trace["x"]) for trace in figure["data"] if str(trace.get("name")).startswith("best rate")}
     assert marked == {"best rate at the edge: try further": [3e-4, 3e-2], "best rate of a cell": [3e-3] * 3}
-    assert "in 2 the best is the last one on its side" in Page(render(compared)).text
+    assert "in 2 the best is the last one on its side" in Page(render_page(compared)).text
 
 
 def test_a_rate_that_diverged_closes_the_edge():
@@ -111,7 +111,7 @@ def test_a_rate_that_diverged_closes_the_edge():
 def test_a_run_that_blew_up_does_not_stretch_the_frame():
     rows = columns()
     rows["loss"][3] = 480.0
-    calm, wild = (Page(render(StudyReport("x", from_columns(each, {})))) for each in (columns(), rows))
+    calm, wild = (Page(render_page(StudyReport("x", from_columns(each, {})))) for each in (columns(), rows))
     ends = [page.figure("curves")["layout"]["yaxis"]["range"] for page in (calm, wild)]
     np.testing.assert_allclose(*ends, atol=0.05)
     assert "1 point above the frame" in json.dumps(wild.figure("curves")["layout"]["annotations"], ensure_ascii=False)
@@ -138,14 +138,14 @@ def test_no_advice_says_why():
     study = gather(Path("table.csv"), table, Asked(bootstrap=0))
     assert study.fit is not None
     assert study.recommendation is None
-    assert "No recommendation The table has no" in Page(render(study)).text
+    assert "No recommendation The table has no" in Page(render_page(study)).text
 
 
 def test_a_refusal_is_on_the_page_with_what_to_measure_next(tmp_path):
     """A budget a hundred thousand times the largest run: no recommendation, and runs on the way there."""
     study = gather(tmp_path / "x.csv", from_columns(columns(), {}), Asked(bootstrap=20, budget="1e18flops"))
     assert study.recommendation is None
-    text = Page(render(study)).text
+    text = Page(render_page(study)).text
     assert f"No recommendation {study.no_advice[0][:1].upper()}{study.no_advice[0][1:]}" in text
     assert "Measure next: nano-" in text
 
@@ -154,10 +154,10 @@ def test_a_budget_that_was_not_asked_for_is_said(tmp_path):
     table = from_columns(columns(), {})
     study = gather(tmp_path / "x.csv", table, Asked(bootstrap=20))
     assert study.recommendation.flops == pytest.approx(4 * table["flops"].max(), rel=1e-6)
-    assert "No budget was asked for; this is 4 × the largest run." in Page(render(study)).text
+    assert "No budget was asked for; this is 4 × the largest run." in Page(render_page(study)).text
     asked = gather(tmp_path / "x.csv", table, Asked(bootstrap=20, budget="3e11flops", examples=500))
     assert (asked.recommendation.flops, asked.recommendation.examples) == (pytest.approx(3e11), 500)
-    assert "No budget was asked for" not in Page(render(asked)).text
+    assert "No budget was asked for" not in Page(render_page(asked)).text
 
 
 def test_a_target_is_named_on_axes_and_in_words(tmp_path):
@@ -179,7 +179,7 @@ def search_report(maximizes):
         loss = 4 + abs(np.log10(rate / 3e-3)) + 0.01 * rank / 16 + (50 if number == 7 else 0)
         value = -loss if maximizes else loss
         chosen = {"training.learning_rate": rate, "method.rank": rank}
-        trials.append(Tried(f"rate {rate:.2g}", "DONE", value, 1e9 * (number + 1), chosen))
+        trials.append(ReportedTrial(f"rate {rate:.2g}", "DONE", value, 1e9 * (number + 1), chosen))
     search = Search("f1" if maximizes else "loss", maximizes, trials)
     return StudyReport("s", from_columns(columns(), {}), search=search)
 
@@ -190,7 +190,7 @@ def test_the_parameter_that_matters_is_found(maximizes):
     shares = search_parameters.importance(study)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["training.learning_rate"] > 0.7
-    assert "Most of the spread comes from training.learning_rate" in Page(render(study)).text
+    assert "Most of the spread comes from training.learning_rate" in Page(render_page(study)).text
     figure = search_parameters.parallel_figure(study)
     values = [trial.value for trial in study.search.trials]
     best = sorted(values, reverse=maximizes)[:2]
@@ -235,11 +235,11 @@ def test_hostile_text_in_every_field_is_inert(verified):
     rows["config"] = [json.dumps({"method": {"name": EVIL, EVIL: f"{EVIL}{n}"}}) for n in range(30)]
     rows["flops_by_group"] = [json.dumps({EVIL: {"forward": 1e9, EVIL: 2.0}})] * 30
     stored = [{**row, "reason": EVIL, "state": EVIL, "environment": json.dumps({EVIL: EVIL})} for row in store_rows(columns())]
-    trials = [Tried(EVIL, "DONE", 4.0 + n, 1e9 * n, {EVIL: EVIL, "b": n}) for n in range(8)]
+    trials = [ReportedTrial(EVIL, "DONE", 4.0 + n, 1e9 * n, {EVIL: EVIL, "b": n}) for n in range(8)]
     found = StudyReport(
         EVIL, from_columns(rows, {}), runs=stored, search=Search(EVIL, False, trials), no_law=EVIL, no_advice=(EVIL,)
     )
-    html = render(found)
+    html = render_page(found)
     assert EVIL not in html
     page = Page(html)
     assert len([attributes for attributes, _ in page.scripts if attributes.get("type") != "application/json"]) == 1 + len(SCRIPTS)
@@ -258,7 +258,7 @@ def strings(value):
 
 
 def test_pages_stay_small(verified, compared):
-    assert max(len(render(each).encode()) for each in (verified, compared)) < TWO_MEGABYTES
+    assert max(len(render_page(each).encode()) for each in (verified, compared)) < TWO_MEGABYTES
 
 
 def test_many_runs_stay_small():
@@ -267,7 +267,7 @@ def test_many_runs_stay_small():
     rows = {"run": [f"r{n // 2}" for n in range(2 * count)], "model": ["m"] * 2 * count, "rank": [4] * 2 * count}
     rows |= {"learning_rate": [1e-3 * 1.001 ** (n // 2) for n in range(2 * count)], "tokens": [1e4, 2e4] * count}
     rows |= {"loss": [4 + 0.001 * (n % 97) for n in range(2 * count)]}
-    html = render(StudyReport("many", from_columns(rows, {})))
+    html = render_page(StudyReport("many", from_columns(rows, {})))
     assert len(html.encode()) < TWO_MEGABYTES
     assert "The 600 that ended badly or best are shown." in Page(html).text
 

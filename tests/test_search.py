@@ -18,8 +18,8 @@ from isolora.cli import app
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, MissingExtra
 from isolora.store import DONE, PRUNED, RUNNING, Store
-from isolora.study.run import run_study
-from isolora.study.search import searched
+from isolora.study.running import run_study
+from isolora.study.search import search_result
 from isolora.table import read
 from isolora.training.stack import Stack
 
@@ -41,7 +41,7 @@ def whole(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def test_search_prunes_and_trains_the_best(whole: tuple[StudyConfig, Store]) -> None:
     study, store = whole
-    rows, found = trials(study, store.folder), searched(study, store)
+    rows, found = trials(study, store.folder), search_result(study, store)
     assert [row["number"] for row in rows] == list(range(8))
     assert [row["round"] for row in rows] == [0, 0, 0, 1, 1, 1, 2, 2]
     assert {row["state"] for row in rows} == {DONE, PRUNED}
@@ -60,7 +60,7 @@ def test_search_prunes_and_trains_the_best(whole: tuple[StudyConfig, Store]) -> 
 
 def test_what_pruning_saved_is_the_rest_of_the_budgets(whole: tuple[StudyConfig, Store]) -> None:
     study, store = whole
-    found, states = searched(study, store), store.states()
+    found, states = search_result(study, store), store.states()
     pruned = [point for point in store.points() if states[point["run"]] == PRUNED]
     spent = {point["run"]: (point["tokens"], point["flops"]) for point in pruned}
     assert found.saved_tokens == pytest.approx(sum(800 - tokens for tokens, _ in spent.values()))
@@ -135,14 +135,14 @@ def test_an_equal_suggestion_is_not_trained_twice(base: dict[str, Any], tmp_path
     assert len([run for run in store.runs() if run["stage"] == "search"]) == 2
     by_run = {row["run"]: (row["state"], row["value"], row["curve"]) for row in rows}
     assert all(by_run[row["run"]] == (row["state"], row["value"], row["curve"]) for row in rows)
-    assert searched(study, store).runs == 2
+    assert search_result(study, store).runs == 2
 
 
 def test_a_diverged_trial_is_never_the_best(base: dict[str, Any], tmp_path: Path) -> None:
     study = a_search(base, space={RATE: [1e-2, 1e30]}, pruner="none", trials=4)
     store = run_study(study, tmp_path, quiet=True)
-    assert set(searched(study, store).states) == {"complete", "diverged"}
-    assert searched(study, store).best == {RATE: 1e-2}
+    assert set(search_result(study, store).states) == {"complete", "diverged"}
+    assert search_result(study, store).best == {RATE: 1e-2}
     lost = a_search(base, space={RATE: [1e29, 1e30]}, trials=2)
     with pytest.raises(ConfigError, match="none of 2 trials came to its end"):
         run_study(lost, tmp_path / "lost", quiet=True)
@@ -161,8 +161,8 @@ def test_a_score_is_maximized(tmp_path: Path) -> None:
     study = a_search(run.model_dump(), space={RATE: [1e-6, 5e-2]}, metric="accuracy", trials=4)
     store = run_study(study, tmp_path / "out", quiet=True)
     ends = {row["value"] for row in trials(study, tmp_path / "out") if row["state"] == DONE}
-    assert searched(study, store).value == max(ends)
-    assert searched(study, store).best == {RATE: 5e-2}
+    assert search_result(study, store).value == max(ends)
+    assert search_result(study, store).best == {RATE: 5e-2}
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from isolora import registry
 from isolora.config import RunConfig, parse
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.methods.selective import SelectiveSettings
 
 torch.set_num_threads(1)
-selective, full = registry.load("method", "selective"), registry.load("method", "full")
+selective, full = registry.load_plug_in("method", "selective"), registry.load_plug_in("method", "full")
 WITH_BIASES = ["gpt2", "bert", "bert_classifier", "bloom", "bart", "roberta_classifier", "roberta_questions"]
 CHOICES = [
     *((kind, {"name": "selective", "train": "biases"}) for kind in WITH_BIASES),
@@ -32,7 +32,7 @@ CHOICES = [
 
 def attached_to(model: Any, method: dict[str, Any], heads: bool = False) -> Any:
     own = {key: value for key, value in method.items() if key != "name"}
-    plug_in = registry.load("method", method["name"])
+    plug_in = registry.load_plug_in("method", method["name"])
     return plug_in.attach(model, [plug_in.settings(own)], [0], heads)
 
 
@@ -59,7 +59,7 @@ def test_the_whole_life(kind: str, method: dict[str, Any], tmp_path: Path) -> No
     assert life.same_state(model, before)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
-    loaded = registry.load("method", method["name"]).load(tiny.ARCHITECTURES[kind](), tmp_path)
+    loaded = registry.load_plug_in("method", method["name"]).load(tiny.ARCHITECTURES[kind](), tmp_path)
     assert torch.equal(life.answers(loaded.model), learnt)
     merged = loaded.merge(0)
     torch.testing.assert_close(life.answers(merged), learnt, rtol=0, atol=2e-6)
@@ -72,7 +72,7 @@ def test_a_new_head_is_kept_with_it(method: dict[str, Any], tmp_path: Path) -> N
     life.fit(attached, 3)
     learnt = life.answers(attached.model)
     attached.save(0, tmp_path)
-    loaded = registry.load("method", method["name"]).load(tiny.roberta_classifier(), tmp_path, heads=True)
+    loaded = registry.load_plug_in("method", method["name"]).load(tiny.roberta_classifier(), tmp_path, heads=True)
     assert torch.equal(life.answers(loaded.model), learnt)
     assert torch.equal(life.answers(loaded.merge(0)), learnt)
 
@@ -138,13 +138,13 @@ def test_in_the_loop(method: dict[str, Any], tmp_path: Path) -> None:
 def test_priced_as_torch_counts(kind: str, method: dict[str, Any], tmp_path: Path) -> None:
     model = tiny.ARCHITECTURES[kind]()
     config = life.a_run(tmp_path, model, method)
-    found = rehearse(config).flops(Shape(2, 13, 20)).total
+    found = rehearse(config).flops(BatchShape(2, 13, 20)).total
     assert found == pytest.approx(life.counted_flops(config, model, 2, 13, 20), rel=1e-9)
 
 
 def test_full_spends_twice_the_forward_on_the_backward(tmp_path: Path) -> None:
     """But for attention, whose two products have four gradients all the same, and the inputs of the first layer."""
-    flops = rehearse(life.a_run(tmp_path, tiny.llama(), {"name": "full"})).flops(Shape(2, 13, 20))
+    flops = rehearse(life.a_run(tmp_path, tiny.llama(), {"name": "full"})).flops(BatchShape(2, 13, 20))
     by_group = flops.by_group()
     for group in ("attention projections", "feed-forward"):
         spent = by_group[group]
@@ -153,7 +153,7 @@ def test_full_spends_twice_the_forward_on_the_backward(tmp_path: Path) -> None:
 
 
 def test_biases_cost_no_gradient_to_a_matrix_nor_below_the_first_of_them(tmp_path: Path) -> None:
-    shape = Shape(2, 13, 20)
+    shape = BatchShape(2, 13, 20)
     biases = rehearse(life.a_run(tmp_path, tiny.gpt2(), {"name": "selective", "train": "biases"})).flops(shape)
     assert biases.backward_weights == 0
     last = {"name": "selective", "train": "biases", "layers": "1"}

@@ -17,7 +17,7 @@ from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import DataError
 from isolora.tasks.base import IGNORED
-from isolora.tasks.heads import inputs
+from isolora.tasks.class_heads import inputs
 from isolora.tasks.sequence_classification import SequenceClassification, SequenceClassificationSettings
 from isolora.training import train
 

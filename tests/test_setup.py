@@ -12,16 +12,16 @@ import tiny
 from person import run as person
 
 from isolora.cli.runs import trained_too_long
-from isolora.cli.studies import summary
+from isolora.cli.studies import study_summary
 from isolora.config import load_study, parse
-from isolora.config.study import StudyConfig
+from isolora.config.study_config import StudyConfig
 from isolora.cost.time import Place
 from isolora.doctor import doctor
 from isolora.errors import ConfigError
 from isolora.runs.preview import preview
 from isolora.store import Point, Run, Store
 from isolora.study import design
-from isolora.study.price import price_study
+from isolora.study.study_price import price_study
 from isolora.training import train
 from isolora.training.recorder import better_before
 
@@ -193,4 +193,4 @@ def test_status_lists_runs_by_what_they_are(tmp_path: Path, monkeypatch: Any, ca
     assert [(line["run"], line["rank"], line["loss"]) for line in found["each"]] == [
         ("aa", 4, 3.25), ("bb", 16, 3.125), ("cc", None, None)
     ]  # fmt: skip
-    assert summary(store)[1].endswith(f"lowest loss: 3.1250, nano-55k with lora of rank 16: {tmp_path}/adapters/bb")
+    assert study_summary(store)[1].endswith(f"lowest loss: 3.1250, nano-55k with lora of rank 16: {tmp_path}/adapters/bb")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from isolora.cost import rates as speed
-from isolora.cost.rates import Speed, fit
+from isolora.cost import step_rates as speed
+from isolora.cost.step_rates import Speed, fit_rates
 from isolora.ledger import GROUPS, PHASES, Flops
 
 RATES = Speed("here", 0.01, (2e-11, 5e-11, 3e-11), 1e11, 0.0)
@@ -31,7 +31,7 @@ def test_seconds_are_a_sum_over_kinds_of_work() -> None:
 
 
 def test_rates_are_found_again() -> None:
-    found = fit("here", STEPS, [RATES.seconds(step, 1) for step in STEPS], 1e11)
+    found = fit_rates("here", STEPS, [RATES.seconds(step, 1) for step in STEPS], 1e11)
     assert found.largest_error < 1e-9
     assert found.seconds(some(7e8, 3e8, 1e7), 2) == pytest.approx(RATES.seconds(some(7e8, 3e8, 1e7), 2))
 
@@ -39,7 +39,7 @@ def test_rates_are_found_again() -> None:
 def test_no_work_takes_less_than_no_time() -> None:
     """Timings in which long sequences come out faster, as noise can make them."""
     seconds = [0.05, 0.02, 0.045, 0.02, 0.012]
-    found = fit("here", STEPS, seconds, 1e11)
+    found = fit_rates("here", STEPS, seconds, 1e11)
     assert min(found.seconds_per_micro_batch, *found.seconds_per_flop) >= 0
     errors = [abs(found.seconds(step, 1) / measured - 1) for step, measured in zip(STEPS, seconds, strict=True)]
     assert found.largest_error == pytest.approx(max(errors))

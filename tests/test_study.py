@@ -20,7 +20,7 @@ from isolora.errors import ConfigError, DataError, MissingExtra
 from isolora.plan import Recommendation
 from isolora.runs.workspace import Workspace
 from isolora.store import DIVERGED, DONE, Point, Store
-from isolora.study.run import STUDY_FILE, final_losses, run_study
+from isolora.study.running import STUDY_FILE, final_losses, run_study
 from isolora.study.verify import recommended_run, verify
 from isolora.training.recorder import run_row
 from isolora.training.stack import Stack

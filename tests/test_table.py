@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isolora import table
 from isolora.errors import TableError
-from isolora.table.columns import number
+from isolora.table.columns import parse_number
 
 ROWS = {"run": ["a", "a", "b"], "n": [100, 100, 200], "tokens": [10, 20, 10], "loss": [3.0, 2.5, 2.75]}
 
@@ -149,16 +149,16 @@ def test_a_word_is_no_size_and_an_own_name_wins():
     [("1.0B", 1e9), ("350M", 3.5e8), ("12k", 12e3), ("1,234,567", 1234567), ("2,75", 2.75), ("1e-4", 1e-4), (" 7 ", 7), (3, 3)],
 )
 def test_numbers_as_people_write_them(text, value):
-    assert number(text) == pytest.approx(value)
+    assert parse_number(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["", "NaN", "n/a", None])
 def test_what_is_absent_is_nan(text):
-    assert np.isnan(number(text))
+    assert np.isnan(parse_number(text))
 
 
 def test_what_is_no_number():
-    assert number("small") is None
+    assert parse_number("small") is None
     with pytest.raises(TableError, match="column 'flops' must hold numbers; it holds 'lots'"):
         table.from_columns({"flops": ["lots"], "loss": [1.0]}, {})
 

@@ -21,7 +21,7 @@ from isolora.runs.batches import collate
 from isolora.store import Store
 from isolora.tasks.base import IGNORED, Batch, Examples
 from isolora.tasks.causal import plain_head
-from isolora.tasks.causal_lm import encode, next_tokens, packed, packed_positions, predicted_bytes, windows
+from isolora.tasks.causal_lm import encode, next_tokens, packed, packed_positions, predicted_bytes, token_windows
 from isolora.tasks.pairs import Pair, decoder_examples
 from isolora.training import train
 
@@ -40,7 +40,7 @@ SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "nu
 
 
 def bound(**settings: Any) -> Any:
-    task = registry.load("task", "causal-lm")
+    task = registry.load_plug_in("task", "causal-lm")
     return task.bound(task.Settings(**settings))
 
 
@@ -107,7 +107,7 @@ def test_a_model_without_positions_of_its_own_cannot_pack() -> None:
 @pytest.mark.parametrize(("length", "stride"), [(20, 3), (20, 7), (20, 1), (8, 3), (9, 7), (2, 3), (1, 3)])
 def test_windows_predict_every_token_once(length: int, stride: int) -> None:
     text = tiny.examples([length, 4])
-    cut = windows(text, 8, stride)
+    cut = token_windows(text, 8, stride)
     assert cut.lengths.max() <= 8
     assert cut.documents is not None
     for number in range(2):
@@ -122,7 +122,7 @@ def test_windows_predict_every_token_once(length: int, stride: int) -> None:
 def test_a_wide_stride_is_all_the_context_that_fits() -> None:
     """Stride 1: each token behind the first window is predicted from the 7 before it, as one by one."""
     model, text = tiny.llama(), tiny.examples([14])
-    cut = windows(text, 8, 1)
+    cut = token_windows(text, 8, 1)
     with torch.no_grad():
         losses = bound(stride=1).loss(model, batch_of(cut)).row_losses
         for place in range(8, 14):
@@ -169,7 +169,7 @@ def test_settings_that_do_not_go(settings: dict[str, Any], said: str) -> None:
 
 def test_a_stride_is_shorter_than_a_window() -> None:
     with pytest.raises(ConfigError, match=r"task\.stride: 8 leaves gaps between windows of 8 tokens \(valid: 1 to 7\)"):
-        windows(tiny.examples([20]), 8, 8)
+        token_windows(tiny.examples([20]), 8, 8)
 
 
 def test_a_prompt_begins_as_texts_do() -> None:

@@ -79,7 +79,7 @@ def test_the_plain_template_ends_each_answer() -> None:
     )
     mine = tokenizer.decode([entry for entry, wanted in zip(ids, own, strict=True) if wanted])
     assert mine == " w12 w13<|endoftext|>\n w15<|endoftext|>\n"
-    task = registry.load("task", "conversation")
+    task = registry.load_plug_in("task", "conversation")
     prompt = task.prompt_ids("w10 w11", tokenizer, 99)
     assert tokenizer.decode(prompt) == "User: w10 w11\nAssistant:"
     assert ids[: len(prompt)] != prompt == assistant_tokens(TALK[1:3], tokenizer, plain_template())[0][: len(prompt)]
@@ -95,7 +95,7 @@ def test_smollm2s_own_template(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_loss_is_the_models_own_on_the_assistants_tokens() -> None:
-    task, model = registry.load("task", "conversation"), tiny.llama()
+    task, model = registry.load_plug_in("task", "conversation"), tiny.llama()
     task = task.bound(task.Settings(template=UNMARKED))
     examples = task.examples(tiny.documents([{"messages": TALK}, {"messages": TALK[1:3]}]), tiny.tokenizer(), 64)
     batch = collate(examples, np.arange(2), np.ones(2, np.float32), 0)
@@ -109,7 +109,7 @@ def test_the_loss_is_the_models_own_on_the_assistants_tokens() -> None:
 
 
 def test_a_long_conversation_loses_its_end() -> None:
-    task = registry.load("task", "conversation")
+    task = registry.load_plug_in("task", "conversation")
     examples = task.bound(task.Settings(template=MARKED)).examples(tiny.documents([{"messages": TALK}]), tiny.tokenizer(), 9)
     assert len(examples.ids) == 9
     assert examples.labels[examples.labels != IGNORED].tolist() == [12]
@@ -135,7 +135,7 @@ def test_what_is_said_before_an_answer() -> None:
 def test_a_conversation_that_cannot_be_used_is_named(messages: Any, said: str) -> None:
     documents = tiny.documents([{"messages": TALK}, {"messages": messages}])
     with pytest.raises(DataError, match=f"row 2 of those drawn: {said}") as caught:
-        registry.load("task", "conversation").examples(documents, tiny.tokenizer(), 64)
+        registry.load_plug_in("task", "conversation").examples(documents, tiny.tokenizer(), 64)
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ ALPACA = "{{ question }}{% if hint %} w9 {{ hint }}{% endif %} w8"
 
 
 def bound(**settings: Any) -> Any:
-    task = registry.load("task", "instruction")
+    task = registry.load_plug_in("task", "instruction")
     return task.bound(task.Settings(**settings))
 
 
@@ -66,7 +66,7 @@ def test_a_completion_is_a_word_of_its_own(prompt: str, completion: str, joined:
 def test_scores_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"prompt": "w5", "completion": text, "task": name} for text, name in (("w7", "one"), ("w8 w9", "two"), ("w8", "two"))]
     task, documents = bound(), tiny.documents(rows)
-    monkeypatch.setattr("isolora.tasks.prompted.generate", lambda *_: ["w7 ", "w8", "w8"])
+    monkeypatch.setattr("isolora.tasks.prompted.generate_texts", lambda *_: ["w7 ", "w8", "w8"])
     examples = task.examples(documents, tiny.tokenizer(), 32).subset(np.array([0, 1, 2]))
     scores = task.predictions(None, examples, documents, None, None).measures()
     assert next(iter(scores)) == "exact_match"

@@ -16,7 +16,7 @@ from isolora.config import RunConfig
 from isolora.cost.estimate import cost
 from isolora.cost.flops import experts_by_choice, rehearse, task_batch
 from isolora.evaluation import evaluate
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.store import Store
 from isolora.tasks.base import Task
 from isolora.training import train, train_stack
@@ -83,12 +83,12 @@ def addmm_flops(_: Any, a: Any, b: Any, **more: Any) -> int:
     return 2 * a[0] * a[1] * b[1]
 
 
-def counted(config: RunConfig, task: Task, shape: Shape) -> int:
+def counted(config: RunConfig, task: Task, shape: BatchShape) -> int:
     """FLOPs of a real step on the CPU, the reference's included, attention done in plain products."""
-    base = models.load(config, task)
+    base = models.load_base(config, task)
     experts_by_choice(base.model)
-    attached = registry.load("method", "lora").attach(
-        base.model, [registry.load("method", "lora").settings(config.method.fields())], [0]
+    attached = registry.load_plug_in("method", "lora").attach(
+        base.model, [registry.load_plug_in("method", "lora").settings(config.method.fields())], [0]
     )
     attached.train(True)
     batch = task_batch(task, shape, "cpu")
@@ -106,8 +106,8 @@ def test_costs_what_torch_counts(task: str, kind: str, tmp_path: Path) -> None:
     config = a_run(tmp_path, task, kind)
     bound, ledger = models.bound_task(config), rehearse(config)
     for shape in SHAPES["two" if bound.second else "one"]:
-        said = ledger.flops(Shape(*shape)).total
-        assert said == pytest.approx(counted(config, bound, Shape(*shape)), rel=1e-3), shape
+        said = ledger.flops(BatchShape(*shape)).total
+        assert said == pytest.approx(counted(config, bound, BatchShape(*shape)), rel=1e-3), shape
 
 
 @pytest.mark.parametrize(("task", "kind"), [("preference", "gpt2"), ("summarization", "t5")])

@@ -16,7 +16,7 @@ from isolora.errors import DataError
 from isolora.models import Base
 from isolora.runs.batches import collate
 from isolora.tasks.base import IGNORED, Batch, Examples
-from isolora.training import run
+from isolora.training import training_run
 from isolora.training.evaluator import Evaluator
 
 torch.set_num_threads(1)
@@ -28,13 +28,13 @@ ROWS = [
 
 
 def bound(**settings: Any) -> Any:
-    task = registry.load("task", "preference")
+    task = registry.load_plug_in("task", "preference")
     return task.bound(task.Settings(**settings))
 
 
 def adapted() -> Any:
     """A model with an adapter that already says something."""
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     attached = method.attach(tiny.llama(), [method.settings({"rank": 4})], [0])
     for layer in attached.layers.values():
         torch.nn.init.normal_(layer.b[0], std=0.3, generator=torch.Generator().manual_seed(1))
@@ -86,7 +86,7 @@ def test_the_loss_by_hand(loss_type: str) -> None:
 
 def test_a_fresh_adapter_is_its_reference() -> None:
     """log 2 an example and no accuracy, ties being wrong."""
-    method = registry.load("method", "lora")
+    method = registry.load_plug_in("method", "lora")
     attached, task = method.attach(tiny.gpt2(), [method.settings({"rank": 4})], [0]), bound()
     batch = batch_of(referenced(task, attached))
     assert task.loss(attached.model, batch).row_losses.tolist() == pytest.approx([np.log(2)] * 3)
@@ -161,14 +161,14 @@ def test_the_reference_is_taken_once_and_kept(tmp_path: Path, monkeypatch: pytes
     taken: list[int] = []
     scores = Evaluator.reference_scores
     monkeypatch.setattr(Evaluator, "reference_scores", lambda *given: taken.append(1) or scores(*given))
-    run.train(config, tmp_path / "first", quiet=True)
+    training_run.train(config, tmp_path / "first", quiet=True)
     assert len(taken) == 2, "training and held-out examples"
-    run.train(config.model_copy(update={"seed": 1}), tmp_path / "second", quiet=True)
+    training_run.train(config.model_copy(update={"seed": 1}), tmp_path / "second", quiet=True)
     assert len(taken) == 2
     model = tiny.llama()
     model.lm_head.weight.data *= 1.1
     model.save_pretrained(config.model)
-    run.train(config, tmp_path / "third", quiet=True)
+    training_run.train(config, tmp_path / "third", quiet=True)
     assert len(taken) == 4, "another base"
 
 

@@ -13,15 +13,15 @@ from isolora import registry
 from isolora.errors import ConfigError, DataError
 from isolora.runs.batches import collate
 from isolora.tasks.base import IGNORED, Batch, Examples
-from isolora.tasks.generation import generate
 from isolora.tasks.pairs import special_tokens_around
+from isolora.tasks.text_generation import generate_texts
 
 torch.set_num_threads(1)
 ROWS = [{"document": tiny.words(5 + 3 * row, row), "summary": tiny.words(2 + row, 9 + row)} for row in range(3)]
 
 
 def bound(model: Any, **settings: Any) -> Any:
-    task = registry.load("task", "summarization")
+    task = registry.load_plug_in("task", "summarization")
     return task.bound(task.Settings(suffix=" w59 w58", **settings), (), model.config)
 
 
@@ -84,15 +84,15 @@ def test_a_long_document_loses_its_end(kind: str) -> None:
 def test_padding_changes_nothing_that_is_generated(kind: str, beams: int) -> None:
     model, tokenizer = tiny.ARCHITECTURES[kind](), tiny.tokenizer(eos_token="w60")
     prompts = [tiny.ids(1, length, seed=length)[0].tolist() for length in (3, 11, 7, 5, 9)]
-    together = generate(model, prompts, tokenizer, 8, beams)
-    assert together == [generate(model, [prompt], tokenizer, 8, beams)[0] for prompt in prompts]
+    together = generate_texts(model, prompts, tokenizer, 8, beams)
+    assert together == [generate_texts(model, [prompt], tokenizer, 8, beams)[0] for prompt in prompts]
     assert len(set(together)) > 1
 
 
 @pytest.mark.parametrize(("kind", "words"), [("gpt2", 4), ("bart", 63), ("t5", 70), ("bloom", 70)])
 def test_no_more_is_written_than_there_are_positions(kind: str, words: int) -> None:
     prompt = tiny.ids(1, 60)[0].tolist()
-    (text,) = generate(tiny.ARCHITECTURES[kind](), [prompt], tiny.tokenizer(), 70)
+    (text,) = generate_texts(tiny.ARCHITECTURES[kind](), [prompt], tiny.tokenizer(), 70)
     assert len(text.split()) <= words
 
 
@@ -104,7 +104,7 @@ def test_the_score_is_of_what_the_prompt_alone_brings_forth(monkeypatch: pytest.
         shown.extend(prompts)
         return ["w7 w7 w8"] * len(prompts)
 
-    monkeypatch.setattr("isolora.tasks.prompted.generate", says)
+    monkeypatch.setattr("isolora.tasks.prompted.generate_texts", says)
     task = bound(tiny.llama(), score_examples=2)
     documents = tiny.documents([{"document": f"w{row}", "summary": text} for row, text in ((5, "w7 w8"), (6, "w7"), (4, "w9"))])
     examples = task.examples(documents, tiny.tokenizer(eos_token="w60"), 32).subset(np.array([2, 0]))

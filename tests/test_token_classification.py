@@ -19,7 +19,7 @@ from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import ConfigError, DataError
 from isolora.tasks.base import IGNORED
-from isolora.tasks.heads import inputs, scored_parts, windows
+from isolora.tasks.class_heads import answer_windows, inputs, scored_parts
 from isolora.tasks.token_classification import TokenClassification, TokenClassificationSettings, whole_words
 from isolora.training import train
 
@@ -91,7 +91,7 @@ def test_long_documents_become_windows_that_ask_for_each_word_once() -> None:
 @pytest.mark.parametrize("tokens", [1, 7, 8, 9, 30, 41])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.9])
 def test_windows_cover_and_seams_part(tokens: int, overlap: float) -> None:
-    cut = windows(tokens, 8, overlap)
+    cut = answer_windows(tokens, 8, overlap)
     assert {place for start, stop in cut for place in range(start, stop)} == set(range(tokens))
     assert all(stop - start == 8 for start, stop in cut[:-1])
     owned = [place for first, last in scored_parts(cut) for place in range(first, last)]

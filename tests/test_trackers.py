@@ -18,10 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from isolora import registry
 from isolora.config import RunConfig, StudyConfig, parse
-from isolora.config.run import ForgettingConfig
+from isolora.config.run_config import ForgettingConfig
 from isolora.errors import ConfigError, MissingExtra
 from isolora.store import DONE, Store
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.training import train, train_stack
 from isolora.training.stack import Stack
 
@@ -133,7 +133,7 @@ class StandIn(GeneralTracker):
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
-    monkeypatch.setattr(type(registry.load("tracker", "wandb")), "requires", ())
+    monkeypatch.setattr(type(registry.load_plug_in("tracker", "wandb")), "requires", ())
     monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", StandIn)
     monkeypatch.setattr(StandIn, "started", [], raising=False)
     monkeypatch.setattr(StandIn, "fails", "", raising=False)

@@ -19,10 +19,10 @@ from isolora.errors import TableError
 from isolora.fit import value_of
 from isolora.plan import Recommendation
 from isolora.report.headline import _measured_words, verdict
-from isolora.report.source import Verification as Recorded
+from isolora.report.source import RecordedVerification as Recorded
 from isolora.report.source import verification_of
 from isolora.store import Store
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.study.verify import Verification, recommended_run, verify
 from isolora.table import read
 

@@ -255,9 +255,9 @@ def stack(
 
     rng = np.random.default_rng(1)
     train = train or examples(rng.integers(4, 17, 40).tolist())
-    task, none = registry.load("task", "causal-lm"), Documents(pa.table({"text": []}), "{text}")
+    task, none = registry.load_plug_in("task", "causal-lm"), Documents(pa.table({"text": []}), "{text}")
     on = RunExamples(train, HeldOut(task, held_out or examples([5, 9, 12], seed=2), none), {}, {})
-    method = registry.load("method", configs[0].method.name)
+    method = registry.load_plug_in("method", configs[0].method.name)
     settings = [method.settings(config.method.fields()) for config in configs]
     attached = method.attach(model or llama(), settings, [config.seed for config in configs])
     members = [Member(config, attached.groups(k), train, ledger) for k, config in enumerate(configs)]
@@ -279,7 +279,7 @@ def loop(
     from isolora.training.checkpoint import Checkpointer
     from isolora.training.evaluator import Evaluator
     from isolora.training.loop import Loop
-    from isolora.training.run import Pruner
+    from isolora.training.training_run import Pruner
 
     class Watching(Observer):
         def on_points(self, stack: Stack, points: Sequence[Point]) -> None:

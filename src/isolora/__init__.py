@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from isolora.report import report as write_report
     from isolora.store import Store
     from isolora.study.demo import demo
-    from isolora.study.run import run_study
+    from isolora.study.running import run_study
     from isolora.study.verify import verify
     from isolora.table import Table, read
     from isolora.training import train
@@ -84,7 +84,7 @@ _HOMES = {
     "load_study": ("config", "load_study"),
     "read": ("table", "read"),
     "recommend": ("plan", "plan"),
-    "run_study": ("study.run", "run_study"),
+    "run_study": ("study.running", "run_study"),
     "train": ("training", "train"),
     "verify": ("study.verify", "verify"),
     "write_report": ("report", "report"),

@@ -26,7 +26,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isolora"
 
 
-def read_json(path: Path) -> Any:
+def read_kept_json(path: Path) -> Any:
     """What was kept there; None where there is nothing, or nothing that can be read."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text(encoding="utf-8"))

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isolora import registry
 from isolora.errors import DataError
+from isolora.json_types import JsonMapping
 
 
 class Card(BaseModel):
@@ -35,7 +35,7 @@ class Card(BaseModel):
     keep: Mapping[str, Mapping[str, tuple[str, ...]]] = {}
     splits: Mapping[str, str | None] = {}
     apart: str | None = None
-    task: Mapping[str, Mapping[str, Any]] = {}
+    task: Mapping[str, JsonMapping] = {}
 
 
 def read_card(folder: Path) -> Card:
@@ -52,18 +52,18 @@ def read_card(folder: Path) -> Card:
 
 
 @cache
-def packaged() -> dict[str, Path]:
+def packaged_data() -> dict[str, Path]:
     """Data sets that come with isolora or with an installed package: name -> folder. One of another package that cannot be found
     is told and left out."""
-    return {name: registry.load("data_card", name) for name in registry.usable("data_card")}
+    return {name: registry.load_plug_in("data_card", name) for name in registry.usable("data_card")}
 
 
 @cache
 def hub_cards() -> dict[str, Card]:
     """Cards of hub data sets, under their ids and their other names."""
-    return {name: card for card in map(read_card, packaged().values()) for name in card.hub}
+    return {name: card for card in map(read_card, packaged_data().values()) for name in card.hub}
 
 
 def card_of(source: str) -> Card:
     """The card of a set known by name or of one of the hub; an empty one for any other source."""
-    return read_card(packaged()[source]) if source in packaged() else hub_cards().get(source, Card())
+    return read_card(packaged_data()[source]) if source in packaged_data() else hub_cards().get(source, Card())

@@ -1,6 +1,6 @@
 """How isolora's objects show themselves in a notebook: text and tables as escaped HTML, pictures by whoever can draw them.
 
-A fitted law or a plan lies on a lower floor than the figures of the report, so it does not import them. It asks `draw` for
+A fitted law or a plan lies on a lower floor than the figures of the report, so it does not import them. It asks `drawn` for
 its picture by kind; the public surface (`isolora/__init__.py`) says which function draws which kind.
 """
 
@@ -22,7 +22,7 @@ def register_drawer(kind: str, load: Callable[[], Drawer]) -> None:
     _DRAWERS[kind] = load
 
 
-def draw(kind: str, *given: Any) -> PlotlyFigure:
+def drawn(kind: str, *given: Any) -> PlotlyFigure:
     """The picture of what is given, as a plotly figure."""
     return _DRAWERS[kind]()(*given)
 

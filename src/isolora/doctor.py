@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from isolora.data import cache_folder
-from isolora.models import fetched, packaged
+from isolora.json_types import JsonObject
+from isolora.models import fetched, packaged_models
 from isolora.runs.device import device
 
 CORE = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "numpy", "scipy")
@@ -29,14 +30,14 @@ class Diagnosis:
 
     versions: dict[str, str | None]
     extras: dict[str, list[str]]
-    device: dict[str, Any]
+    device: JsonObject
     gflops_per_second: dict[str, float]
     models: list[str]
     hub: str
     cache: str
     problems: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return asdict(self)
 
     def __str__(self) -> str:
@@ -78,7 +79,7 @@ def doctor() -> Diagnosis:
         extras=extras,
         device=_device(),
         gflops_per_second=rates,
-        models=sorted(packaged() | fetched()),
+        models=sorted(packaged_models() | fetched()),
         hub=hub,
         cache=str(cache),
         problems=tuple(problems),
@@ -103,10 +104,10 @@ def _extras() -> dict[str, list[str]]:
     return found
 
 
-def _device() -> dict[str, Any]:
+def _device() -> JsonObject:
     import torch
 
-    found: dict[str, Any] = {"kind": device(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found: JsonObject = {"kind": device(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if hasattr(os, "sysconf"):
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     if torch.cuda.is_available():

@@ -64,9 +64,10 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     return f"unknown {kind} {given!r}{hint} (valid: {', '.join(choices[:MANY])}{beyond})"
 
 
-def in_brief(found: object, most: int = 160) -> str:
-    """Somebody else's text, or an error's, in one line: the whole sentences that `most` characters hold, else whole words."""
-    line = " ".join(str(found).split())
+def in_brief(found: object, most: int = 300) -> str:
+    """Somebody else's text, or an error's (its type where it says nothing), in one line: the whole sentences that `most`
+    characters hold, else whole words."""
+    line = " ".join(str(found).split()) or type(found).__name__
     if len(line) <= most:
         return line
     kept = line[:most]

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from isolora.errors import ConfigError, DataError, MissingExtra, TableError, UserError, unknown
     from isolora.laws.base import Array, Columns, Law, Shape, stack
     from isolora.methods.base import Attached, Method, ParameterGroup, Span
-    from isolora.methods.heads import Heads, head_names
-    from isolora.methods.layers import attention_names, attention_outputs, feed_forward_output, layer_stacks
     from isolora.methods.low_rank import (
         AdaptedEmbedding,
         AdaptedLayer,
@@ -59,22 +57,24 @@ if TYPE_CHECKING:
         linear_shape,
     )
     from isolora.methods.merging import untie
+    from isolora.methods.model_layers import attention_names, attention_outputs, feed_forward_output, layer_stacks
     from isolora.methods.own_format import OwnFormat, OwnFormatAttached
     from isolora.methods.targets import target_modules
-    from isolora.metrics.classification import scores as classification_scores
+    from isolora.methods.trained_heads import Heads, head_names
+    from isolora.metrics.classification import classification_scores as classification_scores
     from isolora.metrics.predictions import Predictions
     from isolora.runs.member import Member
     from isolora.runs.observer import Observer
     from isolora.runs.workspace import Workspace
     from isolora.store import Point, Store
-    from isolora.study.design import Stack as Job
+    from isolora.study.design import Job
     from isolora.study.executors.base import Executor, PrunerOf, Train, train_job
     from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
     from isolora.tasks.causal import causal_class, causal_loss
     from isolora.tasks.causal_lm import encode, next_tokens
+    from isolora.tasks.class_heads import Classes, class_names, class_options, head_class
+    from isolora.tasks.class_heads import inputs as model_inputs
     from isolora.tasks.cross_entropy import from_logits, frozen_head
-    from isolora.tasks.heads import Classes, class_names, class_options, head_class
-    from isolora.tasks.heads import inputs as model_inputs
     from isolora.tasks.rows import make_each, text_problem, usable_rows
     from isolora.tasks.sequence_classification import class_scores
     from isolora.training.backends.base import Trainer
@@ -170,15 +170,15 @@ _HOMES = {
     "IGNORED": ("tasks.base", "IGNORED"),
     "Settings": ("config.settings", "Settings"),
     "Predictions": ("metrics.predictions", "Predictions"),
-    "classification_scores": ("metrics.classification", "scores"),
+    "classification_scores": ("metrics.classification", "classification_scores"),
     "usable_rows": ("tasks.rows", "usable_rows"),
     "make_each": ("tasks.rows", "make_each"),
     "text_problem": ("tasks.rows", "text_problem"),
-    "Classes": ("tasks.heads", "Classes"),
-    "class_names": ("tasks.heads", "class_names"),
-    "class_options": ("tasks.heads", "class_options"),
-    "head_class": ("tasks.heads", "head_class"),
-    "model_inputs": ("tasks.heads", "inputs"),
+    "Classes": ("tasks.class_heads", "Classes"),
+    "class_names": ("tasks.class_heads", "class_names"),
+    "class_options": ("tasks.class_heads", "class_options"),
+    "head_class": ("tasks.class_heads", "head_class"),
+    "model_inputs": ("tasks.class_heads", "inputs"),
     "class_scores": ("tasks.sequence_classification", "class_scores"),
     "from_logits": ("tasks.cross_entropy", "from_logits"),
     "frozen_head": ("tasks.cross_entropy", "frozen_head"),
@@ -195,8 +195,8 @@ _HOMES = {
     "OwnFormatAttached": ("methods.own_format", "OwnFormatAttached"),
     "target_modules": ("methods.targets", "target_modules"),
     "untie": ("methods.merging", "untie"),
-    "Heads": ("methods.heads", "Heads"),
-    "head_names": ("methods.heads", "head_names"),
+    "Heads": ("methods.trained_heads", "Heads"),
+    "head_names": ("methods.trained_heads", "head_names"),
     "Rows": ("methods.low_rank", "Rows"),
     "AdaptedLayer": ("methods.low_rank", "AdaptedLayer"),
     "AdaptedLinear": ("methods.low_rank", "AdaptedLinear"),
@@ -204,10 +204,10 @@ _HOMES = {
     "LowRankUpdate": ("methods.low_rank", "LowRankUpdate"),
     "dropout_mask": ("methods.low_rank", "dropout_mask"),
     "linear_shape": ("methods.low_rank", "linear_shape"),
-    "layer_stacks": ("methods.layers", "layer_stacks"),
-    "attention_names": ("methods.layers", "attention_names"),
-    "attention_outputs": ("methods.layers", "attention_outputs"),
-    "feed_forward_output": ("methods.layers", "feed_forward_output"),
+    "layer_stacks": ("methods.model_layers", "layer_stacks"),
+    "attention_names": ("methods.model_layers", "attention_names"),
+    "attention_outputs": ("methods.model_layers", "attention_outputs"),
+    "feed_forward_output": ("methods.model_layers", "feed_forward_output"),
     # A new law
     "Law": ("laws.base", "Law"),
     "Shape": ("laws.base", "Shape"),
@@ -230,7 +230,7 @@ _HOMES = {
     "Train": ("study.executors.base", "Train"),
     "PrunerOf": ("study.executors.base", "PrunerOf"),
     "train_job": ("study.executors.base", "train_job"),
-    "Job": ("study.design", "Stack"),
+    "Job": ("study.design", "Job"),
     "Workspace": ("runs.workspace", "Workspace"),
     "Store": ("store", "Store"),
     "Point": ("store", "Point"),

@@ -8,10 +8,12 @@ adds its own three terms. `rehearsal` finds the coefficients. Pure arithmetic, n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from isolora.json_types import JsonObject
 
 if TYPE_CHECKING:
     from isolora.tasks.base import Examples
@@ -26,7 +28,7 @@ quotient 3, step 2, gradient clipping 1. Element-wise, so not in any total."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class BatchShape:
     """A step's batch: `rows` sequences padded to `length` with `labels` labelled positions in all; second: the padded length of
     each row's second sequence, 0 where there is none."""
 
@@ -36,7 +38,7 @@ class Shape:
     second: float = 0
 
     @classmethod
-    def of(cls, examples: Examples, rows: NDArray[np.int64]) -> Shape:
+    def of(cls, examples: Examples, rows: NDArray[np.int64]) -> BatchShape:
         """The batch that these examples make together."""
         second = 0 if examples.second is None else int(examples.second.lengths[rows].max())
         return cls(len(rows), int(examples.lengths[rows].max()), int(examples.label_counts[rows].sum()), second)
@@ -81,7 +83,7 @@ class Flops:
         columns = ((group, self.table[:, index]) for index, group in enumerate(GROUPS))
         return {group: dict(zip(PHASES, map(float, column), strict=True)) for group, column in columns if column.any()}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {**{phase: getattr(self, phase) for phase in PHASES}, "total": self.total}
 
 
@@ -99,18 +101,18 @@ class Ledger:
     model_parameters: int
     added_parameters: int = 0
 
-    def flops(self, shape: Shape, first_pass: bool = True) -> Flops:
+    def flops(self, shape: BatchShape, first_pass: bool = True) -> Flops:
         """One step over such a batch; first_pass: its examples have not been seen before."""
         table = self.coefficients @ shape.terms
         if not first_pass:
             table[PHASES.index("reference")] = 0
         return Flops(table)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {**vars(self), "coefficients": self.coefficients.tolist()}
 
     @classmethod
-    def from_json(cls, said: dict[str, Any]) -> Ledger:
+    def from_json(cls, said: JsonObject) -> Ledger:
         return cls(**{**said, "coefficients": np.array(said["coefficients"])})
 
     @property

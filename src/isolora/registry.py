@@ -50,7 +50,7 @@ def usable(kind: str) -> tuple[str, ...]:
     found = []
     for name in names(kind):
         try:
-            load(kind, name)
+            load_plug_in(kind, name)
         except ConfigError as failure:
             print(f"isolora: {failure}; left out", file=sys.stderr)
             continue
@@ -59,7 +59,7 @@ def usable(kind: str) -> tuple[str, ...]:
 
 
 @cache
-def load(kind: str, name: str) -> Any:
+def load_plug_in(kind: str, name: str) -> Any:
     """The plug-in object, of a data card its folder; `peft:vera` is the variant `vera` of the plug-in `peft`.
 
     Raises ConfigError, naming the valid choices, when there is none of that name, and naming the package when a plug-in from
@@ -67,7 +67,7 @@ def load(kind: str, name: str) -> Any:
     """
     name, _, variant = name.partition(":")
     if variant:
-        return load(kind, name).variant(variant)
+        return load_plug_in(kind, name).variant(variant)
     if name in _own(kind):
         return _load_own(kind, _own(kind)[name])
     if name in _foreign(kind):
@@ -77,7 +77,7 @@ def load(kind: str, name: str) -> Any:
 
 def ready(kind: str, name: str) -> Any:
     """The plug-in, once the packages that it `requires` can be imported. Raises MissingExtra, beside what `load` raises."""
-    plug_in = load(kind, name)
+    plug_in = load_plug_in(kind, name)
     for package in plug_in.requires:
         try:
             importlib.import_module(package)

@@ -12,13 +12,14 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
+from isolora.json_types import JsonMapping, JsonObject
 
 FILE = "study.sqlite"
 PENDING, RUNNING, DONE, DIVERGED, FAILED = "PENDING", "RUNNING", "DONE", "DIVERGED", "FAILED"
@@ -161,7 +162,7 @@ class Store:
                 for name in wanted.keys() - known:
                     connection.execute(f"ALTER TABLE {table} ADD COLUMN {wanted[name]}")
 
-    def add(self, runs: Iterable[Run], environment: Mapping[str, Any]) -> None:
+    def add(self, runs: Iterable[Run], environment: JsonMapping) -> None:
         """Enter runs as PENDING; those already known keep their state."""
         with self._connection() as connection:
             for run in runs:
@@ -184,13 +185,13 @@ class Store:
     def has_points(self) -> bool:
         return bool(self._rows("SELECT 1 FROM points LIMIT 1"))
 
-    def last_points(self) -> list[dict[str, Any]]:
+    def last_points(self) -> list[JsonObject]:
         """The newest point of every run that has one, joined with its run."""
         newest = "(SELECT run, MAX(tokens) AS tokens FROM points GROUP BY run)"
         join = f"FROM {newest} JOIN points USING (run, tokens) JOIN runs USING (run)"
         return self._rows(f"SELECT runs.*, points.* {join} ORDER BY runs.rowid")
 
-    def note(self, run: str, facts: Mapping[str, Any]) -> None:
+    def note(self, run: str, facts: JsonMapping) -> None:
         """Add JSON values to what is known of where and how a run took place."""
         with self._connection() as connection:
             connection.execute(
@@ -218,10 +219,10 @@ class Store:
         with self._connection() as connection:
             return {row["run"]: row["state"] for row in connection.execute("SELECT run, state FROM runs")}
 
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[JsonObject]:
         return self._rows("SELECT * FROM runs ORDER BY rowid")
 
-    def points(self, run: str | None = None) -> list[dict[str, Any]]:
+    def points(self, run: str | None = None) -> list[JsonObject]:
         """Points joined with their runs, in order of run and tokens; of one run when given."""
         where = "WHERE points.run = ?" if run else ""
         query = (
@@ -229,7 +230,7 @@ class Store:
         )
         return self._rows(query, (run,) if run else ())
 
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[JsonObject]:
         with self._connection() as connection:
             return [dict(row) for row in connection.execute(query, values)]
 
@@ -241,7 +242,7 @@ def adapter_place(folder: Path, stage: str, run: str) -> Path:
     return folder / alone[stage] if stage in alone else folder / "adapters" / run
 
 
-def read_points(path: Path) -> list[dict[str, Any]]:
+def read_points(path: Path) -> list[JsonObject]:
     """Every point of a store's file with its run's fields, without writing to it; points of no known run come too.
 
     Raises TableError, one line, for a file that is no store.
@@ -282,7 +283,7 @@ def _is_writable(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)
 
 
-def _insert(connection: sqlite3.Connection, verb: str, table: str, row: Mapping[str, Any]) -> None:
+def _insert(connection: sqlite3.Connection, verb: str, table: str, row: JsonMapping) -> None:
     names = ", ".join(row)
     marks = ", ".join(f":{name}" for name in row)
     connection.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", dict(row))

@@ -1,8 +1,8 @@
 """An adapter's life after training: its record and card, loading, writing and talking, neighbours on one base."""
 
-from isolora.adapters.loading import Adapter, bare_base, load, onto
 from isolora.adapters.pool import AdapterPool
-from isolora.adapters.record import CERTIFICATE, RECORD, find, read_record, saved_task
+from isolora.adapters.record import CERTIFICATE, RECORD, find_adapter, read_record, saved_task
+from isolora.adapters.saved_adapter import Adapter, bare_base, load, onto
 
 __all__ = [
     "CERTIFICATE",
@@ -10,7 +10,7 @@ __all__ = [
     "Adapter",
     "AdapterPool",
     "bare_base",
-    "find",
+    "find_adapter",
     "load",
     "onto",
     "read_record",

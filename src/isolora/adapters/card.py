@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from isolora.json_types import JsonMapping, JsonObject
+
 CARD = "README.md"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 AUTO_CLASS = re.compile(r"AutoModel\w*")
@@ -26,7 +28,7 @@ PIPELINES = {
 }
 """The hub's name for what a model of this class does; none where it depends on the task."""
 
-Record = Mapping[str, Any]
+Record = JsonMapping
 
 
 def card(record: Record, form: str = "adapter") -> str:
@@ -39,7 +41,7 @@ def _head(record: Record, form: str) -> str:
     config = record["config"]
     method, model, source = config["method"]["name"], _origin(record, "model"), _origin(record, "data")
     library = "transformers" if form == "merged" else record.get("format")
-    head: dict[str, Any] = {"library_name": library if library in ("transformers", "peft") else "isolora"}
+    head: JsonObject = {"library_name": library if library in ("transformers", "peft") else "isolora"}
     if model == "hub":
         head |= {"base_model": config["model"], "base_model_relation": "finetune" if form == "merged" else "adapter"}
     if source == "hub":
@@ -65,20 +67,22 @@ def _training(record: Record) -> str:
     rows = {
         "base model": f"{code(shown(record, 'model'))}, weights {code(record.get('base'))}",
         "method": f"{code(config['method']['name'])} {code(method)}",
-        "data": f"{code(shown(record, 'data'))}, {number(record.get('unique_examples'))} distinct examples",
-        "tokens": f"{number(record.get('tokens'))} in {number(record.get('step'))} steps, {number(record.get('passes'))} passes",
-        "FLOPs": f"{number(record.get('flops'))}, counted exactly: forward, to inputs, to weights, padding included",
-        "trained parameters": f"{number(record.get('trainable_parameters'))} of {number(record.get('model_parameters'))}",
-        "learning rate": number(config["training"]["learning_rate"]),
-        "seed": number(config["seed"]),
+        "data": f"{code(shown(record, 'data'))}, {markdown(record.get('unique_examples'))} distinct examples",
+        "tokens": (
+            f"{markdown(record.get('tokens'))} in {markdown(record.get('step'))} steps, {markdown(record.get('passes'))} passes"
+        ),
+        "FLOPs": f"{markdown(record.get('flops'))}, counted exactly: forward, to inputs, to weights, padding included",
+        "trained parameters": f"{markdown(record.get('trainable_parameters'))} of {markdown(record.get('model_parameters'))}",
+        "learning rate": markdown(config["training"]["learning_rate"]),
+        "seed": markdown(config["seed"]),
         "decided in training": code(record["adapter"]) if record.get("adapter") else "",
     }
     return "## Training\n\n" + _table(("", ""), rows)
 
 
 def _scores(record: Record) -> str:
-    rows = {"loss (nats)": number(record.get("loss"))}
-    rows |= {code(name): number(value) for name, value in record.get("metrics", {}).items()}
+    rows = {"loss (nats)": markdown(record.get("loss"))}
+    rows |= {code(name): markdown(value) for name, value in record.get("metrics", {}).items()}
     split = record["config"]["data"]["eval_split"]
     return f"## Held-out scores\n\nOn the {code(split)} split, which was not trained on.\n\n" + _table(("measure", "value"), rows)
 
@@ -88,7 +92,7 @@ def _law(record: Record) -> str:
     proof = record.get("verification")
     if not proof:
         return ""
-    low, high = (number(bound) for bound in proof["interval"])
+    low, high = (markdown(bound) for bound in proof["interval"])
     where = "inside" if proof["inside_interval"] else "outside"
     target = str(proof.get("target", "loss"))
     shown_target = "loss" if target == "loss" else code(target)
@@ -102,9 +106,9 @@ def _law(record: Record) -> str:
             ("", ""),
             {
                 "law": code(proof["law"]) if proof.get("law") else "",
-                f"{verb} {shown_target}": f"{number(proof['predicted'])} (95 % interval {low} to {high})",
-                f"measured {shown_target}": f"{number(proof['measured'])}, {where} the interval",
-                "FLOPs over the largest fitted run": number(proof["flops_over_largest_fitted"]),
+                f"{verb} {shown_target}": f"{markdown(proof['predicted'])} (95 % interval {low} to {high})",
+                f"measured {shown_target}": f"{markdown(proof['measured'])}, {where} the interval",
+                "FLOPs over the largest fitted run": markdown(proof["flops_over_largest_fitted"]),
             },
         )
     )
@@ -167,7 +171,7 @@ def code(value: Any) -> str:
     return f"`{line if len(line) <= LONGEST else f'{line[:LONGEST]} ...'}`" if line else "-"
 
 
-def number(value: Any) -> str:
+def markdown(value: Any) -> str:
     """Digits for a person; anything else as code."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return code(value)

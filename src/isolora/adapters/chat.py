@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from isolora.adapters.generation import Sampling, Teller
-from isolora.adapters.loading import Adapter
+from isolora.adapters.saved_adapter import Adapter
 from isolora.tasks.chat_templates import plain_template, render, template_of
 
 Turns = list[dict[str, str]]

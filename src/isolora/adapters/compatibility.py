@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from isolora.json_types import JsonMapping
 from isolora.methods.adapter_files import saved_settings, saved_tensors
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -15,7 +15,7 @@ PAIR = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embeddin
 INSTEAD = "export --to merged works there"
 
 
-def warnings(folder: Path) -> list[str]:
+def compatibility_warnings(folder: Path) -> list[str]:
     """One sentence for each reason why vLLM or llama.cpp would refuse PEFT's files in `folder`, or read them wrongly."""
     config, names = saved_settings(folder), list(saved_tensors(folder))
     if config.get("peft_type") != "LORA":
@@ -24,7 +24,7 @@ def warnings(folder: Path) -> list[str]:
     return [f"{program} {reason}" for program, reasons in found.items() for reason in reasons]
 
 
-def _vllm(config: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+def _vllm(config: JsonMapping, names: Iterable[str]) -> Iterator[str]:
     """vllm/lora/peft_helper.py, `validate_legal`; scaling is one number for all layers (`vllm_lora_scaling_factor`)."""
     if config.get("modules_to_save"):
         yield f"refuses modules_to_save ({', '.join(config['modules_to_save'])})"
@@ -43,7 +43,7 @@ def _vllm(config: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
         yield "takes adapted embeddings only for models that declare them"
 
 
-def _llama_cpp(config: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+def _llama_cpp(config: JsonMapping, names: Iterable[str]) -> Iterator[str]:
     """convert_lora_to_gguf.py, `get_tensors`; it keeps lora_alpha and the program divides by each pair's rank."""
     odd = [name for name in names if not name.endswith(PAIR) and not name.endswith(".base_layer.weight")]
     if odd:

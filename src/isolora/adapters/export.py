@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -21,11 +21,12 @@ from torch import Tensor
 from isolora import adapters, models, registry
 from isolora.adapters import compatibility, plain, round_trip
 from isolora.adapters.card import CARD, card
-from isolora.adapters.loading import Adapter
 from isolora.adapters.record import beyond_peft, files
-from isolora.adapters.round_trip import TOLERANCE, distance
-from isolora.errors import ConfigError, DataError, unknown
-from isolora.methods.adapter_files import all_tensors, first_line
+from isolora.adapters.round_trip import TOLERANCE, largest_difference
+from isolora.adapters.saved_adapter import Adapter
+from isolora.errors import ConfigError, DataError, in_brief, unknown
+from isolora.json_types import JsonObject
+from isolora.methods.adapter_files import all_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +52,7 @@ def export_adapter(folder: Path | str, to: str, out: Path | str) -> Export:
     out = Path(out).expanduser()
     if to not in EXPORTS:
         raise ConfigError(unknown("export", to, EXPORTS))
-    place = adapters.find(Path(folder))
+    place = adapters.find_adapter(Path(folder))
     mergeable, about = _allowed(place, to)
     if broken := not_finite(all_tensors(place)):
         raise DataError(f"{place}: {broken} is not finite; it is not exported")
@@ -65,7 +66,7 @@ def _allowed(place: Path, to: str) -> tuple[bool, str]:
     """Whether the method merges, and the card's text. Raises ConfigError where this export is not defined for the adapter."""
     config, record = adapters.read_record(place)
     name = config.method.name
-    mergeable, beyond = registry.load("method", name).mergeable, beyond_peft(place)
+    mergeable, beyond = registry.load_plug_in("method", name).mergeable, beyond_peft(place)
     ways = [f"--to {way}" for way, works in (("merged", mergeable), ("peft", not beyond)) if works]
     instead = f"; use {ways[0]}" if ways else "; share the adapter's own folder, which isolora.load reads"
     if to == "merged" and not mergeable:
@@ -75,7 +76,7 @@ def _allowed(place: Path, to: str) -> tuple[bool, str]:
     return mergeable, _card(record, to)
 
 
-def _card(record: dict[str, Any], to: str) -> str:
+def _card(record: JsonObject, to: str) -> str:
     try:
         return card(record, to)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as failure:
@@ -101,7 +102,7 @@ def written_aside(out: Path) -> Iterator[Path]:
         for folder in filter(Path.is_dir, missing):
             folder.rmdir()
         if isinstance(failure, OSError | SafetensorError):
-            reason = getattr(failure, "strerror", None) or first_line(failure)
+            reason = getattr(failure, "strerror", None) or in_brief(failure)
             raise ConfigError(f"--out: {out} cannot be written ({reason})") from None
         raise
 
@@ -109,23 +110,23 @@ def written_aside(out: Path) -> Iterator[Path]:
 def _write_peft(place: Path, aside: Path, mergeable: bool) -> list[str]:
     """The adapter's own files, once plain PEFT gives the live adapter's scores with them."""
     live = adapters.load(place, full_precision=True, device="cpu")
-    ours, ids = round_trip.scores(live), round_trip.probe(live.base)
+    ours, ids = round_trip.adapter_scores(live), round_trip.probe_on_device(live.base)
     for path in (*files(place), place / adapters.RECORD):
         shutil.copy(path, aside / path.name)
     del live
     with _elsewhere("--to peft: PEFT alone"):
-        theirs = plain.scores(plain.loaded(**round_trip.request(place), adapter=str(aside)), ids)
-    _insist(distance(ours, theirs), "--to peft: loaded by PEFT alone, the adapter")
+        theirs = plain.plain_scores(plain.loaded(**round_trip.request(place), adapter=str(aside)), ids)
+    _insist(largest_difference(ours, theirs), "--to peft: loaded by PEFT alone, the adapter")
     return _remarks(place, mergeable)
 
 
 def _write_merged(place: Path, aside: Path) -> list[str]:
     """The base with the adapter folded in: computed in float32, written in the base's own precision."""
     live = adapters.load(place, full_precision=True, device="cpu")
-    ours, ids = round_trip.scores(live), round_trip.probe(live.base)
-    effect = distance(ours, _bare_scores(live))
+    ours, ids = round_trip.adapter_scores(live), round_trip.probe_on_device(live.base)
+    effect = largest_difference(ours, _bare_scores(live))
     merged = live.attached.merge(0)
-    _insist(distance(ours, plain.scores(merged, ids)), "--to merged: merged, the adapter")
+    _insist(largest_difference(ours, plain.plain_scores(merged, ids)), "--to merged: merged, the adapter")
     precision = models.own_precision(live.config)
     _cast(merged, precision)
     if broken := not_finite(dict(merged.named_parameters())):
@@ -134,12 +135,12 @@ def _write_merged(place: Path, aside: Path) -> list[str]:
     live.base.tokenizer.save_pretrained(aside)
     auto_class = live.task.auto_class(merged.config)
     _cast(merged, torch.float32)
-    rounded = plain.scores(merged, ids)
+    rounded = plain.plain_scores(merged, ids)
     del merged, live
     with _elsewhere("--to merged: transformers alone"):
-        again = plain.scores(plain.loaded(str(aside), auto_class, {}), ids)
-    _insist(distance(rounded, again), "--to merged: loaded by transformers alone, the folder")
-    return _about_precision(precision, distance(ours, rounded), effect)
+        again = plain.plain_scores(plain.loaded(str(aside), auto_class, {}), ids)
+    _insist(largest_difference(rounded, again), "--to merged: loaded by transformers alone, the folder")
+    return _about_precision(precision, largest_difference(ours, rounded), effect)
 
 
 @contextmanager
@@ -148,7 +149,7 @@ def _elsewhere(who: str) -> Iterator[None]:
     try:
         yield
     except Exception as failure:
-        raise DataError(f"{who} cannot load it ({type(failure).__name__}: {first_line(failure)}); nothing was written") from None
+        raise DataError(f"{who} cannot load it ({type(failure).__name__}: {in_brief(failure)}); nothing was written") from None
 
 
 def _cast(model: PreTrainedModel, precision: torch.dtype) -> None:
@@ -160,7 +161,7 @@ def _cast(model: PreTrainedModel, precision: torch.dtype) -> None:
 
 def _bare_scores(adapter: Adapter) -> Tensor:
     with adapter.attached.rows(()):
-        return plain.scores(adapter.attached.model, round_trip.probe(adapter.base))
+        return plain.plain_scores(adapter.attached.model, round_trip.probe_on_device(adapter.base))
 
 
 def _about_precision(precision: torch.dtype, lost: float, effect: float) -> list[str]:
@@ -177,7 +178,7 @@ def _named(precision: torch.dtype) -> str:
     return str(precision).removeprefix("torch.")
 
 
-def not_finite(tensors: dict[str, Any]) -> str:
+def not_finite(tensors: JsonObject) -> str:
     """The first tensor that holds NaN or infinity; empty where there is none."""
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), "")
 
@@ -189,7 +190,7 @@ def _insist(difference: float, what: str) -> None:
 
 def _remarks(place: Path, mergeable: bool) -> list[str]:
     """What PEFT, vLLM or llama.cpp cannot do with these files."""
-    found = compatibility.warnings(place)
+    found = compatibility.compatibility_warnings(place)
     if found and mergeable:
         found[-1] += "; export --to merged works there"
     _, record = adapters.read_record(place)

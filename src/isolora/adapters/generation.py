@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList, TextStreamer
 
-from isolora.errors import ConfigError, UserError
+from isolora.errors import ConfigError, UserError, in_brief
+from isolora.json_types import JsonObject
 from isolora.models import Base
 from isolora.tasks.base import Task
 
@@ -28,7 +29,7 @@ class Sampling:
     temperature: float = 0.0
     seed: int = 0
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         if self.temperature > 0:
             return {"do_sample": True, "temperature": self.temperature}
         return {"do_sample": False}
@@ -102,7 +103,7 @@ def _own_settings(base: Base) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as failure:
         if isinstance(failure, UserError) or "out of memory" in str(failure):
             raise
-        line = " ".join(str(failure).split())[:200]
+        line = in_brief(failure)
         raise ConfigError(f"generate: {base.name} cannot write ({type(failure).__name__}: {line})") from failure
 
 

@@ -36,7 +36,7 @@ class MultiAdapterChat:
         return {name: chat.turns for name, chat in self.chats.items()}
 
 
-def named(first: Path, others: Sequence[str]) -> Mapping[str, Path | str]:
+def adapter_folders(first: Path, others: Sequence[str]) -> Mapping[str, Path | str]:
     """Folders by name from `NAME=DIR` words; the first one's name is `first`. Raises ConfigError for other words."""
     pairs = [word.partition("=") for word in others]
     if wrong := [word for word, (name, _, folder) in zip(others, pairs, strict=True) if not name or not folder]:

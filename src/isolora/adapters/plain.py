@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROBE_TOKENS = 32
 
 
-def probe(vocabulary: int, positions: int, last: int | None) -> Tensor:
+def probe_row(vocabulary: int, positions: int, last: int | None) -> Tensor:
     """One fixed row of tokens [1, length]; `last` stands at its end, where BART's classifier looks for the text's end."""
     ids = torch.arange(min(PROBE_TOKENS, positions)).mul(7919).remainder(vocabulary)[None]
     if last is not None:
@@ -30,7 +30,7 @@ def probe(vocabulary: int, positions: int, last: int | None) -> Tensor:
 
 
 @torch.no_grad()
-def scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
+def plain_scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """All scores [n] that a model gives these tokens [1, length], whatever its head gives, on the CPU."""
     config = model.config
     second = {"decoder_input_ids": ids} if config.is_encoder_decoder and model.can_generate() else {}
@@ -60,7 +60,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     try:
         model = loaded(asked["base"], asked["auto_class"], asked["options"], asked["adapter"])
-        answer: dict[str, Any] = {"scores": scores(model, torch.tensor(asked["ids"])).tolist()}
+        answer: dict[str, Any] = {"scores": plain_scores(model, torch.tensor(asked["ids"])).tolist()}
     except Exception as failure:  # whatever goes wrong in another's loader is the answer
         answer = {"failure": f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"}
     assert "isolora" not in sys.modules

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from isolora import registry
 from isolora.adapters.generation import Sampling, Writer
-from isolora.adapters.loading import Adapter, bare_base
-from isolora.adapters.record import find, read_record, saved_task
+from isolora.adapters.record import find_adapter, read_record, saved_task
+from isolora.adapters.saved_adapter import Adapter, bare_base
 from isolora.errors import ConfigError, unknown
 from isolora.methods.adapter_files import WEIGHTS, saved_tensors
 from isolora.methods.base import Span
@@ -37,7 +37,7 @@ class AdapterPool:
         for name in folders:
             if not NAME.fullmatch(name):
                 raise ConfigError(f"adapters: name {name!r} is not of 1 to 64 letters, digits, _ or -")
-        self.places = {name: find(Path(folder)) for name, folder in folders.items()}
+        self.places = {name: find_adapter(Path(folder)) for name, folder in folders.items()}
         self.records = {name: read_record(place) for name, place in self.places.items()}
         self.tasks = {name: saved_task(place) for name, place in self.places.items()}
         first, *others = folders
@@ -57,7 +57,7 @@ class AdapterPool:
             raise ConfigError(f"adapters: {other} differs from {first} in its {', '.join(differing)}")
 
     def _attached(self, method_name: str, heads: bool) -> Any:
-        method = registry.load("method", method_name)
+        method = registry.load_plug_in("method", method_name)
         if not method.stackable:
             raise ConfigError(f"adapters: adapters of method {method_name} cannot live side by side; load them one at a time")
         settings = [method.settings(config.method.fields()) for config, _ in self.records.values()]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
@@ -18,13 +18,15 @@ from isolora.adapters.card import CARD, card
 from isolora.config import RunConfig, content_hash, parse
 from isolora.data.sources import looks_like_a_file
 from isolora.errors import DataError
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, leads_out, read_json, saved_settings, tensor_files
+from isolora.paths import is_folder
 from isolora.tasks.base import Task
 
 RECORD, CERTIFICATE = "isolora.json", "certificate.json"
 
 
-def write(folder: Path, facts: Mapping[str, Any]) -> None:
+def write_record(folder: Path, facts: JsonMapping) -> None:
     """Enter the facts of a run with a digest of them, and write the model card that they make."""
     record = {**facts, "digest": digest(facts)}
     put(folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -45,22 +47,22 @@ def put(path: Path, text: str) -> None:
 
 def amend(folder: Path, **facts: Any) -> None:
     """Add what came to be known after training, such as how a prediction held."""
-    write(folder, {**_read(folder), **facts})
+    write_record(folder, {**_read(folder), **facts})
 
 
-def digest(record: Mapping[str, Any]) -> str:
+def digest(record: JsonMapping) -> str:
     """Hash over everything in a record but the digest itself."""
     return content_hash({key: value for key, value in record.items() if key != "digest"})
 
 
-def origins(config: RunConfig) -> dict[str, str]:
+def recorded_origins(config: RunConfig) -> dict[str, str]:
     """Where the base model and the data come from: packaged, folder (or file), or hub."""
-    known_model = config.model in models.packaged() | models.fetched()
+    known_model = config.model in models.packaged_models() | models.fetched()
     source = config.data.source
     local_data = Path(source).expanduser().exists() or looks_like_a_file(source)
     return {
-        "model": _origin(known_model, models.is_folder(config.model)),
-        "data": _origin(source in data.packaged(), local_data),
+        "model": _origin(known_model, is_folder(config.model)),
+        "data": _origin(source in data.packaged_data(), local_data),
     }
 
 
@@ -87,7 +89,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file() and not leads_out(path)]
 
 
-def find(folder: Path) -> Path:
+def find_adapter(folder: Path) -> Path:
     """The adapter's own folder: the one given, `adapter` inside a run's or search's folder, `recommended` in a study's, else the
     study's adapter with the lowest held-out loss, which is said."""
     for place in (folder, folder / "adapter", folder / "recommended"):
@@ -112,7 +114,7 @@ def _best_of(folder: Path, several: Sequence[Path]) -> Path:
     return best
 
 
-def _measured_on(record: Mapping[str, Any]) -> str:
+def _measured_on(record: JsonMapping) -> str:
     """What two losses must share to be compared."""
     config = _part(record, "config")
     held_out = {name: value for name, value in _part(config, "data").items() if name not in ("train_examples", "mix")}
@@ -123,7 +125,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def words_of(record: Mapping[str, Any]) -> str:
+def words_of(record: JsonMapping) -> str:
     """An adapter in words: base, method, rank, loss."""
     config = _part(record, "config")
     method = _part(config, "method")
@@ -131,13 +133,13 @@ def words_of(record: Mapping[str, Any]) -> str:
     return f"{config.get('model')} with {method.get('name')}{rank}, loss {record['loss']:.4f}"
 
 
-def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _part(record: JsonMapping, name: str) -> JsonMapping:
     """A group of a record that may be damaged: nothing where it is no group."""
     found = record.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+def read_record(folder: Path) -> tuple[RunConfig, JsonObject]:
     """The run's configuration and all that its training wrote down.
 
     `trust_remote_code` is not taken from a file that may be a stranger's; a base that needs it can only be trained, not loaded.
@@ -152,15 +154,15 @@ def read_record(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
         raise DataError(f"{folder / RECORD}: {failure}") from None
 
 
-def _base(folder: Path, name: str, record: Mapping[str, Any]) -> str:
+def _base(folder: Path, name: str, record: JsonMapping) -> str:
     """The base's name, or its folder where it was named by a path from the place of training, which moves with the adapter."""
     local = isinstance(record.get("origins"), dict) and record["origins"].get("model") == "folder"
-    if not local or models.is_folder(name):
+    if not local or is_folder(name):
         return name
     if not Path(name).is_absolute():
         above = (parent / name for parent in folder.resolve().parents)
         for candidate in above:
-            if models.is_folder(str(candidate)) and models.fingerprint(str(candidate)) == record.get("base"):
+            if is_folder(str(candidate)) and models.fingerprint(str(candidate)) == record.get("base"):
                 return str(candidate)
     raise DataError(
         f"model: the base was the local folder {name!r} when the adapter was trained; it is neither here nor beside the adapter"
@@ -168,10 +170,10 @@ def _base(folder: Path, name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _sources(folder: Path, config: RunConfig) -> dict[str, Any]:
+def _sources(folder: Path, config: RunConfig) -> JsonObject:
     """The data sources of a run, with those that a path from the place of training names as seen from here."""
     mix = tuple(part.model_copy(update={"source": _beside(folder, part.source)}) for part in config.data.mix)
-    found: dict[str, Any] = {"data": config.data.model_copy(update={"source": _beside(folder, config.data.source), "mix": mix})}
+    found: JsonObject = {"data": config.data.model_copy(update={"source": _beside(folder, config.data.source), "mix": mix})}
     if config.forgetting is not None:
         sources = tuple(_beside(folder, source) for source in config.forgetting.sources)
         found["forgetting"] = config.forgetting.model_copy(update={"sources": sources})
@@ -181,7 +183,7 @@ def _sources(folder: Path, config: RunConfig) -> dict[str, Any]:
 def _beside(folder: Path, source: str) -> str:
     """A source's name; where files of that name lie not here but in a folder above the adapter, their place there. Whether there
     are any is asked when they are read: an adapter answers without its data."""
-    fixed = source in data.packaged() or source.startswith("~") or Path(source).is_absolute()
+    fixed = source in data.packaged_data() or source.startswith("~") or Path(source).is_absolute()
     places = [] if fixed else [Path(), *folder.resolve().parents]
     found = next((place for place in places if _holds(place, source)), Path())
     return source if found == Path() else str(found / source)
@@ -199,7 +201,7 @@ def _holds(place: Path, source: str) -> bool:
         return False
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> JsonObject:
     return read_json(folder / RECORD)
 
 

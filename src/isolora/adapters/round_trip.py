@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from isolora import models
 from isolora.adapters import plain
-from isolora.adapters.loading import Adapter
 from isolora.adapters.record import read_record, saved_task
+from isolora.adapters.saved_adapter import Adapter
 from isolora.errors import DataError
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.models import Base
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ PATIENCE = 900.0
 """Seconds for a fresh process to load a large base."""
 
 
-def probe(base: Base) -> Tensor:
+def probe_on_device(base: Base) -> Tensor:
     """The row of tokens [1, length] that all comparisons are made on, where the model is."""
     entries, last = min(len(base.tokenizer), _entries(base.model)), base.tokenizer.eos_token_id
-    ids = plain.probe(entries, base.max_length, last if last is None or last < entries else None)
+    ids = plain.probe_row(entries, base.max_length, last if last is None or last < entries else None)
     return ids.to(next(base.model.parameters()).device)
 
 
@@ -42,13 +42,13 @@ def _entries(model: PreTrainedModel) -> int:
     return max(int(embedding.weight.shape[0]), 0 if new is None else new.first + new.count)
 
 
-def scores(adapter: Adapter) -> Tensor:
+def adapter_scores(adapter: Adapter) -> Tensor:
     """What the live adapter gives: all scores [n]."""
     with adapter.attached.rows([(0, 0, -1)]):
-        return plain.scores(adapter.attached.model, probe(adapter.base))
+        return plain.plain_scores(adapter.attached.model, probe_on_device(adapter.base))
 
 
-def distance(a: Tensor, b: Tensor) -> float:
+def largest_difference(a: Tensor, b: Tensor) -> float:
     """The largest difference; infinite for other shapes and for scores that are not finite."""
     if a.shape != b.shape or not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         return float("inf")
@@ -60,7 +60,7 @@ def in_peft(place: Path, ids: Tensor) -> Tensor:
     return _asked({**request(place), "adapter": str(place.resolve()), "ids": ids.tolist()})
 
 
-def request(place: Path) -> dict[str, Any]:
+def request(place: Path) -> JsonObject:
     """What plain transformers is told about the base of an adapter: what its card tells a reader."""
     config, _ = read_record(place)
     task = saved_task(place)
@@ -70,7 +70,7 @@ def request(place: Path) -> dict[str, Any]:
     return {"base": models.locate(config.model), "auto_class": auto_class, "options": options}
 
 
-def _asked(request: Mapping[str, Any]) -> Tensor:
+def _asked(request: JsonMapping) -> Tensor:
     # -P: the script's own folder, whose file names are ours, stays off the path
     words = [sys.executable, "-P", plain.__file__]
     try:

@@ -22,17 +22,17 @@ def peft(subject: Subject) -> Verdict:
     if beyond and subject.record.get("format") != "peft":
         raise NotApplicableError(f"PEFT's format has no place for {beyond}")
     live = adapters.load(subject.place, full_precision=True, device="cpu")
-    return _close(round_trip.scores(live), round_trip.in_peft(subject.place, round_trip.probe(live.base)))
+    return _close(round_trip.adapter_scores(live), round_trip.in_peft(subject.place, round_trip.probe_on_device(live.base)))
 
 
 def merged(subject: Subject) -> Verdict:
     """Folding the adapter into the weights changes nothing."""
     name = subject.config.method.name
-    if not registry.load("method", name).mergeable:
+    if not registry.load_plug_in("method", name).mergeable:
         raise NotApplicableError(f"adapters of method {name} cannot be folded into the base's weights")
     live = adapters.load(subject.place, full_precision=True, device="cpu")  # not the shared one, which others still need
-    before = round_trip.scores(live)
-    return _close(before, plain.scores(live.attached.merge(0), round_trip.probe(live.base)))
+    before = round_trip.adapter_scores(live)
+    return _close(before, plain.plain_scores(live.attached.merge(0), round_trip.probe_on_device(live.base)))
 
 
 def score(subject: Subject) -> Verdict:
@@ -52,5 +52,5 @@ def _near(value: float | None, recorded: float) -> bool:
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> Verdict:
-    difference = round_trip.distance(a, b)
+    difference = round_trip.largest_difference(a, b)
     return difference <= round_trip.TOLERANCE, f"largest difference of logits {difference:.1e}"

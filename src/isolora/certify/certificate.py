@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isolora import adapters
 from isolora.adapters.record import put
 from isolora.certify import behaviour, contents
 from isolora.certify.subject import NotApplicableError, Subject
+from isolora.json_types import JsonObject
 
 CHECKS: dict[str, Callable[[Subject], contents.Verdict]] = {
     "record": contents.record,
     "hashes": contents.hashes,
-    "outside": contents.outside,
+    "outside": contents.nothing_outside,
     "finite": contents.finite,
     "base": contents.base,
     "tensors": contents.tensors,
@@ -50,7 +50,7 @@ class Certificate:
         """What was seen, by name of the checks that failed."""
         return {check.name: check.seen for check in self.checks if check.passed is False}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {"passed": self.passed, "checks": [vars(check) for check in self.checks]}
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Certificate:
 
 def certify(folder: Path | str) -> Certificate:
     """Run every check on an adapter's folder and write `certificate.json` there. A check that cannot run has failed."""
-    place = adapters.find(Path(folder))
+    place = adapters.find_adapter(Path(folder))
     subject = Subject(place)
     certificate = Certificate(tuple(_run(name, check, subject) for name, check in CHECKS.items()))
     written = json.dumps(certificate.to_json(), indent=1) + "\n"

@@ -38,7 +38,7 @@ def hashes(subject: Subject) -> Verdict:
     return bool(found) and not changed, f"changed: {', '.join(changed)}" if changed else f"{len(found)} files as written"
 
 
-def outside(subject: Subject) -> Verdict:
+def nothing_outside(subject: Subject) -> Verdict:
     """No name of a tensor, a file or a setting leads out of the folder, and no link does."""
     odd = next(_leading_out(subject), None)
     return odd is None, "nothing leads out of the folder" if odd is None else odd

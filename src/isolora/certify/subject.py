@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from isolora import adapters
 from isolora.adapters import Adapter
 from isolora.config import RunConfig
+from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import all_tensors
 
 
@@ -26,7 +26,7 @@ class Subject:
     place: Path
 
     @cached_property
-    def written(self) -> tuple[RunConfig, dict[str, Any]]:
+    def written(self) -> tuple[RunConfig, JsonObject]:
         return adapters.read_record(self.place)
 
     @property
@@ -34,7 +34,7 @@ class Subject:
         return self.written[0]
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         return self.written[1]
 
     @cached_property

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from isolora.json_types import JsonObject
+
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 
 
-def answer(result: dict[str, Any], words: str, as_json: bool) -> None:
+def answer(result: JsonObject, words: str, as_json: bool) -> None:
     """Print one of the two forms. A number that is not finite becomes null in JSON, which has no word for it."""
     print(json.dumps(_finite(result), ensure_ascii=False) if as_json else words)
 
@@ -24,7 +26,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def lines(result: dict[str, Any]) -> str:
+def lines(result: JsonObject) -> str:
     """Aligned `key  value` lines for a flat mapping."""
     width = max(map(len, result))
     return "\n".join(f"{key.replace('_', ' '):<{width}}  {_shown(value)}" for key, value in result.items())

@@ -11,7 +11,7 @@ from isolora.cli.answer import Json, answer
 from isolora.cli.runs import Words, split_words
 
 if TYPE_CHECKING:
-    from isolora.cost.price import Cost
+    from isolora.cost.run_price import Cost
     from isolora.cost.time import Place
 
 
@@ -29,7 +29,7 @@ def cost(
     """FLOPs, memory, parameters and time of a run or a study, or with batch=B length=L of one step; needs no weights."""
     from isolora.config import is_study
     from isolora.cost import answers
-    from isolora.cost.price import shape_of
+    from isolora.cost.run_price import shape_of
     from isolora.cost.time import Place
 
     path, keys = split_words(words)
@@ -38,7 +38,7 @@ def cost(
         answer_study(path, keys, place, workers, calibrate, as_json)
         return
     shape, keys = shape_of(keys)
-    estimate = None if calibrate else answers.find(path, keys, shape, place)
+    estimate = None if calibrate else answers.find_answer(path, keys, shape, place)
     if estimate is None:
         estimate = _asked_first(path, keys, shape, place, calibrate)
     answer(estimate.to_json(), str(estimate), as_json)
@@ -63,7 +63,7 @@ def answer_study(path: Path, keys: list[str], place: Place, workers: int, calibr
     from isolora.config import load_study
     from isolora.cost.calibration import calibrate as measure
     from isolora.cost.time import HERE
-    from isolora.study.price import one_of_each, price_study
+    from isolora.study.study_price import one_of_each, price_study
 
     study = load_study(path, keys)
     if calibrate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,6 +11,7 @@ import typer
 
 from isolora.cli.answer import Json, answer
 from isolora.errors import ConfigError, TableError, unknown
+from isolora.json_types import JsonMapping
 
 if TYPE_CHECKING:
     from isolora.fit import Fit
@@ -50,7 +51,7 @@ def fit(
     from isolora.fit import fit as fit_law
 
     chosen = cast(Any, holdout)  # its two words are checked where they are used, with an error in one line
-    table = points_of(source, columns, method)
+    table = read_points(source, columns, method)
     fitted = fit_law(table, law=law, bootstrap=bootstrap, holdout=chosen, target=target)
     answer(fitted.to_json(), str(fitted), as_json)
 
@@ -71,7 +72,7 @@ def predict(
 
     fitted = written_fit(source)
     if fitted is None:
-        fitted = fit_law(points_of(source, columns, method), law=law, bootstrap=bootstrap, target=target)
+        fitted = fit_law(read_points(source, columns, method), law=law, bootstrap=bootstrap, target=target)
     result = places.predicted(fitted, places.asked(at, mapping(columns)))
     lines = [f"{p['predicted']:.4f}  [{p['interval'][0]:.4f}, {p['interval'][1]:.4f}]" for p in result["points"]]
     words = [f"{fitted.target} by law {fitted.law}", *lines, *(f"mind: {sentence}" for sentence in result["warnings"])]
@@ -108,7 +109,7 @@ def plan(
         raise ConfigError("plan needs exactly one of --budget (such as 1e15flops, 2h, 20usd) and --reach (such as loss=2.1)")
     if next_ is not None and next_.exists():
         raise ConfigError(f"--next: {next_} exists already; name another")
-    table = points_of(source, columns, method)
+    table = read_points(source, columns, method)
     limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
     try:
         found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
@@ -122,7 +123,7 @@ def plan(
     _write_next(next_, source, getattr(found, "measure_next", ()))
 
 
-def _write_next(file: Path | None, source: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+def _write_next(file: Path | None, source: Path, runs: Sequence[JsonMapping]) -> None:
     """Write the next runs as a study, where a file is asked for."""
     from isolora.plan.next_study import write_next
 
@@ -158,7 +159,7 @@ def report(
 
     path = write_report(
         source,
-        points_of(source, columns, method),
+        read_points(source, columns, method),
         out=out,
         target=target,
         law=law,
@@ -171,7 +172,7 @@ def report(
     answer({"report": str(path)}, f"report: {path}", as_json)
 
 
-def points_of(source: Path, columns: list[str] | None, method: str | None) -> Table:
+def read_points(source: Path, columns: list[str] | None, method: str | None) -> Table:
     """The table of a source, or of one of its methods."""
     from isolora.table import read
 

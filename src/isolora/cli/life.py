@@ -52,10 +52,10 @@ def chat(
     from isolora.adapters import AdapterPool, load
     from isolora.adapters.chat import Chat
     from isolora.adapters.generation import Sampling
-    from isolora.adapters.multi_adapter_chat import MultiAdapterChat, named
+    from isolora.adapters.multi_adapter_chat import MultiAdapterChat, adapter_folders
 
     how = Sampling(max_new_tokens, temperature, seed)
-    talk = MultiAdapterChat(AdapterPool(named(folder, also)), system, how) if also else Chat(load(folder), system, how)
+    talk = MultiAdapterChat(AdapterPool(adapter_folders(folder, also)), system, how) if also else Chat(load(folder), system, how)
     for said in _asked():
         if said.startswith("/use ") and isinstance(talk, MultiAdapterChat):
             _swap(talk, said.removeprefix("/use ").strip())

@@ -33,7 +33,7 @@ def list_(
     names = found(kind)
     packages = {name: package for name in names if (package := registry.package_of(KINDS[kind], name))} if KINDS[kind] else {}
     shown = [f"{name}  (package {packages[name]})" if name in packages else name for name in names]
-    words = lines(described(packages)) if kind == "data" else "\n".join(shown)
+    words = lines(data_set_descriptions(packages)) if kind == "data" else "\n".join(shown)
     answer({kind: names, **({"packages": packages} if packages else {})}, words, as_json)
 
 
@@ -41,19 +41,19 @@ def found(kind: str) -> list[str]:
     if kind not in KINDS:
         raise ConfigError(unknown("kind", kind, KINDS))
     if kind == "models":
-        from isolora.models import fetched, packaged
+        from isolora.models import fetched, packaged_models
 
-        return sorted(packaged() | fetched())
+        return sorted(packaged_models() | fetched())
     if kind == "architectures":
-        from isolora.models.architectures import known
+        from isolora.models.architectures import packaged_architectures
 
-        return sorted(known())
+        return sorted(packaged_architectures())
     if kind == "data":
-        return sorted(data_cards.packaged())
+        return sorted(data_cards.packaged_data())
     return registry.names(KINDS[kind])
 
 
-def described(packages: dict[str, str]) -> dict[str, str]:
+def data_set_descriptions(packages: dict[str, str]) -> dict[str, str]:
     """What each data set is, which one of the hub it stands for, and the package that it comes with."""
     return {name: f"{data_cards.card_of(name).description}{_behind(name, packages)}" for name in found("data")}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.cli.fits import Bootstrap, Examples, ForgetAtMost, Law, Map, Memory, Method, Source, Target, points_of
+from isolora.cli.fits import Bootstrap, Examples, ForgetAtMost, Law, Map, Memory, Method, Source, Target, read_points
 
 
 def verify(
@@ -33,11 +33,11 @@ def verify(
     """Train what a study's law recommends, into the study's store, and say whether its prediction held."""
     from isolora.plan import NoRecommendation
     from isolora.plan.asked import asked_limits
-    from isolora.study.advice import advise, study_of
+    from isolora.study.study_recommendation import advise, study_of
 
     study_of(source)
     limits = asked_limits({"examples": examples, "memory": memory, "forget_at_most": forget_at_most})
-    table = points_of(source, columns, method)
+    table = read_points(source, columns, method)
     try:
         advice = advise(source, table, budget, price_per_hour, limits, seed, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:

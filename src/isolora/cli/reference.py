@@ -44,10 +44,10 @@ def reference() -> str:
     parts += ["", "## Splits", "", SPLITS]
     for name in _own("task"):
         parts += ["", f"## task: {name}", "", _summary("task", name), "", *_columns(name)]
-        parts += _fields("task.", registry.load("task", name).Settings)
+        parts += _fields("task.", registry.load_plug_in("task", name).Settings)
     for name in _own("method"):
         parts += ["", f"## method: {name}", "", _summary("method", name), ""]
-        parts += _fields("method.", registry.load("method", name).Settings)
+        parts += _fields("method.", registry.load_plug_in("method", name).Settings)
     for kind in ("law", "importer", "trainer", "tracker", "executor"):
         parts += ["", f"## {kind}s", "", *(f"- `{name}`: {_summary(kind, name)}" for name in _own(kind))]
     return "\n".join(parts) + "\n"
@@ -82,7 +82,7 @@ def _sentence(model: type[BaseModel]) -> str:
 
 def _columns(name: str) -> list[str]:
     """What a document of the task needs."""
-    columns = registry.load("task", name).columns
+    columns = registry.load_plug_in("task", name).columns
     if not columns:
         return ["Columns: a text.", ""]
     shown = ", ".join(f"`{column}`" + ("" if needed else " (if there)") for column, needed in columns.items())
@@ -140,7 +140,7 @@ def _default(value: Any) -> str:
 
 def _summary(kind: str, name: str) -> str:
     if kind == "law":
-        law = registry.load(kind, name)
+        law = registry.load_plug_in(kind, name)
         known = f" Also known as {', '.join(f'`{alias}`' for alias in law.aliases)}." if law.aliases else ""
         return f"`{law.formula}` ({law.citation}): {law.sentence}{known}"
     module = import_module(registry.module_of(kind, name))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from isolora.cli.answer import Json, answer, lines
+from isolora.json_types import JsonObject
 
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY=VALUE ...]", help="a run's YAML file and keys that win over it")
@@ -34,7 +35,7 @@ def train(
     answer(result, "\n".join([lines(flat), *compared, *trained_too_long(result)]), as_json)
 
 
-def trained_too_long(result: dict[str, Any]) -> list[str]:
+def trained_too_long(result: JsonObject) -> list[str]:
     """Where an earlier evaluation was better than the last one: how to have that adapter."""
     from isolora.training.checkpoint_export import checkpoints
 
@@ -67,7 +68,7 @@ def eval_(
     from isolora import evaluation
 
     if harness or lighteval:
-        result: dict[str, Any] = {}
+        result: JsonObject = {}
         if harness:
             result["harness"] = evaluation.harness(folder, harness.split(","), include, limit)
         if lighteval:
@@ -75,7 +76,7 @@ def eval_(
         answer(result, "\n".join(benchmarked(task, found) for by in result.values() for task, found in by.items()), as_json)
         return
     result = evaluation.evaluate(folder, split, bare=bare)
-    answer(result, measured(result), as_json)
+    answer(result, measures_in_words(result), as_json)
 
 
 def benchmarked(task: str, metrics: dict[str, float]) -> str:
@@ -86,7 +87,7 @@ def benchmarked(task: str, metrics: dict[str, float]) -> str:
     return f"{task}\n{lines({f'  {name}': text for name, text in rows.items()})}"
 
 
-def measured(result: dict[str, Any]) -> str:
+def measures_in_words(result: JsonObject) -> str:
     """Losses and measures, each with its 95 % interval where it has one."""
     flat = {name: value for name, value in result.items() if not isinstance(value, dict)}
     for name, value in ({"loss": result["loss"]} | result["metrics"]).items():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isolora.cli.answer import Json, answer
+from isolora.json_types import JsonObject
 
 if TYPE_CHECKING:
     from isolora.store import Store
@@ -44,12 +45,12 @@ def study(
     from isolora.config import load_study
     from isolora.store import Store
     from isolora.study.executors.base import StudyFailed
-    from isolora.study.run import run_study
-    from isolora.study.search import searched
+    from isolora.study.running import run_study
+    from isolora.study.search import search_result
 
     config = load_study(file)
     if dry_run:
-        from isolora.study.price import price_study
+        from isolora.study.study_price import price_study
 
         price = price_study(config, workers=workers)
         answer(price.to_json(), str(price), as_json)
@@ -59,9 +60,9 @@ def study(
         run_study(config, folder, executor, workers, as_json, address)
     except StudyFailed as broken:
         failure = broken
-    result, words = summary(Store(folder))
+    result, words = study_summary(Store(folder))
     if config.search and failure is None:
-        found = searched(config, Store(folder))
+        found = search_result(config, Store(folder))
         result, words = {**result, "search": found.to_json()}, f"{words}\n{found}"
     answer(result | ({"failed": str(failure)} if failure else {}), words, as_json)
     if failure:
@@ -69,13 +70,13 @@ def study(
         raise typer.Exit(1)
 
 
-def summary(store: Store) -> tuple[dict[str, Any], str]:
+def study_summary(store: Store) -> tuple[JsonObject, str]:
     """What a study's folder holds, as JSON and in words."""
     from isolora.store import state_name
 
     states = list(map(state_name, store.states().values()))
     counts = {state: states.count(state) for state in sorted(set(states))}
-    found: dict[str, Any] = {"folder": str(store.folder), "runs": len(states), "states": counts, "points": len(store.points())}
+    found: JsonObject = {"folder": str(store.folder), "runs": len(states), "states": counts, "points": len(store.points())}
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())
     return found, f"{store.folder}: {len(states)} runs ({shown}), {found['points']} points{_best(store.folder)}"
 

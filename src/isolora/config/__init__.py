@@ -8,11 +8,11 @@ from __future__ import annotations
 from isolora.config.data import DataConfig, MixConfig
 from isolora.config.overrides import with_value, with_word
 from isolora.config.plug_ins import MethodConfig, TaskConfig
-from isolora.config.run import ForgettingConfig, RunConfig, load_run
-from isolora.config.search import RangeConfig, SearchConfig
+from isolora.config.run_config import ForgettingConfig, RunConfig, load_run
+from isolora.config.search_config import RangeConfig, SearchConfig
 from isolora.config.settings import content_hash, parse
 from isolora.config.strict_yaml import read_yaml
-from isolora.config.study import StudyConfig, TuneConfig, is_study, load_study, run_of_study
+from isolora.config.study_config import StudyConfig, TuneConfig, is_study, load_study, run_of_study
 from isolora.config.training import TrainingConfig
 
 __all__ = [

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from isolora.config.settings import Seed, Settings
 from isolora.errors import DataError, unknown
+from isolora.json_types import JsonObject
 
 SIZES = {"small": 0.01, "medium": 0.1, "large": 1.0}
 """Shares of the training examples that there are."""
@@ -21,7 +22,7 @@ class MixConfig(Settings):
     share: float = Field(gt=0, lt=1, description="share of the training examples that come from this source")
     columns: dict[str, str] = Field({}, description="column the task asks for -> column of this source, where they differ")
     text_field: str | None = Field(None, description="column that holds the text, when it is not called text")
-    task: dict[str, Any] = Field({}, description="settings of the task that this source needs otherwise, such as its template")
+    task: JsonObject = Field({}, description="settings of the task that this source needs otherwise, such as its template")
     name: str | None = Field(None, description="what its scores are called; the last part of source when absent")
 
     @property

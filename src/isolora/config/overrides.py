@@ -9,17 +9,18 @@ from isolora.config import strict_yaml
 from isolora.config.plug_ins import PLUG_INS
 from isolora.config.training import BUDGETS
 from isolora.errors import ConfigError
+from isolora.json_types import JsonMapping, JsonObject
 
 
-def with_word(given: dict[str, Any], word: str) -> dict[str, Any]:
+def with_word(given: JsonObject, word: str) -> JsonObject:
     """A copy of `given` in which one `dotted.key=value` word is set; the value is read as YAML."""
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected key=value, got {word!r} (for example training.tokens=1e6)")
-    return with_value(given, key, strict_yaml.load(text, where=key))
+    return with_value(given, key, strict_yaml.parse_yaml(text, where=key))
 
 
-def with_value(given: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+def with_value(given: JsonMapping, dotted: str, value: Any) -> JsonObject:
     """A copy of a nested mapping with one dotted key set; a budget that was set before in the same group is removed."""
     head, _, rest = dotted.partition(".")
     copy = dict(given)

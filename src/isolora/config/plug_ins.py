@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from isolora import registry
 from isolora.config.settings import parse
+from isolora.json_types import JsonObject
 
 PLUG_INS = ("task", "method")
 
@@ -30,10 +31,10 @@ class PlugInConfig(BaseModel):
             return given
         own = {key: value for key, value in given.items() if key != "name"}
         name = given.get("name", cls.model_fields["name"].default)
-        settings = parse(registry.load(cls.kind, str(name)).Settings, own, where=cls.kind)
+        settings = parse(registry.load_plug_in(cls.kind, str(name)).Settings, own, where=cls.kind)
         return {"name": name, **settings.model_dump()}
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> JsonObject:
         """The plug-in's own fields."""
         return dict(self.model_extra or {})
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from isolora.errors import ConfigError, unknown
+from isolora.json_types import JsonMapping
 
 
 class Settings(BaseModel):
@@ -32,7 +33,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def parse(model: type[Parsed], given: Mapping[str, Any], where: str = "") -> Parsed:
+def parse(model: type[Parsed], given: JsonMapping, where: str = "") -> Parsed:
     """Validate; the first error becomes a one-line ConfigError that names the field and the valid choices."""
     try:
         return model.model_validate(dict(given))

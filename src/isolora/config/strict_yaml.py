@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -30,7 +31,7 @@ FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeEr
 """What PyYAML raises, beside its own errors, for values that do not suit their tag: a month 13, `!!int x`, `!!map [a]`."""
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> JsonObject:
     """A mapping from a YAML file, safely. Raises ConfigError with the file and line of a mistake."""
     try:
         if not path.is_file():
@@ -42,13 +43,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not UTF-8 at byte {failure.start}") from None
     except OSError as failure:
         raise ConfigError(f"{path}: cannot be read ({failure.strerror})") from None
-    given = load(text, where=str(path))
+    given = parse_yaml(text, where=str(path))
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(given).__name__}")
     return given
 
 
-def load(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     """The value that a text means. Raises ConfigError with `where` and the line of a mistake."""
     try:
         value = yaml.load(text, Loader=UniqueKeys)

@@ -32,15 +32,15 @@ class Accelerator:
 
 
 @cache
-def known() -> dict[str, Accelerator]:
+def packaged_accelerators() -> dict[str, Accelerator]:
     """Every packaged accelerator under its name."""
     text = (resources.files("isolora") / "assets" / "accelerators.json").read_text(encoding="utf-8")
     return {name: Accelerator(name, **facts) for name, facts in json.loads(text).items()}
 
 
-def find(name: str) -> Accelerator:
+def find_accelerator(name: str) -> Accelerator:
     """By name, whatever the case. Raises ConfigError, naming those that are known."""
-    by_name = {accelerator.name.lower(): accelerator for accelerator in known().values()}
+    by_name = {accelerator.name.lower(): accelerator for accelerator in packaged_accelerators().values()}
     if name.lower() not in by_name:
-        raise ConfigError(f"--on: {unknown('accelerator', name, known())}")
+        raise ConfigError(f"--on: {unknown('accelerator', name, packaged_accelerators())}")
     return by_name[name.lower()]

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from isolora.config import RunConfig, content_hash, read_yaml, with_word
-from isolora.cost import kept, rates
-from isolora.cost.price import Cost, Memory
-from isolora.cost.time import Place, duration
+from isolora.cost import kept, step_rates
+from isolora.cost.run_price import Cost, Memory
+from isolora.cost.time import Place, predicted_seconds
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.ledger import Flops
 
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -27,13 +27,13 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 Shape = tuple[int, int]
 
 
-def find(path: Path | None, words: Sequence[str], shape: Shape | None, place: Place) -> Cost | None:
+def find_answer(path: Path | None, words: Sequence[str], shape: Shape | None, place: Place) -> Cost | None:
     """The answer to this question, where it was given before and its files are what they were."""
-    said = kept.read("answers", _question(path, words, shape))
+    said = kept.read_kept("answers", _question(path, words, shape))
     if said is None or any(_digest(Path(name)) != digest for name, digest in said["files"].items()):
         return None
     flops = Flops(np.array(said["flops"]))
-    took = duration(rates.stored_under(said["timed_as"]), said["precision"], flops, said["micro_batches"], place)
+    took = predicted_seconds(step_rates.stored_under(said["timed_as"]), said["precision"], flops, said["micro_batches"], place)
     return Cost(**{**said["cost"], "flops": flops, "memory": Memory(**said["cost"]["memory"]), "duration": took})
 
 
@@ -43,15 +43,15 @@ def keep(path: Path | None, words: Sequence[str], shape: Shape | None, config: R
     if files and kept.ours(config):
         flops, plain = answer.flops.table.tolist(), asdict(replace(answer, flops=Flops(), duration=None))
         del plain["flops"]
-        said = {"files": files, "timed_as": rates.what(config), "precision": config.training.precision, "micro_batches": 1}
-        kept.write("answers", _question(path, words, shape), {**said, "flops": flops, "cost": plain})
+        said = {"files": files, "timed_as": step_rates.what(config), "precision": config.training.precision, "micro_batches": 1}
+        kept.write_kept("answers", _question(path, words, shape), {**said, "flops": flops, "cost": plain})
 
 
 def _question(path: Path | None, words: Sequence[str], shape: Shape | None) -> str | None:
     """None for what is not kept: whole runs, which depend on data, and machines whose device is not known without torch."""
     if shape is None or any(Path(name).exists() for name in ACCELERATORS):
         return None
-    given: dict[str, Any] = read_yaml(path) if path else {}
+    given: JsonObject = read_yaml(path) if path else {}
     for word in words:
         given = with_word(given, word)
     if "data" in given:  # its card may set the task
@@ -63,7 +63,7 @@ def _question(path: Path | None, words: Sequence[str], shape: Shape | None) -> s
         return None
 
 
-def _folder(given: Mapping[str, Any]) -> str:
+def _folder(given: JsonMapping) -> str:
     """Where the model is, if its name is that of a folder here."""
     name = str(given.get("model", ""))
     return str(Path(name).resolve()) if name and Path(name).is_dir() else ""

@@ -11,12 +11,12 @@ import torch
 
 from isolora import models, registry
 from isolora.config import RunConfig
-from isolora.cost import rates as speed
+from isolora.cost import step_rates as speed
 from isolora.cost.estimate import typical, with_task
-from isolora.cost.flops import TWO_CLASSES, attach, ledger_of, task_batch
+from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, ledger_of, task_batch
 from isolora.cost.memory import one_step
-from isolora.cost.rates import Speed
-from isolora.ledger import Shape
+from isolora.cost.step_rates import Speed
+from isolora.ledger import BatchShape
 from isolora.runs.device import device
 from isolora.runs.optimizer import AveragedAdamW
 from isolora.tasks.base import Task
@@ -38,7 +38,7 @@ def calibrate(config: RunConfig) -> Speed:
     config = with_task(config)
     task = models.bound_task(config, TWO_CLASSES)
     ledger = ledger_of(config)
-    attached = attach(config, task, random_model(config, task).to(device()))
+    attached = attach_for_rehearsal(config, task, random_model(config, task).to(device()))
     optimizer = AveragedAdamW(attached.groups(0), config.training)
     shapes = steps(config, task)
     batches = [task_batch(task, shape, device()) for shape in shapes]
@@ -50,12 +50,12 @@ def calibrate(config: RunConfig) -> Speed:
         for batch, seconds in zip(batches, timed, strict=True):
             seconds.append(clock(lambda batch=batch: one_step(config, task, attached, optimizer, batch)))  # type: ignore[misc]
     priced = [ledger.flops(shape, first_pass=False) for shape in shapes]
-    found = speed.fit(speed.machine(), priced, [median(seconds[1:]) for seconds in timed], product_rate(config))
+    found = speed.fit_rates(speed.machine(), priced, [median(seconds[1:]) for seconds in timed], product_rate(config))
     speed.store(config, found)
     return found
 
 
-def steps(config: RunConfig, task: Task) -> list[Shape]:
+def steps(config: RunConfig, task: Task) -> list[BatchShape]:
     """Shapes to be timed, none of more tokens than the run's own micro-batches."""
     training = config.training
     tokens = training.batch_tokens // training.accumulation
@@ -66,7 +66,7 @@ def steps(config: RunConfig, task: Task) -> list[Shape]:
         rows = max(1, int(tokens * share) // (length * (2 if task.second else 1)))
         full = typical(task, rows, length)
         labels = full.labels if task.labels_per_row else rows * max(2, int(full.labels * labelled) // rows)
-        shapes.append(Shape(full.rows, full.length, labels, full.second))
+        shapes.append(BatchShape(full.rows, full.length, labels, full.second))
     return shapes
 
 
@@ -92,9 +92,9 @@ def random_model(config: RunConfig, task: Task) -> Any:
     """Random weights of the base's shape; the real ones where the method changes how they are stored."""
     import transformers
 
-    method = registry.load("method", config.method.name)
+    method = registry.load_plug_in("method", config.method.name)
     if method.model_options(method.settings(config.method.fields())):
-        return models.load(config, task).model
+        return models.load_base(config, task).model
     architecture = models.load_architecture(config, task)
     model = getattr(transformers, task.auto_class(architecture)).from_config(architecture, dtype=torch.float32).eval()
     models.cast_base(model, config, task)

@@ -15,10 +15,10 @@ import numpy as np
 
 from isolora import registry
 from isolora.config import RunConfig
-from isolora.cost import rates
+from isolora.cost import step_rates
 from isolora.cost.memory import peak
 from isolora.cost.step_profiler import StepProfiler
-from isolora.ledger import Shape
+from isolora.ledger import BatchShape
 from isolora.runs.batches import Indices
 from isolora.runs.observer import Observer
 from isolora.runs.progress import dry_run
@@ -43,7 +43,7 @@ class CrossCheck(Observer):
 
     def __init__(self, configs: Sequence[RunConfig], memory: bool) -> None:
         """memory: also rehearse the step's memory, a second or more, for a run trained alone."""
-        alone = len(configs) == 1 and not registry.load("method", configs[0].method.name).needs_weights
+        alone = len(configs) == 1 and not registry.load_plug_in("method", configs[0].method.name).needs_weights
         self.configs, self.memory = configs, memory and alone
         self.of_step: dict[str, Pair] = {}
 
@@ -74,7 +74,7 @@ class CrossCheck(Observer):
             return {}
         planned = dry_run(config, stack.examples.train, member.ledger)
         found = {"flops": pair(planned.flops.total, member.progress.flops), **self.of_step}
-        speed = rates.stored(config) if len(self.configs) == 1 else None
+        speed = step_rates.stored(config) if len(self.configs) == 1 else None
         if speed is not None:
             found["seconds"] = pair(speed.seconds(planned.flops, planned.micro_batches), member.progress.seconds)
         for name, values in found.items():
@@ -84,14 +84,14 @@ class CrossCheck(Observer):
         return found
 
 
-def _shapes(stack: Stack, running: Sequence[int]) -> Iterator[tuple[int, Shape]]:
+def _shapes(stack: Stack, running: Sequence[int]) -> Iterator[tuple[int, BatchShape]]:
     """(member, its part of a micro-batch) of the step just done, padded to what the members' rows share."""
     examples, rows = stack.examples.train, {k: _micro_batches(stack, k) for k in running}
     for part in range(max(map(len, rows.values()))):
         present = {k: parts[part] for k, parts in rows.items() if part < len(parts)}
-        joint = Shape.of(examples, np.concatenate(list(present.values())))
+        joint = BatchShape.of(examples, np.concatenate(list(present.values())))
         for k, own in present.items():
-            yield k, replace(Shape.of(examples, own), length=joint.length, second=joint.second)
+            yield k, replace(BatchShape.of(examples, own), length=joint.length, second=joint.second)
 
 
 def _micro_batches(stack: Stack, k: int) -> list[Indices]:
@@ -102,7 +102,7 @@ def _micro_batches(stack: Stack, k: int) -> list[Indices]:
 def _rehearsed_bytes(stack: Stack, config: RunConfig) -> int:
     """Memory of the largest micro-batch of the step just done."""
     examples, device = stack.examples.train, stack.accelerator.device.type
-    shapes = {Shape.of(examples, rows): rows for rows in _micro_batches(stack, 0)}
+    shapes = {BatchShape.of(examples, rows): rows for rows in _micro_batches(stack, 0)}
     largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
     rows, sequences = shapes[largest], [part for part in (examples, examples.second) if part is not None]
     padded = any(len(set(part.lengths[rows])) > 1 for part in sequences)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from isolora import models
 from isolora.config import RunConfig, TaskConfig
-from isolora.cost import rates
+from isolora.cost import step_rates
 from isolora.cost.flops import TWO_CLASSES, ledger_of
 from isolora.cost.memory import kept_peak
-from isolora.cost.price import Cost
-from isolora.cost.time import HERE, Place, duration
+from isolora.cost.run_price import Cost
+from isolora.cost.time import HERE, Place, predicted_seconds
 from isolora.errors import ConfigError
-from isolora.ledger import Ledger, Shape
+from isolora.ledger import BatchShape, Ledger
 from isolora.runs.device import device
-from isolora.runs.documents import RunDocuments
+from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples
 from isolora.runs.progress import DryRun, Progress, dry_run
 from isolora.tasks.base import Task
@@ -48,12 +48,12 @@ def natural_task(config: RunConfig) -> TaskConfig:
     return TaskConfig(name="token-classification" if is_encoder(architecture) else "causal-lm")
 
 
-def typical(task: Task, rows: int, length: int) -> Shape:
+def typical(task: Task, rows: int, length: int) -> BatchShape:
     """A step of `rows` full sequences: every next token predicted, or as many labels as the task gives a row; a second sequence
     is as long as the first."""
     second = length if task.second else 0
     every = length if task.second == "source" else (length - 1) * (2 if task.second == "rejected" else 1)
-    return Shape(rows, length, rows * (every if task.labels_per_row is None else task.labels_per_row), second)
+    return BatchShape(rows, length, rows * (every if task.labels_per_row is None else task.labels_per_row), second)
 
 
 def _run_cost(config: RunConfig, place: Place) -> Cost:
@@ -76,5 +76,7 @@ def _cost(config: RunConfig, ledger: Ledger, planned: DryRun, labels: Sequence[s
         tokens=progress.tokens,
         padding_tokens=progress.padding_tokens,
         steps=progress.step,
-        duration=duration(rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place),
+        duration=predicted_seconds(
+            step_rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place
+        ),
     )

@@ -24,19 +24,19 @@ from isolora.cost import kept as disk
 from isolora.cost.bookkeeper import Bookkeeper, Weights, storage, watching_modules, weight_groups
 from isolora.cost.layers import Kept, Layers, find_layers, shortened
 from isolora.cost.no_values import refused_in_one_line
-from isolora.ledger import GROUPS, PHASES, Ledger, Shape
+from isolora.ledger import GROUPS, PHASES, BatchShape, Ledger
 from isolora.methods.base import Attached
-from isolora.methods.heads import head_names
+from isolora.methods.trained_heads import head_names
 from isolora.runs.prepared import attach as attach_to
 from isolora.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHAPES = tuple(Shape(*sizes) for sizes in ((1, 8, 7), (1, 16, 15), (1, 32, 31), (1, 32, 16), (2, 16, 30)))
+SHAPES = tuple(BatchShape(*sizes) for sizes in ((1, 8, 7), (1, 16, 15), (1, 32, 31), (1, 32, 16), (2, 16, 30)))
 """Rehearsed steps: five independent equations for the five terms of a single sequence."""
 PAIR_SHAPES = tuple(
-    Shape(*sizes)
+    BatchShape(*sizes)
     for sizes in (
         *((1, 8, 8, 16), (1, 16, 16, 16), (1, 32, 32, 16), (1, 32, 16, 16)),
         *((1, 8, 8, 32), (1, 8, 8, 48), (1, 16, 16, 32), (2, 16, 32, 16)),
@@ -65,7 +65,7 @@ def _rehearsed(config: RunConfig, task: Task, whole: bool) -> Ledger:
     replaced = sum(
         p.numel() for name in head_names(base.model) * task.new_head for p in base.model.get_submodule(name).parameters()
     )
-    attached = attach(config, task, base.model)
+    attached = attach_for_rehearsal(config, task, base.model)
     rehearsal = Rehearsal(task, attached, groups)
     booked = rehearsal.all_layers() if whole else rehearsal.by_layers()
     terms = np.array([shape.terms for shape in _shapes(task)])
@@ -77,7 +77,7 @@ def _rehearsed(config: RunConfig, task: Task, whole: bool) -> Ledger:
 
 def needs_values(config: RunConfig) -> bool:
     """Whether the run's method computes with the base's weights when it is attached."""
-    return bool(registry.load("method", config.method.name).needs_weights)
+    return bool(registry.load_plug_in("method", config.method.name).needs_weights)
 
 
 def ledger_of(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, known: dict[str, Ledger] | None = None) -> Ledger:
@@ -94,12 +94,12 @@ def ledger_of(config: RunConfig, labels: Sequence[str] = TWO_CLASSES, known: dic
 
 
 def _from_disk(config: RunConfig, labels: Sequence[str]) -> Ledger:
-    key = disk.key(config, len(labels))
-    found = disk.read("ledgers", key)
+    key = disk.price_key(config, len(labels))
+    found = disk.read_kept("ledgers", key)
     if found is not None:
         return Ledger.from_json(found)
     ledger = rehearse(config, labels)
-    disk.write("ledgers", key, ledger.to_json())
+    disk.write_kept("ledgers", key, ledger.to_json())
     return ledger
 
 
@@ -119,7 +119,7 @@ def give_values(model: PreTrainedModel) -> None:
     model.tie_weights()
 
 
-def attach(config: RunConfig, task: Task, model: PreTrainedModel) -> Attached:
+def attach_for_rehearsal(config: RunConfig, task: Task, model: PreTrainedModel) -> Attached:
     """The run's method on a model, ready for a training step; on one without weights nothing is drawn."""
     weight = model.get_input_embeddings().weight
     known_tokens, has_values = weight.shape[0], not (weight.is_meta or isinstance(weight, FakeTensor))
@@ -131,10 +131,10 @@ def attach(config: RunConfig, task: Task, model: PreTrainedModel) -> Attached:
     return attached
 
 
-def _shapes(task: Task) -> tuple[Shape, ...]:
+def _shapes(task: Task) -> tuple[BatchShape, ...]:
     shapes = PAIR_SHAPES if task.second else SHAPES
     per_row = task.labels_per_row
-    return shapes if per_row is None else tuple(Shape(s.rows, s.length, per_row * s.rows, s.second) for s in shapes)
+    return shapes if per_row is None else tuple(BatchShape(s.rows, s.length, per_row * s.rows, s.second) for s in shapes)
 
 
 class Rehearsal:
@@ -174,7 +174,7 @@ class Rehearsal:
         with shortened(self.attached.model, layers, kept):
             return self.all_layers()
 
-    def _forward(self, shape: Shape) -> NDArray[np.float64]:
+    def _forward(self, shape: BatchShape) -> NDArray[np.float64]:
         """FLOPs [groups] of a forward pass alone, through every layer."""
         books = Bookkeeper(self.weights)
         with torch.no_grad(), self._products(), books, self.attached.rows([(0, 0, -1)]):
@@ -183,7 +183,7 @@ class Rehearsal:
         forward: NDArray[np.float64] = books.booked[PHASES.index("forward")]
         return forward
 
-    def _step(self, shape: Shape) -> NDArray[np.float64]:
+    def _step(self, shape: BatchShape) -> NDArray[np.float64]:
         """FLOPs [phases, groups] of one step."""
         task, attached, books = self.task, self.attached, Bookkeeper(self.weights)
         batch = task_batch(task, shape, self.device)
@@ -217,7 +217,7 @@ def saves_work(layers: Sequence[Layers]) -> bool:
     return 0 < (1 + kinds) * special + kinds < sum(map(len, layers))
 
 
-def task_batch(task: Task, shape: Shape, device: torch.device | str) -> Batch:
+def task_batch(task: Task, shape: BatchShape, device: torch.device | str) -> Batch:
     """A batch of that shape, all zeros, without padding; a rejected answer takes half of the labels."""
     labels = int(shape.labels) // (2 if task.second == "rejected" else 1)
     second = None

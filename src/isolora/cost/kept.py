@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from isolora import registry
-from isolora.caches import cache_folder, read_json, sources_digest, versions, write_json
+from isolora.caches import cache_folder, read_kept_json, sources_digest, versions, write_json
 from isolora.config import RunConfig, content_hash
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -17,7 +17,7 @@ ROOMS = ("config", "cost", "methods", "models", "runs", "tasks", "ledger", "regi
 """Parts of isolora that decide a price."""
 
 
-def key(config: RunConfig, classes: int, *more: Any) -> str | None:
+def price_key(config: RunConfig, classes: int, *more: Any) -> str | None:
     """Content hash of all that decides the price of a run's step; None where it cannot be told."""
     from isolora import models
 
@@ -31,7 +31,7 @@ def key(config: RunConfig, classes: int, *more: Any) -> str | None:
 
 def ours(config: RunConfig) -> bool:
     """Whether task, method and model have no code of their own."""
-    plug_ins = (registry.load("task", config.task.name), registry.load("method", config.method.name))
+    plug_ins = (registry.load_plug_in("task", config.task.name), registry.load_plug_in("method", config.method.name))
     return not config.trust_remote_code and all(type(one).__module__.startswith("isolora.") for one in plug_ins)
 
 
@@ -40,11 +40,11 @@ def surroundings() -> tuple[Any, ...]:
     return versions(PACKAGES), sources_digest(ROOMS)
 
 
-def read(kind: str, name: str | None) -> Any:
+def read_kept(kind: str, name: str | None) -> Any:
     """What was kept under this key; None where there is nothing."""
-    return None if name is None else read_json(cache_folder() / kind / f"{name}.json")
+    return None if name is None else read_kept_json(cache_folder() / kind / f"{name}.json")
 
 
-def write(kind: str, name: str | None, value: Any) -> None:
+def write_kept(kind: str, name: str | None, value: Any) -> None:
     if name is not None:
         write_json(cache_folder() / kind / f"{name}.json", value)

@@ -19,14 +19,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept
-from isolora.cost.flops import TWO_CLASSES, attach, task_batch
+from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, task_batch
 from isolora.cost.layers import find_layers, shortened
 from isolora.cost.no_values import refused_in_one_line, taken_for_real
-from isolora.cost.price import Memory
+from isolora.cost.run_price import Memory
 from isolora.cost.storage import RehearsedStorageTracker
 from isolora.cost.timeline import Timeline, fullest, kept_for_memory, watched
 from isolora.errors import ConfigError
-from isolora.ledger import Shape
+from isolora.json_types import JsonObject
+from isolora.ledger import BatchShape
 from isolora.methods.base import Attached
 from isolora.runs.batches import epoch_batches
 from isolora.runs.device import autocast
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 def peak(
     config: RunConfig,
-    shape: Shape,
+    shape: BatchShape,
     labels: Sequence[str] = TWO_CLASSES,
     device: str = "cpu",
     padded: bool | None = None,
@@ -54,7 +55,7 @@ def peak(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: this PyTorch sees no cuda; memory can be rehearsed for: cpu")
-    if registry.load("method", config.method.name).needs_weights:
+    if registry.load_plug_in("method", config.method.name).needs_weights:
         raise ConfigError(f"method: {config.method.name} looks at the base's weights; its memory cannot be told without them")
     task = models.bound_task(config, labels)
     model = models.skeleton(config, task).model
@@ -63,7 +64,7 @@ def peak(
     with refused_in_one_line(config.model), FakeTensorMode(allow_non_fake_inputs=True), taken_for_real(), books:
         _move(model, device)
         saved = _quantise(config, model)
-        attached = attach(config, task, model)
+        attached = attach_for_rehearsal(config, task, model)
         optimizer = AveragedAdamW(attached.groups(0), config.training)
         optimizer.step(1.0)  # makes the moments
         optimizer.finish_step(1)
@@ -80,16 +81,16 @@ def peak(
     return Memory(**held, activations=most - logits, logits=logits)
 
 
-def kept_peak(config: RunConfig, shape: Shape, labels: Sequence[str], device: str) -> Memory:
+def kept_peak(config: RunConfig, shape: BatchShape, labels: Sequence[str], device: str) -> Memory:
     """As `peak`, kept on the disk by all that decides it."""
     training = config.training
     decided_by = (training.precision, training.base_precision, training.clip_norm)
-    key = kept.key(config, len(labels), *decided_by, device, astuple(shape))
-    found = kept.read("memory", key)
+    key = kept.price_key(config, len(labels), *decided_by, device, astuple(shape))
+    found = kept.read_kept("memory", key)
     if found is not None:
         return Memory(**found)
     memory = peak(config, shape, labels, device)
-    kept.write("memory", key, asdict(memory))
+    kept.write_kept("memory", key, asdict(memory))
     return memory
 
 
@@ -124,7 +125,7 @@ def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], de
     """
     training = config.training
     batches = epoch_batches(examples.sequence_lengths, training.batch_tokens, config.seed, 0)
-    shapes = [Shape.of(examples, rows) for batch in batches for rows in micro_batches(batch, training.accumulation)]
+    shapes = [BatchShape.of(examples, rows) for batch in batches for rows in micro_batches(batch, training.accumulation)]
     largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
     own = {key: getattr(config, key) for key in ("model", "task", "method", "trust_remote_code", "new_tokens")}
     options = {key: getattr(training, key) for key in ("precision", "base_precision", "gradient_checkpointing")}
@@ -162,7 +163,7 @@ def _move(model: nn.Module, device: str) -> None:
     """Give weights and buffers a device, shared ones once."""
     moved: dict[Tensor | None, Any] = {None: None}
     for module in model.modules():
-        held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        held: tuple[JsonObject, ...] = (module._parameters, module._buffers)
         for tensors in held:
             for name, tensor in tensors.items():
                 if tensor not in moved:
@@ -173,7 +174,7 @@ def _move(model: nn.Module, device: str) -> None:
 
 def _quantise(config: RunConfig, model: PreTrainedModel) -> int:
     """Let the layers that the method stores in fewer bits compute as these do; returns the bytes that their storage saves."""
-    method = registry.load("method", config.method.name)
+    method = registry.load_plug_in("method", config.method.name)
     settings, saved = method.settings(config.method.fields()), 0.0
     for name, layer in model.named_modules():
         stored = method.stored_bytes(settings, name, layer)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from isolora import registry
-from isolora.errors import ConfigError, UserError
+from isolora.errors import ConfigError, UserError, in_brief
 from isolora.models.uninitialised import replaced
 
 
@@ -24,7 +24,7 @@ def refused_in_one_line(model: str) -> Iterator[None]:
     except Exception as failure:
         if registry.blamed(failure):  # an error of a plug-in's own is told as such
             raise
-        reason = " ".join(str(failure).split())[:160] or type(failure).__name__
+        reason = in_brief(failure)
         raise ConfigError(f"model: {model} cannot be rehearsed without weights: {reason}") from failure
 
 

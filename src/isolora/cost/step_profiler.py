@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isolora.cost.bookkeeper import FORMULAS
 from isolora.cost.storage import StorageTracker
+from isolora.json_types import JsonObject
 
 if TYPE_CHECKING:
     from isolora.training.stack import Stack
@@ -53,7 +54,7 @@ FUSED_BACKWARD = (
     aten._scaled_dot_product_efficient_attention_backward,
     aten._scaled_dot_product_cudnn_attention_backward,
 )
-REAL_FORMULAS: dict[str, Any] = {
+REAL_FORMULAS: JsonObject = {
     **{str(operator): formula for operator, formula in FORMULAS.items()},
     str(aten._scaled_dot_product_flash_attention_for_cpu): _attention,
     **dict.fromkeys(map(str, FUSED_BACKWARD), _attention_backward),

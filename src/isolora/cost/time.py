@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from isolora.cost import accelerators
-from isolora.cost.rates import Speed
+from isolora.cost.step_rates import Speed
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.ledger import Flops
 
 
@@ -24,7 +24,9 @@ class Place:
         if self.utilisation is not None and not 0 < self.utilisation <= 1:
             raise ConfigError(f"--utilisation: a share above 0 and up to 1 of the peak rate (got {self.utilisation:g})")
         if self.utilisation is not None and self.on is None:
-            raise ConfigError(f"--utilisation: of which accelerator? give --on too (valid: {', '.join(accelerators.known())})")
+            raise ConfigError(
+                f"--utilisation: of which accelerator? give --on too (valid: {', '.join(accelerators.packaged_accelerators())})"
+            )
         if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
             raise ConfigError(f"--price-per-hour: 0 or more (got {self.price_per_hour:g})")
 
@@ -41,15 +43,15 @@ class Duration:
     price: float | None = None
     memory_bytes: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {"seconds": self.seconds, "seconds_basis": self.basis, "price": self.price}
 
     def __str__(self) -> str:
         money = "" if self.price is None else f", {self.price:,.2f} at the price given"
-        return f"{words(self.seconds)}{money}: {self.basis}"
+        return f"{time_in_words(self.seconds)}{money}: {self.basis}"
 
 
-def duration(here: Speed | None, precision: str, flops: Flops, micro_batches: int, place: Place) -> Duration | None:
+def predicted_seconds(here: Speed | None, precision: str, flops: Flops, micro_batches: int, place: Place) -> Duration | None:
     """How long the work takes; None where nothing says. here: what was measured on this machine for this base and method.
 
     Raises ConfigError where the utilisation of another machine is neither given nor measured here.
@@ -58,7 +60,7 @@ def duration(here: Speed | None, precision: str, flops: Flops, micro_batches: in
         if here is None:
             return None
         return _priced(here.seconds(flops, micro_batches), f"as measured on {here.machine}", place)
-    accelerator = accelerators.find(place.on)
+    accelerator = accelerators.find_accelerator(place.on)
     share, basis = place.utilisation, "as given"
     if share is None:
         if here is None:
@@ -74,7 +76,7 @@ def _priced(seconds: float, basis: str, place: Place, memory_bytes: float | None
     return Duration(seconds, basis, price, memory_bytes)
 
 
-def words(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """A time as a person says it."""
     if seconds < 120:
         return f"{seconds:.3g} s"

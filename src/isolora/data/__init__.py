@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from isolora.caches import cache_folder
 from isolora.data.cache import cached
-from isolora.data.documents import Documents, Splits, load, usable
+from isolora.data.documents import Documents, Splits, load_documents, usable_documents
 from isolora.data.examples import make_examples
 from isolora.data.origins import LeftOut, left_out_summary
-from isolora.data_cards import packaged
+from isolora.data_cards import packaged_data
 
 __all__ = [
     "Documents",
@@ -16,8 +16,8 @@ __all__ = [
     "cache_folder",
     "cached",
     "left_out_summary",
-    "load",
+    "load_documents",
     "make_examples",
-    "packaged",
-    "usable",
+    "packaged_data",
+    "usable_documents",
 ]

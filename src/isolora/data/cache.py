@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isolora.caches import cache_folder
+from isolora.json_types import JsonObject
 from isolora.tasks.base import Examples
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def _read(path: Path) -> Examples:
         return _examples(dict(file))
 
 
-def _examples(arrays: dict[str, Any]) -> Examples:
-    own: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
+def _examples(arrays: JsonObject) -> Examples:
+    own: JsonObject = {name: arrays.get(name) for name in ARRAYS}
     inner = {name.removeprefix(SECOND): array for name, array in arrays.items() if name.startswith(SECOND)}
     if arrays["starts"][-1] != len(arrays["ids"]):
         raise ValueError("offsets and ids disagree")

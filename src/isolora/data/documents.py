@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from isolora.config import DataConfig
 from isolora.data import sources, streams
 from isolora.data.files import one_line
-from isolora.data.origins import LeftOut, file_of, left_out_summary, origins, own_columns
+from isolora.data.origins import LeftOut, file_of, left_out_summary, own_columns, row_origins
 from isolora.data.reservoirs import draw_streams
 from isolora.data.splits import draw, with_held_out
-from isolora.data.tables import Tables, TextTemplate, check_card, columns_for_task, has_text, text_template
+from isolora.data.table_source import Tables, TextTemplate, check_card, columns_for_task, has_text, text_template
 from isolora.data_cards import Card
 from isolora.errors import DataError
+from isolora.json_types import JsonObject
 from isolora.tasks.base import Task
 from isolora.tasks.rows import problem_of
 
@@ -48,14 +49,14 @@ class Documents:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[JsonObject]:
         """Each row's columns."""
         names = list(self.fields)
         return (dict(zip(names, values, strict=True)) for values in zip(*self.fields.values(), strict=True))
 
     def origin(self, place: int) -> str:
         """File and row that a document comes from, such as `people.jsonl line 17`."""
-        return f"row {place + 1} of those drawn" if self.sources is None else origins(self.sources.slice(place, 1))[0]
+        return f"row {place + 1} of those drawn" if self.sources is None else row_origins(self.sources.slice(place, 1))[0]
 
     def at(self, places: Sequence[int]) -> Documents:
         """The documents at these places."""
@@ -101,7 +102,7 @@ class Splits:
     test: Documents
 
 
-def load(config: DataConfig, task: Task | None = None) -> Splits:
+def load_documents(config: DataConfig, task: Task | None = None) -> Splits:
     """Read `config.source`, split it where it has no splits, and draw the examples asked for.
 
     task: decides which columns the rows have. Without a task, or with one that asks for no columns, rows are texts.
@@ -154,7 +155,7 @@ class RowFormat:
             return table
         mask = has_text(table, self.template.columns)
         if split in ("train", self.config.eval_split):
-            for origin in origins(table.filter(pc.invert(mask))):
+            for origin in row_origins(table.filter(pc.invert(mask))):
                 self.left_out.add(origin, "the text is empty (data.on_error=skip leaves such rows out)")
         return table.filter(mask)
 
@@ -166,7 +167,7 @@ class RowFormat:
 
 def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[RowFormat, dict[str, pa.Table]]:
     """(how rows are read, the drawn rows of each split) of a source that fits in memory."""
-    found = sources.read(config.source, left_out)
+    found = sources.read_source(config.source, left_out)
     for split, table in found.parts.items():
         _refuse_empty(config, split, table)
     row_format = RowFormat.of(config, task, found.card, left_out, found.parts["train"])
@@ -207,12 +208,12 @@ def _none_empty(config: DataConfig, tables: Mapping[str, pa.Table]) -> None:
 def _usable_splits(train: Documents, held_out: Documents, config: DataConfig, task: Task) -> dict[str, Documents]:
     """The documents that the task can use: the usable rows of training decide the classes, which judge both splits."""
     skip = config.on_error == "skip"
-    train = usable(train, task, skip)
+    train = usable_documents(train, task, skip)
     bound = task.bound(task.settings, task.find_labels(train), task.architecture)
-    return {"train": usable(train, bound, skip), config.eval_split: usable(held_out, bound, skip)}
+    return {"train": usable_documents(train, bound, skip), config.eval_split: usable_documents(held_out, bound, skip)}
 
 
-def usable(documents: Documents, task: Task, skip: bool) -> Documents:
+def usable_documents(documents: Documents, task: Task, skip: bool) -> Documents:
     """The documents that the task can use. Raises DataError, naming file and row, for the first that it cannot, unless such rows
     are skipped; and where none is left."""
     problems = {place: problem for place, row in enumerate(documents.rows()) if (problem := problem_of(task, row))}

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,9 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from isolora.data.origins import LeftOut, with_origins
-from isolora.errors import DataError, UserError
+from isolora.errors import DataError, UserError, in_brief
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,13 +44,9 @@ def one_line(path: Path | str) -> Iterator[None]:
     except UserError:
         raise
     except OSError as failure:
-        raise DataError(f"{path}: cannot be read ({failure.strerror or first_line(failure)})") from None
+        raise DataError(f"{path}: cannot be read ({failure.strerror or in_brief(failure)})") from None
     except NOT_ARROW as failure:
-        raise DataError(f"{path}: {first_line(failure)}") from None
-
-
-def first_line(failure: Exception) -> str:
-    return str(failure).strip().partition("\n")[0] or type(failure).__name__
+        raise DataError(f"{path}: {in_brief(failure)}") from None
 
 
 def read_table(path: Path, left_out: LeftOut) -> pa.Table:
@@ -200,7 +198,7 @@ def _json_lines(path: Path, left_out: LeftOut) -> pa.Table:
     return json_table(path, list(json_rows(path, left_out)), left_out)
 
 
-def json_rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, JsonObject]]:
     """(line number, object) of every line that holds one; lines that are empty are passed over."""
     with path.open("rb") as file:
         offset = 0
@@ -214,7 +212,7 @@ def json_rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, dict[str, An
             except json.JSONDecodeError as failure:
                 left_out.add(f"{path} line {number}", f"not JSON ({failure.msg}, column {failure.colno})")
             except (ValueError, RecursionError) as failure:  # a key given twice, thousands of digits, nested too deep
-                left_out.add(f"{path} line {number}", first_line(failure))
+                left_out.add(f"{path} line {number}", in_brief(failure))
             else:
                 if isinstance(row, dict):
                     yield number, row
@@ -222,7 +220,7 @@ def json_rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, dict[str, An
                     left_out.add(f"{path} line {number}", f'{type(row).__name__}, not an object like {{"text": ...}}')
 
 
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -238,7 +236,7 @@ def _decoded_line(path: Path, number: int, raw: bytes, offset: int) -> str:
     return line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
 
 
-def json_table(path: Path, found: Sequence[tuple[int, Mapping[str, Any]]], left_out: LeftOut) -> pa.Table:
+def json_table(path: Path, found: Sequence[tuple[int, JsonMapping]], left_out: LeftOut) -> pa.Table:
     """Objects as a table; where a column holds values of several types, those unlike the ones before cannot be used."""
     names = dict.fromkeys(name for _, row in found for name in row)
     for name in names:
@@ -335,7 +333,7 @@ def read_files(source: str, left_out: LeftOut) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as failure:
-        raise DataError(f"{source}: files with different columns ({first_line(failure)})") from None
+        raise DataError(f"{source}: files with different columns ({in_brief(failure)})") from None
 
 
 def matching_files(source: str) -> list[Path]:
@@ -358,21 +356,6 @@ def local(source: str) -> Path:
         return Path(source).expanduser()
     except RuntimeError:  # the home of a user who is not there
         return Path(source)
-
-
-def is_file(path: Path) -> bool:
-    """Whether a regular file is there; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def suggestions(path: Path) -> str:

@@ -48,7 +48,7 @@ def own_columns(table: pa.Table) -> pa.Table:
     return table.drop_columns([name for name in (PLACE, ROW) if name in table.column_names])
 
 
-def origins(table: pa.Table) -> list[str]:
+def row_origins(table: pa.Table) -> list[str]:
     """The origin of each row, such as `people.jsonl line 17`."""
     pairs = zip(table[PLACE].to_pylist(), table[ROW].to_pylist(), strict=True)
     return [f"{place} {row}" for place, row in pairs]

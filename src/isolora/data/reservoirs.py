@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from isolora.data.files import first_line
 from isolora.data.origins import file_of, own_columns
 from isolora.data.splits import HELD_OUT_SHARE, hash_of
-from isolora.data.tables import SPLITS
-from isolora.errors import DataError
+from isolora.data.table_source import SPLITS
+from isolora.errors import DataError, in_brief
+from isolora.json_types import JsonObject
 
 HASHES = 2**64
 
@@ -25,9 +25,9 @@ class Reservoir:
 
     def __init__(self, size: int) -> None:
         self.size, self.seen = size, 0
-        self._held: list[tuple[int, int, dict[str, Any]]] = []
+        self._held: list[tuple[int, int, JsonObject]] = []
 
-    def add(self, key: int, row: dict[str, Any]) -> None:
+    def add(self, key: int, row: JsonObject) -> None:
         self.seen += 1
         entry = (-key, self.seen, row)
         if len(self._held) < self.size:
@@ -79,4 +79,4 @@ def _joined(schema: pa.Schema, block: pa.Table) -> pa.Schema:
     try:
         return pa.unify_schemas([schema, block.schema], promote_options="permissive")
     except pa.ArrowTypeError as failure:
-        raise DataError(f"{file_of(block)}: columns unlike those before ({first_line(failure)})") from None
+        raise DataError(f"{file_of(block)}: columns unlike those before ({in_brief(failure)})") from None

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from isolora.data.origins import own_columns
-from isolora.data.tables import SPLITS
+from isolora.data.table_source import SPLITS
 from isolora.errors import DataError
 
 HELD_OUT_SHARE = 0.1  # of a source without splits, for validation and again for test

@@ -26,9 +26,10 @@ from isolora.data.files import (
 )
 from isolora.data.origins import LeftOut, own_columns, with_origins
 from isolora.data.sources import folder_of, means_files, open_hub, reason, split_files
-from isolora.data.tables import NO_CARD
+from isolora.data.table_source import NO_CARD
 from isolora.data_cards import Card, read_card
 from isolora.errors import DataError
+from isolora.json_types import JsonObject
 
 BLOCK_ROWS = 2048
 
@@ -83,7 +84,7 @@ def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
 
 
 def _json_lines(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
-    rows, model = json_rows(path, left_out), dict[str, Any]()
+    rows, model = json_rows(path, left_out), JsonObject()
     while block := list(islice(rows, BLOCK_ROWS)):
         table = json_table(path, [(0, model), *block], left_out).slice(1)  # led by a row with all columns and types so far
         model = {

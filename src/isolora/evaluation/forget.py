@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from isolora import adapters
 from isolora.config import ForgettingConfig
+from isolora.json_types import JsonObject
 from isolora.runs.prepared import other_texts, virtual_tokens
 from isolora.training.evaluator import Evaluator
 
 
-def forget(folder: Path | str, sources: Sequence[str] = (), examples: int | None = None) -> dict[str, Any]:
+def forget(folder: Path | str, sources: Sequence[str] = (), examples: int | None = None) -> JsonObject:
     """For each source of texts, loss before and after in nats per token, and their difference; `forgetting` is the mean one.
 
     sources, examples: those of the run's own `forgetting`, or its defaults, where not given. Raises ConfigError for adapters

@@ -18,6 +18,7 @@ import yaml
 from isolora import adapters, data
 from isolora.adapters import Adapter
 from isolora.errors import ConfigError, DataError, MissingExtra
+from isolora.json_types import JsonObject
 
 MODELS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 BATCH_ROWS = 16
@@ -40,7 +41,7 @@ def harness(
     return {task: _plain(metrics) for task, metrics in found.items()}
 
 
-def packaged_tasks() -> dict[str, dict[str, Any]]:
+def packaged_tasks() -> dict[str, JsonObject]:
     """The tasks over packaged data by name; paths of their data as they are here."""
     folder = Path(str(resources.files("isolora").joinpath("assets", "harness")))
     found = {}
@@ -90,7 +91,7 @@ def _loaded(names: Sequence[str], specs: Sequence[Any], manager: Any) -> list[An
     return built
 
 
-def _measured(adapter: Adapter, tasks: list[Any], manager: Any, limit: int | None) -> dict[str, dict[str, Any]]:
+def _measured(adapter: Adapter, tasks: list[Any], manager: Any, limit: int | None) -> dict[str, JsonObject]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -104,11 +105,11 @@ def _measured(adapter: Adapter, tasks: list[Any], manager: Any, limit: int | Non
             batch_size=BATCH_ROWS,
         )
         answer = simple_evaluate(model, tasks=tasks, limit=limit, task_manager=manager, log_samples=False, bootstrap_iters=1000)
-    found: dict[str, dict[str, Any]] = answer["results"]
+    found: dict[str, JsonObject] = answer["results"]
     return found
 
 
-def _plain(metrics: dict[str, Any]) -> dict[str, float]:
+def _plain(metrics: JsonObject) -> dict[str, float]:
     """`acc,none` is called acc; another filter of answers keeps its name."""
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float) and "," in name}
     return {name.removesuffix(",none"): float(value) for name, value in numbers.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,11 @@ from isolora import adapters
 from isolora.adapters import Adapter
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, unknown
-from isolora.metrics.bootstrap import interval_of
+from isolora.json_types import JsonObject
 from isolora.metrics.perplexity import perplexity
 from isolora.metrics.predictions import Predictions
-from isolora.runs.documents import RunDocuments
+from isolora.metrics.score_intervals import interval_of
+from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.training.evaluator import Evaluator
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SPLITS = ("validation", "test")
 
 
-def evaluate(folder: Path | str, split: str | None = None, repeats: int = 1000, bare: bool = False) -> dict[str, Any]:
+def evaluate(folder: Path | str, split: str | None = None, repeats: int = 1000, bare: bool = False) -> JsonObject:
     """loss (nats per token), perplexity and the task's measures, with their 95 % `intervals`.
 
     On the split that training was measured on also the loss recorded at its end, and the relative difference of the two.
@@ -68,7 +69,7 @@ def _examples(adapter: Adapter, config: RunConfig, evaluator: Evaluator) -> RunE
     return evaluator.with_references(RunExamples.of(documents, adapter.base.tokenizer, adapter.base.max_length))
 
 
-def _recorded(adapter: Adapter, loss: float) -> dict[str, Any]:
+def _recorded(adapter: Adapter, loss: float) -> JsonObject:
     recorded = float(adapter.record["loss"])
     return {
         "recorded_loss": recorded,

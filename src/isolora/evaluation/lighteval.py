@@ -27,9 +27,9 @@ def lighteval(folder: Path | str, tasks: str, limit: int | None = None) -> dict[
     does not merge, DataError where LightEval fails or writes no results.
     """
     command = _command()
-    place = adapters.find(Path(folder))
+    place = adapters.find_adapter(Path(folder))
     method = adapters.read_record(place)[0].method.name
-    if not registry.load("method", method).mergeable:
+    if not registry.load_plug_in("method", method).mergeable:
         raise ConfigError(
             f"--lighteval: it takes merged models, and adapters of method {method} do not merge; --harness needs none"
         )

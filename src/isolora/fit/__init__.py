@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from isolora.fit.estimate import HOLDOUTS, ManyMethods, fit
-from isolora.fit.points import studied
-from isolora.fit.rates import best_learning_rates
+from isolora.fit.best_rates import best_learning_rates
+from isolora.fit.fit_points import studied
+from isolora.fit.fitting import HOLDOUTS, ManyMethods, fit
 from isolora.fit.result import Fit
 from isolora.fit.target import targeted, value_of
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from isolora.fit.descent import descend
-from isolora.fit.points import Points
-from isolora.fit.search import Found
+from isolora.fit.fit_points import Points
+from isolora.fit.optimum import Optimum
 from isolora.laws import Array
 
 _CHUNK = 64
@@ -28,7 +28,7 @@ _STEPS = 60
 _FEWEST_UNITS = 6
 
 
-def replicates(found: Found, count: int, seed: int) -> Array:
+def replicates(found: Optimum, count: int, seed: int) -> Array:
     """Parameter vectors (count, T) of refits to reweighed trajectories, stretched for the number of runs."""
     problem, z_Z, points, weight_M = found.problem, found.z[0], found.points, found.weight[0]
     unit_M = resampled_units(points)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isolora.fit.points import Points
+from isolora.fit.fit_points import Points
 from isolora.laws import Array
 
 COMPUTE = "c"

@@ -11,6 +11,7 @@ import numpy as np
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit.result import Fit
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.table import SHORT_NAMES, Table, places_of, read_places
 
 _EXTRA = {"lr": "learning_rate", "learning_rate": "learning_rate", "method": "method", "model": "model"}
@@ -35,7 +36,7 @@ def asked(words: Sequence[str], mapping: Mapping[str, str] | None = None) -> Tab
     return places_of(row)
 
 
-def predicted(fit: Fit, places: Table) -> dict[str, Any]:
+def predicted(fit: Fit, places: Table) -> JsonObject:
     """The answer of `isolora predict --json`: points with their intervals, the law, warnings. Raises TableError when the places
     lack what the law reads."""
     columns = _columns(fit, places)
@@ -49,14 +50,14 @@ def predicted(fit: Fit, places: Table) -> dict[str, Any]:
     }
 
 
-def _columns(fit: Fit, places: Table) -> dict[str, Any]:
-    columns: dict[str, Any] = {short: places[name] for short, name in SHORT_NAMES.items() if _given(places, name)}
+def _columns(fit: Fit, places: Table) -> JsonObject:
+    columns: JsonObject = {short: places[name] for short, name in SHORT_NAMES.items() if _given(places, name)}
     if "d" not in columns and {"c", "n"} <= columns.keys():
         columns["d"] = columns["c"] / (fit.price or 6.0) / columns["n"]
     for name, values in columns.items():
         if (np.asarray(values) <= 0).any():
             raise TableError(f"places need {name} above 0; the smallest is {np.min(values):g}")
-    if laws.methods_of(fit.law) and "method" in places:
+    if laws.methods_in_name(fit.law) and "method" in places:
         columns["method"] = places["method"]
     if "learning_rate" in places:
         columns["learning_rate"] = places["learning_rate"]
@@ -67,7 +68,7 @@ def _given(places: Table, name: str) -> bool:
     return name in places and bool(np.isfinite(places[name]).all())
 
 
-def _warnings(fit: Fit, columns: Mapping[str, Any]) -> list[str]:
+def _warnings(fit: Fit, columns: JsonMapping) -> list[str]:
     """What to mind about places far from the points."""
     numbers = {name: np.asarray(values, dtype=float) for name, values in columns.items() if name in fit.ranges}
     found = []

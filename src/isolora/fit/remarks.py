@@ -8,11 +8,11 @@ import numpy as np
 
 from isolora import laws
 from isolora.errors import TableError
-from isolora.fit.points import Points
-from isolora.fit.rates import rates_at_the_edge
+from isolora.fit.best_rates import rates_at_the_edge
+from isolora.fit.fit_points import Points
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
-from isolora.metrics.direction import known
+from isolora.metrics.direction import is_known_measure
 from isolora.table import SHORT_NAMES, TEXT_COLUMNS, Table
 
 _READ = {
@@ -62,7 +62,7 @@ def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
         yield f"the best learning rate of {', '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"
-    unread = [name for name in chosen.columns if name not in _READ and not known(name)]
+    unread = [name for name in chosen.columns if name not in _READ and not is_known_measure(name)]
     if unread:
         yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"
     yield from table.notes

@@ -6,16 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from isolora import display, laws
 from isolora.errors import TableError, unknown
+from isolora.fit.best_rates import RateEffect
 from isolora.fit.distance import COMPUTE, distance, growth
-from isolora.fit.rates import RateEffect
 from isolora.fit.written import checked
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array, Law
 from isolora.table import SHORT_NAMES, Table
 from isolora.table.foreign import parsed_json
@@ -33,7 +34,7 @@ _NEAR = 0.3
 
 
 @dataclass(frozen=True)
-class Member:
+class AveragedLaw:
     """One of the laws that are averaged: its name, its share of the average and its parameters."""
 
     law: str
@@ -63,15 +64,15 @@ class Fit:
     intervals: Mapping[str, tuple[float, float]]
     objective: float
     points: int
-    holdout: Mapping[str, Any]
-    candidates: tuple[Mapping[str, Any], ...]
+    holdout: JsonMapping
+    candidates: tuple[JsonMapping, ...]
     cut: float
     runs: int
     noise: float
     drift: float
     ranges: Mapping[str, tuple[float, float]]
     draws: Array
-    members: tuple[Member, ...] = ()
+    members: tuple[AveragedLaw, ...] = ()
     shift: float = 0.0
     price: float = 0.0
     rates: RateEffect | None = None
@@ -86,7 +87,7 @@ class Fit:
         """The law itself."""
         return laws.resolve(self.law)
 
-    def predict(self, columns: Mapping[str, Any]) -> Array:
+    def predict(self, columns: JsonMapping) -> Array:
         """Loss (M,) for columns n, d, p, u, c (those that the laws need; u is d and c follows n and d where not given).
 
         A column `learning_rate` adds what a rate other than the best one costs.
@@ -98,7 +99,7 @@ class Fit:
         predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / _NEAR, 1.0) + cost_M)
         return np.minimum(predicted, self.ceiling)
 
-    def interval(self, columns: Mapping[str, Any], level: float = 0.95) -> tuple[Array, Array]:
+    def interval(self, columns: JsonMapping, level: float = 0.95) -> tuple[Array, Array]:
         """Where the measured loss of a new trajectory will lie: lower and upper ends, (M,) each.
 
         Shares taken as independent: the noise of one more run, the laws' disagreement, and the larger of what errors grow by
@@ -116,7 +117,7 @@ class Fit:
         high_M = np.exp(log_loss_M + np.hypot(own_M, np.maximum(drift_M, above_M)))
         return low_M, np.minimum(high_M, self.ceiling)
 
-    def sampled(self, columns: Mapping[str, Any]) -> Array:
+    def sampled(self, columns: JsonMapping) -> Array:
         """Log losses (K, M) as different laws would have them: the bootstrap's draws, and the averaged laws as often as their
         weights say. What they disagree about is not known."""
         complete = self._complete(columns)
@@ -127,11 +128,11 @@ class Fit:
         sampled: Array = np.concatenate([drawn_KM, *others])
         return sampled
 
-    def distance(self, columns: Mapping[str, Any]) -> Array:
+    def distance(self, columns: JsonMapping) -> Array:
         """How far beyond the fitted range, (M,), in units of natural logarithm: see `isolora.fit.distance`."""
         return distance(self._complete(columns), self.ranges)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The answer of `isolora fit --json`: everything, so that `from_json` gives the same fit back."""
         state = {each.name: getattr(self, each.name) for each in fields(self)}
         plain = {
@@ -148,7 +149,7 @@ class Fit:
         return {"version": _STATE_VERSION, **state, **plain}
 
     @classmethod
-    def from_json(cls, state: Mapping[str, Any]) -> Fit:
+    def from_json(cls, state: JsonMapping) -> Fit:
         """Raises TableError when the object is no fit of this version."""
         kept = {name: value for name, value in checked(state, _STATE_VERSION).items() if name != "version"}
         pairs = {
@@ -158,7 +159,7 @@ class Fit:
         again = {
             "candidates": tuple(kept["candidates"]),
             "draws": np.array(kept["draws"], dtype=float).reshape(-1, len(kept["parameters"])),
-            "members": tuple(Member(m["law"], m["weight"], tuple(m["theta"])) for m in kept["members"]),
+            "members": tuple(AveragedLaw(m["law"], m["weight"], tuple(m["theta"])) for m in kept["members"]),
             "rates": _rates(kept["rates"]),
             "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
             "pinned": tuple(kept["pinned"]),
@@ -185,9 +186,9 @@ class Fit:
 
     def plot(self, table: Table | None = None) -> PlotlyFigure:
         """The law's curves with the points of the table that it was fitted to; without one, alone over the fitted range."""
-        return display.draw("fit", self, table)
+        return display.drawn("fit", self, table)
 
-    def _complete(self, columns: Mapping[str, Any]) -> dict[str, Array]:
+    def _complete(self, columns: JsonMapping) -> dict[str, Array]:
         numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}
         complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
         complete |= self._method_columns(columns)
@@ -206,9 +207,9 @@ class Fit:
             shown = ", ".join(f"{name} ({SHORT_NAMES.get(name, name)})" for name in sorted(missing))
             raise TableError(f"law {self.law!r} reads {shown}, which the places lack")
 
-    def _method_columns(self, columns: Mapping[str, Any]) -> dict[str, Array]:
+    def _method_columns(self, columns: JsonMapping) -> dict[str, Array]:
         """Which method each place is of, for a law of several. Raises TableError when a place names none of them."""
-        known = laws.methods_of(self.law)
+        known = laws.methods_in_name(self.law)
         if not known or any(name.startswith(laws.METHOD_PREFIX) for name in columns):
             return {}
         if "method" not in columns:
@@ -230,7 +231,7 @@ class Fit:
         mean_M = weight_K @ log_loss_KM
         return mean_M, np.sqrt(weight_K @ (log_loss_KM - mean_M) ** 2)
 
-    def _rate_cost(self, columns: Mapping[str, Any], complete: Mapping[str, Array]) -> tuple[Array, Array]:
+    def _rate_cost(self, columns: JsonMapping, complete: Mapping[str, Array]) -> tuple[Array, Array]:
         nothing_M = np.zeros_like(next(iter(complete.values())))
         if self.rates is None or "learning_rate" not in columns:
             return nothing_M, nothing_M
@@ -252,7 +253,7 @@ class Fit:
         return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 
-def _rates(state: Mapping[str, Any] | None) -> RateEffect | None:
+def _rates(state: JsonMapping | None) -> RateEffect | None:
     if state is None:
         return None
     sequences: dict[str, Sequence[float]] = {name: tuple(state[name]) for name in ("sizes", "rates")}

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError
-from isolora.fit.points import Points
-from isolora.fit.search import Effort, search
+from isolora.fit.fit_points import Points
+from isolora.fit.optimum import Effort, search_fit
 from isolora.laws import Array, Law
 
 QUANTILES = (0.5, 0.65, 0.8, 0.9)
@@ -154,7 +154,7 @@ def _candidates(law: Law, points: Points, limits: Sequence[float], tried: Sequen
             weights.append(weight_M)
     if not keys:
         return []
-    found = search(law, points, np.stack(weights), _QUICK)
+    found = search_fit(law, points, np.stack(weights), _QUICK)
     log_loss_KM = found.problem.log_loss(found.z)[:, : len(points)]
     theta_KT = found.theta
     row = {key: position for position, key in enumerate(keys)}

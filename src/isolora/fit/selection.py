@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from isolora.fit.distance import COMPUTE, distance, growth, ranges_of
-from isolora.fit.points import Points
+from isolora.fit.fit_points import Points
 from isolora.fit.rolling import Candidate, Rolled, Trim
+from isolora.json_types import JsonObject
 from isolora.laws import METHOD_PREFIX, Array, Law
 
 _SKILL_POWER = 4.0
@@ -47,7 +47,7 @@ class Selection:
     noise: float
     shift: float = 0.0
     drift: float = _UNJUDGED_DRIFT
-    holdout: dict[str, Any] = field(default_factory=dict)
+    holdout: JsonObject = field(default_factory=dict)
     candidates: tuple[dict[str, object], ...] = ()
 
 
@@ -161,7 +161,7 @@ def _drift(missed: Sequence[_Missed], shift: float, noise: float) -> float:
     return float(np.sqrt(total / count))
 
 
-def _summary(rolled: Rolled, missed: Sequence[_Missed]) -> dict[str, Any]:
+def _summary(rolled: Rolled, missed: Sequence[_Missed]) -> JsonObject:
     """How well the points above one cut-off were predicted, and in a line each how well those above the others."""
     if not missed:
         return {}
@@ -180,7 +180,7 @@ def _summary(rolled: Rolled, missed: Sequence[_Missed]) -> dict[str, Any]:
     }
 
 
-def _errors(found: _Missed, factor: float) -> dict[str, Any]:
+def _errors(found: _Missed, factor: float) -> JsonObject:
     error_H = np.abs(np.expm1(found.error))
     return {
         "mean": float(error_H.mean()),

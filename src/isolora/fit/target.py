@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from isolora.errors import TableError, unknown
-from isolora.metrics.direction import is_score, known, larger_is_better
+from isolora.json_types import JsonMapping
+from isolora.metrics.direction import is_known_measure, is_score, larger_is_better
 from isolora.table import Table
 
 ERROR_OF = "1 - "
@@ -47,7 +47,7 @@ def targeted(table: Table, name: str) -> Target:
     return Target(shown, used, {reason: count for reason, count in reasons.items() if count}, bounded)
 
 
-def value_of(point: Mapping[str, Any], name: str) -> float:
+def value_of(point: JsonMapping, name: str) -> float:
     """One point's value of a fitted target (the `name` of a Target), in the target's own unit: of "1 - f1" it is 1 - f1.
 
     `point` is a row with its metrics as columns. Raises TableError where it does not hold the measure.
@@ -62,10 +62,10 @@ def value_of(point: Mapping[str, Any], name: str) -> float:
 def _demand(table: Table, name: str, column: str) -> None:
     numbers = [found for found, values in table.columns.items() if values.dtype == float]
     if column not in numbers:
-        raise TableError(unknown("target", column, filter(known, numbers)))
+        raise TableError(unknown("target", column, filter(is_known_measure, numbers)))
     if name.startswith(ERROR_OF):
         return
-    if not known(column):
+    if not is_known_measure(column):
         raise TableError(
             f"target {column!r}: whether more of it is better is not known; ask for {ERROR_OF + column!r},"
             f" or for --map loss={column} where less is better"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from isolora import laws
 from isolora.errors import TableError, in_brief
+from isolora.json_types import JsonMapping, JsonObject
 
 Finite = Annotated[float, Field(strict=True), AllowInfNan(False)]
 Open = Finite | None
@@ -46,7 +46,7 @@ class _Written(BaseModel):
     objective: Open
     points: StrictInt
     holdout: _WrittenHoldOut | dict[str, None]
-    candidates: list[dict[str, Any]]
+    candidates: list[JsonObject]
     cut: Finite
     runs: StrictInt
     noise: Finite
@@ -64,7 +64,7 @@ class _Written(BaseModel):
     remarks: list[StrictStr]
 
 
-def checked(state: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+def checked(state: JsonMapping, version: int) -> JsonMapping:
     """The same object. Raises TableError where it is no fit of this version, or one whose numbers do not belong together."""
     if state.get("version") != version:
         raise TableError(f"not a fit written by this version of isolora (format {version})")
@@ -78,7 +78,7 @@ def checked(state: Mapping[str, Any], version: int) -> Mapping[str, Any]:
     return state
 
 
-def _demand_widths(state: Mapping[str, Any]) -> None:
+def _demand_widths(state: JsonMapping) -> None:
     """Every list of parameters is as long as its law's."""
     names = laws.resolve(state["law"]).parameters
     rows = [("parameters", names, state["parameters"]), *(("draws", names, row) for row in state["draws"])]

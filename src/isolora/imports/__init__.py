@@ -15,7 +15,8 @@ import pyarrow.parquet
 from isolora import registry
 from isolora.errors import TableError, UserError, in_brief, unknown
 from isolora.imports.base import Importer, Read
-from isolora.imports.points import COLUMNS, points_of
+from isolora.imports.tracked_points import COLUMNS, points_of_runs
+from isolora.json_types import JsonMapping, JsonObject
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
@@ -31,7 +32,7 @@ class Imported:
     left_out: Mapping[str, int]
     notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The answer of `isolora import --json`."""
         lists = {"columns": list(self.columns), "left_out": dict(self.left_out), "notes": list(self.notes)}
         return {"out": str(self.out), "runs": self.runs, "points": self.points, **lists}
@@ -54,12 +55,12 @@ def import_runs(source: Path | str, tool: str, out: Path | str) -> Imported:
         raise TableError(f"--out: {unknown('kind of table', out.suffix or out.name, ENDINGS)}")
     if not source.exists():
         raise TableError(f"SOURCE: {source} does not exist; {tool} reads {importer.reads}")
-    rows, left_out, notes = points_of(_read(importer, source))
+    rows, left_out, notes = points_of_runs(_read(importer, source))
     if not rows:
         why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise TableError(f"SOURCE: {source} holds no run with a loss ({why or 'no runs'})")
     columns = _columns(rows)
-    write(columns, out)
+    write_table(columns, out)
     return Imported(out, len(set(columns["run"])), len(rows), tuple(columns), left_out, (*notes, *_missing(columns)))
 
 
@@ -76,7 +77,7 @@ def _read(importer: Importer, source: Path) -> Read:
         raise TableError(f"SOURCE: {source} is not as {importer.name} writes it ({why})") from error
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _columns(rows: Sequence[JsonMapping]) -> dict[str, list[Any]]:
     """Columns in the table's order; None where a run has nothing for one."""
     names = [*COLUMNS, *sorted({name for row in rows for name in row} - set(COLUMNS))]
     found = {name: [row.get(name) for row in rows] for name in names}
@@ -95,7 +96,7 @@ def _missing(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     return said
 
 
-def write(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
+def write_table(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
     """Write a table; folders on the way are made."""
     out.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})

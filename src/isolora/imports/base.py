@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from isolora.config.strict_yaml import load
+from isolora.config.strict_yaml import parse_yaml
 from isolora.errors import ConfigError, TableError, in_brief
-from isolora.table.columns import number
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.table.columns import parse_number
 from isolora.table.foreign import foreign_text
 
 
@@ -22,8 +23,8 @@ class LoggedRun:
     under the tracker's own names."""
 
     name: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    history: Mapping[float, Mapping[str, Any]] = field(default_factory=dict)
+    config: JsonMapping = field(default_factory=dict)
+    history: Mapping[float, JsonMapping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,22 @@ class Importer(ABC):
         return TableError(f"SOURCE: {source} holds nothing of {self.name}; it reads {self.reads}")
 
 
-def dotted(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted_settings(given: JsonMapping, prefix: str = "") -> JsonObject:
     """Nested settings as one level of dotted keys; lists are left out. `{"value": x}`, as W&B keeps a setting, is x."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, value in given.items():
         if isinstance(value, Mapping):
             wrapped = set(value) <= {"value", "desc"} and "value" in value
             inner = value["value"] if wrapped else value
-            found |= dotted(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
+            found |= dotted_settings(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
         elif not isinstance(value, list):
             found[f"{prefix}{key}"] = value
     return found
 
 
-def by_step(rows: Iterable[tuple[Any, Mapping[str, Any]]]) -> dict[float, dict[str, Any]]:
+def by_step(rows: Iterable[tuple[Any, JsonMapping]]) -> dict[float, JsonObject]:
     """What was logged at a step in several pieces, in one. Raises TableError for a step that is no number."""
-    found: dict[float, dict[str, Any]] = {}
+    found: dict[float, JsonObject] = {}
     for step, row in rows:
         found.setdefault(at_step(step), {}).update(row)
     return dict(sorted(found.items()))
@@ -76,14 +77,16 @@ def by_step(rows: Iterable[tuple[Any, Mapping[str, Any]]]) -> dict[float, dict[s
 def foreign_yaml(path: Path) -> Any:
     """The value in a YAML file. Raises TableError."""
     try:
-        return load(foreign_text(path), where=repr(str(path)))
+        return parse_yaml(foreign_text(path), where=repr(str(path)))
     except ConfigError as error:
         raise TableError(f"{error}") from error
 
 
 def at_step(given: Any) -> float:
     """A step as a number. Raises TableError."""
-    value = None if isinstance(given, bool | list | Mapping) else number(given.decode() if isinstance(given, bytes) else given)
+    value = (
+        None if isinstance(given, bool | list | Mapping) else parse_number(given.decode() if isinstance(given, bytes) else given)
+    )
     if value is None or not math.isfinite(value):
         raise TableError(f"step {in_brief(repr(given))} is no number")
     return value

@@ -13,7 +13,8 @@ from typing import Any
 
 from isolora.errors import TableError, in_brief
 from isolora.imports.base import Importer, LoggedRun, Read, by_step, foreign_yaml
-from isolora.table.columns import number
+from isolora.json_types import JsonObject
+from isolora.table.columns import parse_number
 from isolora.table.foreign import foreign_text
 
 
@@ -36,12 +37,12 @@ class MLflow(Importer):
         return Read(_told_apart(runs), +left_out)
 
 
-def _meta(path: Path) -> dict[str, Any]:
+def _meta(path: Path) -> JsonObject:
     found = foreign_yaml(path)
     return found if isinstance(found, dict) else {}
 
 
-def _name(folder: Path, about: dict[str, Any]) -> str:
+def _name(folder: Path, about: JsonObject) -> str:
     tag = folder / "tags" / "mlflow.runName"
     return str(about.get("run_name") or (foreign_text(tag).strip() if tag.is_file() else "") or folder.name)
 
@@ -52,11 +53,11 @@ def _files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): foreign_text(path).strip() for path in paths}
 
 
-def _history(folder: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _history(folder: Path) -> Iterator[tuple[Any, JsonObject]]:
     for key, text in _files(folder).items():
         for place, line in enumerate(text.split("\n"), 1):
             _, value, *rest = line.split() if len(line.split()) > 1 else ("", line)
-            if (measured := number(value)) is None:
+            if (measured := parse_number(value)) is None:
                 raise TableError(f"{str(folder / key)!r} line {place}: {in_brief(repr(value))} is no number")
             yield rest[0] if rest else 0, {key: measured}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from isolora.errors import TableError
+from isolora.errors import TableError, in_brief
 from isolora.imports.base import Importer, LoggedRun, Read, by_step
 
 FINISHED = ("COMPLETE", "PRUNED")
@@ -52,7 +52,7 @@ def _storage(optuna: ModuleType, source: Path) -> Any:
             return optuna.storages.RDBStorage(f"sqlite:///{source.resolve()}")
         return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(source)))
     except Exception as error:  # sqlalchemy's, alembic's and json's own
-        raise TableError(f"SOURCE: {source} is no storage of Optuna: {' '.join(str(error).split())[:200]}") from error
+        raise TableError(f"SOURCE: {source} is no storage of Optuna: {in_brief(error)}") from error
 
 
 def _measure(study: Any) -> tuple[str, str]:

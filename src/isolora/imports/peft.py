@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.json_types import JsonObject
 from isolora.table.foreign import foreign_json
 from isolora.table.formats import result_points
 
 MEASURED = ("tokens", "seconds", "accuracy", "peak_memory_bytes")
 
 
-class Peft(Importer):
+class PeftImporter(Importer):
     name = "peft"
     reads = "a result of PEFT's method comparison (JSON with run_info and train_info), or a folder of them"
 
@@ -33,7 +33,7 @@ class Peft(Importer):
         return Read(tuple(runs), left_out)
 
 
-def _run(name: str, points: list[dict[str, Any]]) -> LoggedRun:
+def _run(name: str, points: list[JsonObject]) -> LoggedRun:
     """The run's fixed columns as settings, the rest as its history, by tokens."""
     fixed = {key: value for key, value in (points[0] if points else {}).items() if key not in (*MEASURED, "run", "loss")}
     history = (
@@ -46,4 +46,4 @@ def _run(name: str, points: list[dict[str, Any]]) -> LoggedRun:
     return LoggedRun(name, fixed, by_step(history))
 
 
-importer = Peft()
+importer = PeftImporter()

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted, foreign_yaml
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted_settings, foreign_yaml
+from isolora.json_types import JsonObject
 
 
-class TensorBoard(Importer):
+class TensorBoardImporter(Importer):
     name = "tensorboard"
     requires = ("tensorboard",)
     reads = "a folder with event files (events.out.tfevents.*) in it or below it"
@@ -31,7 +32,7 @@ class TensorBoard(Importer):
         return Read(tuple(run for run in runs if run.history or run.config))
 
 
-def _scalars(events: Any) -> Iterator[tuple[float, dict[str, Any]]]:
+def _scalars(events: Any) -> Iterator[tuple[float, JsonObject]]:
     """Scalars, as the old and the new writers keep them, with the seconds since the first event."""
     from tensorboard.util import tensor_util
 
@@ -47,11 +48,11 @@ def _scalars(events: Any) -> Iterator[tuple[float, dict[str, Any]]]:
                 yield event.step, {tag: float(value.reshape(-1)[0])}
 
 
-def _settings(events: Any, folder: Path) -> dict[str, Any]:
+def _settings(events: Any, folder: Path) -> JsonObject:
     """Text summaries that hold JSON objects, such as transformers' `args`, and accelerate's hparams.yml."""
     from tensorboard.util import tensor_util
 
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for tag in events.Tags()["tensors"]:
         for event in events.Tensors(tag):
             value = tensor_util.make_ndarray(event.tensor_proto)
@@ -60,21 +61,21 @@ def _settings(events: Any, folder: Path) -> dict[str, Any]:
     return found | _hparams(folder)
 
 
-def _object(given: Any) -> dict[str, Any]:
+def _object(given: Any) -> JsonObject:
     try:
         parsed = json.loads(given)
     except (TypeError, ValueError):
         return {}
-    return dotted(parsed) if isinstance(parsed, dict) else {}
+    return dotted_settings(parsed) if isinstance(parsed, dict) else {}
 
 
-def _hparams(folder: Path) -> dict[str, Any]:
+def _hparams(folder: Path) -> JsonObject:
     """The file in which accelerate keeps a run's settings."""
     for path in (*folder.glob("hparams.y*ml"), *folder.glob("*/hparams.y*ml")):
         parsed = foreign_yaml(path)
         if isinstance(parsed, dict):
-            return dotted(parsed)
+            return dotted_settings(parsed)
     return {}
 
 
-importer = TensorBoard()
+importer = TensorBoardImporter()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted_settings
+from isolora.json_types import JsonObject
 from isolora.table.foreign import parsed_json
 
 
-class Trackio(Importer):
+class TrackioImporter(Importer):
     name = "trackio"
     reads = "a project's .db file, or trackio's folder of them"
 
@@ -39,17 +40,21 @@ def _runs(path: Path, several: bool) -> list[LoggedRun]:
     except sqlite3.Error as error:
         raise TableError(f"SOURCE: {path} is no database of trackio: {error}") from error
     configs = {run: _object(config) for run, config in known}
-    pieces: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    pieces: dict[str, list[tuple[float, JsonObject]]] = {}
     for run, step, metrics in logged:
         pieces.setdefault(run, []).append((step, _object(metrics)))
     prefix = f"{path.stem}/" if several else ""
     return [LoggedRun(f"{prefix}{run}", configs.get(run, {}), by_step(own)) for run, own in pieces.items()]
 
 
-def _object(text: Any) -> dict[str, Any]:
+def _object(text: Any) -> JsonObject:
     """An object from JSON text or bytes, one level deep; keys that trackio keeps for itself begin with an underscore."""
     found = parsed_json(text, "a row of trackio's")
-    return {key: value for key, value in dotted(found).items() if not key.startswith("_")} if isinstance(found, dict) else {}
+    return (
+        {key: value for key, value in dotted_settings(found).items() if not key.startswith("_")}
+        if isinstance(found, dict)
+        else {}
+    )
 
 
-importer = Trackio()
+importer = TrackioImporter()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.table.foreign import foreign_json
 
 STATE, ADAPTER = "trainer_state.json", "adapter_config.json"
 
 
-class Trainer(Importer):
+class TrainerImporter(Importer):
     name = "trainer"
     reads = "a trainer_state.json, or a folder with some below it"
 
@@ -44,7 +43,7 @@ def _output_folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name.startswith("checkpoint-") else path.parent
 
 
-def _run(folder: Path, root: Path, path: Path, state: Mapping[str, Any]) -> LoggedRun:
+def _run(folder: Path, root: Path, path: Path, state: JsonMapping) -> LoggedRun:
     history = by_step((entry["step"], entry) for entry in state["log_history"] if isinstance(entry, dict) and "step" in entry)
     end = history.setdefault(float(state.get("global_step") or max(history, default=0.0)), {})
     for name in ("total_flos", "num_input_tokens_seen"):
@@ -58,7 +57,7 @@ def _run(folder: Path, root: Path, path: Path, state: Mapping[str, Any]) -> Logg
     return LoggedRun(name, {**config, **_adapter(path.parent), **_adapter(folder)}, dict(sorted(history.items())))
 
 
-def _adapter(folder: Path) -> dict[str, Any]:
+def _adapter(folder: Path) -> JsonObject:
     """The method, its rank and the base, where PEFT wrote its configuration beside the state."""
     path = folder / ADAPTER
     found = foreign_json(path) if path.is_file() else {}
@@ -66,4 +65,4 @@ def _adapter(folder: Path) -> dict[str, Any]:
     return {name: found[name] for name in kept if found.get(name) not in (None, "", math.nan)}
 
 
-importer = Trainer()
+importer = TrainerImporter()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, LoggedRun, Read, at_step, by_step, dotted
+from isolora.imports.base import Importer, LoggedRun, Read, at_step, by_step, dotted_settings
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.table.foreign import foreign_json, foreign_text, parsed_json
 
 STEPS = ("_step", "Step", "step", "global_step", "train/global_step", "trainer/global_step")
@@ -20,7 +21,7 @@ _BOUNDS = ("__MIN", "__MAX", "__STEP")
 _KINDS = (".csv", ".json", ".jsonl")
 
 
-class Wandb(Importer):
+class WandbImporter(Importer):
     name = "wandb"
     reads = (
         "an exported CSV (runs, or one chart), a JSON or JSON Lines file of runs or of one run's history, or a folder of these"
@@ -55,18 +56,18 @@ def _csv(path: Path, left_out: Counter[str]) -> list[LoggedRun]:
     return [LoggedRun(path.stem, {}, by_step((at_step(row[step]), row) for row in rows))] if step else []
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], step: str, columns: Iterable[str]) -> list[LoggedRun]:
+def _chart(rows: Sequence[JsonMapping], step: str, columns: Iterable[str]) -> list[LoggedRun]:
     """A chart's export: a column `run - metric` for each run."""
-    found: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    found: dict[str, list[tuple[float, JsonObject]]] = {}
     for column in columns:
         run, _, metric = column.rpartition(" - ")
         found.setdefault(run, []).extend((at_step(row[step]), {metric: row[column]}) for row in rows if row[column])
     return [LoggedRun(run, {}, by_step(pieces)) for run, pieces in found.items()]
 
 
-def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[LoggedRun]:
+def _grouped(rows: Sequence[JsonMapping]) -> list[LoggedRun]:
     """Rows that name their run: one a run with its settings and its last values, or a history of several runs."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[JsonMapping]] = {}
     named = next(name for name in NAMES if name in rows[0])
     for row in rows:
         groups.setdefault(str(row[named]), []).append(row)
@@ -88,7 +89,7 @@ def _json(path: Path) -> list[LoggedRun]:
     if any({"config", "summary", "history"} & row.keys() for row in rows):
         return [_whole(row, path) for row in rows]
     if rows and any(name in rows[0] for name in NAMES):
-        return _grouped([dotted(row) for row in rows])
+        return _grouped([dotted_settings(row) for row in rows])
     pieces = [
         (at_step(step), row)
         for row in rows
@@ -98,7 +99,7 @@ def _json(path: Path) -> list[LoggedRun]:
     return [LoggedRun(path.stem, {}, by_step(pieces))] if pieces else []
 
 
-def _whole(row: Mapping[str, Any], path: Path) -> LoggedRun:
+def _whole(row: JsonMapping, path: Path) -> LoggedRun:
     name = str(next((row[key] for key in NAMES if row.get(key)), path.stem))
     config, summary = (_object(row.get(key)) for key in ("config", "summary"))
     history = [entry for entry in row.get("history") or [] if isinstance(entry, dict)]
@@ -106,10 +107,10 @@ def _whole(row: Mapping[str, Any], path: Path) -> LoggedRun:
     steps = [
         at_step(next((entry[key] for key in STEPS if key in entry), number)) for number, entry in enumerate([*history, *last], 1)
     ]
-    return LoggedRun(name, dotted(config), by_step(zip(steps, [*history, *map(dotted, last)], strict=True)))
+    return LoggedRun(name, dotted_settings(config), by_step(zip(steps, [*history, *map(dotted_settings, last)], strict=True)))
 
 
-def _object(given: Any) -> dict[str, Any]:
+def _object(given: Any) -> JsonObject:
     """An object, or JSON text of one, as the API's exports hold it."""
     if isinstance(given, str):
         try:
@@ -135,4 +136,4 @@ def _merged(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
     return list(found.values())
 
 
-importer = Wandb()
+importer = WandbImporter()

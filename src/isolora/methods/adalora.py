@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from isolora.errors import DataError
+from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import CONFIG
 from isolora.methods.base import Span
 from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
-from isolora.methods.peft.configuration import quietly
+from isolora.methods.peft.peft_configuration import quietly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,7 +121,7 @@ class AdaloraAdapter(PeftAdapter):
         self._mask()
         return super().merge(member)
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def facts(self, member: int) -> JsonObject:
         left = self.kept or {name: values != 0 for name, values in self._values.items()}
         ranks = {name.partition(".lora_E")[0]: int(kept.sum()) for name, kept in left.items()}
         return {"ranks": ranks, "total_rank": sum(ranks.values())}

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from isolora.errors import DataError
+from isolora.json_types import JsonObject
 
 CONFIG, WEIGHTS, NEW_TOKENS = "adapter_config.json", "adapter_model.safetensors", "adapter_new_tokens.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -54,7 +55,7 @@ def _reason(failure: Exception) -> str:
     return str(getattr(failure, "strerror", None) or failure).splitlines()[0]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """An object from a JSON file. Raises DataError, naming the file and what is wrong with it."""
     size = regular(path).stat().st_size
     if size > MOST_JSON_BYTES:
@@ -116,11 +117,6 @@ def tensor_files(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.glob("*.safetensors"))
 
 
-def saved_settings(folder: Path) -> dict[str, Any]:
+def saved_settings(folder: Path) -> JsonObject:
     """What `adapter_config.json` says."""
     return read_json(folder / CONFIG)
-
-
-def first_line(failure: Exception) -> str:
-    """An error of another library in one line."""
-    return " ".join(str(failure).split())[:300] or type(failure).__name__

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError, DataError
+from isolora.json_types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,7 +100,7 @@ class Attached(ABC):
     def after_step(self, member: int, spent: float) -> None:
         """Called after every optimiser step while gradients are still there; spent: share of the budget used up."""
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def facts(self, member: int) -> JsonObject:
         """What training decided about the adapter itself, such as final ranks; kept in its record. JSON values."""
         return {}
 
@@ -114,7 +115,7 @@ class Attached(ABC):
         """Switch what only training does, such as dropout, on or off."""
         self.model.train(on)
 
-    def generators(self) -> dict[str, Any]:
+    def generators(self) -> JsonObject:
         """Random generators (torch.Generator) that an exact resume has to restore."""
         return {}
 
@@ -168,7 +169,7 @@ class Method(ABC):
     def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> Attached:
         """Attach the saved adapter in `folder` as a single member. Raises DataError where it does not fit."""
 
-    def model_options(self, settings: Any) -> dict[str, Any]:
+    def model_options(self, settings: Any) -> JsonObject:
         """What `from_pretrained` is given besides, such as a quantisation."""
         return {}
 
@@ -183,5 +184,5 @@ class Method(ABC):
         """Bytes in which the method keeps the own weights of a frozen layer of this full name; None: their plain size."""
         return None
 
-    def settings(self, fields: Mapping[str, Any]) -> Any:
+    def settings(self, fields: JsonMapping) -> Any:
         return self.Settings(**fields)

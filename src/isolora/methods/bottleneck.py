@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from isolora.errors import ConfigError
 from isolora.methods.base import Span
-from isolora.methods.heads import Heads
-from isolora.methods.layers import attention_outputs, feed_forward_output, layer_stacks
 from isolora.methods.low_rank import Rows, dropout_mask, linear_shape
+from isolora.methods.model_layers import attention_outputs, feed_forward_output, layer_stacks
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
+from isolora.methods.trained_heads import Heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, DataError
+from isolora.json_types import JsonObject
 from isolora.methods import adapter_files, missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
-from isolora.methods.heads import Heads, head_names
 from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 from isolora.methods.merging import untie
 from isolora.methods.targets import is_named, nothing_matches, short_names, target_modules
+from isolora.methods.trained_heads import Heads, head_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -188,7 +189,7 @@ class LoraAdapters(Attached):
         """Copy saved tensors (PEFT's names) into one member. Raises DataError when one is missing, foreign or misshapen."""
         named = dict(self._named(member))
         if self.members == 1:
-            missing_weights.fill(self._missing(), tensors)
+            missing_weights.fill_missing_weights(self._missing(), tensors)
         for key, parameter in named.items():
             if key not in tensors:
                 raise DataError(f"adapter file: tensor {key} is missing")
@@ -237,14 +238,14 @@ class Lora(Method):
         return LoraAdapters(model, members, seeds, heads)
 
     def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> LoraAdapters:
-        settings, tensors = saved_settings(folder, heads), saved_tensors(folder)
+        settings, tensors = saved_lora_settings(folder, heads), saved_tensors(folder)
         attached = self.attach(model, [settings], [0], heads)
         with attached.detached_on_error():
             attached.fill(0, tensors)
         return attached
 
 
-def saved_settings(folder: Path, heads: bool = False) -> LoraSettings:
+def saved_lora_settings(folder: Path, heads: bool = False) -> LoraSettings:
     """A saved adapter's settings from PEFT's `adapter_config.json`; heads: trained modules beside the adapter are expected."""
     saved = adapter_files.saved_settings(folder)
     if saved.get("peft_type") != "LORA":
@@ -260,7 +261,7 @@ def saved_settings(folder: Path, heads: bool = False) -> LoraSettings:
     return _plain_settings(folder, saved)
 
 
-def _plain_settings(folder: Path, saved: dict[str, Any]) -> LoraSettings:
+def _plain_settings(folder: Path, saved: JsonObject) -> LoraSettings:
     try:
         return LoraSettings.model_validate({own: saved.get(theirs) for own, theirs in PEFT_NAMES.items()})
     except ValidationError as failure:

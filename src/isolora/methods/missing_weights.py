@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTRIBUTE = "isolora_missing_weights"
-"""Where `models.load` leaves the names on the model."""
+"""Where `models.load_base` leaves the names on the model."""
 
 
-def note(model: nn.Module, names: Iterable[str]) -> None:
+def remember_missing(model: nn.Module, names: Iterable[str]) -> None:
     """Remember the parameters that had to be made up."""
     setattr(model, ATTRIBUTE, {name: model.get_parameter(name) for name in names})
 
@@ -37,7 +37,7 @@ def beside(model: PreTrainedModel, wrapper: nn.Module, trained: Iterable[Tensor]
     return {name: parameter for name, parameter in wrapper.named_parameters() if id(parameter) in left}
 
 
-def fill(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> set[str]:
+def fill_missing_weights(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> set[str]:
     """Copy what a file holds of them; returns those names. Earlier versions wrote none. Raises DataError for other shapes."""
     found = own.keys() & tensors.keys()
     for name in found:

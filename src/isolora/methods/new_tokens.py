@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from isolora.errors import DataError
+from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import NEW_TOKENS, read_tensors
 from isolora.methods.base import Attached, ParameterGroup, Span
 from isolora.methods.low_rank import Rows
@@ -167,7 +168,7 @@ class NewTokens(Attached):
     def after_step(self, member: int, spent: float) -> None:
         self.adapters.after_step(member, spent)
 
-    def facts(self, member: int) -> dict[str, Any]:
+    def facts(self, member: int) -> JsonObject:
         return self.adapters.facts(member)
 
     def state(self) -> dict[str, Tensor]:
@@ -179,5 +180,5 @@ class NewTokens(Attached):
     def train(self, on: bool) -> None:
         self.adapters.train(on)
 
-    def generators(self) -> dict[str, Any]:
+    def generators(self) -> JsonObject:
         return self.adapters.generators()

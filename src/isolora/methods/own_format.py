@@ -16,7 +16,7 @@ from isolora.errors import DataError
 from isolora.methods import adapter_files, missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup
-from isolora.methods.heads import Heads
+from isolora.methods.trained_heads import Heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +54,7 @@ class OwnFormatAttached(Attached):
 
     def fill(self, member: int, tensors: dict[str, Tensor]) -> None:
         """Copy saved tensors into one member. Raises DataError when one is missing, foreign or misshapen."""
-        named, beside = dict(self.named(member)), missing_weights.fill(self._missing(member), tensors)
+        named, beside = dict(self.named(member)), missing_weights.fill_missing_weights(self._missing(member), tensors)
         if odd := sorted(named.keys() ^ (tensors.keys() - beside)):
             raise DataError(f"adapter file: tensor {odd[0]} is {'missing' if odd[0] in named else 'none of this adapter'}")
         for name, parameter in named.items():

@@ -19,6 +19,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from isolora.errors import ConfigError, MissingExtra
+from isolora.json_types import JsonObject
 from isolora.methods.lora import Lora, LoraAdapters, LoraSettings
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class Qlora(Lora):
     name = "qlora"
     Settings = QloraSettings
 
-    def model_options(self, settings: QloraSettings) -> dict[str, Any]:
+    def model_options(self, settings: QloraSettings) -> JsonObject:
         from transformers import BitsAndBytesConfig
 
         if find_spec("bitsandbytes") is None:
             raise MissingExtra("bitsandbytes", "bnb")
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a cast at every product
-        how: dict[str, Any] = {"load_in_8bit": True}
+        how: JsonObject = {"load_in_8bit": True}
         if settings.quantisation != "int8":
             how = {
                 "load_in_4bit": True,

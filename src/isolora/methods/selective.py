@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from isolora.errors import ConfigError
 from isolora.methods.base import Span
-from isolora.methods.heads import Heads, head_names
-from isolora.methods.layers import layer_stacks
 from isolora.methods.low_rank import Rows
+from isolora.methods.model_layers import layer_stacks
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
 from isolora.methods.targets import matching
+from isolora.methods.trained_heads import Heads, head_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

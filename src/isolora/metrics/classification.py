@@ -24,7 +24,7 @@ GLUE = {
 """Metrics of each task by its name on the hub; MNLI's apply to its matched and to its mismatched set."""
 
 
-def scores(names: Sequence[str], true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+def classification_scores(names: Sequence[str], true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """Named metrics of predicted classes or numbers [examples] against the true ones.
 
     accuracy, f1 (of class 1), f1_macro (mean over the classes that occur in either) and f1_micro are 0..1; matthews (Gorodkin

@@ -17,12 +17,12 @@ COSTS = ("loss", "train_loss", "perplexity", "bits_per_byte", "forgetting", "for
 
 def larger_is_better(name: str) -> bool:
     """Raises ConfigError for a measure that is not known."""
-    if not known(name):
+    if not is_known_measure(name):
         raise ConfigError(unknown("measure", name, (*SCORES, *REWARDS, *COSTS)))
     return _stem(name) not in COSTS
 
 
-def known(name: str) -> bool:
+def is_known_measure(name: str) -> bool:
     return is_score(name) or _stem(name) in (*REWARDS, *COSTS)
 
 

@@ -63,10 +63,10 @@ class EntityCounts:
         return {
             "precision": float(matched / max(predicted, 1)),
             "recall": float(matched / max(true, 1)),
-            "f1": f1((matched, predicted, true)),
+            "f1": f1_of_counts((matched, predicted, true)),
             "accuracy": float(right / max(tokens, 1)),
-            "token_f1": f1(times @ self.tokens),
-            **{f"f1.{kind}": f1(row) for kind, row in zip(self.kinds, by_kind, strict=True) if row.any()},
+            "token_f1": f1_of_counts(times @ self.tokens),
+            **{f"f1.{kind}": f1_of_counts(row) for kind, row in zip(self.kinds, by_kind, strict=True) if row.any()},
         }
 
 
@@ -84,7 +84,7 @@ def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     )
 
 
-def f1(counts: ArrayLike) -> float:
+def f1_of_counts(counts: ArrayLike) -> float:
     """F1 (0..1) of counts [3]: matched, predicted, true; 0 where nothing is predicted or true."""
     matched, predicted, true = np.asarray(counts)
     return float(2 * matched / max(predicted + true, 1))

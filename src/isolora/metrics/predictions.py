@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isolora.metrics.bootstrap import intervals_of
+from isolora.metrics.score_intervals import intervals_of
 
 Measure = Callable[[NDArray[np.int64]], dict[str, float]]
 

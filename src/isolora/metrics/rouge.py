@@ -38,7 +38,7 @@ def rouge_per_example(references: Sequence[str], predictions: Sequence[str]) -> 
     return {name: np.array([score[name].fmeasure for score in scores], np.float64) for name in TYPES}
 
 
-def words(text: str) -> list[str]:
+def rouge_words(text: str) -> list[str]:
     """Runs of letters, marks and digits of any script in lower case, ASCII words stemmed; signs such as emoji, and characters of
     scripts without spaces, stand alone."""
     normal = unicodedata.normalize("NFC", text.lower())
@@ -63,4 +63,4 @@ class _Words:
     """A tokenizer as rouge_score wants one."""
 
     def tokenize(self, text: str) -> list[str]:
-        return words(text)
+        return rouge_words(text)

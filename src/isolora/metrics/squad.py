@@ -27,7 +27,7 @@ def exact_match(answer: str, prediction: str) -> float:
     return float(normalise(answer) == normalise(prediction))
 
 
-def f1(answer: str, prediction: str) -> float:
+def answer_f1(answer: str, prediction: str) -> float:
     """F1 (0..1) of the words that the normalised texts share; the empty answer, v2's no-answer, is matched by no words alone."""
     wanted, given = normalise(answer).split(), normalise(prediction).split()
     if not answer:
@@ -40,7 +40,7 @@ def per_question(answers: Sequence[Sequence[str]], predictions: Sequence[str]) -
     """Exact match and F1 (0..1) [questions], each against the best of a question's true answers; [""] means no answer."""
     pairs = list(zip(answers, predictions, strict=True))
     exact = [max(exact_match(answer, prediction) for answer in question) for question, prediction in pairs]
-    shared = [max(f1(answer, prediction) for answer in question) for question, prediction in pairs]
+    shared = [max(answer_f1(answer, prediction) for answer in question) for question, prediction in pairs]
     return np.array(exact, np.float64), np.array(shared, np.float64)
 
 

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from isolora.json_types import JsonObject
 from isolora.models.uninitialised import without_initialisers
 
 
@@ -18,7 +19,7 @@ class Architecture:
     """A published model's shape; `parameters` is the count that its publisher's weights have in `auto_class`."""
 
     name: str
-    config: dict[str, Any]
+    config: JsonObject
     parameters: int
     auto_class: str
     source: str
@@ -26,7 +27,7 @@ class Architecture:
 
 
 @cache
-def known() -> dict[str, Architecture]:
+def packaged_architectures() -> dict[str, Architecture]:
     """Every packaged architecture under its hub id; `org--model.json` holds `org/model`."""
     root = Path(str(resources.files("isolora") / "assets" / "architectures"))
     return {path.stem.replace("--", "/"): _read(path) for path in sorted(root.glob("*.json"))}
@@ -38,7 +39,9 @@ def _read(path: Path) -> Architecture:
 
 def by_name() -> dict[str, Architecture]:
     """The same, under older ids too."""
-    return known() | {alias: architecture for architecture in known().values() for alias in architecture.aliases}
+    return packaged_architectures() | {
+        alias: architecture for architecture in packaged_architectures().values() for alias in architecture.aliases
+    }
 
 
 def on_meta(configuration: Any, auto_class: str, trust_remote_code: bool = False) -> Any:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from isolora.config import RunConfig
 from isolora.errors import ConfigError, UserError
 from isolora.models import architectures
-from isolora.models.names import is_folder, locate, not_found
+from isolora.models.names import locate, not_found
+from isolora.paths import is_folder
 from isolora.tasks.base import Task
 
 if TYPE_CHECKING:

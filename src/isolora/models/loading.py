@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from isolora import registry
 from isolora.config import RunConfig, TrainingConfig
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
-from isolora.methods.heads import head_names
+from isolora.methods.trained_heads import head_names
 from isolora.models import architectures, plausible
 from isolora.models.configuration import foreign, load_architecture, positions, published_architecture
-from isolora.models.names import is_folder, locate
+from isolora.models.names import locate
+from isolora.paths import is_folder
 from isolora.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Base:
 
 def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:
     """The run's task with its settings and its model's architecture, and the classes where they are known."""
-    plain: Task = registry.load("task", config.task.name)
+    plain: Task = registry.load_plug_in("task", config.task.name)
     return plain.bound(plain.Settings(**config.task.fields()), labels, load_architecture(config))
 
 
@@ -58,13 +60,13 @@ def weights_of(config: RunConfig) -> RunConfig:
     return RunConfig(**own, **({"method": config.method} if _method_options(config) else {}))
 
 
-def _method_options(config: RunConfig) -> dict[str, Any]:
-    method = registry.load("method", config.method.name)
-    options: dict[str, Any] = method.model_options(method.settings(config.method.fields()))
+def _method_options(config: RunConfig) -> JsonObject:
+    method = registry.load_plug_in("method", config.method.name)
+    options: JsonObject = method.model_options(method.settings(config.method.fields()))
     return options
 
 
-def load(config: RunConfig, task: Task) -> Base:
+def load_base(config: RunConfig, task: Task) -> Base:
     """Load weights and tokenizer, in float32 unless the run wants the base in bfloat16. Raises ConfigError, one line, when the
     name leads nowhere.
 
@@ -91,9 +93,9 @@ def load(config: RunConfig, task: Task) -> Base:
         )
     _note_missing(config.model, model, about, task.new_head)
     cast_base(model, config, task)
-    registry.load("method", config.method.name).after_loading(model.eval())
+    registry.load_plug_in("method", config.method.name).after_loading(model.eval())
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
-    return measured(config.model, model, tokenizer)
+    return count_weights(config.model, model, tokenizer)
 
 
 def cast_base(model: PreTrainedModel, config: RunConfig, task: Task) -> None:
@@ -113,7 +115,7 @@ def _check_folder(name: str, folder: Path, architecture: PretrainedConfig, task:
     """Raises a UserError where a local folder has pickles alone, or a configuration that its weights are not of."""
     refuse_pickles(folder / "model.safetensors")
     with foreign(name):
-        plausible.check(name, folder, architecture, task.auto_class(architecture))
+        plausible.check_plausible(name, folder, architecture, task.auto_class(architecture))
 
 
 def _note_missing(name: str, model: PreTrainedModel, about: Any, new_head: bool) -> None:
@@ -129,7 +131,7 @@ def _note_missing(name: str, model: PreTrainedModel, about: Any, new_head: bool)
     share = sum(own[key].numel() for key in lacking) / sum(weight.numel() for weight in own.values())
     if language or share > MOST_MISSING:
         raise ConfigError(f"model: {name} has no {lacking[0]}: its weights are not those of a {type(model).__name__}")
-    missing_weights.note(model, lacking)
+    missing_weights.remember_missing(model, lacking)
 
 
 def own_precision(config: RunConfig) -> Any:
@@ -186,10 +188,10 @@ def skeleton(config: RunConfig, task: Task) -> Base:
     """The same model without weights, on the `meta` device: enough for the ledger."""
     architecture = load_architecture(config, task)
     model = architectures.on_meta(architecture, task.auto_class(architecture), config.trust_remote_code)
-    return measured(config.model, model, None)
+    return count_weights(config.model, model, None)
 
 
-def measured(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
+def count_weights(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
     """Count the weights, each shared one once."""
     embeddings = {
         id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None

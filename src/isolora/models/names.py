@@ -10,15 +10,15 @@ import stat
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from isolora.errors import ConfigError, in_brief
+from isolora.json_types import JsonObject
 from isolora.models import architectures
 
 FETCHED = ("minilm-l6", "smollm2-135m")  # what `make models` fetches
 
 
-def packaged() -> dict[str, Path]:
+def packaged_models() -> dict[str, Path]:
     """Models that come with isolora: name -> folder."""
     root = Path(str(resources.files("isolora") / "assets" / "nano"))
     return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
@@ -36,7 +36,7 @@ def fetched() -> dict[str, Path]:
 
 def locate(name: str) -> str:
     """What `from_pretrained` is given: the packaged or fetched folder, a local folder, or the hub id itself."""
-    known = packaged() | fetched()
+    known = packaged_models() | fetched()
     if name in known:
         return str(known[name])
     if is_folder(name):
@@ -92,13 +92,15 @@ def not_found(name: str, failure: Exception) -> str:
         hint = "; its shape alone is packaged"
     else:
         hint = "; did you mean " + " or ".join(map(repr, near)) + "?" if (near := _near(name)) else ""
-    reason = in_brief(failure) or type(failure).__name__
-    return f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged())}; or a local folder, or a hub id: {reason})"
+    reason = in_brief(failure)
+    return (
+        f"model: cannot load {name!r}{hint} (packaged: {', '.join(packaged_models())}; or a local folder, or a hub id: {reason})"
+    )
 
 
 def _near(name: str) -> list[str]:
     """Names of packaged models and known architectures like a mistyped one, compared without their publishers."""
-    names = {known.split("/")[-1].lower(): known for known in [*architectures.by_name(), *packaged()]}
+    names = {known.split("/")[-1].lower(): known for known in [*architectures.by_name(), *packaged_models()]}
     return [names[tail] for tail in difflib.get_close_matches(name.split("/")[-1].lower(), names, n=3)]
 
 
@@ -120,7 +122,7 @@ def _unknown_type(name: str) -> str:
     return f"model: unknown architecture {kind!r} in {name}/config.json{hint} (transformers knows {len(CONFIG_MAPPING)} others)"
 
 
-def describe(name: str) -> dict[str, Any]:
+def packaged_configuration(name: str) -> JsonObject:
     """A packaged model's configuration."""
-    described: dict[str, Any] = json.loads((packaged()[name] / "config.json").read_text(encoding="utf-8"))
+    described: JsonObject = json.loads((packaged_models()[name] / "config.json").read_text(encoding="utf-8"))
     return described

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from isolora.errors import ConfigError
-from isolora.methods.adapter_files import first_line, regular
+from isolora.errors import ConfigError, in_brief
+from isolora.methods.adapter_files import regular
 from isolora.models import architectures
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TIMES_LARGER, SMALLEST = 4, 2**26
 """A model may be that many times larger than its weights (a new head, shared matrices), or of that many numbers in any case."""
 
 
-def check(name: str, folder: Path, architecture: PretrainedConfig, auto_class: str) -> None:
+def check_plausible(name: str, folder: Path, architecture: PretrainedConfig, auto_class: str) -> None:
     """Raises ConfigError, one line, where the configuration asks for far more than the weights hold."""
     stored = list(_sizes(folder))
     if not stored:
@@ -47,7 +47,7 @@ def _sizes(folder: Path) -> Iterator[int]:
                 for key in list(tensors.keys()):
                     yield _product(tensors.get_slice(key).get_shape())
         except (OSError, SafetensorError) as failure:
-            raise ConfigError(f"model: {folder}: no readable {path.name} ({first_line(failure)})") from None
+            raise ConfigError(f"model: {folder}: no readable {path.name} ({in_brief(failure)})") from None
 
 
 def _product(shape: list[int]) -> int:

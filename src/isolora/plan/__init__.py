@@ -9,7 +9,7 @@ from isolora.plan.limits import Limits
 from isolora.plan.options import Option, Prices, options
 from isolora.plan.reach import Reached, parse_reach, reach
 from isolora.plan.recommendation import Recommendation, plan
-from isolora.plan.refusal import NoRecommendation, best_measured, described
+from isolora.plan.refusal import NoRecommendation, best_measured, point_in_words
 
 __all__ = [
     "Budget",
@@ -22,7 +22,6 @@ __all__ = [
     "asked_limits",
     "asked_plan",
     "best_measured",
-    "described",
     "fitted_plan",
     "frontier",
     "isoflop",
@@ -32,5 +31,6 @@ __all__ = [
     "parse_reach",
     "parse_tokens",
     "plan",
+    "point_in_words",
     "reach",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
+from isolora.json_types import JsonMapping
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
 from isolora.plan.limits import Limits
 from isolora.plan.reach import Reached, parse_reach, reach
@@ -23,7 +22,7 @@ def asked_plan(
     budget: str | None,
     goal: str | None,
     price_per_hour: float | None,
-    limits: Mapping[str, Any],
+    limits: JsonMapping,
     law: str = "auto",
     target: str = "loss",
     bootstrap: int = 1000,
@@ -65,7 +64,7 @@ def fitted_plan(
     return fitted, plan(fitted, table, budget, *limited)
 
 
-def asked_limits(given: Mapping[str, Any]) -> Limits:
+def asked_limits(given: JsonMapping) -> Limits:
     """Limits as given in words: examples, memory (`16GB`), forget_at_most, serve (`1e9tokens`). Raises UserError."""
     memory, serve = given.get("memory"), given.get("serve")
     return Limits(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from isolora.fit import Fit
+from isolora.json_types import JsonMapping
 from isolora.plan.budget import Budget
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import Limits, allowed_tokens, best_tokens
@@ -21,7 +21,7 @@ def tie(fit: Fit) -> float:
     return min(fit.noise, LARGEST_TIE)
 
 
-def choose(rows: Sequence[Mapping[str, Any]], tie: float) -> int:
+def choose(rows: Sequence[JsonMapping], tie: float) -> int:
     """Lowest prudent loss; then, of that model and method, the smallest rank whose prediction is within `tie` (a share of the
     loss) of the best rank's. Predictions, unlike prudent losses, change steadily with the budget, so that ranks do not jump."""
     best = min(rows, key=lambda row: float(row["prudent_loss"]))
@@ -31,7 +31,7 @@ def choose(rows: Sequence[Mapping[str, Any]], tie: float) -> int:
     return min(equal, key=lambda i: (int(rows[i]["rank"] or 0), float(rows[i]["prudent_loss"])))
 
 
-def chosen_at(fit: Fit, options: Sequence[Option], limits: Limits, smallest: float, budget: Budget) -> Mapping[str, Any] | None:
+def chosen_at(fit: Fit, options: Sequence[Option], limits: Limits, smallest: float, budget: Budget) -> JsonMapping | None:
     """What a plan would choose for another budget: model, method, rank, FLOPs, and the `models` that it chose from; None where
     no option may be trained."""
     bought = [(option, allowed_tokens(fit, option, budget, limits, smallest)[0]) for option in options]

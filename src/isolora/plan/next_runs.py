@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from isolora.fit import Fit
+from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget
 from isolora.plan.options import Option
@@ -27,7 +27,7 @@ _LEAST_SHARE = 0.05
 """Of the fewest tokens measured: a shorter run would be less than a batch or say nothing."""
 
 
-def next_runs(fit: Fit, options: Sequence[Option], budget: Budget, examples: int | None = None) -> list[dict[str, Any]]:
+def next_runs(fit: Fit, options: Sequence[Option], budget: Budget, examples: int | None = None) -> list[JsonObject]:
     """At most three runs on the way from what was measured to the budget, smallest first; none where nothing can be trained."""
     candidates = [(option, tokens) for option in options if not option.rising for tokens in _ladder(option, budget)]
     if not candidates:
@@ -35,7 +35,7 @@ def next_runs(fit: Fit, options: Sequence[Option], budget: Budget, examples: int
     chosen = _most_worth(fit, options, candidates, budget, examples)
     if not chosen:
         return steps_towards([option for option in options if not option.rising], budget)
-    return sorted((run_of(*candidates[i]) for i in chosen), key=lambda run: float(run["tokens"]))
+    return sorted((grid_values(*candidates[i]) for i in chosen), key=lambda run: float(run["tokens"]))
 
 
 def _ladder(option: Option, budget: Budget) -> list[float]:
@@ -79,12 +79,12 @@ def _log_losses(fit: Fit, runs: Sequence[tuple[Option, float]], examples: int | 
     return fit.sampled(joined([option.columns(tokens, option.unique_tokens(examples)) for option, tokens in runs]))
 
 
-def joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def joined(rows: Sequence[JsonObject]) -> JsonObject:
     """Rows in the laws' short names as columns; those that some row lacks are left out."""
     return {name: np.array([row[name] for row in rows]) for name in rows[0] if all(name in row for row in rows)}
 
 
-def steps_towards(options: Sequence[Option], budget: Budget) -> list[dict[str, Any]]:
+def steps_towards(options: Sequence[Option], budget: Budget) -> list[JsonObject]:
     """The same where no draws are at hand, as on a page: of the options followed farthest, at most ten times as far."""
     ordered = sorted(options, key=lambda option: -np.nan_to_num(option.largest_flops, nan=option.largest_tokens))
     runs = []
@@ -92,11 +92,11 @@ def steps_towards(options: Sequence[Option], budget: Budget) -> list[dict[str, A
         factor = max(option.tokens(budget) / option.largest_tokens, 1e-12)
         tokens = option.largest_tokens * (min(math.sqrt(factor), _STEPS[-1]) if factor > 1 else factor)
         if tokens >= _LEAST_SHARE * option.smallest_tokens:
-            runs.append(run_of(option, tokens))
+            runs.append(grid_values(option, tokens))
     return sorted(runs, key=lambda run: float(run["tokens"]))
 
 
-def run_of(option: Option, tokens: float) -> dict[str, Any]:
+def grid_values(option: Option, tokens: float) -> JsonObject:
     """A run in the words of a study's grid."""
     return {
         "model": option.model,

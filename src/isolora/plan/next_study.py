@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.store import FILE
 
 _HEAD = """\
@@ -22,13 +23,13 @@ _PLACEHOLDERS = """\
 """
 
 
-def write_next(file: Path, source: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+def write_next(file: Path, source: Path, runs: Sequence[JsonMapping]) -> None:
     """Write the study; folders on the way are made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(next_study(file, source, runs), encoding="utf-8")
 
 
-def next_study(file: Path, source: Path, runs: Sequence[Mapping[str, Any]]) -> str:
+def next_study(file: Path, source: Path, runs: Sequence[JsonMapping]) -> str:
     """The YAML of a study of these runs, as `measure_next` of a plan has them."""
     folder = source.parent if source.name == FILE else source
     described = folder / "study.json"
@@ -51,7 +52,7 @@ def next_study(file: Path, source: Path, runs: Sequence[Mapping[str, Any]]) -> s
     return head + ("" if study else _PLACEHOLDERS) + text
 
 
-def _base(study: Mapping[str, Any]) -> dict[str, Any]:
+def _base(study: JsonMapping) -> JsonObject:
     """The study's base, with what its grid held at a single value."""
     base = dict(study["base"])
     for key, values in (study.get("grid") or {}).items():
@@ -60,21 +61,21 @@ def _base(study: Mapping[str, Any]) -> dict[str, Any]:
     return base
 
 
-def _with(base: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+def _with(base: JsonMapping, dotted: str, value: Any) -> JsonObject:
     from isolora.config import with_value
 
     return with_value(base, dotted, value)
 
 
-def _placeholder_base() -> dict[str, Any]:
+def _placeholder_base() -> JsonObject:
     return {"task": "causal-lm", "data": {"source": "PLACEHOLDER"}}
 
 
-def _cell(run: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def _cell(run: JsonMapping, base: JsonMapping) -> JsonObject:
     """A run's own keys; a method beside its rank only where the base has another one."""
     given = base.get("method", "lora")
     known = given if isinstance(given, str) else given.get("name", "lora")
-    cell: dict[str, Any] = {"model": run["model"]}
+    cell: JsonObject = {"model": run["model"]}
     method, rank = run["method"] or known, {"rank": int(run["rank"])} if run["rank"] else {}
     if method == known:
         cell |= {f"method.{key}": value for key, value in rank.items()}
@@ -85,15 +86,15 @@ def _cell(run: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     return {**cell, "training.tokens": run["tokens"]}
 
 
-def _mark(cell: Mapping[str, Any], study: object) -> str:
+def _mark(cell: JsonMapping, study: object) -> str:
     return "" if study else f"  # PLACEHOLDER: is {cell['model']} the base's folder or hub id?"
 
 
-def _dumped(body: Mapping[str, Any]) -> str:
+def _dumped(body: JsonMapping) -> str:
     return str(yaml.safe_dump(dict(body), sort_keys=False, allow_unicode=True, width=120))
 
 
-def _flow(cell: Mapping[str, Any]) -> str:
+def _flow(cell: JsonMapping) -> str:
     """One run on one line."""
     return str(yaml.safe_dump(dict(cell), sort_keys=False, default_flow_style=True, allow_unicode=True, width=10_000)).strip()
 

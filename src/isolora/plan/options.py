@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from isolora.errors import TableError
 from isolora.fit import best_learning_rates, studied
+from isolora.json_types import JsonObject
 from isolora.plan.budget import Budget
 from isolora.table import Table
 
@@ -53,7 +53,7 @@ class Option:
         return f"{self.model} with {adapter}" if adapter else self.model
 
     @property
-    def adapter(self) -> dict[str, Any]:
+    def adapter(self) -> JsonObject:
         """The method in a run's words; without a rank where it has none."""
         return {"name": self.method} | ({"rank": self.rank} if self.rank else {})
 
@@ -70,9 +70,9 @@ class Option:
         """Distinct tokens in so many examples; without a number there is no end of them."""
         return np.inf if examples is None or np.isnan(self.tokens_per_example) else examples * self.tokens_per_example
 
-    def columns(self, tokens: float, unique_tokens: float = np.inf) -> dict[str, Any]:
+    def columns(self, tokens: float, unique_tokens: float = np.inf) -> JsonObject:
         """A row in the laws' short names; what is not known is left out."""
-        row: dict[str, Any] = {"d": tokens, "u": min(tokens, unique_tokens)}
+        row: JsonObject = {"d": tokens, "u": min(tokens, unique_tokens)}
         known = {"n": self.body_parameters, "p": self.trainable_parameters, "c": self.flops_per_token * tokens}
         row |= {name: value for name, value in known.items() if np.isfinite(value)}
         return {**row, "method": self.method} if self.method else row

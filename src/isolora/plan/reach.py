@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from isolora.errors import UserError
 from isolora.fit import Fit, targeted
 from isolora.fit.target import ERROR_OF
+from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.limits import FARTHEST, Limits, passes_limit
 from isolora.plan.options import Option, Prices, options
@@ -29,7 +29,7 @@ class Reached:
     target: str
     goal: float
     model: str
-    method: dict[str, Any]
+    method: JsonObject
     learning_rate: float
     tokens: int
     tokens_interval: tuple[int | None, int | None]
@@ -40,7 +40,7 @@ class Reached:
     money: float | None
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The answer of `isolora plan --reach --json`."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 

@@ -12,23 +12,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isolora import display
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied, targeted
+from isolora.json_types import JsonObject
 from isolora.laws import Array
-from isolora.plan.advice import warnings
+from isolora.plan.best_sizes import optimum, sizes_words, switches
 from isolora.plan.budget import Budget, parse_budget
 from isolora.plan.choice import choose, chosen_at, tie
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, options
-from isolora.plan.refusal import NoRecommendation, best_measured, described, run_words
-from isolora.plan.sizes import optimum, sizes_words, switches
+from isolora.plan.recommendation_warnings import warnings_about
+from isolora.plan.refusal import NoRecommendation, best_measured, point_in_words, run_words
 from isolora.table import Table
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Recommendation:
     """
 
     model: str
-    method: dict[str, Any]
+    method: JsonObject
     learning_rate: float
     tokens: int
     examples: int | None
@@ -59,17 +60,17 @@ class Recommendation:
     seconds: float | None
     predicted_loss: float
     interval: tuple[float, float]
-    nearest_evidence: dict[str, Any]
+    nearest_evidence: JsonObject
     warnings: tuple[str, ...]
-    alternatives: tuple[dict[str, Any], ...]
+    alternatives: tuple[JsonObject, ...]
     target: str = "loss"
     money: float | None = None
-    sensitivity: dict[str, Any] = field(default_factory=dict)
-    switches: tuple[dict[str, Any], ...] = ()
-    optimum: dict[str, Any] | None = None
-    measure_next: tuple[dict[str, Any], ...] = ()
+    sensitivity: JsonObject = field(default_factory=dict)
+    switches: tuple[JsonObject, ...] = ()
+    optimum: JsonObject | None = None
+    measure_next: tuple[JsonObject, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The answer of `isolora plan --json`."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
@@ -95,7 +96,7 @@ class Recommendation:
 
     def plot(self) -> PlotlyFigure:
         """What every option is expected to reach for the budget, with its 95 % interval."""
-        return display.draw("plan", self)
+        return display.drawn("plan", self)
 
     def _spent(self) -> str:
         parts = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
@@ -139,13 +140,13 @@ def _recommendation(
     table: Table,
     budget: Budget,
     limits: Limits,
-    rows: Sequence[tuple[Option, dict[str, Any]]],
+    rows: Sequence[tuple[Option, JsonObject]],
     index: int,
     fitting: Sequence[Option],
     left: Counter[str],
 ) -> Recommendation:
     option, row = rows[index]
-    minded = tuple(warnings(fit, fitting, option, row, left))
+    minded = tuple(warnings_about(fit, fitting, option, row, left))
     ahead = any("an extrapolation" in sentence for sentence in minded)
     names = ("model", "learning_rate", "examples", "epochs", "flops", "seconds", "predicted_loss", "money")
     return Recommendation(
@@ -181,10 +182,10 @@ def _fitting(priced: Sequence[Option], table: Table, budget: Budget, limits: Lim
 
 def _rows(
     fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits
-) -> tuple[list[tuple[Option, dict[str, Any]]], Counter[str]]:
+) -> tuple[list[tuple[Option, JsonObject]], Counter[str]]:
     """What the budget buys with each option that may be trained, and how many are left out, by reason."""
     smallest = _smallest(table)
-    rows: list[tuple[Option, dict[str, Any]]] = []
+    rows: list[tuple[Option, JsonObject]] = []
     left: Counter[str] = Counter()
     for option in fitting:
         tokens, reason = allowed_tokens(fit, option, budget, limits, smallest)
@@ -200,7 +201,7 @@ def _smallest(table: Table) -> float:
     return float(table["tokens"][table["tokens"] > 0].min())
 
 
-def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits) -> dict[str, Any]:
+def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits) -> JsonObject:
     """What so many tokens cost with one option, and what they would reach."""
     unique_tokens = option.unique_tokens(limits.examples)
     columns = option.columns(tokens, unique_tokens)
@@ -241,7 +242,7 @@ def _nothing_left(
     return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget))
 
 
-def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: dict[str, Any]) -> None:
+def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: JsonObject) -> None:
     """Raises NoRecommendation where the choice lies farther out than anything that was judged, or its interval says nothing."""
     largest = max((option.largest_flops for option in fitting if math.isfinite(option.largest_flops)), default=math.nan)
     factor = row["flops"] / largest
@@ -258,7 +259,7 @@ def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: 
         raise NoRecommendation(reason, best_measured(table, budget), next_runs(fit, fitting, budget))
 
 
-def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits: Limits, row: dict[str, Any]) -> None:
+def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits: Limits, row: JsonObject) -> None:
     """Raises NoRecommendation, naming the run, where one that was measured within the budget beats what is expected."""
     if limits.serve_tokens:
         return
@@ -267,7 +268,7 @@ def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits:
         return
     rank = f" of rank {row['rank']}" if row["rank"] else ""
     reason = (
-        f"a measured run already beats what could be recommended: {described(measured)}; the best option,"
+        f"a measured run already beats what could be recommended: {point_in_words(measured)}; the best option,"
         f" {row['model']} with {row['method'] or 'its method'}{rank}, is expected at {row['predicted_loss']:.4g}"
     )
     raise NoRecommendation(reason, measured)
@@ -283,9 +284,9 @@ def _within(table: Table, limits: Limits) -> Table:
     return table.where(kept_M)
 
 
-def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits) -> dict[str, Any]:
+def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits) -> JsonObject:
     """What half and double the budget would choose and reach; nothing where that lies beyond the evidence."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for name, factor in (("half", 0.5), ("double", 2.0)):
         rows, _ = _rows(fit, table, fitting, budget.scaled(factor), limits)
         if rows:
@@ -295,13 +296,13 @@ def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budg
     return found
 
 
-def _sensitivity_words(found: dict[str, Any]) -> str:
+def _sensitivity_words(found: JsonObject) -> str:
     rank = f" of rank {found['rank']}" if found["rank"] else ""
     low, high = found["interval"]
     return f"{found['model']}{rank} on {found['tokens']:,.0f} tokens, {found['predicted_loss']:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _nearest(table: Table, option: Option, tokens: float) -> dict[str, Any]:
+def _nearest(table: Table, option: Option, tokens: float) -> JsonObject:
     """The measured point closest in log size, log trainable parameters and log tokens, of the option's method."""
     measured = best_learning_rates(studied(table))
     measured = measured.where(measured["tokens"] > 0)

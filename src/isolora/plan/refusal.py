@@ -10,6 +10,7 @@ import numpy as np
 
 from isolora.errors import UserError
 from isolora.fit import studied
+from isolora.json_types import JsonObject
 from isolora.plan.budget import Budget
 from isolora.table import Table
 
@@ -18,14 +19,14 @@ class NoRecommendation(UserError):
     """The evidence carries no recommendation. `measured` is the best measured run within the budget, `measure_next` runs that
     would narrow the decision, smallest first."""
 
-    def __init__(self, reason: str, measured: dict[str, Any] | None = None, measure_next: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, reason: str, measured: JsonObject | None = None, measure_next: Sequence[JsonObject] = ()) -> None:
         super().__init__(reason)
         self.reason, self.measured, self.measure_next = reason, measured, tuple(measure_next)
 
     def __reduce__(self) -> tuple[type[NoRecommendation], tuple[Any, ...]]:
         return type(self), (self.reason, self.measured, self.measure_next)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The answer of `isolora plan --json`."""
         return {
             "recommendation": None,
@@ -38,12 +39,12 @@ class NoRecommendation(UserError):
         """Lines for a person."""
         lines = [f"no recommendation: {self.reason}"]
         if self.measured:
-            lines.append(f"  best measured within the budget: {described(self.measured)}")
+            lines.append(f"  best measured within the budget: {point_in_words(self.measured)}")
         lines += [f"  measure next: {run_words(run)}" for run in self.measure_next]
         return "\n".join(lines)
 
 
-def described(measured: dict[str, Any]) -> str:
+def point_in_words(measured: JsonObject) -> str:
     """A measured point in words."""
     spent = [f"{measured['tokens']:,.0f} tokens"]
     spent += [f"{measured['flops']:.3g} FLOPs"] if "flops" in measured else []
@@ -51,7 +52,7 @@ def described(measured: dict[str, Any]) -> str:
     return f"run {measured['run']} reached {measured['loss']:.4g} at {', '.join(spent)}"
 
 
-def best_measured(table: Table, budget: Budget | None, memory_bytes: float | None = None) -> dict[str, Any] | None:
+def best_measured(table: Table, budget: Budget | None, memory_bytes: float | None = None) -> JsonObject | None:
     """The measured point of lowest loss within a budget and a memory; None where there is none, or nothing says its cost."""
     points = studied(table)
     allowed_M = np.ones(len(points), dtype=bool)
@@ -70,7 +71,7 @@ def best_measured(table: Table, budget: Budget | None, memory_bytes: float | Non
     return {name: value for name, value in found.items() if not (isinstance(value, float) and math.isnan(value))}
 
 
-def run_words(run: dict[str, Any]) -> str:
+def run_words(run: JsonObject) -> str:
     """A run to be measured, in words."""
     rank = f", rank {run['rank']}" if run["rank"] else ""
     cost = f" ({run['flops']:.3g} FLOPs)" if run["flops"] else ""

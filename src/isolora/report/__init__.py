@@ -7,11 +7,11 @@ from pathlib import Path
 from isolora.fit import Fit
 from isolora.plan import Budget, Recommendation
 from isolora.report.gather import Asked, gather
-from isolora.report.page import write
-from isolora.report.study import StudyReport, Verified
+from isolora.report.page import write_page
+from isolora.report.study_report import StudyReport, Verified
 from isolora.table import Table
 
-__all__ = ["StudyReport", "Verified", "report", "write"]
+__all__ = ["StudyReport", "Verified", "report", "write_page"]
 
 
 def report(
@@ -37,4 +37,4 @@ def report(
     run). Where either cannot be had, the page gives the reason and shows what was measured.
     """
     asked = Asked(target, law, bootstrap, budget, examples, memory_bytes, forget_at_most)
-    return write(Path(out), gather(Path(source), table, asked, fit, recommendation, verification))
+    return write_page(Path(out), gather(Path(source), table, asked, fit, recommendation, verification))

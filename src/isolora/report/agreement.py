@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from isolora.fit import Fit
+from isolora.json_types import JsonObject
 from isolora.report import axes
 from isolora.report.axes import label
 from isolora.report.marks import measured_trace, values
 from isolora.report.palette import FAINT, INK, PAPER, Figure, faded
-from isolora.report.rates import MOST_NAMES
-from isolora.report.study import StudyReport
+from isolora.report.rate_cells import MOST_NAMES
+from isolora.report.study_report import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
 _BAND = 0.02
@@ -44,7 +43,7 @@ def _verified(study: StudyReport) -> list[float]:
     return [] if proof is None else [proof.predicted, proof.measured, *proof.interval]
 
 
-def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
+def _diagonal(low: float, high: float) -> list[JsonObject]:
     """Perfect agreement, and 2 % to either side of it."""
     line = {"type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "showlegend": False, "hoverinfo": "skip"}
     strip = axes.band(
@@ -58,7 +57,7 @@ def _diagonal(low: float, high: float) -> list[dict[str, Any]]:
     return [strip, {**line, "line": {"color": FAINT, "width": 1}}]
 
 
-def _fitted(study: StudyReport, fit: Fit) -> list[dict[str, Any]]:
+def _fitted(study: StudyReport, fit: Fit) -> list[JsonObject]:
     by_model: dict[str, list[tuple[float, float]]] = {model: [] for model in study.models}
     for run, choice in measured_choices(study):
         chosen_M = run.tokens >= fit.cut
@@ -72,7 +71,7 @@ def _fitted(study: StudyReport, fit: Fit) -> list[dict[str, Any]]:
     ]
 
 
-def _held_out(study: StudyReport) -> list[dict[str, Any]]:
+def _held_out(study: StudyReport) -> list[JsonObject]:
     points = held_out(study)
     marker = {"color": PAPER, "size": 8, "symbol": "square", "line": {"color": INK, "width": 1.5}}
     return [_points(points, "held out of the fit", marker)] if points else []
@@ -90,7 +89,7 @@ def measured_choices(study: StudyReport) -> list[tuple[Trajectory, Choice]]:
     return [(run, known[run.key]) for run in study.fitted if run.key in known]
 
 
-def _points(points: list[tuple[float, float]], name: str, marker: dict[str, Any]) -> dict[str, Any]:
+def _points(points: list[tuple[float, float]], name: str, marker: JsonObject) -> JsonObject:
     predicted, measured = zip(*points, strict=True)
     return {
         "type": "scatter",

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import escape
 
-from isolora.report.formats import power, short
+from isolora.json_types import JsonObject
 from isolora.report.palette import CLEAR, FAINT, HAIRLINE, INK, PAPER, SOFT
+from isolora.report.wording import power, short
 
 _FAMILY = 'Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
 
@@ -20,7 +21,7 @@ def label(text: object) -> str:
     return str(escape(text)).replace("%{", "%&#123;")
 
 
-def axis(title: str, **more: Any) -> dict[str, Any]:
+def axis(title: str, **more: Any) -> JsonObject:
     style = {
         "title": {"text": title, "standoff": 10, "font": {"size": 13, "color": SOFT}},
         "gridcolor": HAIRLINE,
@@ -36,7 +37,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {**style, **more}
 
 
-def log_axis(title: str, low: float, high: float, ticks: Iterable[tuple[float, str]], margin: float = 0.03) -> dict[str, Any]:
+def log_axis(title: str, low: float, high: float, ticks: Iterable[tuple[float, str]], margin: float = 0.03) -> JsonObject:
     """A logarithmic axis from `low` to `high` (both positive) with ticks at the given values."""
     bottom, top = math.log10(low), math.log10(high)
     room = margin * max(top - bottom, 0.02)
@@ -62,12 +63,12 @@ def frame(values: Iterable[float], always: Iterable[float] = ()) -> tuple[float,
     return math.exp(low), max(top, math.exp(low) * 1.002)
 
 
-def outside(values: Iterable[float], high: float) -> int:
+def count_above(values: Iterable[float], high: float) -> int:
     """How many values lie above the frame."""
     return sum(1 for value in values if value is not None and value > high * 1.0001)
 
 
-def above_note(count: int, what: str) -> list[dict[str, Any]]:
+def above_note(count: int, what: str) -> list[JsonObject]:
     """Words in the upper right corner for what the frame leaves out; none for nothing."""
     if not count:
         return []
@@ -110,12 +111,12 @@ def loss_ticks(low: float, high: float) -> list[tuple[float, str]]:
     return [(index * step, f"{index * step:.{digits}f}") for index in range(max(first, 1), math.floor(high / step) + 1)]
 
 
-def loss_axis(title: str, low: float, high: float, margin: float = 0.05) -> dict[str, Any]:
+def loss_axis(title: str, low: float, high: float, margin: float = 0.05) -> JsonObject:
     ticks = loss_ticks(low, high) if high / low < 20 else count_ticks(low, high)
     return log_axis(title, low, high, ticks, margin)
 
 
-def layout(x: dict[str, Any], y: dict[str, Any], height: int = 460, **more: Any) -> dict[str, Any]:
+def layout(x: JsonObject, y: JsonObject, height: int = 460, **more: Any) -> JsonObject:
     style = {
         "height": height,
         "font": {"family": _FAMILY, "size": 13, "color": INK},
@@ -131,23 +132,23 @@ def layout(x: dict[str, Any], y: dict[str, Any], height: int = 460, **more: Any)
     return {**style, **more}
 
 
-def legend(y: float, **more: Any) -> dict[str, Any]:
+def legend(y: float, **more: Any) -> JsonObject:
     """A row above the plot."""
     style = {"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "bottom", "font": {"size": 12, "color": INK}}
     return {**style, "bgcolor": CLEAR, **more}
 
 
-def corner() -> dict[str, Any]:
+def corner() -> JsonObject:
     """A legend inside the plot, in its lower left corner, where a falling curve leaves room."""
     return legend(0.03, x=0.02, orientation="v", bgcolor="@paper/0.8")
 
 
-def key(name: str, **more: Any) -> dict[str, Any]:
+def legend_row(name: str, **more: Any) -> JsonObject:
     """A row of a legend that has no points of its own."""
     return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": name, "hoverinfo": "skip", **more}
 
 
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, **more: Any) -> dict[str, Any]:
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, **more: Any) -> JsonObject:
     """A filled strip between two curves over the same x."""
     outline = {
         "type": "scatter",
@@ -162,13 +163,13 @@ def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour
     return {**outline, **more}
 
 
-def upright(x: float) -> dict[str, Any]:
+def upright(x: float) -> JsonObject:
     """A dotted line over the whole height of a plot."""
     line = {"color": FAINT, "width": 1.2, "dash": "2px,3px"}
     return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
-def note(x: float, text: str, side: str, y: float = 1.0) -> dict[str, Any]:
+def side_note(x: float, text: str, side: str, y: float = 1.0) -> JsonObject:
     """Words at the top of an `upright`, to its left or right; `x` on a logarithmic axis."""
     place = {"x": math.log10(x), "yref": "paper", "y": y, "yanchor": "top", "showarrow": False}
     beside = {"xanchor": "right", "xshift": -6} if side == "left" else {"xanchor": "left", "xshift": 6}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from isolora.report import formats as words
+from isolora.report import wording as words
 from isolora.report.forgetting import endings
-from isolora.report.methods import MOST
-from isolora.report.rates import MOST_NAMES, searched
-from isolora.report.study import StudyReport
+from isolora.report.method_comparison import MOST
+from isolora.report.rate_cells import MOST_NAMES, cells_with_rates
+from isolora.report.study_report import StudyReport
 from isolora.report.work import largest, total
 
 
-def loss_curves(study: StudyReport) -> str:
+def loss_curves_caption(study: StudyReport) -> str:
     marks = "colours are base models, symbols " + ("methods" if len(study.families) > 1 else "ranks")
     if len(study.models) > MOST_NAMES:
         marks = f"colours are {len(study.models)} base models, small to large (hover for names)"
@@ -27,7 +27,7 @@ def loss_curves(study: StudyReport) -> str:
     )
 
 
-def isoflop(study: StudyReport) -> str:
+def isoflop_caption(study: StudyReport) -> str:
     ahead = " The dashed line is the recommended budget." if study.recommended else ""
     return (
         "Each line spends the same compute on smaller or larger base models, and the larger see fewer tokens for it: "
@@ -35,7 +35,7 @@ def isoflop(study: StudyReport) -> str:
     )
 
 
-def frontier(study: StudyReport) -> str:
+def frontier_caption(study: StudyReport) -> str:
     if study.fit is None or not study.options:
         return "The lowest loss measured for so much compute or less, with every run behind it."
     return (
@@ -44,7 +44,7 @@ def frontier(study: StudyReport) -> str:
     )
 
 
-def agreement(study: StudyReport) -> str:
+def agreement_caption(study: StudyReport) -> str:
     strip = "Points on the line are predicted exactly; the grey strip is 2 % to either side."
     holdout = study.fit.holdout if study.fit else {}
     if not holdout:
@@ -55,7 +55,7 @@ def agreement(study: StudyReport) -> str:
     )
 
 
-def work(study: StudyReport) -> str:
+def work_caption(study: StudyReport) -> str:
     shares = [sum(spent["adapter"].values()) / total(spent) for spent in largest(study).values() if "adapter" in spent]
     low, high = words.percent(min(shares, default=0)), words.percent(max(shares, default=0))
     adapter = f" The adapter's own products take {low if low == high else f'{low} to {high}'}." if shares else ""
@@ -65,7 +65,7 @@ def work(study: StudyReport) -> str:
     )
 
 
-def forgetting(study: StudyReport) -> str:
+def forgetting_caption(study: StudyReport) -> str:
     """What was learned against what was lost on other texts."""
     found = endings(study)
     if not found:
@@ -76,7 +76,7 @@ def forgetting(study: StudyReport) -> str:
     return f"{said}{other}. Each mark is a run at its end, its area the compute; lower left is better."
 
 
-def methods(study: StudyReport) -> str:
+def methods_caption(study: StudyReport) -> str:
     cut = f" The best {MOST} of {len(study.cells)} are drawn." if len(study.cells) > MOST else ""
     return (
         "Each method at its best learning rate, best at the top: large marks are means, small ones single seeds. "
@@ -84,8 +84,8 @@ def methods(study: StudyReport) -> str:
     )
 
 
-def rates(study: StudyReport) -> str:
-    tried = searched(study)
+def rates_caption(study: StudyReport) -> str:
+    tried = cells_with_rates(study)
     edges = [cell for cell in tried if cell.edge]
     if not edges:
         return f"{words.plural(len(tried), 'cell')} tried several rates; every best one lies between worse ones."
@@ -95,7 +95,7 @@ def rates(study: StudyReport) -> str:
     )
 
 
-def importance(study: StudyReport) -> str:
+def importance_caption(study: StudyReport) -> str:
     ended = [trial for trial in study.search.trials if trial.state == "DONE"] if study.search else []
     return (
         f"How much of the spread between {len(ended)} finished trials each parameter explains, as a random forest sees it. "
@@ -103,7 +103,7 @@ def importance(study: StudyReport) -> str:
     )
 
 
-def parallel(study: StudyReport) -> str:
+def parallel_caption(study: StudyReport) -> str:
     return (
         "Each finished trial is a line through its parameters to its value on the right; the best are thick. "
         "Where the thick lines meet, a parameter matters; where they spread, it does not."

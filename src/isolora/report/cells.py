@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from isolora.json_types import JsonMapping
 from isolora.report.trajectories import Trajectory
 
 Name = tuple[str, str, str, int | None]
@@ -19,7 +19,7 @@ _SAME_LENGTH = 0.05
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedRate:
     """A learning rate and the mean loss of its runs (one a seed), all of the same length in tokens."""
 
     rate: float
@@ -35,7 +35,7 @@ class Cell:
     model: str
     adapter: str
     family: str
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedRate, ...]
     diverged: tuple[float, ...]
     ends: tuple[Trajectory, ...]
 
@@ -51,7 +51,7 @@ class Cell:
         return (max(losses) - min(losses)) / 2 if len(losses) > 1 else float("nan")
 
     @property
-    def best(self) -> Tried | None:
+    def best(self) -> TriedRate | None:
         return min(self.tried, key=lambda tried: tried.loss) if self.tried else None
 
     @property
@@ -65,7 +65,7 @@ class Cell:
         return "highest" if self.best.rate == self.tried[-1].rate and not beyond else ""
 
 
-def cells(curves: Sequence[Trajectory], fitted: Sequence[Trajectory], stored: Sequence[Mapping[str, Any]] = ()) -> list[Cell]:
+def cells(curves: Sequence[Trajectory], fitted: Sequence[Trajectory], stored: Sequence[JsonMapping] = ()) -> list[Cell]:
     """Every cell of the study, best loss first. `fitted` are the runs at the best rate, `stored` the store's rows of runs."""
     by_name: dict[Name, list[Trajectory]] = {}
     for run in curves:
@@ -75,7 +75,7 @@ def cells(curves: Sequence[Trajectory], fitted: Sequence[Trajectory], stored: Se
     return sorted((cell for cell in found if cell.ends), key=lambda cell: cell.loss)
 
 
-def _cell(runs: list[Trajectory], fitted: list[Trajectory], stored: Sequence[Mapping[str, Any]]) -> Cell:
+def _cell(runs: list[Trajectory], fitted: list[Trajectory], stored: Sequence[JsonMapping]) -> Cell:
     first = runs[0]
     ends = _longest(fitted)
     return Cell(first.name, first.model, first.adapter, first.family, _tried(runs), _diverged(first, stored), tuple(ends))
@@ -90,7 +90,7 @@ def _longest(runs: list[Trajectory]) -> list[Trajectory]:
     return [run for run in runs if np.log(most / run.tokens[-1]) <= _SAME_LENGTH]
 
 
-def _tried(runs: list[Trajectory]) -> tuple[Tried, ...]:
+def _tried(runs: list[Trajectory]) -> tuple[TriedRate, ...]:
     """The rates of the length at which most were tried: trials are often shorter than what follows them."""
     lengths = [float(run.tokens[-1]) for run in runs]
     groups = [[run for run in runs if abs(np.log(run.tokens[-1] / length)) <= _SAME_LENGTH] for length in lengths]
@@ -99,10 +99,10 @@ def _tried(runs: list[Trajectory]) -> tuple[Tried, ...]:
     if len(rates) < 2:
         return ()
     means = {rate: float(np.mean([run.loss[-1] for run in widest if run.learning_rate == rate])) for rate in rates}
-    return tuple(Tried(rate, means[rate], rates[rate]) for rate in sorted(rates))
+    return tuple(TriedRate(rate, means[rate], rates[rate]) for rate in sorted(rates))
 
 
-def _diverged(first: Trajectory, stored: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+def _diverged(first: Trajectory, stored: Sequence[JsonMapping]) -> tuple[float, ...]:
     """Rates at which a run of this model, method and rank blew up."""
     key = first.model, first.method, first.rank
     lost = [row for row in stored if row.get("state") == "DIVERGED" and (row["model"], row["method"], row.get("rank")) == key]

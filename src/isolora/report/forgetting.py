@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from isolora.json_types import JsonObject
 from isolora.report import axes, palette
-from isolora.report import formats as words
+from isolora.report import wording as words
 from isolora.report.axes import label
 from isolora.report.palette import ACCENT, PAPER, Figure
-from isolora.report.study import StudyReport
+from isolora.report.study_report import StudyReport
 
 LARGEST_MARK, SMALLEST_MARK = 18, 7
 """Diameter of the run with most FLOPs, in pixels; areas follow FLOPs down to the smallest that can be told apart."""
@@ -90,7 +90,12 @@ Group = tuple[list[Ending], str, str, str]
 
 def _by_method(study: StudyReport, found: list[Ending]) -> list[Group]:
     return [
-        ([ending for ending in found if ending.family == family], label(family), palette.group(index), palette.symbol(index))
+        (
+            [ending for ending in found if ending.family == family],
+            label(family),
+            palette.group(index),
+            palette.marker_symbol(index),
+        )
         for index, family in enumerate(study.families)
     ]
 
@@ -102,7 +107,7 @@ def _by_model(study: StudyReport, found: list[Ending]) -> list[Group]:
     ]
 
 
-def _front(front: list[Ending]) -> dict[str, Any]:
+def _front(front: list[Ending]) -> JsonObject:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -114,7 +119,7 @@ def _front(front: list[Ending]) -> dict[str, Any]:
     }
 
 
-def _marks(found: list[Ending], own: list[Ending], name: str, colour: str, symbol: str) -> dict[str, Any]:
+def _marks(found: list[Ending], own: list[Ending], name: str, colour: str, symbol: str) -> JsonObject:
     most = max(ending.flops for ending in found)
     return {
         "type": "scatter",
@@ -122,7 +127,7 @@ def _marks(found: list[Ending], own: list[Ending], name: str, colour: str, symbo
         "x": [ending.loss for ending in own],
         "y": [ending.forgetting for ending in own],
         "text": [label(ending.name) for ending in own],
-        "customdata": [words.flops(ending.flops) for ending in own],
+        "customdata": [words.flops_in_words(ending.flops) for ending in own],
         "name": name,
         "marker": {
             "color": colour,

@@ -24,7 +24,7 @@ OPERATIONS = (
 """numpy's names; the page's script knows the same ones."""
 
 
-def formula(law: Law) -> list[Node]:
+def symbolic_log_terms(law: Law) -> list[Node]:
     """The logarithm of each term, in the law's order of coefficients. Raises TypeError for a law that does something else.
 
     ["theta", k] is the k-th parameter as a search sees it (coefficients first, then shapes), ["column", "d"] the logarithm of d.
@@ -55,7 +55,7 @@ class Symbol(NDArrayOperatorsMixin):
         name = {"true_divide": "divide"}.get(ufunc.__name__, ufunc.__name__)
         if method != "__call__" or keywords or name not in OPERATIONS:
             return NotImplemented
-        return Symbol([name, *(symbol(value).node for value in inputs)])
+        return Symbol([name, *(as_symbol(value).node for value in inputs)])
 
     def __array_function__(self, function: Callable[..., Any], types: Any, arguments: Any, keywords: Any) -> Any:
         return _combined(function, arguments)
@@ -95,7 +95,7 @@ class Terms:
         return _combined(function, arguments)
 
 
-def symbol(value: Any) -> Symbol:
+def as_symbol(value: Any) -> Symbol:
     """A number, or an array of one, as a symbol; a symbol as it is."""
     return value if isinstance(value, Symbol) else Symbol(float(np.asarray(value, dtype=float).item()))
 
@@ -103,10 +103,10 @@ def symbol(value: Any) -> Symbol:
 def _combined(function: Callable[..., Any], arguments: Any) -> Any:
     """What `stack` and a capacity term do with terms: bring to one shape, put side by side, append."""
     if function is np.broadcast_arrays:
-        return [symbol(value) for value in arguments]
+        return [as_symbol(value) for value in arguments]
     if function is np.stack:
-        return Terms([symbol(value) for value in arguments[0]])
+        return Terms([as_symbol(value) for value in arguments[0]])
     if function is np.concatenate:
         parts = arguments[0]
-        return Terms([term for part in parts for term in (part.terms if isinstance(part, Terms) else [symbol(part)])])
+        return Terms([term for part in parts for term in (part.terms if isinstance(part, Terms) else [as_symbol(part)])])
     return NotImplemented

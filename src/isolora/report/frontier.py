@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan import frontier
 from isolora.report import axes
-from isolora.report import formats as words
+from isolora.report import wording as words
 from isolora.report.axes import label
 from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace, proof_trace
 from isolora.report.palette import INK, SOFT, Figure, faded
-from isolora.report.rates import MOST_NAMES
-from isolora.report.study import StudyReport
-from isolora.report.trajectories import Trajectory, named
+from isolora.report.rate_cells import MOST_NAMES
+from isolora.report.study_report import StudyReport
+from isolora.report.trajectories import Trajectory, trajectory_name
 
 _SAMPLES = 80
 _MOST_RUNS = 400
@@ -33,19 +32,19 @@ def figure(study: StudyReport) -> Figure | None:
     x = axes.log_axis("training compute, FLOPs", *budgets, axes.decade_ticks(*budgets))
     layout = axes.layout(x, axes.loss_axis(study.measure, *losses), height=500, legend3=axes.corner(), annotations=above)
     if predicted:
-        words_ = f"evidence ends at {words.flops(study.largest_flops)} FLOPs"
+        words_ = f"evidence ends at {words.flops_in_words(study.largest_flops)} FLOPs"
         layout["shapes"] = [axes.upright(study.largest_flops)]
-        layout["annotations"] = [*above, axes.note(study.largest_flops, words_, "left", 0.94 if above else 1.0)]
+        layout["annotations"] = [*above, axes.side_note(study.largest_flops, words_, "left", 0.94 if above else 1.0)]
     return {"data": traces, "layout": layout}
 
 
-def _by_law(study: StudyReport) -> list[dict[str, Any]]:
+def _by_law(study: StudyReport) -> list[JsonObject]:
     assert study.fit is not None
     best = frontier(study.fit, study.options, _budgets(study))
     return [_interval(best), *_segments(study, best)]
 
 
-def _envelope(study: StudyReport) -> list[dict[str, Any]]:
+def _envelope(study: StudyReport) -> list[JsonObject]:
     """The lowest loss measured for so much compute or less, as stairs."""
     points = sorted((float(x), float(y)) for run in study.fitted for x, y in zip(run.flops, run.loss, strict=True))
     stairs = [point for index, point in enumerate(points) if point[1] <= min(loss for _, loss in points[: index + 1])]
@@ -62,7 +61,7 @@ def _budgets(study: StudyReport) -> Array:
     return np.geomspace(min(first, last / 2), last, _SAMPLES)
 
 
-def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]]:
+def _segments(study: StudyReport, best: dict[str, Array]) -> list[JsonObject]:
     """The frontier, cut where the best base model changes, each piece in its model's colour."""
     chosen = [study.options[int(index)] for index in best["option"]]
     few = len({option.model for option in chosen}) <= MOST_NAMES
@@ -76,7 +75,7 @@ def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]
                 "mode": "lines",
                 "x": best["flops"][part].tolist(),
                 "y": best["loss"][part].tolist(),
-                "text": [label(named(option.model, option.method, option.rank or None)) for option in chosen[part]],
+                "text": [label(trajectory_name(option.model, option.method, option.rank or None)) for option in chosen[part]],
                 "name": f"best: {label(model)}",
                 "showlegend": few and all(model != chosen[earlier].model for earlier in range(first)),
                 "line": {"color": study.colours[model], "width": 3.5},
@@ -86,16 +85,16 @@ def _segments(study: StudyReport, best: dict[str, Array]) -> list[dict[str, Any]
     return segments
 
 
-def _interval(best: dict[str, Array]) -> dict[str, Any]:
+def _interval(best: dict[str, Array]) -> JsonObject:
     low, high = best["low"].tolist(), best["high"].tolist()
     return axes.band(best["flops"].tolist(), low, high, faded(SOFT, 0.16), name="95 % interval")
 
 
-def _measured(study: StudyReport) -> list[dict[str, Any]]:
+def _measured(study: StudyReport) -> list[JsonObject]:
     return [_run(study, run) for run in study.fitted[:_MOST_RUNS]]
 
 
-def _run(study: StudyReport, run: Trajectory) -> dict[str, Any]:
+def _run(study: StudyReport, run: Trajectory) -> JsonObject:
     colour, symbol = study.look(run)
     alone = len(run.flops) == 1
     return {
@@ -110,7 +109,7 @@ def _run(study: StudyReport, run: Trajectory) -> dict[str, Any]:
     }
 
 
-def _names(study: StudyReport) -> list[dict[str, Any]]:
+def _names(study: StudyReport) -> list[JsonObject]:
     """Rows of the legend for the measured points, where there is no law to name them."""
     if len(study.families) > 1:
         looks = {run.family: study.look(run) for run in study.fitted}
@@ -118,11 +117,12 @@ def _names(study: StudyReport) -> list[dict[str, Any]]:
         looks = {run.model: study.look(run) for run in study.fitted}
     shown = looks if len(looks) <= MOST_NAMES else {}
     return [
-        axes.key(label(name), marker={"color": colour, "symbol": symbol, "size": 8}) for name, (colour, symbol) in shown.items()
+        axes.legend_row(label(name), marker={"color": colour, "symbol": symbol, "size": 8})
+        for name, (colour, symbol) in shown.items()
     ]
 
 
-def _marks(study: StudyReport) -> list[dict[str, Any]]:
+def _marks(study: StudyReport) -> list[JsonObject]:
     traces = [proof_trace(run.flops, run.loss) for run in study.proof]
     if study.recommendation is not None:
         plan = study.recommendation

@@ -13,8 +13,8 @@ from isolora.fit import fit as fit_law
 from isolora.plan import Budget, NoRecommendation, Recommendation
 from isolora.plan import plan as plan_for
 from isolora.report.source import runs_of, search_of, title_of, verification_of
-from isolora.report.study import StudyReport, Verified
-from isolora.report.trajectories import flops, trained
+from isolora.report.study_report import StudyReport, Verified
+from isolora.report.trajectories import trained, training_flops
 from isolora.table import Table
 
 DEFAULT_BUDGET = 4.0
@@ -82,7 +82,7 @@ def _planned(
     if budget is None and verified is not None:
         budget, words = Budget(verified.flops, "flops"), "The budget is the one that was verified."
     elif budget is None:
-        largest = float(np.nanmax(flops(trained(studied(table)))))
+        largest = float(np.nanmax(training_flops(trained(studied(table)))))
         budget = Budget(DEFAULT_BUDGET * largest, "flops")
         words = f"No budget was asked for; this is {DEFAULT_BUDGET:g} × the largest run."
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Recommendation
-from isolora.report import formats as words
-from isolora.report.study import StudyReport, Verified, key_of
+from isolora.report import wording as words
+from isolora.report.study_report import StudyReport, Verified, key_of
 
-Texts = dict[str, Any]
+Texts = JsonObject
 
 
 def scope(study: StudyReport) -> str:
@@ -103,14 +102,18 @@ def _facts(study: StudyReport, plan: Recommendation) -> list[Texts]:
     factor = plan.flops / study.largest_flops
     facts = [
         {"name": name, "value": f"{plan.predicted_loss:.3f}", "note": f"95 % interval {low:.3f} to {high:.3f}"},
-        {"name": "Compute", "value": f"{words.flops(plan.flops)} FLOPs", "note": f"{factor:.2g} × the largest run of the study"},
+        {
+            "name": "Compute",
+            "value": f"{words.flops_in_words(plan.flops)} FLOPs",
+            "note": f"{factor:.2g} × the largest run of the study",
+        },
     ]
     if plan.seconds is not None:
         facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
     return [*facts, _nearest(study, plan.nearest_evidence)]
 
 
-def _nearest(study: StudyReport, point: Mapping[str, Any]) -> Texts:
+def _nearest(study: StudyReport, point: JsonMapping) -> Texts:
     """The measured point that lies closest to the recommendation."""
     runs = {run.run: run.name for run in study.curves}
     name = runs.get(str(point.get("run")), str(point.get("model", point.get("run"))))
@@ -138,7 +141,7 @@ def proof(study: StudyReport) -> Texts | None:
         return round(100 * (value - low) / max(high - low, 1e-12), 2)
 
     return {
-        "held": held(found),
+        "held": verification_sentences(found),
         "verdict": verdict(found),
         "words": _measured_words(found, study.target),
         "edge": edge_words(found),
@@ -152,7 +155,7 @@ def proof(study: StudyReport) -> Texts | None:
     }
 
 
-def held(found: Verified) -> bool:
+def verification_sentences(found: Verified) -> bool:
     return found.interval[0] <= found.measured <= found.interval[1]
 
 
@@ -168,8 +171,8 @@ def edge_share(found: Verified) -> float:
 
 def verdict(found: Verified) -> str:
     if found.flops_over_largest_fitted <= 1:
-        return "The law held." if held(found) else "The law missed."
-    if not held(found):
+        return "The law held." if verification_sentences(found) else "The law missed."
+    if not verification_sentences(found):
         return "The prediction missed."
     return "The prediction held." if edge_share(found) < _NEAR_EDGE else "The prediction held, but only just."
 
@@ -179,7 +182,7 @@ def edge_words(found: Verified) -> str:
     above = found.measured > found.predicted
     end = found.interval[1] if above else found.interval[0]
     side, share, away = "upper" if above else "lower", edge_share(found), abs(end - found.measured)
-    where = "inside" if held(found) else "outside"
+    where = "inside" if verification_sentences(found) else "outside"
     return f"{words.percent(share)} of the way from the prediction to the {side} end of the interval: {away:.3f} {where} it."
 
 
@@ -206,7 +209,7 @@ def _reference(study: StudyReport, plan: Recommendation) -> tuple[float, str]:
 
 
 def _measured_words(found: Verified, target: str) -> str:
-    where = "inside" if held(found) else "outside"
+    where = "inside" if verification_sentences(found) else "outside"
     factor = found.flops_over_largest_fitted
     name = target if target == "loss" else f"a {target}"
     expected = f"predicted {name} of {found.predicted:.3f}" if factor > 1 else f"expected {name} of {found.predicted:.3f}"

@@ -7,7 +7,6 @@ that those keep to themselves are theirs, and a test holds the page's answers ag
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,12 +17,13 @@ from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.fit.result import JUDGED_SHARE, TAILS
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, passes_limit
-from isolora.report.formula import formula
-from isolora.report.study import StudyReport
+from isolora.report.formula import symbolic_log_terms
+from isolora.report.study_report import StudyReport
 from isolora.table import Table
 
 MOST_POINTS = 4000
@@ -38,7 +38,7 @@ _NUMBERS = (
 )
 
 
-def instrument(study: StudyReport) -> dict[str, Any] | None:
+def instrument(study: StudyReport) -> JsonObject | None:
     """Data for the sliders; None where there is no law, nothing to choose from, or a law that is no plain formula."""
     fit = study.fit
     points = studied(study.table)
@@ -63,7 +63,7 @@ def instrument(study: StudyReport) -> dict[str, Any] | None:
     }
 
 
-def _fit(fit: Fit) -> dict[str, Any]:
+def _fit(fit: Fit) -> JsonObject:
     members = [
         {"law": member.law, "weight": member.weight, "theta": _searched(member.law, member.theta)} for member in fit.members
     ]
@@ -71,7 +71,7 @@ def _fit(fit: Fit) -> dict[str, Any]:
     return {
         **_FIT,
         "law": fit.law,
-        "formulas": {name: formula(laws.resolve(name)) for name in names},
+        "formulas": {name: symbolic_log_terms(laws.resolve(name)) for name in names},
         "theta": _searched(fit.law, tuple(fit.parameters.values())),
         "draws": [_searched(fit.law, tuple(theta)) for theta in fit.draws.tolist()],
         "members": members,
@@ -99,10 +99,10 @@ def _searched(name: str, theta: tuple[float, ...]) -> list[float]:
     return [float(f"{value:.{_DIGITS}g}") for value in (*theta[:count], *shapes.tolist())]
 
 
-def _option(fit: Fit, option: Option) -> dict[str, Any]:
+def _option(fit: Fit, option: Option) -> JsonObject:
     columns = {"n": option.body_parameters, "p": option.trainable_parameters}
-    known: dict[str, Any] = {name: value for name, value in columns.items() if math.isfinite(value)}
-    methods = laws.methods_of(fit.law)
+    known: JsonObject = {name: value for name, value in columns.items() if math.isfinite(value)}
+    methods = laws.methods_in_name(fit.law)
     if methods and option.method in methods:
         known |= {name: float(values[0]) for name, values in laws.method_columns([option.method], methods).items()}
     plain = {name: _number(value) for name, value in asdict(option).items()}
@@ -124,11 +124,11 @@ def _nearest_rows(points: Table) -> list[int]:
     return [int(row) for row in chosen["row"][chosen["tokens"] > 0]]
 
 
-def _accelerators() -> list[dict[str, Any]]:
+def _accelerators() -> list[JsonObject]:
     """Names with their peak FLOPs a second, in bfloat16 where they have it."""
     return [
         {"name": name, "peak": each.flops_per_second.get("bfloat16", each.flops_per_second.get("float32"))}
-        for name, each in accelerators.known().items()
+        for name, each in accelerators.packaged_accelerators().items()
     ]
 
 
@@ -139,7 +139,7 @@ def _number(value: Any) -> Any:
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
-def no_instrument(data: Mapping[str, Any] | None, study: StudyReport) -> str:
+def no_instrument(data: JsonMapping | None, study: StudyReport) -> str:
     """Why a page with a recommendation has no sliders; empty where it has them or never could."""
     if data is not None or study.recommendation is None:
         return ""

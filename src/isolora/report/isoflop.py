@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from isolora.fit import Fit
+from isolora.json_types import JsonObject
 from isolora.plan import isoflop
 from isolora.report import axes, palette
-from isolora.report import formats as words
+from isolora.report import wording as words
 from isolora.report.axes import label
 from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace
 from isolora.report.palette import ACCENT, BUDGETS, PAPER, SOFT, Figure
-from isolora.report.study import StudyReport
+from isolora.report.study_report import StudyReport
 
 
 def figure(study: StudyReport) -> Figure | None:
@@ -57,7 +58,7 @@ def _budgets(study: StudyReport) -> list[float]:
     return [float(budget) for budget in np.geomspace(min(low, high / 4), high, BUDGETS)]
 
 
-def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: Any) -> dict[str, Any]:
+def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: Any) -> JsonObject:
     """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut)."""
     found = isoflop(fit, study.options, budget)
     best: dict[float, float] = {}
@@ -70,14 +71,14 @@ def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: A
         "mode": "lines",
         "x": sizes,
         "y": [best[size] for size in sizes],
-        "name": words.flops(budget),
+        "name": words.flops_in_words(budget),
         "line": {"color": colour, "width": 2, "shape": "spline", "smoothing": 0.8},
         "hovertemplate": "law %{y:.3f}<extra>%{fullData.name} FLOPs</extra>",
         **more,
     }
 
 
-def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
+def _measured(study: StudyReport, budget: float, colour: str) -> JsonObject:
     """The best measured loss of each base model at this budget, above the law's lower cut."""
     sizes = _sizes(study)
     best: dict[str, float] = {}
@@ -93,17 +94,17 @@ def _measured(study: StudyReport, budget: float, colour: str) -> dict[str, Any]:
         "text": [label(model) for model in best],
         "showlegend": False,
         "marker": {"color": colour, "size": 9, "line": {"color": PAPER, "width": 1.5}},
-        "hovertemplate": f"%{{text}}, measured %{{y:.3f}}<extra>{words.flops(budget)} FLOPs</extra>",
+        "hovertemplate": f"%{{text}}, measured %{{y:.3f}}<extra>{words.flops_in_words(budget)} FLOPs</extra>",
     }
 
 
-def _ahead(study: StudyReport, fit: Fit) -> list[dict[str, Any]]:
+def _ahead(study: StudyReport, fit: Fit) -> list[JsonObject]:
     """The recommendation's own budget, with the model that it chose and what was measured there."""
     plan, choice = study.recommendation, study.recommended
     if plan is None or choice is None:
         return []
     line = {"color": ACCENT, "width": 2, "dash": "6px,4px", "shape": "spline", "smoothing": 0.8}
-    traces = [_profile(study, fit, plan.flops, ACCENT, line=line, name=f"{words.flops(plan.flops)}, extrapolated")]
+    traces = [_profile(study, fit, plan.flops, ACCENT, line=line, name=f"{words.flops_in_words(plan.flops)}, extrapolated")]
     traces.append(prediction_trace(choice.body_parameters, plan.predicted_loss, plan.interval))
     if study.verification is not None:
         traces.append(measured_trace(choice.body_parameters, study.verification.measured))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from isolora.fit import Fit
+from isolora.json_types import JsonObject
 from isolora.laws import Columns
 from isolora.report import axes, palette
-from isolora.report import formats as words
-from isolora.report.axes import key, label
+from isolora.report import wording as words
+from isolora.report.axes import label, legend_row
 from isolora.report.marks import extent, loss_frame, measured_trace, prediction_trace, proof_trace
 from isolora.report.palette import ACCENT, DASHES, PAPER, SOFT, Figure, faded
-from isolora.report.rates import MOST_NAMES
-from isolora.report.study import StudyReport
+from isolora.report.rate_cells import MOST_NAMES
+from isolora.report.study_report import StudyReport
 from isolora.report.trajectories import Choice, Trajectory
 
 _SAMPLES = 60
@@ -31,15 +30,15 @@ def figure(study: StudyReport) -> Figure | None:
     return {"data": traces, "layout": _layout(study, traces)}
 
 
-def _keys(study: StudyReport) -> list[dict[str, Any]]:
+def _keys(study: StudyReport) -> list[JsonObject]:
     """Rows of the legend: models by colour (a click hides one), methods or ranks by symbol."""
     by_model = [
-        key(label(model), legendgroup=model, marker={"color": study.colours[model], "size": 9})
+        legend_row(label(model), legendgroup=model, marker={"color": study.colours[model], "size": 9})
         for model in study.models
         if (len(study.models) > 1 or len(study.families) < 2) and len(study.models) <= MOST_NAMES
     ]
     by_symbol = [
-        key(
+        legend_row(
             name,
             legend="legend2",
             mode="lines+markers" if study.fit else "markers",
@@ -59,10 +58,10 @@ def _symbols(study: StudyReport) -> list[tuple[str, str, str, str]]:
         several = len(study.models) > 1
         return [(label(name), symbol, DASHES[0], SOFT if several else colour) for name, (colour, symbol) in looks.items()]
     ranks = [rank for rank in study.ranks if rank is not None]
-    return [(f"rank {rank}", palette.symbol(study.ranks.index(rank)), _dash(study, rank), SOFT) for rank in ranks]
+    return [(f"rank {rank}", palette.marker_symbol(study.ranks.index(rank)), _dash(study, rank), SOFT) for rank in ranks]
 
 
-def _faint_runs(study: StudyReport) -> list[dict[str, Any]]:
+def _faint_runs(study: StudyReport) -> list[JsonObject]:
     """Tuning trials and worse learning rates, as thin lines: the law is not about them."""
     chosen = {run.run for run in study.fitted}
     faint = [run for run in study.curves if run.run not in chosen and len(run.tokens) > 1]
@@ -77,7 +76,7 @@ def _faint_runs(study: StudyReport) -> list[dict[str, Any]]:
     ]
 
 
-def _measured(study: StudyReport) -> list[dict[str, Any]]:
+def _measured(study: StudyReport) -> list[JsonObject]:
     """The points that stand for each choice; hollow below the law's lower cut."""
     traces = []
     for run in study.fitted:
@@ -88,8 +87,8 @@ def _measured(study: StudyReport) -> list[dict[str, Any]]:
     return traces
 
 
-def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
-    traces: list[dict[str, Any]] = []
+def _law_lines(study: StudyReport) -> list[JsonObject]:
+    traces: list[JsonObject] = []
     if study.fit is None:
         return traces
     looks = {run.key: study.look(run)[0] for run in study.fitted}
@@ -112,7 +111,7 @@ def _law_lines(study: StudyReport) -> list[dict[str, Any]]:
     return traces
 
 
-def _beyond(study: StudyReport) -> list[dict[str, Any]]:
+def _beyond(study: StudyReport) -> list[JsonObject]:
     """The recommendation's curve from the last measurement on, its end, and the proof."""
     traces = [proof_trace(run.tokens, run.loss) for run in study.proof]
     plan, choice, fit = study.recommendation, study.recommended, study.fit
@@ -128,7 +127,7 @@ def _beyond(study: StudyReport) -> list[dict[str, Any]]:
     return traces
 
 
-def _extrapolation(fit: Fit, columns: Columns) -> list[dict[str, Any]]:
+def _extrapolation(fit: Fit, columns: Columns) -> list[JsonObject]:
     """The law with its 95 % interval where nothing was measured yet."""
     tokens, (low_M, high_M) = columns["d"].tolist(), fit.interval(columns)
     line = {"type": "scatter", "mode": "lines", "x": tokens, "y": fit.predict(columns).tolist()}
@@ -136,7 +135,7 @@ def _extrapolation(fit: Fit, columns: Columns) -> list[dict[str, Any]]:
     return [axes.band(tokens, low_M.tolist(), high_M.tolist(), faded(ACCENT, 0.18), showlegend=False), {**line, **dashed}]
 
 
-def _trace(study: StudyReport, run: Trajectory) -> dict[str, Any]:
+def _trace(study: StudyReport, run: Trajectory) -> JsonObject:
     return {
         "type": "scatter",
         "x": run.tokens.tolist(),
@@ -157,7 +156,7 @@ def _fitted_range(study: StudyReport, choice: Choice) -> tuple[float, float]:
 
 def _symbol(study: StudyReport, run: Trajectory) -> str:
     several = len(study.families) > 1 and run.family in study.families
-    return palette.symbol(study.families.index(run.family) if several else study.ranks.index(run.rank))
+    return palette.marker_symbol(study.families.index(run.family) if several else study.ranks.index(run.rank))
 
 
 def _dash(study: StudyReport, rank: int | None) -> str:
@@ -165,7 +164,7 @@ def _dash(study: StudyReport, rank: int | None) -> str:
     return DASHES[(len(study.ranks) - 1 - study.ranks.index(rank)) % len(DASHES)]
 
 
-def _layout(study: StudyReport, traces: list[dict[str, Any]]) -> dict[str, Any]:
+def _layout(study: StudyReport, traces: list[JsonObject]) -> JsonObject:
     tokens, (losses, above) = extent(traces, "x"), loss_frame(traces)
     layout = axes.layout(
         axes.log_axis("tokens processed", *tokens, axes.count_ticks(*tokens)),
@@ -181,5 +180,5 @@ def _layout(study: StudyReport, traces: list[dict[str, Any]]) -> dict[str, Any]:
         side = "right" if study.cut < (tokens[0] * tokens[1]) ** 0.5 else "left"
         words_ = f"fitted from {words.count(study.cut)} tokens on"
         layout["shapes"] = [axes.upright(study.cut)]
-        layout["annotations"] = [*above, axes.note(study.cut, words_, side, 0.94 if above else 1.0)]
+        layout["annotations"] = [*above, axes.side_note(study.cut, words_, side, 0.94 if above else 1.0)]
     return layout

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from isolora.report.axes import above_note, frame, outside
+from isolora.json_types import JsonObject
+from isolora.report.axes import above_note, count_above, frame
 from isolora.report.palette import ACCENT, CLEAR, INK, faded
 
 
-def prediction_trace(x: float, loss: float, interval: tuple[float, float]) -> dict[str, Any]:
+def prediction_trace(x: float, loss: float, interval: tuple[float, float]) -> JsonObject:
     """The recommended point with its 95 % interval."""
     low, high = interval
     return {
@@ -34,7 +35,7 @@ def prediction_trace(x: float, loss: float, interval: tuple[float, float]) -> di
     }
 
 
-def measured_trace(x: float, loss: float) -> dict[str, Any]:
+def measured_trace(x: float, loss: float) -> JsonObject:
     return {
         "type": "scatter",
         "mode": "markers",
@@ -47,7 +48,7 @@ def measured_trace(x: float, loss: float) -> dict[str, Any]:
     }
 
 
-def proof_trace(x: Any, loss_M: Any) -> dict[str, Any]:
+def proof_trace(x: Any, loss_M: Any) -> JsonObject:
     """The verification's run on its way to the measurement."""
     return {
         "type": "scatter",
@@ -65,13 +66,13 @@ _INTERVAL_REACH = 0.6
 """How much of the points' own range an interval may add to the frame on either side: a very wide one runs out of it."""
 
 
-def values(traces: list[dict[str, Any]], axis: str) -> list[float]:
+def values(traces: list[JsonObject], axis: str) -> list[float]:
     """Every positive number of the traces along an axis."""
     found = [float(value) for trace in traces for value in trace[axis] if value is not None]
     return [value for value in found if np.isfinite(value) and value > 0]
 
 
-def bars(traces: list[dict[str, Any]], axis: str) -> list[float]:
+def bars(traces: list[JsonObject], axis: str) -> list[float]:
     """The ends of the traces' error bars: what a frame has to show."""
     ends = []
     for trace in traces:
@@ -81,14 +82,14 @@ def bars(traces: list[dict[str, Any]], axis: str) -> list[float]:
     return ends
 
 
-def extent(traces: list[dict[str, Any]], axis: str) -> tuple[float, float]:
+def extent(traces: list[JsonObject], axis: str) -> tuple[float, float]:
     """Smallest and largest positive value of all traces, error bars included."""
     found = [*values(traces, axis), *(end for end in bars(traces, axis) if end > 0)] or [0.1, 1.0]
     low, high = min(found), max(found)
     return low, max(high, low * 1.002)
 
 
-def loss_frame(traces: list[dict[str, Any]]) -> tuple[tuple[float, float], list[dict[str, Any]]]:
+def loss_frame(traces: list[JsonObject]) -> tuple[tuple[float, float], list[JsonObject]]:
     """Ends of the loss axis that one bad run does not stretch, and a note of how many points they leave out."""
     points = [trace for trace in traces if trace.get("fill") != "toself"]  # a band may run out of the frame
     losses = values(points, "y")
@@ -98,4 +99,4 @@ def loss_frame(traces: list[dict[str, Any]]) -> tuple[tuple[float, float], list[
     ends = [end for end in bars(traces, "y") if end > 0]
     lowest, highest = low * math.exp(-reach), high * math.exp(reach)
     low, high = min([low, *(max(end, lowest) for end in ends)]), max([high, *(min(end, highest) for end in ends)])
-    return (low, high), above_note(outside(losses, high), "point")
+    return (low, high), above_note(count_above(losses, high), "point")

@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from isolora.json_types import JsonObject
 from isolora.report import (
     agreement,
     captions,
@@ -23,17 +24,17 @@ from isolora.report import (
     headline,
     isoflop,
     loss_curves,
-    methods,
+    method_comparison,
+    page_tables,
     palette,
-    rates,
-    search,
+    rate_cells,
+    search_history,
     search_parameters,
-    tables,
     work,
 )
 from isolora.report.instrument import instrument, no_instrument
 from isolora.report.palette import Figure
-from isolora.report.study import StudyReport
+from isolora.report.study_report import StudyReport
 
 PLOTLY = "plotly/plotly-basic.min.js"
 """Under the package's assets, with its licence: plotly's basic bundle (scatter, bar and pie), 1.2 MB of the whole one's 4.8."""
@@ -56,22 +57,26 @@ class Panel:
 
 
 PANELS = (
-    Panel("search", "Search", "What the search tried", search.caption, search.figure),
-    Panel("importance", "Importance", "Which parameter mattered", captions.importance, search_parameters.importance_figure),
-    Panel("parallel", "Trials", "Every trial across its parameters", captions.parallel, search_parameters.parallel_figure),
-    Panel("methods", "Methods", "Method by method", captions.methods, methods.figure),
-    Panel("curves", "Curves", "Loss against tokens", captions.loss_curves, loss_curves.figure),
-    Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop, isoflop.figure),
-    Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier, frontier.figure),
-    Panel("agreement", "Agreement", "Predicted against measured", captions.agreement, agreement.figure, square=True),
-    Panel("forgetting", "Forgetting", "Learned and forgotten", captions.forgetting, forgetting.figure),
-    Panel("rates", "Rates", "Learning rates, cell by cell", captions.rates, rates.figure),
-    Panel("work", "Work", "Where the work goes", captions.work, work.figure),
+    Panel("search", "Search", "What the search tried", search_history.caption, search_history.figure),
+    Panel(
+        "importance", "Importance", "Which parameter mattered", captions.importance_caption, search_parameters.importance_figure
+    ),
+    Panel(
+        "parallel", "Trials", "Every trial across its parameters", captions.parallel_caption, search_parameters.parallel_figure
+    ),
+    Panel("methods", "Methods", "Method by method", captions.methods_caption, method_comparison.figure),
+    Panel("curves", "Curves", "Loss against tokens", captions.loss_curves_caption, loss_curves.figure),
+    Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop_caption, isoflop.figure),
+    Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier_caption, frontier.figure),
+    Panel("agreement", "Agreement", "Predicted against measured", captions.agreement_caption, agreement.figure, square=True),
+    Panel("forgetting", "Forgetting", "Learned and forgotten", captions.forgetting_caption, forgetting.figure),
+    Panel("rates", "Rates", "Learning rates, cell by cell", captions.rates_caption, rate_cells.figure),
+    Panel("work", "Work", "Where the work goes", captions.work_caption, work.figure),
 )
-LISTINGS = (tables.alternatives, tables.methods, tables.law, tables.candidates, tables.runs)
+LISTINGS = (page_tables.alternatives, page_tables.method_rows, page_tables.law, page_tables.candidates, page_tables.runs)
 
 
-def render(study: StudyReport) -> str:
+def render_page(study: StudyReport) -> str:
     """The whole page. Text from outside is escaped by the template, and only our own scripts may run."""
     scripts = [_trusted(_own(name)) for name in SCRIPTS]
     plotly = _trusted(_asset(PLOTLY))
@@ -97,11 +102,11 @@ def render(study: StudyReport) -> str:
         figures=list(_figures(study)),
         tables=[table for table in (listing(study) for listing in LISTINGS) if table is not None],
         target_words=study.target,
-        environment=tables.environment(study),
+        environment=page_tables.environment_rows(study),
     )
 
 
-def _figures(study: StudyReport) -> Iterator[dict[str, Any]]:
+def _figures(study: StudyReport) -> Iterator[JsonObject]:
     for panel in PANELS:
         plot = panel.plot(study)
         if plot is not None:
@@ -143,10 +148,10 @@ def _policy(*scripts: str) -> str:
     return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"
 
 
-def write(path: Path, study: StudyReport) -> Path:
+def write_page(path: Path, study: StudyReport) -> Path:
     """Write the page, whole or not at all; folders on the way are made. Returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(render(study), encoding="utf-8")
+    draft.write_text(render_page(study), encoding="utf-8")
     return draft.replace(path)

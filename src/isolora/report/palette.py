@@ -6,9 +6,10 @@ Text roles reach a contrast of 4.5 on every ground of their theme and marks one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-Figure = dict[str, Any]
+from isolora.json_types import JsonObject
+
+Figure = JsonObject
 """A plotly figure as plain data: {"data": [...], "layout": {...}}."""
 
 INK, SOFT, FAINT, HAIRLINE, PAPER, ACCENT, BAD = "@ink", "@soft", "@faint", "@hairline", "@paper", "@accent", "@bad"
@@ -95,7 +96,7 @@ def group(index: int) -> str:
     return f"@group{index % len(GROUPS)}"
 
 
-def symbol(index: int) -> str:
+def marker_symbol(index: int) -> str:
     return SYMBOLS[index % len(SYMBOLS)]
 
 

@@ -12,14 +12,15 @@ from plotly.graph_objects import Figure as PlotlyFigure
 from isolora import laws
 from isolora.fit import Fit, targeted
 from isolora.fit.distance import COMPUTE
+from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan import Recommendation
 from isolora.report import axes, loss_curves, palette
 from isolora.report.axes import label
 from isolora.report.marks import extent, loss_frame
 from isolora.report.palette import ACCENT, PAPER, SOFT, Figure, faded
-from isolora.report.study import StudyReport
-from isolora.report.trajectories import named
+from isolora.report.study_report import StudyReport
+from isolora.report.trajectories import trajectory_name
 from isolora.table import Table
 
 _SAMPLES = 60
@@ -42,7 +43,7 @@ def picture_of_plan(plan: Recommendation) -> PlotlyFigure:
     """What each option is expected to reach for the budget, with its 95 % interval, best first, the recommended one coloured."""
     chosen = (plan.model, plan.method["name"], plan.method.get("rank") or None)
     rows = [{**row, "key": (row["model"], row["method"], row["rank"])} for row in plan.alternatives]
-    names = [label(named(row["model"], row["method"], row["rank"])) for row in rows]
+    names = [label(trajectory_name(row["model"], row["method"], row["rank"])) for row in rows]
     colours = [ACCENT if row["key"] == chosen else SOFT for row in rows]
     bars = {
         "type": "scatter",
@@ -87,7 +88,7 @@ def _coloured(value: Any, theme: Mapping[str, str], key: str = "") -> Any:
 
 def _law_alone(fit: Fit) -> Figure:
     tokens_M = np.geomspace(*fit.ranges["d"], _SAMPLES)
-    traces: list[dict[str, Any]] = []
+    traces: list[JsonObject] = []
     for index, size in enumerate(_sizes(fit)):
         columns = _place(fit, tokens_M, size)
         colour, name = palette.size(index), f"n = {size:.3g}" if size else f"law {fit.law}"
@@ -107,15 +108,15 @@ def _sizes(fit: Fit) -> list[float]:
     return [float(size) for size in np.unique(np.geomspace(*fit.ranges["n"], _SIZES))]
 
 
-def _place(fit: Fit, tokens_M: Array, size: float) -> dict[str, Any]:
+def _place(fit: Fit, tokens_M: Array, size: float) -> JsonObject:
     """The law's columns at one size: tokens vary, once each; whatever else it reads stays in the middle of what was fitted."""
     whole_M = np.ones_like(tokens_M)
     ranges = {name: ends for name, ends in fit.ranges.items() if not name.startswith(laws.METHOD_PREFIX)}
     middle = {name: float(np.sqrt(low * high)) * whole_M for name, (low, high) in ranges.items()}
-    columns: dict[str, Any] = {**middle, "d": tokens_M, "u": tokens_M}
+    columns: JsonObject = {**middle, "d": tokens_M, "u": tokens_M}
     if size:
         columns["n"] = size * whole_M
     if fit.price:
         columns.pop(COMPUTE, None)  # follows size and tokens
-    known = laws.methods_of(fit.law)
+    known = laws.methods_in_name(fit.law)
     return {**columns, **({"method": np.full(len(tokens_M), known[0], dtype=object)} if known else {})}

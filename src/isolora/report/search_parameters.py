@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.report import axes
 from isolora.report.axes import label
-from isolora.report.formats import short
 from isolora.report.palette import ACCENT, INK, SOFT, Figure, faded
-from isolora.report.source import Tried
-from isolora.report.study import StudyReport
+from isolora.report.source import ReportedTrial
+from isolora.report.study_report import StudyReport
+from isolora.report.wording import short
 
 FEWEST = 6
 """Trials that ended, below which a share of importance is noise."""
@@ -90,12 +91,12 @@ def parallel_figure(study: StudyReport) -> Figure | None:
     return {"data": traces, "layout": layout}
 
 
-def _ended(study: StudyReport) -> list[Tried]:
+def _ended(study: StudyReport) -> list[ReportedTrial]:
     found = study.search.trials if study.search else []
     return [trial for trial in found if trial.state == "DONE" and math.isfinite(trial.value) and trial.parameters]
 
 
-def _names(trials: Sequence[Tried]) -> list[str]:
+def _names(trials: Sequence[ReportedTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.parameters))
 
 
@@ -129,7 +130,7 @@ def _scaled(places: Array) -> Array:
     return scaled
 
 
-def _line(trial: Tried, heights: list[float], best: bool) -> dict[str, Any]:
+def _line(trial: ReportedTrial, heights: list[float], best: bool) -> JsonObject:
     line = {"color": ACCENT, "width": 2.5} if best else {"color": faded(SOFT, 0.45), "width": 1}
     return {
         "type": "scatter",
@@ -143,7 +144,7 @@ def _line(trial: Tried, heights: list[float], best: bool) -> dict[str, Any]:
     }
 
 
-def _marks(place: int, column: Sequence[Any], heights: Array, cut: float | None = None, beyond: str = "") -> list[dict[str, Any]]:
+def _marks(place: int, column: Sequence[Any], heights: Array, cut: float | None = None, beyond: str = "") -> list[JsonObject]:
     """The values at the ends of an upright, all of them where they are few."""
     shown: dict[str, float] = {}
     pairs = sorted(zip(map(float, heights), column, strict=True), key=lambda pair: pair[0])

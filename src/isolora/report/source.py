@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.direction import larger_is_better
 from isolora.store import FILE, Store
 
@@ -17,14 +17,14 @@ _VERIFIED_ADAPTER = Path("recommended") / "isolora.json"
 
 
 @dataclass(frozen=True)
-class Tried:
+class ReportedTrial:
     """A trial of a search: what was tried, in words and as values; its metric where it ended; FLOPs of all trials up to it."""
 
     words: str
     state: str
     value: float
     flops: float
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: JsonMapping = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Search:
 
     metric: str
     maximizes: bool
-    trials: list[Tried]
+    trials: list[ReportedTrial]
 
 
 @dataclass(frozen=True)
-class Verification:
+class RecordedVerification:
     """As a verified adapter's record holds it: values of one target, training FLOPs of the verifying run."""
 
     predicted: float
@@ -62,12 +62,12 @@ def search_of(source: Path) -> Search | None:
         if trial.value is not None:
             parameters = json.loads(trial.parameters)
             chosen = ", ".join(f"{key} {_short(value)}" for key, value in parameters.items())
-            tried.append(Tried(chosen, trial.state, trial.value, flops, parameters))
+            tried.append(ReportedTrial(chosen, trial.state, trial.value, flops, parameters))
     direction = described["direction"]
     return Search(described["metric"], direction == "maximize" if direction else larger_is_better(described["metric"]), tried)
 
 
-def verification_of(source: Path, target: str = "loss") -> Verification | None:
+def verification_of(source: Path, target: str = "loss") -> RecordedVerification | None:
     """The verification of a prediction of this target that the folder's recommended adapter records; None where there is none."""
     path = _folder(source) / _VERIFIED_ADAPTER
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -77,7 +77,7 @@ def verification_of(source: Path, target: str = "loss") -> Verification | None:
     if not found or not {*names, "interval"} <= set(found):
         return None
     low, high = found["interval"]
-    return Verification(interval=(float(low), float(high)), **{name: float(found[name]) for name in names})
+    return RecordedVerification(interval=(float(low), float(high)), **{name: float(found[name]) for name in names})
 
 
 def title_of(source: Path) -> str:
@@ -86,7 +86,7 @@ def title_of(source: Path) -> str:
     return str(_described(path).get("name", path.resolve().stem))
 
 
-def runs_of(source: Path) -> list[dict[str, Any]]:
+def runs_of(source: Path) -> list[JsonObject]:
     """The store's rows, with states, reasons and environment; none for a table that is no store."""
     folder = _folder(source)
     return Store(folder).runs() if (folder / FILE).is_file() else []
@@ -96,7 +96,7 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def _described(folder: Path) -> JsonObject:
     """A study's own settings; nothing for a folder that holds none."""
     path = folder / _STUDY_FILE
     return dict(json.loads(path.read_text(encoding="utf-8"))["study"]) if path.is_file() else {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.table import SHORT_NAMES, Table
 
@@ -31,7 +31,7 @@ class Adapted:
 
     @property
     def name(self) -> str:
-        return named(*self.key)
+        return trajectory_name(*self.key)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Trajectory(Adapted):
 
     @property
     def name(self) -> str:
-        return named(*self.key, self.variant)
+        return trajectory_name(*self.key, self.variant)
 
     @property
     def adapter(self) -> str:
@@ -74,7 +74,7 @@ class Choice(Adapted):
     trainable_parameters: float
     available_tokens: float
 
-    def columns(self, tokens_M: Array) -> dict[str, Any]:
+    def columns(self, tokens_M: Array) -> JsonObject:
         """What a law takes, for this choice at so many tokens."""
         whole_M = np.ones_like(tokens_M)
         return {
@@ -86,7 +86,7 @@ class Choice(Adapted):
         }
 
 
-def named(model: str, method: str, rank: int | None, variant: str = "") -> str:
+def trajectory_name(model: str, method: str, rank: int | None, variant: str = "") -> str:
     """'nano-1m, rank 8'; another method than LoRA is named too."""
     return ", ".join(part for part in (model, "" if method == "lora" else method, variant, _ranked(rank)) if part)
 
@@ -165,7 +165,7 @@ def choices(table: Table) -> list[Choice]:
     return [_choice(key, table.where(np.array(rows[key]))) for key in keys]
 
 
-def flops(table: Table) -> Array:
+def training_flops(table: Table) -> Array:
     """Training FLOPs of each point; about 4 n + 6 p a token where the table does not say."""
     body_M, trained_M = _numbers(table, "body_parameters", 0.0), _numbers(table, "trainable_parameters", 0.0)
     guess_M = table["tokens"] * np.maximum(4 * body_M + 6 * trained_M, 1.0)
@@ -185,7 +185,7 @@ def _trajectory(rows: Table) -> Trajectory:
         learning_rate=float(_numbers(rows, "learning_rate", np.nan)[0]),
         stage=str(rows["stage"][0]) if "stage" in rows else "",
         tokens=rows["tokens"],
-        flops=flops(rows),
+        flops=training_flops(rows),
         loss=rows["loss"],
     )
 

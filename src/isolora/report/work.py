@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
+from isolora.json_types import JsonObject
 from isolora.report import axes, palette
-from isolora.report import formats as words
+from isolora.report import wording as words
 from isolora.report.axes import label
 from isolora.report.palette import SOFT, Figure, faded
-from isolora.report.study import StudyReport
+from isolora.report.study_report import StudyReport
 
 Work = Mapping[str, Mapping[str, float]]
 """Module group -> phase -> FLOPs."""
@@ -63,7 +63,7 @@ def total(work: Work) -> float:
     return sum(sum(part.values()) for part in work.values())
 
 
-def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> dict[str, Any]:
+def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> JsonObject:
     """One segment of every bar, in per cent of the bar."""
     flops = [work.get(group, {}).get(phase, 0.0) for work in bars.values()]
     title, opacity = PHASES[phase]
@@ -72,7 +72,7 @@ def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> dic
         "orientation": "h",
         "x": [100 * part / total(work) for part, work in zip(flops, bars.values(), strict=True)],
         "y": [_bar_name(name, work) for name, work in bars.items()],
-        "customdata": [words.flops(part) if part else "" for part in flops],
+        "customdata": [words.flops_in_words(part) if part else "" for part in flops],
         "name": f"{label(group)}, {title}",
         "legendgroup": label(group),
         "showlegend": False,
@@ -84,10 +84,10 @@ def _trace(bars: Mapping[str, Work], group: str, phase: str, colour: str) -> dic
 def _bar_name(name: str, work: Work) -> str:
     """In three short lines, so that a phone has room for the bar."""
     model, _, rest = name.partition(", ")
-    return "<br>".join([label(model), *([label(rest)] if rest else []), f"{words.flops(total(work))} FLOPs"])
+    return "<br>".join([label(model), *([label(rest)] if rest else []), f"{words.flops_in_words(total(work))} FLOPs"])
 
 
-def _key(group: str, colour: str) -> dict[str, Any]:
+def _key(group: str, colour: str) -> JsonObject:
     """A row of the legend; a click hides the group."""
     return {
         "type": "bar",
@@ -99,7 +99,7 @@ def _key(group: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _shade(phase: str) -> dict[str, Any]:
+def _shade(phase: str) -> JsonObject:
     title, opacity = PHASES[phase]
     return {
         "type": "bar",
@@ -111,7 +111,7 @@ def _shade(phase: str) -> dict[str, Any]:
     }
 
 
-def _layout(bars: Mapping[str, Work]) -> dict[str, Any]:
+def _layout(bars: Mapping[str, Work]) -> JsonObject:
     height = 58 * len(bars)
     layout = axes.layout(
         axes.axis("share of the run's FLOPs", range=[0, 100], ticksuffix=" %"),

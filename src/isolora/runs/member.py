@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from torch import Tensor
 
 from isolora.config import RunConfig
+from isolora.json_types import JsonObject
 from isolora.ledger import Ledger
 from isolora.methods.base import ParameterGroup
 from isolora.runs.batches import Indices, Stream
@@ -55,11 +55,11 @@ class Member:
         after_step(self.spent())
         self.optimizer.finish_step(self.progress.step)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> tuple[dict[str, Tensor], JsonObject]:
         """Tensors and counters that continue this member exactly."""
         return self.optimizer.state(), asdict(self.progress)
 
-    def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: JsonObject) -> None:
         self.progress = Progress(**progress)
         self.stream.seek(self.progress.epoch, self.progress.index)
         self.optimizer.restore(tensors)

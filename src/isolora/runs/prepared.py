@@ -17,7 +17,7 @@ from isolora.errors import ConfigError
 from isolora.methods.base import Attached
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
-from isolora.runs.documents import DocumentLoader, RunDocuments
+from isolora.runs.document_loader import DocumentLoader, RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
 
@@ -105,7 +105,7 @@ def attach(configs: Sequence[RunConfig], model: PreTrainedModel, new_head: bool,
     """The runs' method on a model, one member a run, with the rows of new tokens where there are any. What members share is the
     first one's; known_tokens: entries of the tokenizer before the new ones."""
     first, seeds = configs[0], [config.seed for config in configs]
-    method = registry.load("method", first.method.name)
+    method = registry.load_plug_in("method", first.method.name)
     method.check_packing(bool(first.task.fields().get("packing")))
     own = {id(weight) for weight in model.parameters()}
     attached: Attached = method.attach(model, [method.settings(config.method.fields()) for config in configs], seeds, new_head)
@@ -131,7 +131,7 @@ def _keep_trained_in_full(attached: Attached, own: set[int], method: str) -> Non
 
 def virtual_tokens(config: RunConfig) -> int:
     """Positions that every sequence loses to the run's method."""
-    method = registry.load("method", config.method.name)
+    method = registry.load_plug_in("method", config.method.name)
     consumed: int = method.virtual_tokens(method.settings(config.method.fields()))
     return consumed
 
@@ -154,7 +154,7 @@ def other_texts(
         return {}
     if task.auto_class(task.architecture) != "AutoModelForCausalLM":
         raise ConfigError(f"forgetting: measured by a decoder's loss on texts; the model of task {task.name} is none")
-    plain: Task = registry.load("task", "causal-lm")
+    plain: Task = registry.load_plug_in("task", "causal-lm")
     loader, found = loader or DocumentLoader(), {}
     for source in config.forgetting.sources:
         texts = DataConfig(source=source, eval_examples=config.forgetting.examples)

@@ -10,7 +10,8 @@ import numpy as np
 
 from isolora import models
 from isolora.config import RunConfig
-from isolora.runs.documents import RunDocuments
+from isolora.json_types import JsonObject
+from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples, max_length
 from isolora.tasks.base import IGNORED, Examples, Task
 
@@ -33,10 +34,10 @@ class Preview:
     labelled_share: float
     at_limit: int
     classes: dict[str, int]
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[JsonObject, ...]
     remark: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return asdict(self)
 
     def __str__(self) -> str:
@@ -94,7 +95,7 @@ def _classes(task: Task, examples: Examples) -> dict[str, int]:
     return {names.get(int(label), str(label)): count for label, count in counts.most_common()}
 
 
-def _row(task: Task, examples: Examples, number: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _row(task: Task, examples: Examples, number: int, tokenizer: PreTrainedTokenizerBase) -> JsonObject:
     """An example as text. Its second sequence is what an encoder reads, or a rejected answer."""
     ids, labels = _at(examples, number)
     row = {"text": tokenizer.decode(ids), "labelled_text": task.labelled_text(ids, labels, tokenizer), "tokens": len(ids)}

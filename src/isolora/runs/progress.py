@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from isolora.config import RunConfig, TrainingConfig
-from isolora.ledger import Flops, Ledger, Shape
+from isolora.ledger import BatchShape, Flops, Ledger
 from isolora.runs.batches import Indices, Stream
 from isolora.tasks.base import Examples
 
@@ -60,7 +60,7 @@ class Progress:
         """Count one optimiser step over examples taken from the stream."""
         consumed = Flops()
         for rows in micro_batches:
-            shape = Shape.of(examples, rows)
+            shape = BatchShape.of(examples, rows)
             self.padding_tokens += shape.tokens - int(examples.sizes[rows].sum())
             consumed += ledger.flops(shape, first_pass=stream.epoch == 0)
         tokens = sum(int(examples.sizes[rows].sum()) for rows in micro_batches)
@@ -84,7 +84,7 @@ class DryRun:
 
     progress: Progress
     micro_batches: int
-    largest: Shape
+    largest: BatchShape
 
     @property
     def flops(self) -> Flops:
@@ -95,10 +95,10 @@ def dry_run(config: RunConfig, examples: Examples, ledger: Ledger) -> DryRun:
     """Draw the very batches that the run will draw."""
     training = config.training
     progress, stream = Progress(), Stream(examples.sequence_lengths, training.batch_tokens, config.seed)
-    shapes: list[Shape] = []
+    shapes: list[BatchShape] = []
     while progress.spent(training, stream) < 1:
         parts = micro_batches(stream.next(), training.accumulation)
         progress.consume(examples, parts, stream, ledger)
         progress.step += 1
-        shapes += [Shape.of(examples, rows) for rows in parts]
+        shapes += [BatchShape.of(examples, rows) for rows in parts]
     return DryRun(progress, len(shapes), max(shapes, key=lambda shape: shape.tokens))

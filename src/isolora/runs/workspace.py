@@ -9,7 +9,7 @@ from isolora import models
 from isolora.config import RunConfig, content_hash
 from isolora.ledger import Ledger
 from isolora.models import Base
-from isolora.runs.documents import DocumentLoader, RunDocuments
+from isolora.runs.document_loader import DocumentLoader, RunDocuments
 from isolora.tasks.base import Task
 
 
@@ -28,7 +28,7 @@ class Bases:
     def borrow(self, config: RunConfig, task: Task) -> Iterator[Base]:
         shared = models.weights_of(config)
         key = content_hash([models.fingerprint(config.model), shared.identity(), task.labels])
-        base = self._free.pop(key, None) or models.load(shared, models.bound_task(shared, task.labels))
+        base = self._free.pop(key, None) or models.load_base(shared, models.bound_task(shared, task.labels))
         yield base
         self._free[key] = base
         while len(self._free) > self.kept:

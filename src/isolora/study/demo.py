@@ -9,13 +9,13 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from isolora.config import StudyConfig, load_study, with_value
 from isolora.fit import Fit, fit, studied
+from isolora.json_types import JsonObject
 from isolora.plan import Budget, Recommendation, plan
 from isolora.report import report
-from isolora.study.run import run_study
+from isolora.study.running import run_study
 from isolora.study.verify import Verification, verify
 from isolora.table import read
 
@@ -34,7 +34,7 @@ class Story:
     verification: Verification
     report: Path
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {
             "seconds": self.seconds,
             "points": self.points,

@@ -9,15 +9,16 @@ from typing import Any
 
 from isolora import registry
 from isolora.config import RunConfig, StudyConfig, content_hash, parse, with_value
+from isolora.json_types import JsonMapping, JsonObject
 
-Stack = tuple[RunConfig, ...]
+Job = tuple[RunConfig, ...]
 
 
 def grid_runs(study: StudyConfig) -> list[RunConfig]:
     """Every combination of the grid's values over the base configuration, in the grid's order, then the runs named one by one."""
     cells = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     cells = [*(cells if study.grid or not study.runs else []), *study.runs]
-    return [_seeded(run_of(study.base, cell), study) for cell in cells]
+    return [_seeded(run_from_grid(study.base, cell), study) for cell in cells]
 
 
 def _seeded(run: RunConfig, study: StudyConfig) -> RunConfig:
@@ -28,7 +29,7 @@ def _seeded(run: RunConfig, study: StudyConfig) -> RunConfig:
     return run.model_copy(update={"seed": int(run.identity()[:8], 16) >> 1})
 
 
-def run_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> RunConfig:
+def run_from_grid(base: JsonMapping, values: JsonMapping) -> RunConfig:
     given = dict(base)
     for key, value in values.items():
         given = with_value(given, key, value)
@@ -41,7 +42,7 @@ def trial_runs(study: StudyConfig) -> list[RunConfig]:
     return grid_runs(study.model_copy(update={"base": _trial_base(study), "grid": grid}))
 
 
-def _trial_base(study: StudyConfig) -> dict[str, Any]:
+def _trial_base(study: StudyConfig) -> JsonObject:
     """The base of a trial: the small budget, measured at its end alone."""
     assert study.tune is not None
     return with_value(with_value(study.base, "training.tokens", study.tune.tokens), "training.evaluate_from", study.tune.tokens)
@@ -65,7 +66,7 @@ def tuned_runs(
     runs, remarks = [], []
     for cell in itertools.product(*others.values()):
         chosen = dict(zip(others, cell, strict=True))
-        trials = [run_of(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
+        trials = [run_from_grid(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
         if failed & set(trials):
             remarks.append(f"{over}: a trial failed for {chosen}; its runs wait until it has been trained")
             continue
@@ -75,19 +76,20 @@ def tuned_runs(
             remarks.append(f"{over}: every trial diverged for {chosen}; going on with {values[best]}")
         elif len(values) > 1 and best in (0, len(values) - 1):
             remarks.append(f"{over}: the best value {values[best]} lies at the edge of the grid for {chosen}")
-        winners = [run_of(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
+        winners = [run_from_grid(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
         runs += [_seeded(winner, study) for winner in winners]
     return runs, remarks
 
 
-def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:
+def stacks(runs: Sequence[RunConfig], size: int) -> list[Job]:
     """Runs grouped by what a stack shares (base, data, batches, budget), at most `size` together, in their order."""
     groups: dict[str, list[RunConfig]] = {}
     for run in runs:
         groups.setdefault(_shared(run), []).append(run)
     cut = []
     for group in groups.values():
-        plug_ins = (registry.load("method", group[0].method.name), registry.load("trainer", group[0].training.trainer))
+        method, trainer = group[0].method.name, group[0].training.trainer
+        plug_ins = (registry.load_plug_in("method", method), registry.load_plug_in("trainer", trainer))
         width = size if all(plug_in.stackable for plug_in in plug_ins) else 1
         cut += [tuple(group[start : start + width]) for start in range(0, len(group), width)]
     return cut
@@ -96,6 +98,6 @@ def stacks(runs: Sequence[RunConfig], size: int) -> list[Stack]:
 def _shared(run: RunConfig) -> str:
     """Hash of all that members of a stack must have in common: not the seed, not the learning rates, and what the method says."""
     shared = run.model_dump(exclude={"seed": True, "training": {"learning_rate", "head_learning_rate_ratio"}})
-    own = registry.load("method", run.method.name).own_in_stack
+    own = registry.load_plug_in("method", run.method.name).own_in_stack
     shared["method"] = {key: value for key, value in shared["method"].items() if key not in own}
     return content_hash(shared)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from isolora.config import RunConfig, SearchConfig, TrainingConfig
 from isolora.errors import ConfigError
-from isolora.runs.documents import RunDocuments
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.runs.document_loader import RunDocuments
 from isolora.store import DONE, Point, Store, Trial
-from isolora.study.design import Stack
-from isolora.study.suggestions import filled, optuna
+from isolora.study.design import Job
+from isolora.study.suggestions import optuna, study_with_trials
 
 OF_POINTS = ("loss", "train_loss", "forgetting")
 """Measures that are columns of a point; all others are among its metrics."""
@@ -35,7 +36,7 @@ class RoundPruner:
     told: tuple[Trial, ...]
     asked: tuple[Trial, ...]
 
-    def __call__(self, job: Stack) -> StackPruner:
+    def __call__(self, job: Job) -> StackPruner:
         return StackPruner(self, job)
 
 
@@ -43,7 +44,7 @@ class StackPruner:
     """Says which runs of a stack end early, from their points one by one. What a stack did before it was cut off is replayed from
     the store in the order in which it happened, so that a resumed search decides as an undisturbed one."""
 
-    def __init__(self, of_round: RoundPruner, job: Stack) -> None:
+    def __init__(self, of_round: RoundPruner, job: Job) -> None:
         self.round, self.store = of_round, of_round.store
         documents = RunDocuments.load(job[0])
         self.configs = {documents.identity(config): config for config in job}
@@ -52,9 +53,9 @@ class StackPruner:
         self.replayed = False
 
     @cached_property
-    def trials(self) -> dict[str, Any]:
+    def trials(self) -> JsonObject:
         """Optuna's trial of each run: of those suggested twice, the first."""
-        study = filled(self.round.search, self.round.told, pruner=_pruner(self.round.search, self.round.evaluations))
+        study = study_with_trials(self.round.search, self.round.told, pruner=_pruner(self.round.search, self.round.evaluations))
         asked = [(trial.run, study.ask()) for trial in self.round.asked]
         return dict(reversed(asked))
 
@@ -74,33 +75,33 @@ class StackPruner:
             if (step, place) < end:
                 self._report(point)
 
-    def _report(self, point: Mapping[str, Any]) -> bool:
+    def _report(self, point: JsonMapping) -> bool:
         run, search = str(point["run"]), self.round.search
         if search.pruner == "none" and search.metric not in measures(point):
             return False  # a task that is scored at the end of its budget
-        value = measured(point, search.metric)
+        value = metric_at(point, search.metric)
         number = evaluation(self.configs[run].training, point["tokens"], max(self.values[run], default=0))
         self.values[run][number] = value
         trial = self.trials[run]
         trial.report(value, number)
         return bool(trial.should_prune())
 
-    def ending(self, run: str, state: str) -> dict[str, Any]:
+    def ending(self, run: str, state: str) -> JsonObject:
         """What a trial's row says of a run that has ended, with what Optuna's pruner has noted of it."""
         values, trial = self.values[run], self.trials[run]
         noted = trial.study.trials[trial.number].system_attrs
         if state == DONE and not values:
-            measured(self.store.points(run)[-1], self.round.search.metric)
+            metric_at(self.store.points(run)[-1], self.round.search.metric)
         value = values[max(values)] if values else None
         return {"state": state, "value": value, "curve": json.dumps(values), "rungs": json.dumps(noted)}
 
 
-def measures(point: Mapping[str, Any]) -> dict[str, float]:
+def measures(point: JsonMapping) -> dict[str, float]:
     """All that was measured at a point, by name."""
     return {name: point[name] for name in OF_POINTS if point[name] is not None} | dict(json.loads(point["metrics"]))
 
 
-def measured(point: Mapping[str, Any], metric: str) -> float:
+def metric_at(point: JsonMapping, metric: str) -> float:
     """The metric at a point. Raises ConfigError, naming what there is, where it was not measured."""
     found = measures(point)
     if metric not in found:

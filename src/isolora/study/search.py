@@ -14,11 +14,12 @@ from typing import Any
 from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.runs.workspace import Workspace
 from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Trial, state_name
 from isolora.study import design
 from isolora.study.executors.base import Failure, StudyFailed, Trained, no_pruner
-from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, measured
+from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, metric_at
 from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
 
@@ -31,7 +32,7 @@ class Searched:
     pruned ones would still have cost, at their own cost of a token."""
 
     metric: str
-    best: dict[str, Any]
+    best: JsonObject
     value: float
     states: dict[str, int]
     runs: int
@@ -39,9 +40,9 @@ class Searched:
     saved_flops: float
     tokens: float
     saved_tokens: float
-    final: dict[str, Any]
+    final: JsonObject
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return dict(vars(self))
 
     def __str__(self) -> str:
@@ -67,20 +68,24 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def check(study: StudyConfig) -> list[RunConfig]:
+def check_search(study: StudyConfig) -> list[RunConfig]:
     """Every choice and every bound once, as runs. Raises ConfigError for whatever of the search cannot be run."""
     optuna()
     search = _search(study)
     first = {key: _values(choice)[0] for key, choice in search.space.items()}
-    runs = [design.run_of(study.base, {**first, key: value}) for key, choice in search.space.items() for value in _values(choice)]
-    design.run_of(study.base, {**first, **study.final})
+    runs = [
+        design.run_from_grid(study.base, {**first, key: value})
+        for key, choice in search.space.items()
+        for value in _values(choice)
+    ]
+    design.run_from_grid(study.base, {**first, **study.final})
     if search.metric not in OF_POINTS and search.pruner != "none" and not all(map(_scored_at_points, runs)):
         raise ConfigError(f"search.metric: {search.metric!r} is taken at the end alone; set task.score_at or search.pruner: none")
     return runs
 
 
 def _scored_at_points(run: RunConfig) -> bool:
-    plain = registry.load("task", run.task.name)
+    plain = registry.load_plug_in("task", run.task.name)
     return bool(plain.bound(plain.Settings(**run.task.fields())).scored_at == "points")
 
 
@@ -98,9 +103,9 @@ def identity(study: StudyConfig) -> str:
     return content_hash({"base": study.base, "search": _search(study).model_dump(exclude={"trials"})})
 
 
-def search(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int = 1) -> Searched:
+def run_search(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int = 1) -> Searched:
     """Run what is missing of the search and its final training. Raises ConfigError when no trial ended well."""
-    corners, key = check(study), identity(study)
+    corners, key = check_search(study), identity(study)
     together = len(design.stacks(corners, len(corners))) == 1
     width = workers * (study.stack if together else 1)
     while asked := _next_round(study, store, key, width, workspace):
@@ -111,7 +116,7 @@ def search(study: StudyConfig, store: Store, train: Trained, workspace: Workspac
         store.keep_trials(_ended(store, pruner, jobs))
     if failures := train([(final_run(study, store.trials(key)),)], FINAL, no_pruner):
         raise StudyFailed(store, failures)
-    return searched(study, store, workspace)
+    return search_result(study, store, workspace)
 
 
 def _raise_failed(store: Store, failures: Sequence[Failure], pruner: RoundPruner) -> None:
@@ -132,21 +137,21 @@ def _next_round(study: StudyConfig, store: Store, key: str, width: int, workspac
     number = 1 + max((trial.round for trial in trials), default=-1)
     suggested = suggest(_search(study), trials, count)
     asked = [
-        Trial(key, len(trials) + place, number, workspace.identity(design.run_of(study.base, values)), json.dumps(values))
+        Trial(key, len(trials) + place, number, workspace.identity(design.run_from_grid(study.base, values)), json.dumps(values))
         for place, values in enumerate(suggested)
     ]
     store.keep_trials(asked)
     return asked
 
 
-def _jobs(study: StudyConfig, pruner: RoundPruner) -> list[design.Stack]:
+def _jobs(study: StudyConfig, pruner: RoundPruner) -> list[design.Job]:
     """The round's runs that no earlier round has had, once each."""
     known_runs = {trial.run for trial in pruner.told}
     fresh = {trial.run: json.loads(trial.parameters) for trial in pruner.asked if trial.run not in known_runs}
-    return design.stacks([design.run_of(study.base, values) for values in fresh.values()], study.stack)
+    return design.stacks([design.run_from_grid(study.base, values) for values in fresh.values()], study.stack)
 
 
-def _ended(store: Store, pruner: RoundPruner, jobs: Sequence[design.Stack]) -> list[Trial]:
+def _ended(store: Store, pruner: RoundPruner, jobs: Sequence[design.Job]) -> list[Trial]:
     """The round's trials with how they ended; one suggested before ends as it did then, and does not compete a second time."""
     states = store.states()
     endings = {trial.run: _ending(trial) for trial in pruner.told}
@@ -160,7 +165,7 @@ def _ended(store: Store, pruner: RoundPruner, jobs: Sequence[design.Stack]) -> l
     return rows
 
 
-def _ending(trial: Trial) -> dict[str, Any]:
+def _ending(trial: Trial) -> JsonObject:
     return {"state": trial.state, "value": trial.value, "curve": trial.curve}
 
 
@@ -175,10 +180,10 @@ def best_trial(study: StudyConfig, trials: Sequence[Trial]) -> Trial:
 
 def final_run(study: StudyConfig, trials: Sequence[Trial]) -> RunConfig:
     """The best values with what `final` sets beside them."""
-    return design.run_of(study.base, {**json.loads(best_trial(study, trials).parameters), **study.final})
+    return design.run_from_grid(study.base, {**json.loads(best_trial(study, trials).parameters), **study.final})
 
 
-def searched(study: StudyConfig, store: Store, workspace: Workspace | None = None) -> Searched:
+def search_result(study: StudyConfig, store: Store, workspace: Workspace | None = None) -> Searched:
     """What the store knows of a search that has ended."""
     trials = store.trials(identity(study))
     best, final = best_trial(study, trials), (workspace or Workspace()).identity(final_run(study, trials))
@@ -198,5 +203,5 @@ def searched(study: StudyConfig, store: Store, workspace: Workspace | None = Non
         saved_flops=sum(last[run]["flops"] * share for run, share in rest.items()),
         tokens=sum(last[run]["tokens"] for run in own),
         saved_tokens=sum(last[run]["tokens"] * share for run, share in rest.items()),
-        final=outcome(store, final) | ({"value": measured(last[final], metric)} if final in last else {}),
+        final=outcome(store, final) | ({"value": metric_at(last[final], metric)} if final in last else {}),
     )

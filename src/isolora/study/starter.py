@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from isolora import registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.data.origins import LeftOut, own_columns
-from isolora.data.sources import read
+from isolora.data.sources import read_source
 from isolora.data_cards import card_of
 from isolora.errors import DataError, unknown
-from isolora.models import packaged
-from isolora.runs.documents import DocumentLoader
+from isolora.json_types import JsonObject
+from isolora.models import packaged_models
+from isolora.runs.document_loader import DocumentLoader
 
 FALLBACK_TASK = "causal-lm"
 MOST_HELD_OUT = 500
@@ -51,7 +51,7 @@ stack: 8                               # adapters that may ride on one frozen ba
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceSummary:
     """What a data source holds. renamed: what a task asks for -> the source's own column; tasks: those that can read its rows,
     the one that asks for most columns first; words: of its training texts, roughly."""
 
@@ -62,9 +62,9 @@ class Found:
     tasks: tuple[str, ...]
     words: int
 
-    def keys(self, task: str) -> dict[str, Any]:
+    def keys(self, task: str) -> JsonObject:
         """The keys under `data` that name its columns: `columns`, or `text_field` for a task that reads texts alone."""
-        if registry.load("task", task).columns:
+        if registry.load_plug_in("task", task).columns:
             return {"columns": dict(self.renamed)} if self.renamed else {}
         return {"text_field": self.renamed["text"]} if "text" in self.renamed else {}
 
@@ -82,9 +82,9 @@ class Wanted:
     train_examples: Sequence[int] = ()
 
 
-def look(source: str, renamed: Mapping[str, str] | None = None) -> Found:
+def look(source: str, renamed: Mapping[str, str] | None = None) -> SourceSummary:
     """Read a source as `data.source` would. Raises DataError where it leads nowhere or has no such column."""
-    tables = read(source, LeftOut(skip=True))
+    tables = read_source(source, LeftOut(skip=True))
     train = tables.parts["train"]
     own = own_columns(train)
     columns, sample = tuple(own.column_names), own.slice(0, 200).to_pylist()
@@ -93,7 +93,7 @@ def look(source: str, renamed: Mapping[str, str] | None = None) -> Found:
             raise DataError(f"--columns: {unknown(f'column of {source}', name, columns)}")
     words = sum(len(json.dumps(row, default=str).split()) for row in sample)
     tasks = _tasks(source, (*columns, *(renamed or {})))
-    return Found(source, train.num_rows, columns, renamed or {}, tasks, words * train.num_rows // max(1, len(sample)))
+    return SourceSummary(source, train.num_rows, columns, renamed or {}, tasks, words * train.num_rows // max(1, len(sample)))
 
 
 def _tasks(source: str, columns: Sequence[str]) -> tuple[str, ...]:
@@ -101,13 +101,13 @@ def _tasks(source: str, columns: Sequence[str]) -> tuple[str, ...]:
     known = card_of(source).columns
     fitting = []
     for name in registry.names("task"):
-        needed = {column for column, must in registry.load("task", name).columns.items() if must}
+        needed = {column for column, must in registry.load_plug_in("task", name).columns.items() if must}
         if needed and needed <= {*columns, *known.get(name, {})}:
             fitting.append((-len(needed), name))
     return (*(name for _, name in sorted(fitting)), FALLBACK_TASK)
 
 
-def held_out_rows(found: Found, task: str, train_examples: int = 0) -> int:
+def held_out_rows(found: SourceSummary, task: str, train_examples: int = 0) -> int:
     """How many rows the loss can be measured on, at most MOST_HELD_OUT. Raises DataError or ConfigError where the task cannot
     read the source, or where it has fewer training examples."""
     keys = {"source": found.source, "on_error": "skip", "eval_examples": MOST_HELD_OUT, **found.keys(task)}
@@ -115,7 +115,7 @@ def held_out_rows(found: Found, task: str, train_examples: int = 0) -> int:
     return len(DocumentLoader().load(DataConfig(**config.data.model_dump()), TaskConfig.model_validate(task)).validation)
 
 
-def starter_study(found: Found, wanted: Wanted, name: str, file: str) -> str:
+def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) -> str:
     """The YAML of a study."""
     if not found.rows:
         raise DataError(f"data.source: {found.source} holds no rows")
@@ -132,13 +132,13 @@ def starter_study(found: Found, wanted: Wanted, name: str, file: str) -> str:
         max_length=wanted.max_length,
         tokens=budget,
         evaluate_from=max(512, budget // 16),
-        models=json.dumps(list(wanted.models) or list(packaged())[:3]),
+        models=json.dumps(list(wanted.models) or list(packaged_models())[:3]),
         train_examples=_examples_line(found, wanted),
         tune_tokens=max(2048, budget // 4),
     )
 
 
-def _examples_line(found: Found, wanted: Wanted) -> str:
+def _examples_line(found: SourceSummary, wanted: Wanted) -> str:
     """Numbers of examples to compare; without any a comment shows how, since each one doubles the study."""
     if wanted.train_examples:
         return f"  data.train_examples: {json.dumps(list(wanted.train_examples))}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from isolora.config.training import BUDGETS
 from isolora.errors import ConfigError
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store, adapter_place, state_name
 from isolora.training.lease import STOP_FILE, Owner, living_owner
 
@@ -54,7 +55,7 @@ class Status:
     def runs(self) -> int:
         return sum(self.states.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         owner = None if self.owner is None else vars(self.owner)
         return {
             "folder": str(self.folder),
@@ -91,7 +92,7 @@ def status(folder: Path | str) -> Status:
     return Status(folder, states, left, owner, faults, each)
 
 
-def _line(folder: Path, row: Mapping[str, Any], point: Mapping[str, Any] | None) -> RunLine:
+def _line(folder: Path, row: JsonMapping, point: JsonMapping | None) -> RunLine:
     place = adapter_place(folder, row["stage"], row["run"])
     return RunLine(
         state=state_name(row["state"]),
@@ -114,7 +115,7 @@ def run_table(each: Sequence[RunLine]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def seconds_left(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], workers: int) -> float | None:
+def seconds_left(rows: Sequence[JsonMapping], last: Sequence[JsonMapping], workers: int) -> float | None:
     """Training time that is missing of the runs entered so far, side by side on `workers`; evaluations come on top.
 
     A run takes as long as the mean of like ones (model and method) that have come far, in proportion to its budget; a run that is
@@ -136,20 +137,20 @@ def seconds_left(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, 
     return sum(known) / len(known) * len(left) / workers if known else None
 
 
-def _left(row: Mapping[str, Any], point: Mapping[str, Any] | None, paces: Mapping[Any, Sequence[float]]) -> float | None:
+def _left(row: JsonMapping, point: JsonMapping | None, paces: Mapping[Any, Sequence[float]]) -> float | None:
     unit, budget = _budget(row)
     seen = paces.get(row["run"]) or paces.get((row["model"], row["method"], unit)) or paces.get(unit)
     done = 0.0 if point is None else _amount(point, unit)
     return None if seen is None else max(0.0, budget - done) * sum(seen) / len(seen)
 
 
-def _budget(row: Mapping[str, Any]) -> tuple[str, float]:
+def _budget(row: JsonMapping) -> tuple[str, float]:
     """Unit and amount of a run's budget; no unit where the store does not say."""
     training = json.loads(row["config"] or "{}").get("training", {})
     return next(((unit, float(training[unit])) for unit in BUDGETS if training.get(unit) is not None), ("", 0.0))
 
 
-def _amount(point: Mapping[str, Any], unit: str) -> float:
+def _amount(point: JsonMapping, unit: str) -> float:
     """What a point has used up of a budget in that unit."""
     used = point[{"tokens": "tokens", "steps": "step", "epochs": "passes", "flops": "flops"}[unit]]
     return max(float(used), 1e-9)

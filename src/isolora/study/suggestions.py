@@ -13,9 +13,10 @@ from typing import Any
 
 from isolora.config import RangeConfig, SearchConfig, content_hash
 from isolora.errors import MissingExtra
+from isolora.json_types import JsonObject
 from isolora.store import DONE, PRUNED, Trial
 
-Parameters = dict[str, Any]
+Parameters = JsonObject
 """Dotted key of a run -> value."""
 
 
@@ -36,12 +37,12 @@ def suggest(search: SearchConfig, told: Sequence[Trial], count: int) -> list[Par
     holds too few to learn from.
     """
     spaces = distributions(search)
-    study = filled(search, told, sampler=_sampler(search, len(told)))
+    study = study_with_trials(search, told, sampler=_sampler(search, len(told)))
     asked = [study.ask(spaces) for _ in range(count)]
     return [{name: _decoded(search, name, value) for name, value in trial.params.items()} for trial in asked]
 
 
-def filled(search: SearchConfig, told: Sequence[Trial], **parts: Any) -> Any:
+def study_with_trials(search: SearchConfig, told: Sequence[Trial], **parts: Any) -> Any:
     """An Optuna study in memory that has seen the trials."""
     direction = "maximize" if search.maximizes else "minimize"
     study = optuna().create_study(direction=direction, study_name=f"search-{search.seed}", **parts)
@@ -49,7 +50,7 @@ def filled(search: SearchConfig, told: Sequence[Trial], **parts: Any) -> Any:
     return study
 
 
-def distributions(search: SearchConfig) -> dict[str, Any]:
+def distributions(search: SearchConfig) -> JsonObject:
     return {name: _distribution(choice) for name, choice in search.space.items()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from isolora.adapters import record
 from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
 from isolora.fit import value_of
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Recommendation
-from isolora.runs.documents import DocumentLoader
+from isolora.runs.document_loader import DocumentLoader
 from isolora.runs.workspace import Workspace
 from isolora.store import Store, adapter_place
-from isolora.study.design import run_of
-from isolora.training.folder import held
+from isolora.study.design import run_from_grid
+from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
 from isolora.training.recorder import outcome
-from isolora.training.run import train_stack
+from isolora.training.training_run import train_stack
 
 VERIFY = "verify"
 
@@ -53,7 +53,7 @@ class Verification:
     def inside(self) -> bool:
         return self.interval[0] <= self.measured <= self.interval[1]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {
             "target": self.target,
             "law": self.law,
@@ -81,7 +81,7 @@ class Verification:
         )
 
 
-def recommended_run(base: Mapping[str, Any], recommendation: Recommendation, seed: int) -> RunConfig:
+def recommended_run(base: JsonMapping, recommendation: Recommendation, seed: int) -> RunConfig:
     """The run that a recommendation describes, over a study's base configuration or that of a measured run."""
     values = {
         "model": recommendation.model,
@@ -91,21 +91,21 @@ def recommended_run(base: Mapping[str, Any], recommendation: Recommendation, see
     }
     if math.isfinite(recommendation.learning_rate):
         values["training.learning_rate"] = recommendation.learning_rate
-    run = run_of(base, values)
+    run = run_from_grid(base, values)
     return run.model_copy(update={"data": _with_examples(run, recommendation)})
 
 
-def _method(given: Any, recommended: Mapping[str, Any]) -> dict[str, Any]:
+def _method(given: Any, recommended: JsonMapping) -> JsonObject:
     """The method's fields: the base's own where it is the same method, and a rank only where the method has one."""
     known = {"name": given} if isinstance(given, str) else dict(given)
     name = str(recommended["name"] or known.get("name", "lora"))
     own = known if known.get("name", "lora") == name else {}
     rank = recommended.get("rank")
-    ranked = {"rank": int(rank)} if rank and registry.load("method", name).has_rank else {}
+    ranked = {"rank": int(rank)} if rank and registry.load_plug_in("method", name).has_rank else {}
     return {**own, "name": name, **ranked}
 
 
-def measured_base(store: Store, recommendation: Recommendation) -> dict[str, Any] | None:
+def measured_base(store: Store, recommendation: Recommendation) -> JsonObject | None:
     """The configuration of the longest measured run of the recommended model, method, rank and learning rate."""
     wanted = (recommendation.model, recommendation.method["name"], recommendation.method.get("rank") or None)
     reached = {point["run"]: (point["tokens"], -point["loss"]) for point in store.points()}
@@ -116,7 +116,7 @@ def measured_base(store: Store, recommendation: Recommendation) -> dict[str, Any
     ]
     exact = [run for run in alike if math.isclose(run["learning_rate"], recommendation.learning_rate, rel_tol=1e-9)]
     longest = max(exact or alike, key=lambda run: reached[run["run"]], default=None)
-    found: dict[str, Any] | None = json.loads(longest["config"]) if longest else None
+    found: JsonObject | None = json.loads(longest["config"]) if longest else None
     return found
 
 
@@ -134,7 +134,7 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
     return data.model_copy(update={"train_examples": min(wanted, available)})
 
 
-def to_train(store: Store, base: Mapping[str, Any], recommendation: Recommendation, seed: int, workspace: Workspace) -> RunConfig:
+def to_train(store: Store, base: JsonMapping, recommendation: Recommendation, seed: int, workspace: Workspace) -> RunConfig:
     """The recommended run, on the first seed from `seed` on that the study has not fitted: what the law saw proves nothing."""
     fitted = {run["run"] for run in store.runs() if run["stage"] != VERIFY}
     run = recommended_run(base, recommendation, seed)
@@ -156,7 +156,7 @@ def verify(
     law: name of the one that recommended; the adapter's record and card keep it with the prediction and the measurement.
     """
     workspace = Workspace()
-    with handled(), held(Path(folder)) as store:
+    with handled(), locked_store(Path(folder)) as store:
         run = to_train(store, base_of(store, recommendation), recommendation, seed, workspace)
         adapter = _make_room(store, workspace.identity(run))
         [name] = train_stack([run], store, VERIFY, quiet, workspace=workspace)
@@ -179,7 +179,7 @@ def verify(
     return proof
 
 
-def base_of(store: Store, recommendation: Recommendation) -> Mapping[str, Any]:
+def base_of(store: Store, recommendation: Recommendation) -> JsonMapping:
     """What the recommended run is built on. Raises ConfigError where the folder holds no run of the recommended model."""
     described = store.folder / "study.json"
     own = measured_base(store, recommendation)

@@ -16,7 +16,7 @@ from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.gaps import without_gaps
-from isolora.table.sizes import filled
+from isolora.table.packaged_sizes import filled_sizes
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -143,7 +143,7 @@ def _with_sizes(table: Table) -> Table:
     """With a base model's own size where the table lacks it and the model is known."""
     if "model" not in table:
         return table
-    sizes, note = filled(table["model"], table.columns.get("body_parameters"))
+    sizes, note = filled_sizes(table["model"], table.columns.get("body_parameters"))
     if not note or sizes is None:
         return table
     return replace(table, columns={**table.columns, "body_parameters": sizes}, notes=(*table.notes, note))

@@ -71,7 +71,7 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
 
 
 def _holds_numbers(values: Iterable[Any]) -> bool:
-    return all(number(value) is not None for value in values)
+    return all(parse_number(value) is not None for value in values)
 
 
 def canonical_name(column: str) -> str | None:
@@ -103,7 +103,7 @@ def typed(name: str, values: Iterable[Any]) -> Column:
     listed = list(values)
     if name in TEXT_COLUMNS:
         return np.array([str(value) for value in listed], dtype=object)
-    numbers = [number(value) for value in listed]
+    numbers = [parse_number(value) for value in listed]
     wrong = [value for value, found in zip(listed, numbers, strict=True) if found is None]
     if not wrong:
         return np.array(numbers, dtype=float)
@@ -112,7 +112,7 @@ def typed(name: str, values: Iterable[Any]) -> Column:
     return np.array([str(value) for value in listed], dtype=object)
 
 
-def number(value: Any) -> float | None:
+def parse_number(value: Any) -> float | None:
     """A number as people write it; None for what is none."""
     if value is None:
         return float("nan")

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from isolora.errors import TableError, in_brief, unknown
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.store import FILE, read_points
 from isolora.table.columns import Rows
 from isolora.table.foreign import foreign_json, foreign_text, parsed_json, readable
@@ -37,17 +38,17 @@ def rows_of(path: Path) -> Rows:
 def read_store(path: Path) -> Rows:
     """The store's points, each with its run's fields and a column for each of its metrics; runs that diverged are left out."""
     points = ({**_measures(point), **point} for point in read_points(path))
-    return columns_of(row for row in points if row.get("state") not in _LEFT_OUT_STATES)
+    return columns_of_rows(row for row in points if row.get("state") not in _LEFT_OUT_STATES)
 
 
-def columns_of(rows: Iterable[Mapping[str, Any]]) -> Rows:
+def columns_of_rows(rows: Iterable[JsonMapping]) -> Rows:
     """Objects as columns; None where one of them lacks a field."""
     kept = list(rows)
     names = list(dict.fromkeys(name for row in kept for name in row))
     return {name: [row.get(name) for row in kept] for name in names}
 
 
-def _measures(point: Mapping[str, Any]) -> dict[str, float]:
+def _measures(point: JsonMapping) -> dict[str, float]:
     """A point's metrics by name; a store of an earlier version has none."""
     found: dict[str, float] = json.loads(point.get("metrics") or "{}")
     return found
@@ -69,7 +70,7 @@ def _read_parquet(path: Path) -> Rows:
 
 def _read_json_lines(path: Path) -> Rows:
     lines = enumerate(foreign_text(path).split("\n"), 1)
-    return columns_of(
+    return columns_of_rows(
         _object(parsed_json(line, f"table {str(path)!r} line {number}"), path) for number, line in lines if line.strip()
     )
 
@@ -78,16 +79,16 @@ def _read_json(path: Path) -> Rows:
     """An array of objects, an object of arrays, or the result of one run of PEFT's method comparison."""
     found = foreign_json(path)
     if isinstance(found, list):
-        return columns_of(_object(row, path) for row in found)
+        return columns_of_rows(_object(row, path) for row in found)
     if isinstance(found, dict) and "train_info" in found:
-        return columns_of(result_points(found, path.stem))
+        return columns_of_rows(result_points(found, path.stem))
     columns = isinstance(found, dict) and found and all(isinstance(values, list) for values in found.values())
     if columns and len({len(values) for values in found.values()}) == 1:
         return dict(found)
     raise TableError(f"table {str(path)!r} is no array of objects, no object of equally long arrays and no PEFT result")
 
 
-def _object(found: Any, path: Path) -> Mapping[str, Any]:
+def _object(found: Any, path: Path) -> JsonMapping:
     if not isinstance(found, dict):
         raise TableError(f"table {str(path)!r} must hold objects; it holds {str(found)[:40]!r}")
     return {name: value for name, value in found.items() if not isinstance(value, list | dict)}
@@ -95,17 +96,17 @@ def _object(found: Any, path: Path) -> Mapping[str, Any]:
 
 def _read_results(folder: Path) -> Rows:
     """A folder of PEFT's comparison results, one JSON file a run."""
-    points: list[Mapping[str, Any]] = []
+    points: list[JsonMapping] = []
     for path in sorted(folder.rglob("*.json")):
         found = foreign_json(path)
         if isinstance(found, dict) and "train_info" in found:
             points += result_points(found, str(path.relative_to(folder).with_suffix("")))
     if not points:
         raise TableError(f"folder {str(folder)!r} is no study: it has no {FILE}, and no results of PEFT's comparison")
-    return columns_of(points)
+    return columns_of_rows(points)
 
 
-def result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def result_points(found: JsonMapping, name: str) -> list[JsonObject]:
     """The points of one run of PEFT's method comparison: the training loss at each evaluation, tokens by share of steps.
 
     Raises TableError for an object that is not built as its results are.
@@ -116,7 +117,7 @@ def result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         raise TableError(f"{name}: not built as a result of PEFT's comparison ({in_brief(error)})") from error
 
 
-def _result_points(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def _result_points(found: JsonMapping, name: str) -> list[JsonObject]:
     setup, trained = found.get("run_info", {}), found["train_info"]
     peft, training = setup.get("peft_config") or {}, setup.get("train_config") or {}
     metrics = trained.get("metrics", [])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in parts.items()}
+        moved: JsonObject = {name: None if part is None else part.to(device) for name, part in parts.items()}
         return Batch(**moved)
 
     @property
@@ -207,7 +208,7 @@ class Task(ABC):
         """The transformers class that loads its models, for example AutoModelForCausalLM. Raises ConfigError where the
         architecture has none."""
 
-    def model_options(self) -> dict[str, Any]:
+    def model_options(self) -> JsonObject:
         """What the model's configuration has to know, such as the number of classes."""
         return {}
 
@@ -215,7 +216,7 @@ class Task(ABC):
         """The classes in training documents."""
         return []
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         """Why the task cannot use a document with these columns, in a few words; empty where it can."""
         return ""
 

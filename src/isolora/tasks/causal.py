@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.tasks.base import Batch, Loss
 from isolora.tasks.cross_entropy import from_logits, frozen_head
 
@@ -46,7 +47,7 @@ def _hidden(model: Any, batch: Batch, position_ids: Tensor | None) -> Tensor:
     return _at_labels(model.base_model(**_inputs(batch, position_ids))[0], batch)
 
 
-def _inputs(batch: Batch, position_ids: Tensor | None) -> dict[str, Any]:
+def _inputs(batch: Batch, position_ids: Tensor | None) -> JsonObject:
     places = {} if position_ids is None else {"position_ids": position_ids}
     return {"input_ids": batch.input_ids, "use_cache": False, **places}
 

@@ -60,7 +60,7 @@ class CausalLM(Task):
         if empty := np.flatnonzero(tokens.lengths == 0).tolist():
             raise DataError(f"data: {documents.origin(empty[0])}: the text gives no token with this tokenizer")
         if self.settings.stride:
-            return windows(tokens, max_length, self.settings.stride)
+            return token_windows(tokens, max_length, self.settings.stride)
         examples = next_tokens(tokens)
         return packed(examples, max_length) if self.settings.packing else examples
 
@@ -130,7 +130,7 @@ def packed_positions(batch: Batch) -> Tensor:
     return places - torch.where(begins, places, 0).cummax(1).values
 
 
-def windows(tokens: Examples, max_length: int, stride: int) -> Examples:
+def token_windows(tokens: Examples, max_length: int, stride: int) -> Examples:
     """Long documents in windows that start `stride` tokens apart, the last one at the document's end; each predicts what no
     window before it has predicted."""
     if stride >= max_length:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from isolora.errors import ConfigError, DataError
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.tasks.pairs import Ids, Pair
 from isolora.tasks.prompt_templates import FAILURES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[Mapping[str, Any]]
+Messages = Sequence[JsonMapping]
 Span = tuple[int, int]
 """First character, character after the last."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -244,7 +245,7 @@ def _is_turn(turn: Any) -> bool:
     return isinstance(content, str) or (content is None and isinstance(calls, list) and bool(calls))
 
 
-def _with_marks(turn: Mapping[str, Any], number: int, at_start: bool) -> dict[str, Any]:
+def _with_marks(turn: JsonMapping, number: int, at_start: bool) -> JsonObject:
     """A turn with marks within its content, or within the names of the tools that it calls."""
     start, end = (chr(FIRST_MARK + 2 * (number % 30000) + side) for side in (0, 1))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from isolora.json_types import JsonMapping
 from isolora.metrics.perplexity import perplexity
 from isolora.tasks.base import Batch, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
@@ -44,7 +45,7 @@ class Conversation(Task):
     def auto_class(self, architecture: PretrainedConfig) -> str:
         return causal_class(architecture)
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         if "messages" not in row and not {"prompt", "completion"} <= row.keys():
             return f"no messages, and no prompt with a completion (columns: {', '.join(row)})"
         messages, context = turns(row)
@@ -55,7 +56,7 @@ class Conversation(Task):
     def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         """Conversations cut to `max_length` tokens."""
 
-        def tokens(row: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
+        def tokens(row: JsonMapping) -> tuple[list[int], list[bool]]:
             messages, context = turns(row)
             tools = tools_of(row.get("tools"))
             template = template_of(self.settings.template, tokenizer, tools)
@@ -79,7 +80,7 @@ class Conversation(Task):
         return {"perplexity": perplexity(loss)}
 
 
-def turns(row: Mapping[str, Any]) -> tuple[Any, int]:
+def turns(row: JsonMapping) -> tuple[Any, int]:
     """(the conversation, how many of its turns are only read); prompt and completion are turns, or a text each."""
     system = [{"role": "system", "content": row["system"]}] if _given_system(row) else []
     if row.get("messages") is not None or not {"prompt", "completion"} <= row.keys():
@@ -102,13 +103,13 @@ def _own_system(messages: list[Any]) -> Any:
     return first.get("content") if isinstance(first, dict) and first.get("role") == "system" else None
 
 
-def _system_problem(row: Mapping[str, Any], messages: list[Any]) -> str:
+def _system_problem(row: JsonMapping, messages: list[Any]) -> str:
     """A row whose column and whose first turn disagree about the system prompt."""
     differs = _given_system(row) and row["system"] != _own_system(messages)
     return "system is not the system turn of the messages" if differs else ""
 
 
-def _given_system(row: Mapping[str, Any]) -> bool:
+def _given_system(row: JsonMapping) -> bool:
     """Whether the column holds anything."""
     given = row.get("system")
     return bool(given.strip() if isinstance(given, str) else given)

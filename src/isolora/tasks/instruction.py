@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from isolora.json_types import JsonMapping
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks.base import Batches, Examples
 from isolora.tasks.pairs import Pair
-from isolora.tasks.prompt_templates import Template, fill
+from isolora.tasks.prompt_templates import Template, fill_template
 from isolora.tasks.prompted import Prompted, PromptedSettings
 from isolora.tasks.rows import usable_rows
 
@@ -38,7 +39,7 @@ class Instruction(Prompted):
     Settings: ClassVar[type[BaseModel]] = InstructionSettings
     columns: ClassVar[Mapping[str, bool]] = {"prompt": False, "completion": False, "task": False}
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         pair = self._pair(row)
         if not pair.question.strip():
             return "the prompt is empty"
@@ -47,8 +48,10 @@ class Instruction(Prompted):
     def pairs(self, documents: Documents) -> list[Pair]:
         return [self._pair(row) for row in usable_rows(self, documents)]
 
-    def _pair(self, row: Mapping[str, Any]) -> Pair:
-        return Pair("", fill("template", self.settings.template, row), fill("completion", self.settings.completion, row))
+    def _pair(self, row: JsonMapping) -> Pair:
+        return Pair(
+            "", fill_template("template", self.settings.template, row), fill_template("completion", self.settings.completion, row)
+        )
 
     def prompt(self, text: str) -> Pair:
         return Pair("", text)

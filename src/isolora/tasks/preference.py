@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from isolora.errors import DataError
+from isolora.json_types import JsonMapping
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import Batch, Batches, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_logits
@@ -57,7 +58,7 @@ class Preference(Task):
     def auto_class(self, architecture: PretrainedConfig) -> str:
         return causal_class(architecture)
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         same = "chosen equals rejected" if row["chosen"] == row["rejected"] else ""
         if not isinstance(row["chosen"], list):
             return (
@@ -128,7 +129,7 @@ class Preference(Task):
 SIDES = ("chosen", "rejected")
 
 
-def split_answers(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def split_answers(row: JsonMapping) -> tuple[Any, Any, Any]:
     """(prompt, chosen answer, rejected answer); what both begin with is the prompt where none is given. A system prompt in a
     column of its own stands in front."""
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
@@ -151,7 +152,7 @@ def _turns(prompt: Any) -> list[Any]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
 
 
-def _answers_problem(row: Mapping[str, Any]) -> str:
+def _answers_problem(row: JsonMapping) -> str:
     """DPO compares two answers to one prompt."""
     for side, answer in zip(SIDES, split_answers(row)[1:], strict=True):
         if [turn["role"] for turn in answer] != ["assistant"]:
@@ -159,7 +160,7 @@ def _answers_problem(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def both_pairs(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[Pair, Pair]:
+def both_pairs(row: JsonMapping, tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[Pair, Pair]:
     """Chosen and rejected answer, each behind its prompt. Raises DataError where a template writes two prompts."""
     prompt, *answers = split_answers(row)
     if isinstance(row["chosen"], str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import AfterValidator
 
 from isolora.errors import ConfigError, DataError, unknown
+from isolora.json_types import JsonMapping
 
 FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise while it is has_text: it is a small program."""
@@ -42,7 +42,7 @@ def _text(value: Any) -> Any:
 JINJA = SandboxedEnvironment(loader=DictLoader({}), undefined=StrictUndefined, finalize=_text)
 
 
-def fill(setting: str, template: str, row: Mapping[str, Any]) -> str:
+def fill_template(setting: str, template: str, row: JsonMapping) -> str:
     """The template with a row's fields in it. Raises ConfigError or DataError, naming the setting, where that cannot be."""
     try:
         return JINJA.from_string(template).render({str(name): value for name, value in row.items()})

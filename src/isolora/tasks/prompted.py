@@ -15,8 +15,8 @@ from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.generation import generate
 from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts, encoder_decoder_examples, encoder_prompts
+from isolora.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -96,7 +96,7 @@ class Prompted(Task):
         assert examples.documents is not None
         chosen = range(min(self.settings.score_examples, len(examples)))
         prompts = [prompt_of(examples, number) for number in chosen]
-        predictions = generate(model, prompts, tokenizer, self.settings.max_new_tokens, self.settings.num_beams)
+        predictions = generate_texts(model, prompts, tokenizer, self.settings.max_new_tokens, self.settings.num_beams)
         pairs, rows = self.pairs(documents), [int(examples.documents[number]) for number in chosen]
         return rows, [pairs[row].completion for row in rows], predictions
 

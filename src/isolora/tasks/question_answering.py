@@ -14,10 +14,11 @@ from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING as QUESTION_HEADS
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING as TOKEN_HEADS
 
 from isolora.errors import ConfigError, DataError
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.squad import per_question, v2_questions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
-from isolora.tasks.heads import Window, class_options, head_class, inputs, windows, with_separator
+from isolora.tasks.class_heads import Window, answer_windows, class_options, head_class, inputs, with_separator
 from isolora.tasks.rows import text_problem, usable_rows
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ class QuestionAnswering(Task):
             return name
         return head_class("TokenClassification", architecture)
 
-    def model_options(self) -> dict[str, Any]:
+    def model_options(self) -> JsonObject:
         return class_options(("start", "end"))
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         if problem := text_problem(row, "question", "context"):
             return problem
         return answers_problem(row["answers"], row["context"])
@@ -89,7 +90,7 @@ class QuestionAnswering(Task):
         rows, numbers, seconds = [], [], []
         for number, reading in enumerate(self._readings(documents, tokenizer)):
             head = [*frame[0], *reading.question, *frame[1]]
-            cut = windows(len(reading.context), max_length - len(head) - len(frame[2]), self.settings.overlap)
+            cut = answer_windows(len(reading.context), max_length - len(head) - len(frame[2]), self.settings.overlap)
             within = [_within(reading.answer, start, stop, len(head)) for start, stop in cut]
             if reading.answer_text and not any(within):
                 problem = f"the answer {reading.answer_text!r} is in no window of the context (data.max_length {max_length})"
@@ -162,7 +163,7 @@ class QuestionAnswering(Task):
             head = len(frame[0]) + len(reading.question) + len(frame[1])
             room = logits[number].shape[1] - head - len(frame[2])  # the first window of a long context is full
             answers = []
-            for start, stop in windows(len(reading.context), room, self.settings.overlap):
+            for start, stop in answer_windows(len(reading.context), room, self.settings.overlap):
                 own = logits[number][:, head : head + stop - start]
                 first, last = best_span(own[0], own[1], self.settings.max_answer_tokens)
                 span = (reading.offsets[start + first][0], reading.offsets[start + last][1])

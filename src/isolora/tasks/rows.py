@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from isolora.errors import DataError
+from isolora.json_types import JsonMapping
 from isolora.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 
-def problem_of(task: Task, row: Mapping[str, Any]) -> str:
+def problem_of(task: Task, row: JsonMapping) -> str:
     """Why the task cannot use a row, its templates included; empty where it can."""
     try:
         return task.problem(row)
@@ -22,12 +23,12 @@ def problem_of(task: Task, row: Mapping[str, Any]) -> str:
         return str(failure)
 
 
-def usable_rows(task: Task, documents: Documents) -> Iterator[Mapping[str, Any]]:
+def usable_rows(task: Task, documents: Documents) -> Iterator[JsonMapping]:
     """Every document's columns. Raises DataError, naming file and row, for the first that the task cannot use."""
     return make_each(task, documents, lambda row: row)
 
 
-def make_each(task: Task, documents: Documents, make: Callable[[Mapping[str, Any]], Made]) -> Iterator[Made]:
+def make_each(task: Task, documents: Documents, make: Callable[[JsonMapping], Made]) -> Iterator[Made]:
     """`make` of every document's columns. Raises DataError, naming file and row, for the first document that cannot be used."""
     for place, row in enumerate(documents.rows()):
         if problem := problem_of(task, row):
@@ -38,7 +39,7 @@ def make_each(task: Task, documents: Documents, make: Callable[[Mapping[str, Any
             raise DataError(f"data: {documents.origin(place)}: {failure}") from None
 
 
-def text_problem(row: Mapping[str, Any], *names: str) -> str:
+def text_problem(row: JsonMapping, *names: str) -> str:
     """Which of these columns holds no text, in a few words; empty where all do."""
     for name in names:
         value = row.get(name)

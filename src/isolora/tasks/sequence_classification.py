@@ -14,11 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from isolora.errors import DataError, unknown
-from isolora.metrics.classification import GLUE, scores
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.metrics.classification import GLUE, classification_scores
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.class_heads import (
+    Classes,
+    class_names,
+    class_options,
+    head_class,
+    inputs,
+    label_name,
+    label_problem,
+    with_separator,
+)
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, label_name, label_problem, with_separator
 from isolora.tasks.rows import text_problem, usable_rows
 
 if TYPE_CHECKING:
@@ -54,7 +64,7 @@ class SequenceClassification(Task):
     def auto_class(self, architecture: PretrainedConfig) -> str:
         return head_class("SequenceClassification", architecture)
 
-    def model_options(self) -> dict[str, Any]:
+    def model_options(self) -> JsonObject:
         if not self.labels:
             return {**class_options(("value",)), "problem_type": "regression"}
         return {**class_options(self.labels), "problem_type": "single_label_classification"}
@@ -87,7 +97,7 @@ class SequenceClassification(Task):
     def _classes(self) -> Classes:
         return Classes(self.labels)
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         label = row["label"]
         if problem := text_problem(row, *(name for name in ("text", "text_pair") if name in row)):
             return problem
@@ -138,7 +148,7 @@ class SequenceClassification(Task):
             predicted[indices] = outputs.argmax(-1) if self.labels else outputs[:, 0]
         true = examples.labels[examples.starts[1:] - 1]
         names = GLUE[self.settings.glue] if self.settings.glue else ("accuracy", "f1_macro") if self.labels else CORRELATIONS
-        return Predictions(len(true), lambda rows: scores(names, true[rows], predicted[rows]))
+        return Predictions(len(true), lambda rows: classification_scores(names, true[rows], predicted[rows]))
 
 
 def _is_number(label: Any) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from isolora.json_types import JsonMapping
 from isolora.metrics.rouge import rouge_per_example
 from isolora.tasks.pairs import Pair
 from isolora.tasks.prompted import Prompted, PromptedSettings
@@ -30,7 +31,7 @@ class Summarization(Prompted):
     Settings: ClassVar[type[BaseModel]] = SummarizationSettings
     columns: ClassVar[Mapping[str, bool]] = {"document": True, "summary": True}
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         return text_problem(row, "document", "summary")
 
     def pairs(self, documents: Documents) -> list[Pair]:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.errors import ConfigError, DataError, unknown
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.entities import entity_counts
 from isolora.metrics.predictions import Predictions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.causal import is_encoder
+from isolora.tasks.class_heads import Classes, answer_windows, class_names, class_options, head_class, inputs, scored_parts
 from isolora.tasks.cross_entropy import from_logits
-from isolora.tasks.heads import Classes, class_names, class_options, head_class, inputs, scored_parts, windows
 from isolora.tasks.pairs import special_tokens_around
 from isolora.tasks.rows import usable_rows
 
@@ -53,7 +54,7 @@ class TokenClassification(Task):
     def auto_class(self, architecture: PretrainedConfig) -> str:
         return head_class("TokenClassification", architecture)
 
-    def model_options(self) -> dict[str, Any]:
+    def model_options(self) -> JsonObject:
         return class_options(self.labels)
 
     def find_labels(self, documents: Documents) -> list[str]:
@@ -98,7 +99,7 @@ class TokenClassification(Task):
         bare = self.settings.scheme == "io" and isinstance(tag, str) and tag != "O"
         return self._classes.number(f"I-{tag}" if bare else tag)
 
-    def problem(self, row: Mapping[str, Any]) -> str:
+    def problem(self, row: JsonMapping) -> str:
         tokens, tags = row["tokens"] or [], row["tags"] or []
         if not isinstance(tokens, list) or not isinstance(tags, list):
             return "tokens and tags are not both lists"
@@ -118,7 +119,7 @@ class TokenClassification(Task):
         room = max_length - len(before) - len(after)
         rows, numbers = [], []
         for number, (ids, labels) in enumerate(self._labelled(documents, tokenizer)):
-            cut = windows(len(ids), room, self.settings.overlap)
+            cut = answer_windows(len(ids), room, self.settings.overlap)
             for (start, stop), (first, last) in zip(cut, scored_parts(cut), strict=True):
                 asked = [label if first <= place < last else IGNORED for place, label in enumerate(labels[start:stop], start)]
                 rows.append(([*before, *ids[start:stop], *after], [*[IGNORED] * len(before), *asked, *[IGNORED] * len(after)]))

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isolora.training.run import train, train_stack
+    from isolora.training.training_run import train, train_stack
 
 __all__ = ["train", "train_stack"]
 
@@ -17,4 +17,4 @@ __all__ = ["train", "train_stack"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'isolora.training' has no attribute {name!r}")
-    return getattr(import_module("isolora.training.run"), name)
+    return getattr(import_module("isolora.training.training_run"), name)

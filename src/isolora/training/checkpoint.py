@@ -11,10 +11,12 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from isolora.json_types import JsonObject
 
 if TYPE_CHECKING:
     from isolora.training.stack import Stack
@@ -51,7 +53,7 @@ class Checkpointer:
         self.saved = time.perf_counter()
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep_all: bool = False) -> None:
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: JsonObject, keep_all: bool = False) -> None:
     """Write `folder/step-N`. The newest valid one before it stays too, should the new one rot; others go unless kept."""
     final = folder / f"step-{step:09d}"
     if _valid(final):
@@ -77,7 +79,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
             shutil.rmtree(other)
 
 
-def _write(aside: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def _write(aside: Path, tensors: dict[str, Tensor], state: JsonObject) -> None:
     save_file({key: value.contiguous() for key, value in tensors.items()}, str(aside / TENSORS))
     (aside / STATE).write_text(json.dumps(state))
     hashes = {name: sha256(aside / name) for name in (TENSORS, STATE)}
@@ -106,7 +108,7 @@ def _is_another_alive(pid: int) -> bool:
     return True
 
 
-def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def newest(folder: Path) -> tuple[dict[str, Tensor], JsonObject] | None:
     """Tensors and state of the newest checkpoint whose hashes hold; None when there is none."""
     for candidate in _found(folder):
         if _valid(candidate):

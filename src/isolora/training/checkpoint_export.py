@@ -16,7 +16,7 @@ from isolora.store import FILE, Store
 from isolora.training.checkpoint import Checkpointer, newest
 from isolora.training.loop import Loop
 from isolora.training.recorder import save_adapter
-from isolora.training.run import CHECKPOINTS, loaded_stack
+from isolora.training.training_run import CHECKPOINTS, loaded_stack
 
 STEP = re.compile(r"step-(\d{1,18})")
 

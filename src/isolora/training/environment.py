@@ -7,14 +7,15 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from isolora.json_types import JsonObject
 
 PACKAGES = ("isolora", "torch", "transformers", "peft", "accelerate", "numpy", "scipy")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "versions": {package: _version(package) for package in PACKAGES} | {"python": platform.python_version()},

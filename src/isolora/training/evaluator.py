@@ -87,7 +87,7 @@ class Evaluator:
 
         What an adaptation costs on texts that it is not for is called forgetting (McCloskey and Cohen 1989).
         """
-        plain: Task = registry.load("task", "causal-lm")
+        plain: Task = registry.load_plug_in("task", "causal-lm")
         return {name: self._text_loss(plain, source, member) for name, source in texts.items()}
 
     def _text_loss(self, plain: Task, texts: Examples, member: int | None) -> float:

@@ -23,7 +23,7 @@ RESERVE, RESERVE_BYTES = ".reserve", 256 * 1024
 
 
 @contextmanager
-def held(folder: Path, workers: int = 1) -> Iterator[Store]:
+def locked_store(folder: Path, workers: int = 1) -> Iterator[Store]:
     """The store in a folder that this process alone writes to, until the context ends.
 
     Raises ConfigError, one line, for a folder that cannot be written or that somebody else holds. A mistake that shows before the

@@ -7,7 +7,6 @@ import resource
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from isolora import models, registry
 from isolora.adapters import record
 from isolora.config import RunConfig
 from isolora.cost.crosscheck import Pair
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.perplexity import perplexity
 from isolora.runs.observer import Observer
 from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store, adapter_place, state_name
@@ -100,7 +100,7 @@ def save_adapter(stack: Stack, k: int, folder: Path, left_out: int, checks: Mapp
     facts = {
         "config": config.model_dump(),
         "run": stack.names[k],
-        "origins": record.origins(config),
+        "origins": record.recorded_origins(config),
         "format": "isolora" if record.beyond_peft(folder) else "peft",
         "auto_class": stack.task.auto_class(stack.base.model.config),
         "loss": progress.last_loss,
@@ -117,10 +117,10 @@ def save_adapter(stack: Stack, k: int, folder: Path, left_out: int, checks: Mapp
         "rows_left_out": left_out,
         "files": {path.name: sha256(path) for path in record.files(folder)},
     }
-    record.write(folder, facts)
+    record.write_record(folder, facts)
 
 
-def better_before(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def better_before(points: Sequence[JsonMapping]) -> JsonObject:
     """The evaluation with the lowest held-out loss, where that is not the last one: the run has been trained for too long."""
     best = min(points, key=lambda point: float(point["loss"]))
     if best["loss"] >= points[-1]["loss"]:
@@ -128,10 +128,10 @@ def better_before(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"best": {name: best[name] for name in ("step", "tokens", "passes", "loss")}}
 
 
-def outcome(store: Store, name: str) -> dict[str, Any]:
+def outcome(store: Store, name: str) -> JsonObject:
     """State of a run, its last point, and under `checks` what was predicted beside what was measured."""
     row = next(row for row in store.runs() if row["run"] == name)
-    result: dict[str, Any] = {"run": name, "state": state_name(row["state"]), "folder": str(store.folder)}
+    result: JsonObject = {"run": name, "state": state_name(row["state"]), "folder": str(store.folder)}
     if row["reason"]:
         result["reason"] = row["reason"]
     points = store.points(name)
@@ -142,7 +142,7 @@ def outcome(store: Store, name: str) -> dict[str, Any]:
         result |= {key: last[key] for key in (*shown, "peak_memory_bytes")}
         result["metrics"] = json.loads(last["metrics"])
         result |= better_before(points)
-        if registry.load("task", row["task"]).predicts_tokens:
+        if registry.load_plug_in("task", row["task"]).predicts_tokens:
             result["perplexity"] = perplexity(last["loss"])
     if row["state"] == DONE:
         result["adapter"] = str(adapter_place(store.folder, row["stage"], name))

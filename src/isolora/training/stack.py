@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from isolora.json_types import JsonObject
 from isolora.methods.base import Attached
 from isolora.models import Base
 from isolora.runs.batches import Indices, collate
@@ -120,7 +120,7 @@ class Stack:
                 self.members[k].optimizer.exchange()
             self.attached.train(True)
 
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def state(self) -> tuple[dict[str, torch.Tensor], JsonObject]:
         """Tensors and JSON values from which every member goes on exactly."""
         tensors: dict[str, torch.Tensor] = {"random.torch": torch.get_rng_state()}
         for name, generator in self.attached.generators().items():
@@ -133,7 +133,7 @@ class Stack:
             progress.append(counters)
         return tensors, {"steps": self.steps, "names": self.names, "progress": progress}
 
-    def restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, torch.Tensor], state: JsonObject) -> None:
         """Go on from what `state` gave."""
         self.steps = state["steps"]
         torch.set_rng_state(tensors["random.torch"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from isolora import registry
 from isolora.config import RunConfig
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.runs.optimizer import rate_factor
@@ -22,7 +23,7 @@ FOLDER = "trackers"
 SERIES = ("loss", "train_loss", "flops", "seconds", "passes")
 
 
-def check(configs: Iterable[RunConfig]) -> None:
+def check_trackers(configs: Iterable[RunConfig]) -> None:
     """Raises MissingExtra where a tracker's package is not installed."""
     for name in sorted({name for config in configs for name in config.training.trackers}):
         registry.ready("tracker", name)
@@ -59,12 +60,12 @@ class TrackedStack:
 
     def __init__(self, name: str, stack: Stack, out: Path) -> None:
         self.name, self.out, self.works = name, out, True
-        self.tracker = registry.load("tracker", name)
+        self.tracker = registry.load_plug_in("tracker", name)
         named = zip(stack.names, stack.members, strict=True)
         self.members = {run: member for run, member in named if name in member.training.trackers}
         self.runs: dict[str, OpenRun] = {}
         for run, member in self.members.items():
-            self._try(self._start, run, dotted(member.config.model_dump(mode="json")))
+            self._try(self._start, run, dotted_configuration(member.config.model_dump(mode="json")))
 
     def log(self, points: Iterable[Point]) -> None:
         for point in points:
@@ -75,7 +76,7 @@ class TrackedStack:
         for run in self.runs.values():
             self._try(run.finish)
 
-    def _start(self, run: str, config: dict[str, Any]) -> None:
+    def _start(self, run: str, config: JsonObject) -> None:
         self.runs[run] = self.tracker.start(TrackedRun(run, self.out.name, self.out / FOLDER, config))
 
     def _log(self, point: Point) -> None:
@@ -105,12 +106,12 @@ def series(point: Point, member: Member) -> dict[str, float]:
     return found | {f"metrics/{name}": value for name, value in json.loads(point.metrics).items()}
 
 
-def dotted(given: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+def dotted_configuration(given: JsonMapping, group: str = "") -> JsonObject:
     """A nested configuration as one level of dotted keys; a list becomes its JSON."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, value in given.items():
         if isinstance(value, Mapping):
-            found |= dotted(value, f"{group}{key}.")
+            found |= dotted_configuration(value, f"{group}{key}.")
         else:
             found[group + key] = json.dumps(value) if isinstance(value, list) else value
     return found

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from isolora.errors import ConfigError, DataError
+from isolora.errors import ConfigError, DataError, in_brief
 from isolora.methods import missing_weights
-from isolora.methods.adapter_files import CONFIG, WEIGHTS, first_line, saved_tensors
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
-from isolora.methods.heads import head_names, initialise
 from isolora.methods.merging import untie
 from isolora.methods.peft import module_names
-from isolora.methods.peft.configuration import check_sizes, quietly, saved_config
+from isolora.methods.peft.peft_configuration import check_sizes, quietly, saved_config
 from isolora.methods.targets import short_names, target_modules
+from isolora.methods.trained_heads import head_names, initialise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -162,7 +162,7 @@ class PeftAdapter(Attached):
         """Copy saved tensors. Raises DataError when one is missing, foreign or misshapen."""
         from peft import set_peft_model_state_dict
 
-        beside = missing_weights.fill(self._missing(), tensors)
+        beside = missing_weights.fill_missing_weights(self._missing(), tensors)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in beside}
         named = self._named()
         if odd := sorted(named.keys() ^ tensors.keys()):
@@ -177,7 +177,7 @@ class PeftAdapter(Attached):
                 for name, tensor in self._named().items():
                     tensor.detach().copy_(tensors[name])
         except PEFT_RAISES as failure:
-            raise DataError(f"adapter file: {first_line(failure)}") from None
+            raise DataError(f"adapter file: {in_brief(failure)}") from None
 
     def merge(self, member: int) -> Any:
         if not self.mergeable:
@@ -244,7 +244,7 @@ class PeftMethod(Method):
 
     def check_names(self, model: PreTrainedModel, config: Any) -> None:
         """Raises ConfigError where names of modules match nothing or patterns take too long."""
-        module_names.check(model, config)
+        module_names.check_module_names(model, config)
 
     def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> PeftAdapter:
         config, tensors = self.saved(folder), saved_tensors(folder)

@@ -19,7 +19,7 @@ PASTED = re.compile(r"\^?[\w.\\$-]+")
 """What PEFT puts into a pattern of its own: nothing in it may be repeated."""
 
 
-def check(model: PreTrainedModel, config: Any) -> None:
+def check_module_names(model: PreTrainedModel, config: Any) -> None:
     """Raises ConfigError, naming the field, for a name that matches nothing and a pattern that takes too long."""
     names = [name for name, _ in model.named_modules() if name]
     for field in FIELDS:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from isolora.errors import ConfigError, DataError, unknown
+from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import saved_settings
 from isolora.methods.lora import PLAIN_STARTS
 from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets
-from isolora.methods.peft.configuration import config_class, default, plain_fields, quietly
+from isolora.methods.peft.peft_configuration import config_class, default, plain_fields, quietly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,7 +119,7 @@ class Peft(Variant):
         described = {
             "name": f"peft:{peft_type}",
             "peft_type": peft_type,
-            "Settings": settings_of(peft_type),
+            "Settings": peft_settings(peft_type),
             "mergeable": peft_type not in UNMERGED,
             "needs_weights": peft_type in NEED_WEIGHTS,
             "position_aware": peft_type not in ONLY_LOADED,
@@ -134,9 +135,9 @@ def types() -> list[str]:
     return sorted({kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - OWN.keys() - REFUSED.keys() - ONLY_LOADED.keys())
 
 
-def settings_of(peft_type: str) -> type[PeftFields]:
+def peft_settings(peft_type: str) -> type[PeftFields]:
     """The type's fields as settings, described as PEFT describes them."""
-    made: dict[str, Any] = {}
+    made: JsonObject = {}
     for name, (hint, field) in plain_fields(peft_type).items():
         description = " ".join("".join(field.metadata.get("help", "")).split())  # here and there PEFT's is a tuple
         made[name] = (hint, Field(... if name == NEEDED.get(peft_type) else default(field), description=description))

@@ -13,12 +13,12 @@ from isolora import registry
 from isolora.errors import RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
-from isolora.study.design import Stack
+from isolora.study.design import Job
 from isolora.training.failures import in_one_line
 from isolora.training.folder import LOG, log_failure, say
-from isolora.training.run import ShouldPrune, never_prune, train_stack
+from isolora.training.training_run import ShouldPrune, never_prune, train_stack
 
-PrunerOf = Callable[[Stack], ShouldPrune]
+PrunerOf = Callable[[Job], ShouldPrune]
 """What decides for a stack which of its runs end early."""
 
 
@@ -26,7 +26,7 @@ PrunerOf = Callable[[Stack], ShouldPrune]
 class Failure:
     """A stack that could not be trained. error: one line for the person; RunFailed where the training had begun."""
 
-    job: Stack
+    job: Job
     error: UserError
 
     @property
@@ -46,12 +46,12 @@ class StudyFailed(RunFailed):
         self.store, self.failures = store, tuple(failures)
 
 
-Train = Callable[[Sequence[Stack], str, PrunerOf], list[Failure] | None]
+Train = Callable[[Sequence[Job], str, PrunerOf], list[Failure] | None]
 """Trains stacks at a stage, each with a pruner of its own; returns, when all have ended, those that failed: one does not hold up
 the others. An executor may also raise the first error. Each stack is resumed or skipped according to the store."""
 
 
-Trained = Callable[[Sequence[Stack], str, PrunerOf], list[Failure]]
+Trained = Callable[[Sequence[Job], str, PrunerOf], list[Failure]]
 """The same, as a study calls it: all runs are entered as queued, and failures are always a list."""
 
 
@@ -73,14 +73,14 @@ class Executor(ABC):
         """
 
 
-def train_job(job: Stack, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None) -> None:
+def train_job(job: Job, folder: Path, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None) -> None:
     """Train one stack here. What an executor sends to another process, where no workspace is given."""
     with registry.plug_ins_named():
         train_stack(job, Store(folder), stage, quiet, pruner_of(job), workspace or _workspace)
 
 
 def attempt(
-    job: Stack, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None
+    job: Job, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf, workspace: Workspace | None = None
 ) -> UserError | None:
     """Train one stack here as `train_job` does, but return what went wrong, so that the others can go on."""
     try:
@@ -93,14 +93,14 @@ def attempt(
     return None
 
 
-def failed(job: Stack, error: UserError, folder: Path) -> Failure:
+def failed(job: Job, error: UserError, folder: Path) -> Failure:
     """A failure, told as it happens."""
     shown = job[0]
     say(folder, f"failed: {shown.model}, {shown.method.name}, {len(job)} runs: {error}")
     return Failure(job, error)
 
 
-def no_pruner(job: Stack) -> ShouldPrune:
+def no_pruner(job: Job) -> ShouldPrune:
     return never_prune
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
-from isolora.study.design import Stack
+from isolora.study.design import Job
 from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
 from isolora.study.executors.workers import Workers
 
@@ -29,7 +29,7 @@ class Local(Executor):
 
 
 def _in_turn(
-    workspace: Workspace, folder: Path, quiet: bool, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf
+    workspace: Workspace, folder: Path, quiet: bool, jobs: Sequence[Job], stage: str, pruner_of: PrunerOf
 ) -> list[Failure]:
     failures, store = [], Store(folder)
     for job in jobs:

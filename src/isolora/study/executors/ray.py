@@ -19,10 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from isolora.errors import ConfigError, RunFailed, UserError
+from isolora.errors import ConfigError, RunFailed, UserError, in_brief
+from isolora.json_types import JsonObject
 from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
-from isolora.study.design import Stack
+from isolora.study.design import Job
 from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
 from isolora.study.pruning import RoundPruner
 from isolora.training.interruption import PATIENCE_SECONDS, Interrupted, handle_again
@@ -53,7 +54,7 @@ def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
     """Ray, connected. Without an address a cluster is started on loopback and ends with the context; none is found by chance."""
     import ray
 
-    quietly: dict[str, Any] = {"include_dashboard": False, "logging_level": "ERROR"}
+    quietly: JsonObject = {"include_dashboard": False, "logging_level": "ERROR"}
     if address is not None:
         _check_answers(address)
         quietly = {"logging_level": "ERROR"}
@@ -63,7 +64,7 @@ def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
     try:
         ray.init(address=address or "local", **quietly)
     except Exception as failure:  # its own kinds, and those of its parts
-        words = " ".join(str(failure).split())[:200]
+        words = in_brief(failure)
         raise ConfigError(f"--executor ray: no cluster at {address or 'this machine'}: {words}") from None
     handle_again()  # Ray has put its own in the place of our handlers
     try:
@@ -126,7 +127,7 @@ def _train(
     folder: Path,
     quiet: bool,
     workspace: Workspace,
-    jobs: Sequence[Stack],
+    jobs: Sequence[Job],
     stage: str,
     pruner_of: PrunerOf,
 ) -> list[Failure]:
@@ -157,7 +158,7 @@ def _server(ray: ModuleType, folder: Path) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(StoreServer).remote(folder)
 
 
-def train_remotely(job: Stack, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf) -> UserError | str | None:
+def train_remotely(job: Job, store: Store, stage: str, quiet: bool, pruner_of: PrunerOf) -> UserError | str | None:
     """A Ray task. Ray takes an interrupt for one of its own, so it is told as a word."""
     try:
         return attempt(job, store, stage, quiet, pruner_of)
@@ -165,7 +166,7 @@ def train_remotely(job: Stack, store: Store, stage: str, quiet: bool, pruner_of:
         return "interrupted"
 
 
-def _result(ray: ModuleType, task: Any, job: Stack, store: Store, workspace: Workspace) -> UserError | None:
+def _result(ray: ModuleType, task: Any, job: Job, store: Store, workspace: Workspace) -> UserError | None:
     try:
         error: UserError | str | None = ray.get(task)
     except ray.exceptions.RayError as failure:

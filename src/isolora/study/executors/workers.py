@@ -23,7 +23,7 @@ from isolora.child_process import run_with_parent
 from isolora.errors import RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
-from isolora.study.design import Stack
+from isolora.study.design import Job
 from isolora.study.executors.base import Failure, PrunerOf, attempt, failed
 from isolora.training.folder import say
 from isolora.training.interruption import PATIENCE_SECONDS, Interrupted, handled
@@ -86,7 +86,7 @@ class Workers:
             worker.process.join()
             worker.connection.close()
 
-    def train(self, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf) -> list[Failure]:
+    def train(self, jobs: Sequence[Job], stage: str, pruner_of: PrunerOf) -> list[Failure]:
         threads = max(1, (os.cpu_count() or 1) // self.count)
         self.workers = self.workers or [Worker(threads) for _ in range(self.count)]  # not before there is work
         waiting, failures = deque(range(len(jobs))), dict[int, Failure]()
@@ -108,7 +108,7 @@ class Workers:
                     failures[number] = failed(jobs[number], error, self.folder)
         return [failures[number] for number in sorted(failures)]
 
-    def _give(self, worker: Worker, number: int, what: tuple[Sequence[Stack], str, PrunerOf]) -> None:
+    def _give(self, worker: Worker, number: int, what: tuple[Sequence[Job], str, PrunerOf]) -> None:
         jobs, stage, pruner_of = what
         worker.job = number
         try:
@@ -135,19 +135,19 @@ class Workers:
             worker.start()
             return number, died
 
-    def _tell_retry(self, job: Stack, died: _Died) -> None:
+    def _tell_retry(self, job: Job, died: _Died) -> None:
         names, store = self._names(job), Store(self.folder)
         for name in names:
             store.note(name, {"retried": str(died)})
         say(self.folder, f"the worker of {len(job)} runs ({names[0]} ...) was {died}; they go on in another one")
 
-    def _given_up(self, job: Stack, died: _Died) -> RunFailed:
+    def _given_up(self, job: Job, died: _Died) -> RunFailed:
         names, store = self._names(job), Store(self.folder)
         line = f"its worker was {died}, twice"
         store.set_state([name for name in names if name not in store.ended()], FAILED, line)
         return RunFailed(f"runs {', '.join(names)}: {line}")
 
-    def _names(self, job: Stack) -> list[str]:
+    def _names(self, job: Job) -> list[str]:
         return [self.workspace.identity(config) for config in job]
 
 

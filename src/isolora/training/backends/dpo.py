@@ -10,6 +10,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.tasks.base import IGNORED, Examples, Task
 from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import arguments, run_trainer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
     collator = DataCollatorForPreference
 
-    def row(self, number: int) -> dict[str, Any]:
+    def row(self, number: int) -> JsonObject:
         examples = self.stack.examples.train
         assert examples.second is not None
         assert examples.values is not None
@@ -33,7 +34,7 @@ class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
         scores = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), examples.values[number].tolist(), strict=True))
         return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, **scores}
 
-    def trl_loss(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> Tensor:
+    def trl_loss(self, model: PreTrainedModel, inputs: JsonObject, share: float) -> Tensor:
         loss: Tensor = share * DPOTrainer.compute_loss(self, model, inputs)  # TRL's is the mean over the micro-batch
         return loss
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainingArguments
 
+from isolora.json_types import JsonObject
 from isolora.runs.batches import Indices, collate
 from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import StackTrainer, arguments, run_trainer
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class TaskTrainer(StackTrainer):
-    def inputs(self, rows: Indices) -> dict[str, Any]:
+    def inputs(self, rows: Indices) -> JsonObject:
         weights = np.full(len(rows), 1 / self.callback.units)
         return {"batch": collate(self.stack.examples.train, rows, weights, self.stack.base.pad_id)}
 
-    def losses(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+    def losses(self, model: PreTrainedModel, inputs: JsonObject, share: float) -> tuple[Tensor, float]:
         loss = self.stack.task.loss(self.stack.attached.model, inputs["batch"].to(self.args.device))
         return loss.objective, float(loss.row_losses.sum())
 

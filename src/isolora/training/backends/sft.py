@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, tensor
 from trl import SFTConfig, SFTTrainer
@@ -10,6 +10,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.tasks.base import IGNORED, Task
 from isolora.training.backends.base import Trainer
 from isolora.training.backends.trainer_base import arguments, run_trainer
@@ -29,7 +30,7 @@ class NextTokenTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
         place = slice(examples.starts[number], examples.starts[number + 1])
         return {"input_ids": examples.ids[place].tolist(), "labels": [IGNORED, *examples.labels[place].tolist()[:-1]]}
 
-    def trl_loss(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> Tensor:
+    def trl_loss(self, model: PreTrainedModel, inputs: JsonObject, share: float) -> Tensor:
         loss: Tensor = SFTTrainer.compute_loss(self, model, inputs, num_items_in_batch=tensor(self.callback.units))
         return loss
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
 
+from isolora.json_types import JsonObject
 from isolora.runs.batches import Indices
 from isolora.runs.member import Member
 from isolora.training.backends.trainer_callback import LoopCallback
@@ -37,22 +38,22 @@ class StackTrainer(Trainer):  # type: ignore[misc]
         super().__init__(model=loop.stack.attached.model, callbacks=[callback], optimizers=optimizers, **given)
 
     @abstractmethod
-    def inputs(self, rows: Indices) -> dict[str, Any]:
+    def inputs(self, rows: Indices) -> JsonObject:
         """A micro-batch of these examples."""
 
     @abstractmethod
-    def losses(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+    def losses(self, model: PreTrainedModel, inputs: JsonObject, share: float) -> tuple[Tensor, float]:
         """(what is differentiated, the loss summed over what the task counts) of a micro-batch; share: its part of the step's
         examples."""
 
-    def get_train_dataloader(self) -> Iterator[dict[str, Any]]:
+    def get_train_dataloader(self) -> Iterator[JsonObject]:
         """Taken as they are: accelerate's own loader would fetch a batch ahead, past the place that a checkpoint notes."""
         while True:
             for rows in self.callback.draw():
                 share = len(rows) / len(self.callback.drawn)
                 yield {**self.inputs(rows), "share": share} if len(rows) else {}
 
-    def training_step(self, model: PreTrainedModel, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: PreTrainedModel, inputs: JsonObject, num_items_in_batch: Any = None) -> Tensor:
         if not inputs:  # a step of fewer examples than micro-batches
             return torch.zeros((), device=self.args.device)
         with self.stack.attached.all_rows(0):
@@ -60,7 +61,7 @@ class StackTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(
-        self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: PreTrainedModel, inputs: JsonObject, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         share = inputs.pop("share")
         self.model.eval()  # the Trainer has just switched the frozen base's dropout on
@@ -98,7 +99,7 @@ def schedule(member: Member) -> LambdaLR:
     return LambdaLR(member.optimizer.adamw, [rate(group.learning_rate_ratio) for group in member.optimizer.groups])
 
 
-def arguments(loop: Loop) -> dict[str, Any]:
+def arguments(loop: Loop) -> JsonObject:
     """What every kind of TrainingArguments is given: the run's own settings, and all that reaches outside switched off."""
     training = loop.stack.members[0].training
     return {

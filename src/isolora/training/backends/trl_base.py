@@ -14,6 +14,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.runs.batches import Indices
 from isolora.training.backends.trainer_base import StackTrainer
 from isolora.training.loop import Loop
@@ -40,18 +41,18 @@ class RowTrainer(StackTrainer):
         self.processing_class = None
 
     @abstractmethod
-    def row(self, number: int) -> dict[str, Any]:
+    def row(self, number: int) -> JsonObject:
         """An example in TRL's columns."""
 
     @abstractmethod
-    def trl_loss(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> Tensor:
+    def trl_loss(self, model: PreTrainedModel, inputs: JsonObject, share: float) -> Tensor:
         """A micro-batch's part of the step's mean loss."""
 
-    def inputs(self, rows: Indices) -> dict[str, Any]:
-        found: dict[str, Any] = self.data_collator([self.row(number) for number in rows])
+    def inputs(self, rows: Indices) -> JsonObject:
+        found: JsonObject = self.data_collator([self.row(number) for number in rows])
         return found
 
-    def losses(self, model: PreTrainedModel, inputs: dict[str, Any], share: float) -> tuple[Tensor, float]:
+    def losses(self, model: PreTrainedModel, inputs: JsonObject, share: float) -> tuple[Tensor, float]:
         loss = self.trl_loss(model, inputs, share)
         for kept in self._metrics.values():  # for logs that are never written
             kept.clear()

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+from isolora.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class TrackedRun:
     name: str
     project: str
     folder: Path
-    config: dict[str, Any]
+    config: JsonObject
 
 
 class OpenRun(Protocol):

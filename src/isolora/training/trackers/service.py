@@ -7,13 +7,14 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+from isolora.json_types import JsonObject
 from isolora.training.trackers.base import OpenRun, TrackedRun, Tracker
 
 
 class Service(Tracker):
     """accelerate's adapter of the same name."""
 
-    def options(self, run: TrackedRun) -> dict[str, Any]:
+    def options(self, run: TrackedRun) -> JsonObject:
         """What the client is given besides project, name and configuration."""
         return {}
 

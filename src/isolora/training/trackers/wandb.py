@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from isolora.json_types import JsonObject
 from isolora.training.trackers.base import TrackedRun
 from isolora.training.trackers.service import Service
 
@@ -12,7 +11,7 @@ class Wandb(Service):
     name = "wandb"
     requires = ("wandb",)
 
-    def options(self, run: TrackedRun) -> dict[str, Any]:
+    def options(self, run: TrackedRun) -> JsonObject:
         return {"id": run.name, "dir": run.folder, "reinit": "create_new"}
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.imports.base import LoggedRun, Read
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.table import canonical_name
-from isolora.table.columns import number
+from isolora.table.columns import parse_number
 
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "model": ("model", "model_name_or_path", "base_model_name_or_path", "model_id", "model_name", "base_model", "_name_or_path"),
@@ -49,9 +50,9 @@ _PREFIXES = ("eval/", "eval_", "val/", "val_", "valid_", "validation_", "metrics
 _NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
 
 
-def points_of(read: Read) -> tuple[list[dict[str, Any]], Counter[str], list[str]]:
+def points_of_runs(read: Read) -> tuple[list[JsonObject], Counter[str], list[str]]:
     """(a row for each evaluation of each run, what was left out by reason, sentences about what was assumed)."""
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     left_out, assumed = Counter(read.left_out), Counter[str]()
     for run in read.runs:
         found = _points(run, left_out, assumed)
@@ -61,7 +62,7 @@ def points_of(read: Read) -> tuple[list[dict[str, Any]], Counter[str], list[str]
     return rows, +left_out, notes
 
 
-def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> list[dict[str, Any]]:
+def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> list[JsonObject]:
     name = _loss_name(run.history.values())
     if name is None:
         return []
@@ -69,7 +70,7 @@ def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> li
     left_out["logged steps without a held-out loss"] += len(run.history) - len(measured)
     if name in TRAINING and not _own(run):
         assumed["points have the training loss, since no held-out loss was logged"] += len(measured)
-    settings = settings_of(run.config)
+    settings = setting_columns(run.config)
     counts = {column: _counted(run, column, list(measured), assumed) for column in LOGGED}
     if counts["tokens"] is None:
         counts["tokens"] = _tokens_from_batches(run, list(measured), assumed)
@@ -91,7 +92,7 @@ def _own(run: LoggedRun) -> bool:
     return "training.batch_tokens" in run.config
 
 
-def _loss_name(history: Iterable[Mapping[str, Any]]) -> str | None:
+def _loss_name(history: Iterable[JsonMapping]) -> str | None:
     """What the loss of a run is logged as: on held-out data where there is one, else in training."""
     logged = {name for row in history for name, value in row.items() if _value(value) is not None}
     for name in (*HELD_OUT, *TRAINING):
@@ -100,9 +101,9 @@ def _loss_name(history: Iterable[Mapping[str, Any]]) -> str | None:
     return next((name for name in sorted(logged) if canonical_name(name) == "loss"), None)
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def setting_columns(config: JsonMapping) -> JsonObject:
     """The columns that settings fill."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for column, names in SETTINGS.items():
         value = next((config[key] for name in names for key in _keys(config, name) if config[key] not in (None, "")), None)
         if value is not None and not isinstance(value, Mapping):
@@ -112,7 +113,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {column: value for column, value in found.items() if value is not None}
 
 
-def _keys(config: Mapping[str, Any], name: str) -> list[str]:
+def _keys(config: JsonMapping, name: str) -> list[str]:
     exact = [name] if name in config else []
     return [*exact, *sorted((key for key in config if key.endswith((f".{name}", f"/{name}"))), key=len)]
 
@@ -134,7 +135,7 @@ def _counted(run: LoggedRun, column: str, steps: Sequence[float], assumed: Count
     return [float(value) for value in counted]
 
 
-def _logged(row: Mapping[str, Any], name: str) -> float | None:
+def _logged(row: JsonMapping, name: str) -> float | None:
     return next((found for key in (name, f"train/{name}", f"train_{name}") if (found := _value(row.get(key))) is not None), None)
 
 
@@ -156,7 +157,7 @@ def _tokens_from_batches(run: LoggedRun, steps: Sequence[float], assumed: Counte
     return [step * each for step in steps]
 
 
-def _measures(row: Mapping[str, Any], loss: str) -> dict[str, float]:
+def _measures(row: JsonMapping, loss: str) -> dict[str, float]:
     """The other held-out measures of an evaluation, under their own names."""
     found: dict[str, float] = {}
     for key, given in row.items():
@@ -170,5 +171,5 @@ def _measures(row: Mapping[str, Any], loss: str) -> dict[str, float]:
 
 def _value(given: Any) -> float | None:
     """A finite number, or None."""
-    found = None if isinstance(given, bool | Mapping | list) else number(given)
+    found = None if isinstance(given, bool | Mapping | list) else parse_number(given)
     return found if found is not None and math.isfinite(found) else None

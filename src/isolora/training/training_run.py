@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +21,8 @@ from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
 from isolora.data import left_out_summary
 from isolora.errors import ConfigError, RunFailed
-from isolora.runs.documents import RunDocuments
+from isolora.json_types import JsonObject
+from isolora.runs.document_loader import RunDocuments
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.runs.prepared import PreparedRun
@@ -32,7 +33,7 @@ from isolora.training.checkpoint import Checkpointer, clear, newest
 from isolora.training.environment import environment
 from isolora.training.evaluator import Evaluator
 from isolora.training.failures import MemoryExhausted, entered, in_one_line, is_out_of_memory
-from isolora.training.folder import held, say
+from isolora.training.folder import locked_store, say
 from isolora.training.interruption import StopWatch, deferred, handled
 from isolora.training.lease import lease
 from isolora.training.loop import Loop
@@ -55,7 +56,7 @@ def never_prune(point: Point) -> bool:
     return False
 
 
-def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet: bool = False) -> JsonObject:
     """Train one run in a folder of its own, or go on with it there; returns how it ended.
 
     must_exist: refuse a folder without a run. Raises ConfigError when the folder holds another run, RunFailed where the training
@@ -67,7 +68,7 @@ def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet
         name = documents.identity(config)
         if must_exist and not (folder / FILE).is_file():
             raise ConfigError(f"--resume: {folder} holds no run")
-        with held(folder) as store:
+        with locked_store(folder) as store:
             if store.states() and name not in store.states():
                 raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
             if documents.remark:
@@ -149,7 +150,7 @@ def _train_missing(job: StackJob) -> None:
     if ended & set(job.names) and newest(job.folder) is None:  # the stack has grown since: only its new members are trained
         _train_missing(job.part([k for k, name in enumerate(job.names) if name not in ended]))
         return
-    tracking.check(job.configs)
+    tracking.check_trackers(job.configs)
     with entered(job.store, job.names):
         job.folder.mkdir(parents=True, exist_ok=True)
         with lease(job.folder):
@@ -225,7 +226,7 @@ def _train(job: StackJob) -> None:
         with tracking.tracked(stack, store.folder) as trackers, ProgressBar(title, job.quiet) as bar, deferred():
             stop_watch = StopWatch(checkpointer, store.folder)
             observers = [recorder, trackers, Pruner(job.should_prune), crosscheck, bar, stop_watch]
-            Loop(stack, evaluator, checkpointer, observers).run(registry.load("trainer", training.trainer).drive)
+            Loop(stack, evaluator, checkpointer, observers).run(registry.load_plug_in("trainer", training.trainer).drive)
             for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
                 recorder.conclude(stack, k, crosscheck.of(stack, k))
 

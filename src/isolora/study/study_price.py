@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from isolora import models
 from isolora.config import RunConfig, StudyConfig, content_hash
-from isolora.cost import rates
+from isolora.cost import step_rates
 from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
-from isolora.cost.time import HERE, Duration, Place, duration, words
+from isolora.cost.time import HERE, Duration, Place, predicted_seconds, time_in_words
+from isolora.json_types import JsonObject
 from isolora.runs.device import device
-from isolora.runs.documents import RunDocuments
+from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples
 from isolora.runs.progress import dry_run
 from isolora.runs.workspace import Workspace
@@ -66,7 +66,7 @@ class StudyPrice:
     def peak_memory_bytes(self) -> int | None:
         return max((row.memory_bytes for row in self.rows if row.memory_bytes is not None), default=None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {
             "runs": self.runs,
             "flops": {"total": self.flops},
@@ -87,7 +87,7 @@ class StudyPrice:
             lines.append(f"{names}{row.runs:>5}{row.tokens:>14,}{row.flops:>11.3g}{seconds:>10}{memory:>9}")
         taken = "unknown here: --calibrate, or --on ACCELERATOR --utilisation SHARE"
         if self.seconds is not None:
-            taken = f"{words(self.seconds)} of training on {self.workers} workers, {self.basis}"
+            taken = f"{time_in_words(self.seconds)} of training on {self.workers} workers, {self.basis}"
         money = "" if self.price is None else f"; {self.price:,.2f} at the price given"
         return "\n".join([*lines, f"in all  {self.runs} runs, {self.flops:.4g} FLOPs; time {taken}{money}"])
 
@@ -106,9 +106,9 @@ def price_study(study: StudyConfig, place: Place = HERE, workers: int = 1) -> St
 def stages(study: StudyConfig) -> list[tuple[str, list[RunConfig]]]:
     """(stage, its runs). Which rate a grid goes on with is known only after its tuning, and does not change the price."""
     if study.search:
-        corners = search.check(study)
+        corners = search.check_search(study)
         trials = [corners[number % len(corners)] for number in range(study.search.trials)]
-        return [("search", trials), ("final", [design.run_of(study.base, study.final)])]
+        return [("search", trials), ("final", [design.run_from_grid(study.base, study.final)])]
     if not study.tune:
         return [("grid", design.grid_runs(study))]
     untuned = {key: values[:1] if key == study.tune.over else values for key, values in study.grid.items()}
@@ -141,7 +141,7 @@ def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: W
     labels = documents.task.labels
     examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config))).train
     planned = dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
-    taken = duration(rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place)
+    taken = predicted_seconds(step_rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place)
     row = StagePrice(
         stage=stage,
         model=config.model,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from isolora.fit import Fit
+from isolora.json_types import JsonObject
 from isolora.plan.options import Option
 
 _BEYOND = 1.05
@@ -16,8 +16,8 @@ _NARROW_MARGIN = 1.1
 _FEW_RUNS = 6
 
 
-def warnings(
-    fit: Fit, options: Sequence[Option], option: Option, row: dict[str, Any], left: Mapping[str, int] | None = None
+def warnings_about(
+    fit: Fit, options: Sequence[Option], option: Option, row: JsonObject, left: Mapping[str, int] | None = None
 ) -> Iterator[str]:
     """What to mind about choosing `option`, whose planned `row` is one of the plan's alternatives; `left` counts the options
     that were left out, by reason."""
@@ -29,7 +29,7 @@ def warnings(
         yield f"{count} of {len(options)} options were left out, {reason}"
 
 
-def _about_passes(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
+def _about_passes(fit: Fit, row: JsonObject) -> Iterator[str]:
     if row["epochs"] <= 1.0:
         return
     if "u" not in fit.shape.demands:
@@ -41,7 +41,7 @@ def _about_passes(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
         yield f"the budget is not spent: {row['epochs']:.1f} passes over the data are the most that the evidence supports"
 
 
-def _about_budget(options: Sequence[Option], option: Option, row: dict[str, Any]) -> Iterator[str]:
+def _about_budget(options: Sequence[Option], option: Option, row: JsonObject) -> Iterator[str]:
     largest_flops = float(np.nanmax([each.largest_flops for each in options] + [0.0]))
     if largest_flops and row["flops"] > _BEYOND * largest_flops:
         factor = row["flops"] / largest_flops
@@ -56,7 +56,7 @@ def _about_budget(options: Sequence[Option], option: Option, row: dict[str, Any]
         )
 
 
-def _about_law(fit: Fit, row: dict[str, Any]) -> Iterator[str]:
+def _about_law(fit: Fit, row: JsonObject) -> Iterator[str]:
     low, high = row["interval"]
     width = (high - low) / row["predicted_loss"]
     if width > _WIDE_INTERVAL:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isolora import models, registry
 from isolora.adapters.generation import Sampling, Writer
-from isolora.adapters.record import find, read_record, saved_task
+from isolora.adapters.record import find_adapter, read_record, saved_task
 from isolora.config import MethodConfig, RunConfig
+from isolora.json_types import JsonObject
 from isolora.methods.base import Attached
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
@@ -23,7 +23,7 @@ class Adapter:
 
     folder: Path
     config: RunConfig
-    record: dict[str, Any]
+    record: JsonObject
     base: Base
     attached: Attached
     task: Task
@@ -36,7 +36,7 @@ class Adapter:
     @property
     def writer(self) -> Writer:
         """What makes text; virtual tokens of the method take positions of the model's."""
-        method = registry.load("method", self.config.method.name)
+        method = registry.load_plug_in("method", self.config.method.name)
         taken: int = method.virtual_tokens(method.settings(self.config.method.fields()))
         return Writer(self.attached.model, self.base, self.base.max_length - taken)
 
@@ -47,7 +47,7 @@ def bare_base(place: Path, full_precision: bool = False, device: str | None = No
     if full_precision:  # only its own method asks for quantised weights
         training = config.training.model_copy(update={"base_precision": "float32"})
         config = config.model_copy(update={"method": MethodConfig(name="lora"), "training": training})
-    base = models.load(config, saved_task(place))
+    base = models.load_base(config, saved_task(place))
     base.model.to(device or accelerator())
     return base
 
@@ -59,7 +59,7 @@ def load(folder: Path | str, full_precision: bool = False, device: str | None = 
     needs it.
     device: another one, such as "cpu".
     """
-    place = find(Path(folder))
+    place = find_adapter(Path(folder))
     return onto(bare_base(place, full_precision, device), place)
 
 
@@ -67,7 +67,7 @@ def onto(base: Base, place: Path) -> Adapter:
     """The adapter on a base model that is already there."""
     config, record = read_record(place)
     task = saved_task(place)
-    attached = registry.load("method", config.method.name).load(base.model, place, task.new_head)
+    attached = registry.load_plug_in("method", config.method.name).load(base.model, place, task.new_head)
     if config.new_tokens:
         count = len(config.new_tokens)
         attached = NewTokens(attached, len(base.tokenizer) - count, count, [0])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from isolora.json_types import JsonMapping
 from isolora.table.columns import Column
 
 
@@ -28,7 +28,7 @@ def known_sizes(models: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def filled(models: Column, sizes: Column | None) -> tuple[Column | None, str]:
+def filled_sizes(models: Column, sizes: Column | None) -> tuple[Column | None, str]:
     """The sizes with the missing ones filled, and what to say about it; as they were where a model is not known."""
     missing_M = np.ones(len(models), dtype=bool) if sizes is None else ~np.isfinite(sizes)
     names = sorted({str(model) for model in models[missing_M]})
@@ -40,7 +40,7 @@ def filled(models: Column, sizes: Column | None) -> tuple[Column | None, str]:
     return np.where(missing_M, full_M, full_M if sizes is None else sizes), f"n was filled from packaged facts: {shown}"
 
 
-def _body(facts: Mapping[str, Any]) -> float:
+def _body(facts: JsonMapping) -> float:
     """All weights less the embedding matrix, twice where input and output have one each."""
     shape = facts["config"]
     width = next((shape[key] for key in ("hidden_size", "d_model", "n_embd", "dim") if shape.get(key)), 0)

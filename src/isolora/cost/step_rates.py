@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.caches import cache_folder, read_json, versions, write_json
+from isolora.caches import cache_folder, read_kept_json, versions, write_json
 from isolora.config import RunConfig, content_hash
 from isolora.ledger import GROUPS, Flops
 
@@ -39,25 +39,25 @@ class Speed:
     def seconds(self, flops: Flops, micro_batches: int) -> float:
         """Of training steps: evaluation is not among them."""
         rates = np.array([self.seconds_per_micro_batch, *self.seconds_per_flop])
-        return float(work(flops, micro_batches) @ rates)
+        return float(work_terms(flops, micro_batches) @ rates)
 
     def utilisation(self, flops: Flops, micro_batches: int) -> float:
         """Achieved rate over that of one large matrix product."""
         return flops.total / self.seconds(flops, micro_batches) / self.product_flops_per_second
 
 
-def work(flops: Flops, micro_batches: int) -> NDArray[np.float64]:
+def work_terms(flops: Flops, micro_batches: int) -> NDArray[np.float64]:
     """Micro-batches; FLOPs of layers, of attention scores, of the head."""
     by_group = flops.table.sum(0)
     apart = [by_group[GROUPS.index(group)] for group in APART]
     return np.array([micro_batches, by_group.sum() - sum(apart), *apart])
 
 
-def fit(machine: str, steps: Sequence[Flops], seconds: Sequence[float], product_flops_per_second: float) -> Speed:
+def fit_rates(machine: str, steps: Sequence[Flops], seconds: Sequence[float], product_flops_per_second: float) -> Speed:
     """Rates that are nowhere negative, least squares of relative errors; steps: of one micro-batch each."""
     from scipy.optimize import nnls
 
-    done = np.array([work(flops, 1) for flops in steps])
+    done = np.array([work_terms(flops, 1) for flops in steps])
     relative = done / np.array(seconds)[:, None]
     scale = np.maximum(relative.max(0), 1e-300)
     rates = nnls(relative / scale, np.ones(len(steps)))[0] / scale
@@ -90,7 +90,7 @@ def stored_under(name: str) -> Speed | None:
     """The same by what `what` calls the work. Which machine this is takes torch to say, and is asked where there is a choice."""
     if not any(_folder().glob(f"{name}-*.json")):
         return None
-    kept = read_json(_path(name))
+    kept = read_kept_json(_path(name))
     try:
         return Speed(**{**kept, "seconds_per_flop": tuple(kept["seconds_per_flop"])})
     except (TypeError, KeyError):  # a cache that is broken costs a measurement and nothing else

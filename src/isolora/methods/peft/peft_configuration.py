@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from isolora.errors import ConfigError, DataError
+from isolora.json_types import JsonMapping
 from isolora.methods.adapter_files import CONFIG, saved_settings
 
 BOOKKEEPING = {
@@ -85,7 +86,7 @@ def saved_config(folder: Path, peft_type: str) -> Any:
     return config
 
 
-def check_sizes(config: Any, tensors: Mapping[str, Any]) -> None:
+def check_sizes(config: Any, tensors: JsonMapping) -> None:
     """Raises ConfigError for a number that no saved tensor is as long as: memory would be taken for it."""
     longest = max((length for tensor in tensors.values() for length in tensor.shape), default=0)
     for name, value in config.to_dict().items():

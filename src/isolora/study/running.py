@@ -1,4 +1,4 @@
-"""Run a study: its search, or its grid in stacks after tuning on small budgets; everything goes into its store."""
+"""Run a study: its run_search, or its grid in stacks after tuning on small budgets; everything goes into its store."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from isolora import registry
 from isolora.config import RunConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
-from isolora.runs.documents import RunDocuments
+from isolora.runs.document_loader import RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
-from isolora.study.design import Stack
+from isolora.study.design import Job
 from isolora.study.executors.base import Failure, PrunerOf, StudyFailed, Train, Trained, no_pruner
-from isolora.study.search import check, search
+from isolora.study.search import check_search, run_search
 from isolora.training.environment import environment
-from isolora.training.folder import held
+from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
 from isolora.training.recorder import run_row
 
@@ -45,11 +45,11 @@ def run_study(
     given = {"address": address} if place.takes_address else {}
     with handled():
         _check_start(study, workspace)
-        with held(folder, workers) as store, place.opened(folder, workers, quiet, workspace, **given) as train:
-            describe(study, folder)
+        with locked_store(folder, workers) as store, place.opened(folder, workers, quiet, workspace, **given) as train:
+            write_description(study, folder)
             queued = partial(_train_queued, store, workspace, train)
             if study.search:
-                search(study, store, queued, workspace, workers)
+                run_search(study, store, queued, workspace, workers)
             else:
                 _raise_failed(store, _grid(study, store, queued, workspace))
     return store
@@ -57,7 +57,7 @@ def run_study(
 
 def _check_start(study: StudyConfig, workspace: Workspace) -> None:
     """A wrong field and missing data show before anything is written; what differs from what was asked for is said once."""
-    runs = check(study) if study.search else design.grid_runs(study)
+    runs = check_search(study) if study.search else design.grid_runs(study)
     remarks: dict[str, None] = {}
     for run in {content_hash([run.model, run.data.model_dump(), run.task.model_dump()]): run for run in runs}.values():
         workspace.identity(run)
@@ -67,7 +67,7 @@ def _check_start(study: StudyConfig, workspace: Workspace) -> None:
 
 
 def _train_queued(
-    store: Store, workspace: Workspace, train: Train, jobs: Sequence[Stack], stage: str, pruner_of: PrunerOf
+    store: Store, workspace: Workspace, train: Train, jobs: Sequence[Job], stage: str, pruner_of: PrunerOf
 ) -> list[Failure]:
     """Enter all runs of a stage as queued, then train the stacks in which something is missing."""
     where, missing = environment(), []
@@ -90,7 +90,7 @@ def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace
         runs, remarks = design.tuned_runs(study, losses, failed)
         for remark in remarks:
             print(remark, file=sys.stderr)
-        describe(study, store.folder, remarks)
+        write_description(study, store.folder, remarks)
     return failures + train(design.stacks(runs, study.stack), "grid", no_pruner)
 
 
@@ -102,7 +102,7 @@ def _raise_failed(store: Store, failures: Sequence[Failure]) -> None:
         raise StudyFailed(store, failures)
 
 
-def describe(study: StudyConfig, folder: Path, remarks: Sequence[str] = ()) -> None:
+def write_description(study: StudyConfig, folder: Path, remarks: Sequence[str] = ()) -> None:
     """Write down what the study is, for those who come to its folder later."""
     text = json.dumps({"study": study.model_dump(), "remarks": list(remarks)}, indent=1)
     aside = folder / f".{STUDY_FILE}"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from isolora.config import RunConfig
-from isolora.cost.time import words
+from isolora.cost.time import time_in_words
 from isolora.errors import ConfigError
 from isolora.fit import Fit, studied, targeted
 from isolora.plan import Budget, Limits, Recommendation, fitted_plan, parse_budget
 from isolora.runs.workspace import Workspace
 from isolora.store import FILE, Store
-from isolora.study.price import StagePrice, priced_run
+from isolora.study.study_price import StagePrice, priced_run
 from isolora.study.verify import VERIFY, Verification, base_of, to_train, verify
 from isolora.table import Table
 
@@ -44,7 +44,7 @@ class Advice:
     def __str__(self) -> str:
         spent = [f"{self.price.tokens:,} tokens", f"{self.price.flops:.3g} FLOPs"]
         if self.seconds is not None:
-            spent.append(f"about {words(self.seconds)} of training")
+            spent.append(f"about {time_in_words(self.seconds)} of training")
             spent += [] if self.price_per_hour is None else [f"{self.seconds / 3600 * self.price_per_hour:.2f} in money"]
         found = [self.budget_words, str(self.recommendation), f"this takes {', '.join(spent)}"]
         return "\n".join(line for line in found if line)

@@ -50,7 +50,7 @@ def method_columns(method_M: Sequence[str], methods: Sequence[str]) -> dict[str,
     return {METHOD_PREFIX + name: np.where(np.asarray(method_M, dtype=object) == name, np.e, 1.0) for name in methods[1:]}
 
 
-def methods_of(name: str) -> tuple[str, ...]:
+def methods_in_name(name: str) -> tuple[str, ...]:
     """The methods that a law's name lists, none for a law of one method."""
     _, marked, rest = name.partition(SUFFIX)
     return tuple(rest.removesuffix("]").split("|")) if marked else ()

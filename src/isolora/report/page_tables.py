@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from isolora.fit import Fit
-from isolora.report import formats as words
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.report import wording as words
 from isolora.report.cells import Cell
-from isolora.report.study import StudyReport, key_of
+from isolora.report.study_report import StudyReport, key_of
 from isolora.report.trajectories import Key, Trajectory
 from isolora.store import state_name
 
@@ -71,7 +72,7 @@ def law(study: StudyReport) -> Listing | None:
         + (f" {left_out}." if left_out else "")
     )
     columns = ("parameter", "estimate", "95 % from", "95 % to")
-    formula = words.formula(fit.shape.formula)
+    formula = words.formula_html(fit.shape.formula)
     return Listing("law", "The law", "The law", caption, columns, columns[1:], tuple(rows), formula=formula)
 
 
@@ -94,7 +95,7 @@ def candidates(study: StudyReport) -> Listing | None:
     return Listing("candidates", "Candidates", "Candidates", caption, columns, columns[1:], listed)
 
 
-def _candidate(row: Mapping[str, Any], score: str, fit: Fit) -> Row:
+def _candidate(row: JsonMapping, score: str, fit: Fit) -> Row:
     value = float(row[score])
     shown = words.percent(value) if score == "error" else words.parameter(value)
     cells = (entry(row["law"]), entry(row["cut"], words.count(row["cut"])), entry(row["parameters"]), entry(value, shown))
@@ -106,8 +107,9 @@ def alternatives(study: StudyReport) -> Listing | None:
     plan = study.recommendation
     if plan is None or not plan.alternatives:
         return None
+    flops = words.flops_in_words(plan.flops)
     caption = (
-        f"What {words.flops(plan.flops)} FLOPs buy with each choice. The recommendation does best even with some bad luck; "
+        f"What {flops} FLOPs buy with each choice. The recommendation does best even with some bad luck; "
         "of ranks that the law cannot tell apart it takes the smallest, which costs less memory and forgets less."
     )
     columns = ("model", "method", "rank", "tokens", "time", f"predicted {study.target}", "95 % interval")
@@ -115,7 +117,7 @@ def alternatives(study: StudyReport) -> Listing | None:
     return Listing("alternatives", "Alternatives", "What else the budget buys", caption, columns, columns[2:], rows)
 
 
-def _alternative(row: Mapping[str, Any], chosen: Key) -> Row:
+def _alternative(row: JsonMapping, chosen: Key) -> Row:
     low, high = row["interval"]
     rank, seconds, loss = row["rank"] or None, row["seconds"], row["predicted_loss"]
     cells = (
@@ -133,7 +135,7 @@ def _alternative(row: Mapping[str, Any], chosen: Key) -> Row:
 _METHOD_NUMBERS = ("learning rate", "loss", "± over seeds", "seeds", "tokens", "FLOPs", "time")
 
 
-def methods(study: StudyReport) -> Listing | None:
+def method_rows(study: StudyReport) -> Listing | None:
     """Every cell at its best rate, best first; None where there is one method and one rate."""
     if len(study.families) < 2 and not any(cell.tried for cell in study.cells):
         return None
@@ -158,7 +160,7 @@ def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
         entry(cell.spread, f"{cell.spread:.4f}"),
         entry(len(cell.ends)),
         entry(float(end.tokens[-1]), words.count(float(end.tokens[-1]))),
-        entry(float(end.flops[-1]), words.flops(float(end.flops[-1]))),
+        entry(float(end.flops[-1]), words.flops_in_words(float(end.flops[-1]))),
         entry(seconds, None if seconds is None else words.duration(seconds)),
     )
     return Row(cells, chosen=first)
@@ -181,18 +183,18 @@ def runs(study: StudyReport) -> Listing:
     return Listing("runs", "Runs", "Runs", caption, columns, _RUN_NUMBERS, rows, tall=True)
 
 
-def _rank(row: Mapping[str, Any], curves: Mapping[str, Trajectory]) -> tuple[bool, float]:
+def _rank(row: JsonMapping, curves: Mapping[str, Trajectory]) -> tuple[bool, float]:
     curve = curves.get(str(row["run"]))
     return row["state"] == "DONE", math.inf if curve is None else float(curve.loss[-1])
 
 
-def _as_stored(curve: Trajectory) -> dict[str, Any]:
+def _as_stored(curve: Trajectory) -> JsonObject:
     known = {"run": curve.run, "model": curve.model, "method": curve.method or None, "rank": curve.rank}
     rate = None if math.isnan(curve.learning_rate) else curve.learning_rate
     return {**known, "stage": curve.stage or None, "state": "DONE", "learning_rate": rate}
 
 
-def _run(row: Mapping[str, Any], curve: Trajectory | None, study: StudyReport) -> Row:
+def _run(row: JsonMapping, curve: Trajectory | None, study: StudyReport) -> Row:
     rate = row.get("learning_rate")
     names: Sequence[Entry] = (
         entry(row["state"], state_name(row["state"]), kind="state"),
@@ -211,13 +213,13 @@ def _end(curve: Trajectory | None, study: StudyReport) -> tuple[Entry, ...]:
     seconds = study.seconds.get(curve.run)
     return (
         entry(tokens, f"{tokens:,.0f}"),
-        entry(flops, words.flops(flops)),
+        entry(flops, words.flops_in_words(flops)),
         entry(seconds, None if seconds is None else words.duration(seconds)),
         entry(loss, f"{loss:.4f}"),
     )
 
 
-def environment(study: StudyReport) -> list[tuple[str, str]]:
+def environment_rows(study: StudyReport) -> list[tuple[str, str]]:
     """Names and values, nested ones spread out."""
     spread: list[tuple[str, str]] = []
     for name, value in study.places.items():

@@ -15,7 +15,7 @@ ROWS = 16
 
 
 @torch.no_grad()
-def generate(
+def generate_texts(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from isolora.data.origins import file_of, own_columns
 from isolora.data_cards import Card
 from isolora.errors import DataError
+from isolora.json_types import JsonMapping
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -60,19 +60,23 @@ class TextTemplate:
         parts = re.split(r"(?<!\{)\{([^{}]+)\}(?!\})", text)
         return cls(tuple(part.replace("{{", "{").replace("}}", "}") for part in parts[::2]), tuple(parts[1::2]))
 
-    def fill(self, row: Mapping[str, Any]) -> str:
+    def fill(self, row: JsonMapping) -> str:
         """The row's text; a column that holds nothing adds nothing."""
         values = ("" if row[name] is None else str(row[name]) for name in self.columns)
         return "".join(map("".join, zip(self.pieces, values, strict=False))) + self.pieces[-1]
 
 
-def columns_of(template: str) -> list[str]:
+def columns_of_template(template: str) -> list[str]:
     return list(TextTemplate.parse(template).columns)
 
 
 def check_card(card: Card, table: pa.Table) -> None:
     """Raises DataError for a card that names a column which some rows of train do not have."""
-    named = [*columns_of(card.text or ""), *([card.apart] if card.apart else ()), *chain.from_iterable(card.keep.values())]
+    named = [
+        *columns_of_template(card.text or ""),
+        *([card.apart] if card.apart else ()),
+        *chain.from_iterable(card.keep.values()),
+    ]
     missing = [name for name in named if name not in table.column_names]
     if table.num_rows and missing:
         there = ", ".join(own_columns(table).column_names)

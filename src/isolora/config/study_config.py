@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from isolora.config.overrides import with_value, with_word
-from isolora.config.run import RunConfig
-from isolora.config.search import SearchConfig
+from isolora.config.run_config import RunConfig
+from isolora.config.search_config import SearchConfig
 from isolora.config.settings import Settings, parse
 from isolora.config.strict_yaml import read_yaml
+from isolora.json_types import JsonObject
 
 
 class TuneConfig(Settings):
@@ -26,15 +27,15 @@ class StudyConfig(Settings):
     """Many runs over one base configuration: a grid, runs one by one, or a search."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="the study's name")
-    base: dict[str, Any] = Field(description="a run's configuration that all runs share")
+    base: JsonObject = Field(description="a run's configuration that all runs share")
     grid: dict[str, list[Any]] = Field({}, description="dotted key of a run -> values to try; all combinations are run")
-    runs: list[dict[str, Any]] = Field(
+    runs: list[JsonObject] = Field(
         [], description="runs named one by one, each by its dotted keys; in place of a grid, or beside it"
     )
     search: SearchConfig | None = Field(
         None, description="in place of a grid: suggest values trial by trial, then train the best"
     )
-    final: dict[str, Any] = Field({}, description="dotted keys set for the training after a search, beside the best values")
+    final: JsonObject = Field({}, description="dotted keys set for the training after a search, beside the best values")
     tune: TuneConfig | None = Field(None, description="tune one key of the grid on small budgets first")
     own_seeds: bool = Field(
         True, description="where the grid names no seeds, give each run its own, so that no two share their data order"

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
+from isolora.json_types import JsonMapping
 from isolora.plan import Option, Recommendation, options
 from isolora.report import palette
 from isolora.report.cells import Cell, cells
@@ -52,8 +53,8 @@ class StudyReport:
     fit: Fit | None = None
     recommendation: Recommendation | None = None
     verification: Verified | None = None
-    runs: Sequence[Mapping[str, Any]] = ()
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    runs: Sequence[JsonMapping] = ()
+    environment: JsonMapping = field(default_factory=dict)
     search: Search | None = None
     no_law: str = ""
     no_advice: tuple[str, ...] = ()
@@ -106,7 +107,7 @@ class StudyReport:
         place = self.families.index(found.family) if found.family in self.families else 0
         if len(self.families) < 2:
             return self.colours[found.model], "circle"
-        return palette.group(place) if len(self.models) == 1 else self.colours[found.model], palette.symbol(place)
+        return palette.group(place) if len(self.models) == 1 else self.colours[found.model], palette.marker_symbol(place)
 
     @cached_property
     def choices(self) -> list[Choice]:
@@ -153,7 +154,7 @@ class StudyReport:
         return self.fit.cut if self.fit else 0.0
 
     @cached_property
-    def places(self) -> Mapping[str, Any]:
+    def places(self) -> JsonMapping:
         """Versions, commit, device and threads: as given, else those of the first run that noted them."""
         noted = (json.loads(run["environment"]) for run in self.runs if run.get("environment"))
         return self.environment or next((place for place in noted if place), {})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from isolora.json_types import JsonObject
 from isolora.report import axes, palette
 from isolora.report.axes import label
 from isolora.report.cells import Cell
 from isolora.report.palette import BAD, PAPER, Figure
-from isolora.report.study import StudyReport
+from isolora.report.study_report import StudyReport
 
 MOST_NAMES = 24
 """Rows of a legend that a person still reads; of more base models or methods the names are in the hover alone."""
@@ -16,7 +15,7 @@ MOST_NAMES = 24
 
 def figure(study: StudyReport) -> Figure | None:
     """None where no cell tried two rates."""
-    tried = searched(study)
+    tried = cells_with_rates(study)
     if not tried:
         return None
     several = len(study.families) > 1
@@ -29,17 +28,17 @@ def figure(study: StudyReport) -> Figure | None:
     traces += [trace for trace in (_edges(tried), _bests(tried), _diverged(tried, high)) if trace["x"]]
     rates = [rate for trace in traces for rate in trace["x"]]
     x = axes.log_axis("learning rate (peak)", min(rates), max(rates), _rate_ticks(rates), margin=0.06)
-    hidden = axes.above_note(axes.outside(losses, high), "trial")
+    hidden = axes.above_note(axes.count_above(losses, high), "trial")
     layout = axes.layout(x, axes.loss_axis(study.measure, low, high), height=500, annotations=hidden)
     return {"data": traces, "layout": layout}
 
 
-def searched(study: StudyReport) -> list[Cell]:
+def cells_with_rates(study: StudyReport) -> list[Cell]:
     """Cells that tried several rates."""
     return [cell for cell in study.cells if len(cell.tried) > 1]
 
 
-def _line(study: StudyReport, cell: Cell, several: bool) -> dict[str, Any]:
+def _line(study: StudyReport, cell: Cell, several: bool) -> JsonObject:
     index = study.families.index(cell.family)
     colour = palette.group(index) if several else study.colours[cell.model]
     name = cell.family if several else cell.model
@@ -52,29 +51,29 @@ def _line(study: StudyReport, cell: Cell, several: bool) -> dict[str, Any]:
         "name": label(name),
         "legendgroup": label(name),
         "line": {"color": colour, "width": 1.4},
-        "marker": {"color": colour, "symbol": palette.symbol(index) if several else "circle", "size": 7},
+        "marker": {"color": colour, "symbol": palette.marker_symbol(index) if several else "circle", "size": 7},
         "hovertemplate": "%{text}<br>rate %{x:.2g}, %{y:.4f}<extra></extra>",
     }
 
 
-def _name_once(traces: list[dict[str, Any]]) -> None:
+def _name_once(traces: list[JsonObject]) -> None:
     seen: set[str] = set()
     for trace in traces:
         trace["showlegend"] = trace["name"] not in seen
         seen.add(trace["name"])
 
 
-def _bests(tried: list[Cell]) -> dict[str, Any]:
+def _bests(tried: list[Cell]) -> JsonObject:
     inside = [cell for cell in tried if not cell.edge]
     return _ring(inside, "best rate of a cell", palette.INK, "circle-open")
 
 
-def _edges(tried: list[Cell]) -> dict[str, Any]:
+def _edges(tried: list[Cell]) -> JsonObject:
     at_edge = [cell for cell in tried if cell.edge]
     return _ring(at_edge, "best rate at the edge: try further", BAD, "diamond-open")
 
 
-def _ring(found: list[Cell], name: str, colour: str, symbol: str) -> dict[str, Any]:
+def _ring(found: list[Cell], name: str, colour: str, symbol: str) -> JsonObject:
     best = [cell.best for cell in found if cell.best]
     return {
         "type": "scatter",
@@ -88,7 +87,7 @@ def _ring(found: list[Cell], name: str, colour: str, symbol: str) -> dict[str, A
     }
 
 
-def _diverged(tried: list[Cell], high: float) -> dict[str, Any]:
+def _diverged(tried: list[Cell], high: float) -> JsonObject:
     """A cross at the top of the frame for each rate at which a run blew up."""
     lost = [(rate, cell.name) for cell in tried for rate in cell.diverged]
     return {

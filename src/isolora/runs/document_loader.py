@@ -26,8 +26,8 @@ class DocumentLoader:
 
 
 def _load(config: DataConfig, task: TaskConfig) -> Splits:
-    plain: Task = registry.load("task", task.name)
-    return data.load(config, plain.bound(plain.Settings(**task.fields())))
+    plain: Task = registry.load_plug_in("task", task.name)
+    return data.load_documents(config, plain.bound(plain.Settings(**task.fields())))
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ def _mixed_source(alone: RunConfig, labels: tuple[str, ...], loader: DocumentLoa
     """The source's documents whose labels are among the main source's classes."""
     task, splits = models.bound_task(alone, labels), loader.load(alone.data, alone.task)
     skip = alone.data.on_error == "skip"
-    train, held_out = (data.usable(part, task, skip) for part in (splits.train, getattr(splits, alone.data.eval_split)))
+    train, held_out = (data.usable_documents(part, task, skip) for part in (splits.train, getattr(splits, alone.data.eval_split)))
     return MixedSource(alone, task, train, held_out)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from isolora.fit import Fit
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget
 from isolora.plan.limits import FARTHEST, Limits
@@ -20,11 +20,11 @@ _BEYOND_SIZES, _SIZES = 3.0, 80
 """Factor beyond the measured sizes that N* may lie at, and the points between."""
 _TAILS = (0.025, 0.975)
 
-Chosen = Callable[[Budget], Mapping[str, Any] | None]
+Chosen = Callable[[Budget], JsonMapping | None]
 """What a plan chooses for a budget, and the models that it chose from; None where it would choose nothing."""
 
 
-def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[dict[str, Any]]:
+def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[JsonObject]:
     """Budgets from which on another base is chosen, smallest first: {"budget_flops", "model"}; `seconds` too for one in time.
 
     From a thirtieth of the budget up, until the base that wins may not be followed farther: what is chosen in its place then
@@ -35,7 +35,7 @@ def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[
     largest = max((option.largest_tokens * option.price(budget.unit) for option in options), default=np.nan)
     most = max(FARTHEST * np.nan_to_num(largest), budget.amount)
     count = max(2, round(_PER_DECADE * np.log10(most / (_BELOW * budget.amount))))
-    found: list[dict[str, Any]] = []
+    found: list[JsonObject] = []
     before: str | None = None
     for amount in np.geomspace(_BELOW * budget.amount, most, count):
         row = chosen(Budget(float(amount), budget.unit))
@@ -51,7 +51,7 @@ def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[
     return found
 
 
-def optimum(fit: Fit, options: Sequence[Option], choice: Option, budget: Budget, limits: Limits) -> dict[str, Any] | None:
+def optimum(fit: Fit, options: Sequence[Option], choice: Option, budget: Budget, limits: Limits) -> JsonObject | None:
     """The size N* and the tokens D* that the law would spend the budget on, with 95 % intervals over the draws.
 
     Prices and trained weights of sizes between the measured ones lie on a power of the size. None where the law does not read
@@ -87,7 +87,7 @@ def _power(sizes: Array, values: Sequence[float], wanted_M: Array) -> Array:
     return fitted
 
 
-def sizes_words(model: str, found: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None, flops: float) -> Iterator[str]:
+def sizes_words(model: str, found: Sequence[JsonMapping], best: JsonMapping | None, flops: float) -> Iterator[str]:
     """Sentences about switches and the optimum. flops: of the recommendation."""
     later = [switch for switch in found if switch["budget_flops"] > flops]
     yield from (f"  from {switch['budget_flops']:.2g} FLOPs on, {switch['model']} would win" for switch in later[:2])

@@ -39,7 +39,7 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def flops(value: float) -> str:
+def flops_in_words(value: float) -> str:
     """4.2 × 10¹³."""
     if not (math.isfinite(value) and value > 0):
         return "0"
@@ -79,7 +79,7 @@ def parameter(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def formula(text: str) -> Markup:
+def formula_html(text: str) -> Markup:
     """A law's formula with its exponents raised: 'A n^-a' becomes A n<sup>−a</sup>."""
     raised = _EXPONENT.sub(lambda found: f"<sup>{found[1].replace('-', '−')}</sup>", str(escape(text)))
     return Markup(raised.replace(" -> ", " → "))

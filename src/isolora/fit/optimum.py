@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isolora.fit.descent import Problem, descend
-from isolora.fit.points import Points
+from isolora.fit.fit_points import Points
 from isolora.fit.projection import starts
 from isolora.laws import Array, Law
 
@@ -26,7 +26,7 @@ _POLISH_STEPS = 60
 
 
 @dataclass(frozen=True)
-class Found:
+class Optimum:
     """For each of K sets of weights (K, M) on `points` the best z (K, Z) and its summed objective (K,)."""
 
     problem: Problem
@@ -46,7 +46,7 @@ class Found:
         return float(np.sqrt((residual_M**2).sum() / max(len(self.points) - self.z.shape[1], 1)))
 
 
-def search(law: Law, points: Points, weight_KM: Array, effort: Effort = _THOROUGH) -> Found:
+def search_fit(law: Law, points: Points, weight_KM: Array, effort: Effort = _THOROUGH) -> Optimum:
     """Fits `law` under every row of weights; a weight of zero leaves a point out."""
     shapes_from = points.columns
     points, weight_KM = anchored(law, points, weight_KM)
@@ -58,7 +58,7 @@ def search(law: Law, points: Points, weight_KM: Array, effort: Effort = _THOROUG
     ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, weight_RM, effort.steps)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
-    return Found(problem, points, weight_KM, ended.z[index_K], ended.objective[index_K])
+    return Optimum(problem, points, weight_KM, ended.z[index_K], ended.objective[index_K])
 
 
 def anchored(law: Law, points: Points, weight_KM: Array) -> tuple[Points, Array]:
@@ -72,12 +72,12 @@ def anchored(law: Law, points: Points, weight_KM: Array) -> tuple[Points, Array]
     return points.with_start(), np.concatenate([weight_KM, np.repeat(typical_K1, len(points.start), axis=1)], axis=1)
 
 
-def fit_above(law: Law, points: Points, cut: float, weight_M: Array | None = None) -> Found:
+def fit_above(law: Law, points: Points, cut: float, weight_M: Array | None = None) -> Optimum:
     """One fit to the points from a lower cut on, of weight one unless weights (M,) of all points are given."""
     chosen_M = points.columns["d"] >= cut
     kept = points.where(chosen_M)
     weight_1M = np.ones((1, len(kept))) if weight_M is None else weight_M[chosen_M][None, :]
-    return search(law, kept, weight_1M)
+    return search_fit(law, kept, weight_1M)
 
 
 def polish(law: Law, points: Points, theta_KT: Array, weight_KM: Array) -> Array:

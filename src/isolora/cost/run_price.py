@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from isolora import display
 from isolora.cost.time import Duration
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.ledger import PHASES, Flops
 
 PHASE_WORDS = {
@@ -57,7 +57,7 @@ class Cost:
     def peak_memory_bytes(self) -> int:
         return self.memory.total
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {
             "trainable_parameters": self.trainable_parameters,
             "all_parameters": self.all_parameters,

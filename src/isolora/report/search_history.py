@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
+from isolora.json_types import JsonObject
 from isolora.report import axes
-from isolora.report import formats as words
+from isolora.report import wording as words
 from isolora.report.axes import label
 from isolora.report.palette import ACCENT, CLEAR, FAINT, SOFT, Figure
 from isolora.report.search_parameters import importance
-from isolora.report.source import Tried
-from isolora.report.study import StudyReport
+from isolora.report.source import ReportedTrial
+from isolora.report.study_report import StudyReport
 
 SHOWN = 0.75
 """Share of the trials that the picture has room for, the best ones: those that blew up would flatten all others."""
@@ -48,7 +48,7 @@ def figure(study: StudyReport) -> Figure | None:
     return {"data": [trace for trace in traces if trace["x"]], "layout": axes.layout(x, y, height=380)}
 
 
-def _dots(trials: list[Tried], state: str, marker: dict[str, Any]) -> dict[str, Any]:
+def _dots(trials: list[ReportedTrial], state: str, marker: JsonObject) -> JsonObject:
     shown = [trial for trial in trials if trial.state == state]
     return {
         "type": "scatter",
@@ -67,7 +67,7 @@ def caption(study: StudyReport) -> str:
     if search is None or not search.trials:
         return ""
     pruned = sum(trial.state == "PRUNED" for trial in search.trials)
-    total = words.flops(search.trials[-1].flops)
+    total = words.flops_in_words(search.trials[-1].flops)
     return (
         f"{len(search.trials)} trials for {total} FLOPs, {pruned} of them given up early. Each mark is a trial where it ended, "
         f"set at what all trials up to it had cost; the best {100 * SHOWN:.0f} % are in view.{_most_important(study)}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from isolora.json_types import JsonObject
 from isolora.report import axes, palette
 from isolora.report.axes import label
 from isolora.report.cells import Cell
 from isolora.report.palette import Figure, faded
-from isolora.report.study import StudyReport
+from isolora.report.study_report import StudyReport
 
 MOST = 40
 """Rows in the picture, best first; the table below it has them all."""
@@ -24,13 +23,13 @@ def figure(study: StudyReport) -> Figure | None:
     for index, family in enumerate(study.families):
         own = [(cell, row) for cell, row in zip(shown, rows, strict=True) if cell.family == family]
         if own:
-            traces += _family(own, label(family), palette.group(index), palette.symbol(index))
+            traces += _family(own, label(family), palette.group(index), palette.marker_symbol(index))
     losses = [float(run.loss[-1]) for cell in shown for run in cell.ends]
     low, high = axes.frame(losses)
     x = axes.loss_axis(study.measure, low, high)
     y = axes.axis("", type="category", categoryorder="array", categoryarray=rows[::-1], showline=False, ticks="")
     y["range"] = [-0.7, len(rows) - 0.3]
-    hidden = axes.above_note(axes.outside(losses, high), "run")
+    hidden = axes.above_note(axes.count_above(losses, high), "run")
     return {"data": traces, "layout": axes.layout(x, y, height=150 + 26 * len(rows), annotations=hidden)}
 
 
@@ -39,7 +38,7 @@ def _rows(study: StudyReport, shown: list[Cell]) -> list[str]:
     return [label(cell.name if len(study.models) > 1 else cell.adapter) for cell in shown]
 
 
-def _family(own: list[tuple[Cell, str]], name: str, colour: str, symbol: str) -> list[dict[str, Any]]:
+def _family(own: list[tuple[Cell, str]], name: str, colour: str, symbol: str) -> list[JsonObject]:
     seeds = {
         "type": "scatter",
         "mode": "markers",

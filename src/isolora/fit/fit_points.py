@@ -75,8 +75,8 @@ def from_table(table: Table) -> Points:
     columns.setdefault("d", table[progress])
     columns.setdefault("u", columns["d"])
     columns["c"] = _flops(table, columns)
-    columns |= method_columns(list(table["method"]), methods(table)) if "method" in table else {}
-    start = _start(whole.where(whole[progress] == 0), columns, methods(table))
+    columns |= method_columns(list(table["method"]), methods_of(table)) if "method" in table else {}
+    start = _start(whole.where(whole[progress] == 0), columns, methods_of(table))
     names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
     return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress, start)
 
@@ -102,7 +102,7 @@ def _start(bare: Table, columns: Mapping[str, Array], names: list[str]) -> Point
     return Points(at, loss, np.arange(len(first), dtype=np.int64), runs, at["c"])
 
 
-def methods(table: Table) -> list[str]:
+def methods_of(table: Table) -> list[str]:
     """The methods of a table, the one with the most points first; none where the table does not say."""
     if "method" not in table:
         return []

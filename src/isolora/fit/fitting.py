@@ -11,13 +11,13 @@ import numpy as np
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit import bootstrap as bootstrapping
+from isolora.fit.best_rates import best_learning_rates, rate_effect
 from isolora.fit.distance import COMPUTE, ranges_of
-from isolora.fit.points import Points, from_table, methods, studied
-from isolora.fit.rates import best_learning_rates, rate_effect
+from isolora.fit.fit_points import Points, from_table, methods_of, studied
+from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.remarks import demand_sizes, left_out, remarks
-from isolora.fit.result import Fit, Member
+from isolora.fit.result import AveragedLaw, Fit
 from isolora.fit.rolling import Trim, carries, roll
-from isolora.fit.search import Found, fit_above, polish, search
 from isolora.fit.selection import Selection, select
 from isolora.fit.target import Target, targeted
 from isolora.laws import Array, Law
@@ -47,7 +47,7 @@ def fit(
 ) -> Fit:
     """Fits a scaling law to the points of a table, one learning rate per model, method and rank.
 
-    `law` is a name of `laws.names()` or "auto". With holdout "largest" laws, lower cuts and emphases are weighed by how well
+    `law` is a name of `laws.law_names()` or "auto". With holdout "largest" laws, lower cuts and emphases are weighed by how well
     they predicted the largest budgets from smaller ones, at several cut-offs in FLOPs; with "none" all points are fitted and
     "auto" decides by the fit's own objective. `bootstrap` is the number of replicates behind the intervals. `target` is the
     loss or another measure of the table: see `targeted`. Raises TableError when the points cannot carry the law, ConfigError
@@ -59,7 +59,7 @@ def fit(
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     points = from_table(chosen)
-    names = _few_methods(methods(chosen))
+    names = _few_methods(methods_of(chosen))
     contenders = _seeing_methods(_contenders(law, points), points, names)
     selection = _selected(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
     found = _fitted(points, selection, bootstrap, seed, aim)
@@ -72,7 +72,7 @@ def _contenders(name: str, points: Points) -> list[Law]:
         law = laws.resolve(name)
         _demand(law, points)
         return [law]
-    able = [law for law in map(laws.resolve, laws.names()) if not law.grows and carries(law, points)]
+    able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, points)]
     able = [law for law in able if law.last_resort == (points.progress == "flops")]
     if not able:
         raise TableError(
@@ -134,7 +134,7 @@ def _selected(points: Points, contenders: Sequence[Law]) -> Selection:
 def _unjudged(points: Points, contenders: Sequence[Law]) -> Selection:
     """Without a hold-out: Akaike's criterion on the summed objective (a Laplace-like likelihood in units of its scale)."""
     everything_1M = np.ones((1, len(points)))
-    found = [search(law, points, everything_1M) for law in contenders]
+    found = [search_fit(law, points, everything_1M) for law in contenders]
     objectives = [float(each.objective[0]) for each in found]
     scores = [
         len(points) * np.log(max(value, 1e-12)) + len(law.parameters) for law, value in zip(contenders, objectives, strict=True)
@@ -185,7 +185,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     )
 
 
-def _pinned(found: Found) -> tuple[str, ...]:
+def _pinned(found: Optimum) -> tuple[str, ...]:
     """Shapes that ended at an end of where they were looked for; an exponent of a term that is gone is none."""
     count = len(found.problem.law.coefficients)
     z_Z, low_Z, high_Z = found.z[0], found.problem.low, found.problem.high
@@ -193,20 +193,20 @@ def _pinned(found: Found) -> tuple[str, ...]:
     return tuple(shape.name for shape, ended in zip(found.problem.law.shapes, at_end_Z[count:], strict=True) if ended)
 
 
-def _members(points: Points, selection: Selection, shown: Found) -> tuple[Member, ...]:
+def _members(points: Points, selection: Selection, shown: Optimum) -> tuple[AveragedLaw, ...]:
     """The averaged laws, each fitted to convergence; the law that is shown keeps its own parameters."""
-    found: list[Member] = []
+    found: list[AveragedLaw] = []
     for name in dict.fromkeys(member.law.name for member in selection.members):
         alike = [member for member in selection.members if member.law.name == name]
         weight_KM = np.stack([member.trim.weights(points) for member in alike])
         theta_KT = polish(alike[0].law, points, np.stack([member.theta for member in alike]), weight_KM)
         for member, theta_T in zip(alike, theta_KT, strict=True):
             is_shown = (name, member.trim) == (selection.law.name, selection.trim)
-            found.append(Member(name, member.weight, tuple(map(float, shown.theta[0] if is_shown else theta_T))))
+            found.append(AveragedLaw(name, member.weight, tuple(map(float, shown.theta[0] if is_shown else theta_T))))
     return tuple(sorted(found, key=lambda member: -member.weight))
 
 
-def _widened(theta_T: Array, low_T: Array, high_T: Array, alike: Sequence[Member]) -> tuple[Array, Array]:
+def _widened(theta_T: Array, low_T: Array, high_T: Array, alike: Sequence[AveragedLaw]) -> tuple[Array, Array]:
     """The bootstrap's intervals with what other trims of the same law say: none of them is known to be the right one.
 
     Distances are in logarithms where everything is positive, else as they are.

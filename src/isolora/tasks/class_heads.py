@@ -17,6 +17,7 @@ import transformers
 from torch import Tensor
 
 from isolora.errors import ConfigError
+from isolora.json_types import JsonObject
 from isolora.tasks.base import Batch
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def class_names(table: pa.Table, column: str) -> list[str]:
     return []
 
 
-def class_options(labels: Sequence[str]) -> dict[str, Any]:
+def class_options(labels: Sequence[str]) -> JsonObject:
     """What a model's configuration is told about its classes."""
     return {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
 
@@ -98,7 +99,7 @@ Window = tuple[int, int]
 """First token, token after the last."""
 
 
-def windows(tokens: int, room: int, overlap: float) -> list[Window]:
+def answer_windows(tokens: int, room: int, overlap: float) -> list[Window]:
     """Windows of at most `room` tokens that cover a text of `tokens`; each sees a share `overlap` of the one before again."""
     if room < 1:
         raise ConfigError("data.max_length: leaves no room for a text beside the special tokens")
