@@ -33,9 +33,11 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tokens cached by a test lie in one temporary folder of the session."""
+    """Tokens and ledgers cached by a test lie in one temporary folder of the session, which the workers of pytest-xdist share:
+    what one has rehearsed, the others need not."""
+    own = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("ISOLORA_CACHE", str(tmp_path_factory.getbasetemp() / "isolora-cache"))
+        patched.setenv("ISOLORA_CACHE", str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "isolora-cache"))
         yield
 
 

@@ -14,10 +14,12 @@ from torch import nn
 from transformers import CONFIG_MAPPING
 
 from isolora.config import RunConfig, parse
+from isolora.cost.estimate import with_task
 from isolora.cost.flops import rehearse
 from isolora.cost.layers import find_layers, shortened
 from isolora.cost.memory import peak
 from isolora.ledger import BatchShape
+from isolora.models import architectures
 
 torch.set_num_threads(1)
 DEEP = dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"), 9)
@@ -80,3 +82,10 @@ def test_layers_of_other_shapes_are_of_other_kinds() -> None:
     with shortened(model, [found], {"layers": [0, 2]}):
         assert [layer.inner.in_features for layer in model.layers] == [4, 8]
     assert len(model.layers) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", architectures.known())
+def test_the_same_flops_of_every_packaged_architecture(name: str) -> None:
+    run = with_task(RunConfig(model=name))
+    assert np.array_equal(rehearse(run).coefficients, rehearse(run, whole=True).coefficients)

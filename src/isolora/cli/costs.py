@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isolora.child_process import without_collection
 from isolora.cli.answer import Json, answer
 from isolora.cli.runs import Words, split_words
 
@@ -40,7 +41,8 @@ def cost(
     shape, keys = shape_of(keys)
     estimate = None if calibrate else answers.find_answer(path, keys, shape, place)
     if estimate is None:
-        estimate = _asked_first(path, keys, shape, place, calibrate)
+        with without_collection():
+            estimate = _asked_first(path, keys, shape, place, calibrate)
     answer(estimate.to_json(), str(estimate), as_json)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from isolora.cost.layers import LayerTracker, Place
 from isolora.ledger import GROUPS, PHASES
 
 if TYPE_CHECKING:
@@ -48,26 +49,47 @@ class Bookkeeper(TorchDispatchMode):
     A gradient to a weight costs what the weight's own product cost in the forward pass; the rest of the backward pass carries
     the gradient to the inputs. Questions about values ("is the mask all ones?"), which `meta` tensors cannot answer, are
     answered for batches without padding.
+
+    stands_for: how many layers the one in which the tracker sees the step stands for; each of its products counts so often.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(
+        self, weights: Weights, tracker: LayerTracker | None = None, stands_for: Mapping[Place, int] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.groups, self.trained = dict(weights.groups), set(weights.trained)
         self.derived: list[Tensor] = []  # kept alive, so that no other tensor takes their identity
+        self.tracker, self.stands_for = tracker, stands_for or {}
         self.backward = False
         self.modules_running = 0
         self.untouched = 0
         self.booked = np.zeros((len(PHASES), len(GROUPS)))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and torch's guard against it takes a tenth of a rehearsal
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return True if args[0].dtype == torch.bool else 1
         out = func(*args, **(kwargs or {}))
         if func._overloadpacket in FORMULAS:
-            self._book(FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out), args)
+            flops = FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+            self._book(flops if self.tracker is None else flops * self._stands_for(self.tracker), args)
         if isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
             self._derive(args, out)
         return out
+
+    def turn(self) -> None:
+        """The backward pass begins."""
+        self.backward = True
+        if self.tracker is not None:
+            self.tracker.turn()
+
+    def _stands_for(self, tracker: LayerTracker) -> int:
+        if self.backward:
+            tracker.at_node()
+        return self.stands_for.get(tracker.place, 1)
 
     def _book(self, flops: int, args: tuple[Any, ...]) -> None:
         weight = next((key for key in map(storage, reversed(args)) if key in self.groups), None)
@@ -84,8 +106,13 @@ class Bookkeeper(TorchDispatchMode):
 
     def _alone(self, args: tuple[Any, ...]) -> bool:
         """Whether all tensors are weights; what leads back through their product touches a weight again and is booked there."""
-        tensors = [arg for arg in args if isinstance(arg, Tensor)]
-        return bool(tensors) and all(storage(tensor) in self.groups for tensor in tensors)
+        found = False
+        for arg in args:
+            if isinstance(arg, Tensor):
+                if storage(arg) not in self.groups:
+                    return False
+                found = True
+        return found
 
     def _derive(self, args: tuple[Any, ...], out: Tensor) -> None:
         """What is made of weights alone (a cast, a product of factors, chosen experts) counts as a weight."""

@@ -22,7 +22,7 @@ from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept as disk
 from isolora.cost.bookkeeper import Bookkeeper, Weights, storage, watching_modules, weight_groups
-from isolora.cost.layers import Kept, Layers, find_layers, shortened
+from isolora.cost.layers import Layers, LayerTracker, Place, find_layers, shortened
 from isolora.cost.no_values import refused_in_one_line
 from isolora.ledger import GROUPS, PHASES, BatchShape, Ledger
 from isolora.methods.base import Attached
@@ -143,6 +143,8 @@ class Rehearsal:
     def __init__(self, task: Task, attached: Attached, groups: dict[int, str]) -> None:
         self.task, self.attached, self.groups = task, attached, groups
         self.weights = Weights.of(attached.model, groups)  # of all layers, for what a method computes from weights alone
+        self.tracker: LayerTracker | None = None
+        self.stands_for: dict[Place, int] = {}
 
     def all_layers(self) -> NDArray[np.float64]:
         """FLOPs [shapes, phases, groups] of one step of each shape."""
@@ -161,18 +163,16 @@ class Rehearsal:
         return booked if alike else self.all_layers()
 
     def _extended(self, layers: Sequence[Layers]) -> NDArray[np.float64]:
-        """The model with its special layers alone, and what one layer more of each kind adds, as often as there are such."""
-        fewest = {each.name: sorted(each.special) for each in layers}
-        base = total = self._with(layers, fewest)
-        for each in layers:
-            for numbers in each.counts().values():
-                one_more = {**fewest, each.name: sorted({*fewest[each.name], numbers[0]})}
-                total = total + len(numbers) * (self._with(layers, one_more) - base)
-        return total
-
-    def _with(self, layers: Sequence[Layers], kept: Kept) -> NDArray[np.float64]:
-        with shortened(self.attached.model, layers, kept):
-            return self.all_layers()
+        """The model with its special layers and one of each kind, which counts as often as there are such."""
+        few = {each.name: each.stand_ins() for each in layers}
+        kept = {name: list(numbers) for name, numbers in few.items()}
+        self.stands_for = {(name, number): count for name, numbers in few.items() for number, count in numbers.items()}
+        self.tracker = LayerTracker()
+        try:
+            with shortened(self.attached.model, layers, kept), self.tracker.watching(layers, kept):
+                return self.all_layers()
+        finally:
+            self.tracker = None
 
     def _forward(self, shape: BatchShape) -> NDArray[np.float64]:
         """FLOPs [groups] of a forward pass alone, through every layer."""
@@ -185,8 +185,10 @@ class Rehearsal:
 
     def _step(self, shape: BatchShape) -> NDArray[np.float64]:
         """FLOPs [phases, groups] of one step."""
-        task, attached, books = self.task, self.attached, Bookkeeper(self.weights)
+        task, attached, books = self.task, self.attached, Bookkeeper(self.weights, self.tracker, self.stands_for)
         batch = task_batch(task, shape, self.device)
+        if self.tracker is not None:
+            self.tracker.begin()
         with self._products(), books:
             if task.uses_reference:
                 with torch.no_grad(), attached.rows(()):
@@ -196,7 +198,7 @@ class Rehearsal:
             with watching_modules(books), attached.rows([(0, 0, -1)]):
                 loss = task.loss(attached.model, batch)
                 extra = attached.extra_loss()
-                books.backward = True
+                books.turn()
                 (loss.objective if extra is None else loss.objective + extra).backward()
         return books.closed()
 
@@ -212,9 +214,7 @@ class Rehearsal:
 
 def saves_work(layers: Sequence[Layers]) -> bool:
     """Whether fewer layers run with like ones left out than in all."""
-    kinds = sum(len(each.counts()) for each in layers)
-    special = sum(len(each.special) for each in layers)
-    return 0 < (1 + kinds) * special + kinds < sum(map(len, layers))
+    return 0 < sum(len(each.stand_ins()) for each in layers) < sum(map(len, layers))
 
 
 def task_batch(task: Task, shape: BatchShape, device: torch.device | str) -> Batch:

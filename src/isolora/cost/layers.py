@@ -1,21 +1,27 @@
 """Repeated layers: a model of 80 like blocks is rehearsed with a few of them, and the rest follows by counting.
 
 Two layers are alike when they hold the same modules with the same settings and shapes, train the same parameters, and lie on the
-same side of the first trained layer: below it nothing is carried back. Alike layers cost the same, so that a step over n of them
-is known from a step without and a step with one more.
+same side of the first trained layer: below it nothing is carried back. Alike layers cost the same, so that one of them stands for
+all: what a step does in it counts as often as there are such layers.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 FEWEST = 4
 """Shorter lists are rehearsed whole: nothing would be saved."""
+
+Place = tuple[str, int] | None
+"""(name of a list of layers, number of a layer there); None: outside of all layers."""
 
 Kept = Mapping[str, Sequence[int]]
 """Name of a list of layers -> which of its layers a shortened model has."""
@@ -39,13 +45,68 @@ class Layers:
         """The first layer, into which nothing may be carried back, and the first that is trained."""
         return {0, self.first_trained} & set(range(len(self)))
 
-    def counts(self) -> dict[int, list[int]]:
-        """Kind -> its layers beside the special ones."""
-        found: dict[int, list[int]] = {}
+    def stand_ins(self) -> dict[int, int]:
+        """Number of a layer -> how many it stands for: the special ones for themselves, the first of each kind for all others."""
+        kinds: dict[int, list[int]] = {}
         for number, kind in enumerate(self.kinds):
             if number not in self.special:
-                found.setdefault(kind, []).append(number)
-        return found
+                kinds.setdefault(kind, []).append(number)
+        found = {**dict.fromkeys(self.special, 1), **{numbers[0]: len(numbers) for numbers in kinds.values()}}
+        return dict(sorted(found.items()))
+
+
+class LayerTracker:
+    """Which layer a step is in, on the way up and on the way down."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.place: Place = None
+        self.backward = False
+        self._starts: list[int] = []  # numbers of autograd's nodes at which places begin
+        self._places: list[Place] = []
+
+    def enter(self, place: Place) -> None:
+        """A layer's forward pass begins, or the last one of a list has ended."""
+        if not self.backward:  # recomputed layers belong to the node that asks for them
+            self._starts.append(torch._C._autograd._get_sequence_nr())
+            self._places.append(place)
+            self.move(place)
+
+    def turn(self) -> None:
+        """The backward pass begins."""
+        self.backward = True
+        self.move(None)
+
+    def at_node(self) -> None:
+        """Called at an operation of the backward pass: find the layer whose forward pass has made autograd's node."""
+        node = torch._C._current_autograd_node()
+        number = -1 if node is None else node._sequence_nr()
+        if 0 <= number < 2**62:  # gradients are added up by nodes of the highest number
+            index = bisect_right(self._starts, number) - 1
+            self.move(self._places[index] if index >= 0 else None)
+
+    def move(self, place: Place) -> None:
+        self.place = place
+
+    @contextmanager
+    def watching(self, layers: Sequence[Layers], kept: Kept) -> Iterator[None]:
+        """Within the context it hears of every kept layer's forward pass."""
+        handles = []
+        for each in layers:
+            places = [(each.layers[number], partial(self._enter, (each.name, number))) for number in kept[each.name]]
+            handles += [layer.register_forward_pre_hook(enter) for layer, enter in places]
+            handles.append(each.layers[kept[each.name][-1]].register_forward_hook(partial(self._enter, None)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, place: Place, *_: object) -> None:
+        self.enter(place)
 
 
 def find_layers(model: nn.Module) -> list[Layers]:

@@ -8,7 +8,7 @@ within one call is not seen. On a GPU the rehearsal is the same, but nothing has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,11 @@ from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept
 from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, task_batch
-from isolora.cost.layers import find_layers, shortened
+from isolora.cost.layers import Kept, Layers, find_layers, shortened
 from isolora.cost.no_values import refused_in_one_line, taken_for_real
 from isolora.cost.run_price import Memory
 from isolora.cost.storage import RehearsedStorageTracker
-from isolora.cost.timeline import Timeline, fullest, kept_for_memory, watched
+from isolora.cost.timeline import Timeline, fullest, kept_for_memory
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
 from isolora.ledger import BatchShape
@@ -65,7 +65,8 @@ def peak(
         _move(model, device)
         saved = _quantise(config, model)
         attached = attach_for_rehearsal(config, task, model)
-        optimizer = AveragedAdamW(attached.groups(0), config.training)
+        few = None if whole else few_layers(attached.model)
+        optimizer = AveragedAdamW(attached.groups(0), config.training, None if few is None else few.parameters)
         optimizer.step(1.0)  # makes the moments
         optimizer.finish_step(1)
         held = optimizer.bytes_held()
@@ -77,7 +78,12 @@ def peak(
             books.rows_differ(batch if differ else None)
             one_step(config, task, attached, optimizer, batch, before_backward)
 
-        most, logits = _of_all_layers(books, step) if whole else _of_few_layers(books, attached.model, step)
+        found = None if few is None else _of_few_layers(books, few, step)
+        if found is None:
+            if few is not None:
+                optimizer.link()
+            found = _of_all_layers(books, step)
+    most, logits = found
     return Memory(**held, activations=most - logits, logits=logits)
 
 
@@ -101,21 +107,37 @@ def _of_all_layers(books: RehearsedStorageTracker, step: Callable[[], None]) -> 
     return books.peak, books.logits_at_peak
 
 
-def _of_few_layers(books: RehearsedStorageTracker, model: PreTrainedModel, step: Callable[..., None]) -> tuple[int, int]:
-    """The same from a step through a few of the layers that are alike, where the model is a chain of them."""
+@dataclass(frozen=True)
+class FewLayers:
+    """A model's layers and those that stand for all in a rehearsal of its memory. parameters: of the model with these alone."""
+
+    model: PreTrainedModel
+    layers: Sequence[Layers]
+    kept: Kept
+    parameters: set[Tensor]
+
+
+def few_layers(model: PreTrainedModel) -> FewLayers | None:
+    """None where they would be as many as there are."""
     layers = find_layers(model)
-    few = {each.name: kept_for_memory(each) for each in layers}
-    if sum(map(len, few.values())) >= sum(map(len, layers)):
-        return _of_all_layers(books, step)
+    kept = {each.name: kept_for_memory(each) for each in layers}
+    if sum(map(len, kept.values())) >= sum(map(len, layers)):
+        return None
+    with shortened(model, layers, kept):
+        return FewLayers(model, layers, kept, set(model.parameters()))
+
+
+def _of_few_layers(books: RehearsedStorageTracker, few: FewLayers, step: Callable[..., None]) -> tuple[int, int] | None:
+    """The same from a step through a few of the layers that are alike; None where the model is no chain of them."""
     books.timeline = timeline = Timeline()
     try:
-        with shortened(model, layers, few), watched(timeline, layers, few):
+        with shortened(few.model, few.layers, few.kept), timeline.watching(few.layers, few.kept):
             books.begin()
             step(timeline.turn)
-        return fullest(timeline.segments, {each.name: each for each in layers}, few)
+        return fullest(timeline.segments, {each.name: each for each in few.layers}, few.kept)
     except Exception:  # a model that counts its layers itself, or goes through them in another order
         books.timeline = None
-        return _of_all_layers(books, step)
+        return None
 
 
 def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], device: str, known: dict[str, int]) -> int | None:

@@ -29,11 +29,15 @@ class StorageTracker(TorchDispatchMode):
         self.timeline: Timeline | None = None
         self.alive = self.logits = self.peak = self.logits_at_peak = self.before = self.logits_before = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and torch's guard against it takes time at every operation
+
     def begin(self) -> None:
         self.before, self.peak, self.logits_at_peak = self.alive, 0, 0
         self.logits_before = self.logits  # a bias of the head is a weight
         if self.timeline is not None:
-            self.timeline.begin(self.alive, self.logits)
+            self.timeline.begin_with(self.alive, self.logits)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

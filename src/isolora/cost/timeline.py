@@ -7,18 +7,10 @@ segments, so that the fullest moment of a model of 80 layers follows from a mode
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
-import torch
-
-from isolora.cost.layers import Kept, Layers
-
-Place = tuple[str, int] | None
-"""(name of a list of layers, number of a layer there); None: outside of all layers."""
+from isolora.cost.layers import Kept, Layers, LayerTracker, Place
 
 
 class CannotExtend(Exception):
@@ -37,17 +29,15 @@ class Segment:
     end_logits: int = 0
 
 
-class Timeline:
+class Timeline(LayerTracker):
     """The segments of a step as they come."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.segments = [Segment(None, False)]
-        self.backward = False
         self._alive = self._logits = self._begin = self._begin_logits = 0
-        self._starts: list[int] = []  # numbers of autograd's nodes at which places begin
-        self._places: list[Place] = []
 
-    def begin(self, alive: int, logits: int) -> None:
+    def begin_with(self, alive: int, logits: int) -> None:
         """The step begins with so many bytes alive."""
         self._alive = self._begin = alive
         self._logits = self._begin_logits = logits
@@ -60,50 +50,11 @@ class Timeline:
             segment.fullest, segment.fullest_logits = alive - self._begin, logits - self._begin_logits
         segment.end, segment.end_logits = alive - self._begin, logits - self._begin_logits
 
-    def enter(self, place: Place) -> None:
-        """A layer's forward pass begins, or the last one of a list has ended."""
-        if not self.backward:  # recomputed layers belong to the node that asks for them
-            self._starts.append(torch._C._autograd._get_sequence_nr())
-            self._places.append(place)
-            self._move(place)
-
-    def turn(self) -> None:
-        """The backward pass begins."""
-        self.backward = True
-        self._move(None)
-
-    def at_node(self) -> None:
-        """Called at every operation of the backward pass: find the layer whose forward pass has made autograd's node."""
-        node = torch._C._current_autograd_node()
-        number = -1 if node is None else node._sequence_nr()
-        if 0 <= number < 2**62:  # gradients are added up by nodes of the highest number
-            index = bisect_right(self._starts, number) - 1
-            self._move(self._places[index] if index >= 0 else None)
-
-    def _move(self, place: Place) -> None:
+    def move(self, place: Place) -> None:
         last = self.segments[-1]
         if (last.place, last.backward) != (place, self.backward):
             self.segments.append(Segment(place, self.backward))
             self._begin, self._begin_logits = self._alive, self._logits
-
-
-@contextmanager
-def watched(timeline: Timeline, layers: Sequence[Layers], kept: Kept) -> Iterator[None]:
-    """Within the context the timeline hears of every kept layer's forward pass."""
-    handles = []
-    for each in layers:
-        places = [(each.layers[number], partial(_enter, timeline, (each.name, number))) for number in kept[each.name]]
-        handles += [layer.register_forward_pre_hook(enter) for layer, enter in places]
-        handles.append(each.layers[-1].register_forward_hook(partial(_enter, timeline, None)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _enter(timeline: Timeline, place: Place, *_: object) -> None:
-    timeline.enter(place)
 
 
 def kept_for_memory(layers: Layers) -> list[int]:

@@ -138,17 +138,17 @@ class AdaptedLinear(AdaptedLayer):
         self.b.append(nn.Parameter(torch.zeros(outputs, rank, device=device)))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
+        flat_x = x.reshape(-1, x.shape[-1])
+        y = self.base(flat_x)  # of rows alone: a view of it, changed in place, would have autograd copy it whole, twice
         if y._is_view():  # what another autograd function hands out as a view may not be changed in place
             y = y.clone()
-        flat_y, flat_x = y.reshape(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
         spans = self.batch_rows.token_spans(x.shape[0], len(flat_x))
         if self.training and any(self.dropouts[member] for member, _, _ in spans):
             flat_x = self._dropped(flat_x, spans, len(flat_x) // x.shape[0])
         factors = [f.to(y.dtype) for member, _, _ in spans for f in self.factors(member)]
         scalings = [self.scalings[member] for member, _, _ in spans]
-        updated: Tensor = LowRankUpdate.apply(flat_y, flat_x.to(y.dtype), spans, scalings, *factors)  # type: ignore[no-untyped-call]
-        return updated.view(y.shape)
+        updated: Tensor = LowRankUpdate.apply(y, flat_x.to(y.dtype), spans, scalings, *factors)  # type: ignore[no-untyped-call]
+        return updated.view(*x.shape[:-1], y.shape[-1])
 
     def _dropped(self, x: Tensor, spans: list[Span], length: int) -> Tensor:
         dropped = x.clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,22 +16,30 @@ from isolora.methods.base import ParameterGroup
 class FlatGroup:
     """The tensors of one parameter group as views of one buffer, so that clipping, stepping, averaging are one operation each."""
 
-    def __init__(self, group: ParameterGroup, training: TrainingConfig) -> None:
+    def __init__(self, group: ParameterGroup, training: TrainingConfig, only: Collection[Tensor] | None = None) -> None:
         self.tensors = group.parameters
         self.learning_rate_ratio = group.learning_rate_ratio * (training.head_learning_rate_ratio if group.heads else 1)
-        self.weights = nn.Parameter(torch.cat([p.detach().flatten() for p in self.tensors]))
+        self.shapes = [p.shape for p in self.tensors]
+        with torch.no_grad():
+            self.weights = nn.Parameter(torch.cat([p.flatten() for p in self.tensors]))
         self.weights.grad = torch.zeros_like(self.weights)
         self.average = self.weights.detach().clone()
-        self.link()
+        self.link(only)
 
-    def link(self) -> None:
-        """Make the tensors and their gradients views of the buffers, again where somebody has put others in their place."""
+    def link(self, only: Collection[Tensor] | None = None) -> None:
+        """Make the tensors and their gradients views of the buffers, again where somebody has put others in their place.
+
+        only: the tensors that a rehearsal will use; all others are left empty.
+        """
         assert self.weights.grad is not None
-        start = 0
-        for p in self.tensors:
-            span = slice(start, start + p.numel())
-            p.data = self.weights.data[span].view_as(p)
-            p.grad = self.weights.grad[span].view_as(p)
+        weights, gradients, start = self.weights.data, self.weights.grad, 0
+        nothing = weights[:0]
+        for p, shape in zip(self.tensors, self.shapes, strict=True):
+            span = slice(start, start + shape.numel())
+            if only is None or p in only:
+                p.data, p.grad = weights[span].view(shape), gradients[span].view(shape)
+            else:
+                p.data, p.grad = nothing, None
             start = span.stop
 
     def exchange(self) -> None:
@@ -42,11 +50,13 @@ class FlatGroup:
 
 
 class AveragedAdamW:
-    """AdamW over a member's parameter groups, and a polynomial-decay average of their weights."""
+    """AdamW over a member's parameter groups, and a polynomial-decay average of their weights. only: see `FlatGroup.link`."""
 
-    def __init__(self, groups: Sequence[ParameterGroup], training: TrainingConfig) -> None:
+    def __init__(
+        self, groups: Sequence[ParameterGroup], training: TrainingConfig, only: Collection[Tensor] | None = None
+    ) -> None:
         self.training = training
-        self.groups = [FlatGroup(group, training) for group in groups]
+        self.groups = [FlatGroup(group, training, only) for group in groups]
         self.adamw = torch.optim.AdamW(
             [{"params": [group.weights]} for group in self.groups],
             lr=training.learning_rate,
