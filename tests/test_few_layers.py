@@ -85,7 +85,7 @@ def test_layers_of_other_shapes_are_of_other_kinds() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", architectures.known())
+@pytest.mark.parametrize("name", architectures.packaged_architectures())
 def test_the_same_flops_of_every_packaged_architecture(name: str) -> None:
     run = with_task(RunConfig(model=name))
     assert np.array_equal(rehearse(run).coefficients, rehearse(run, whole=True).coefficients)
