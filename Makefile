@@ -4,6 +4,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTHON := $(BIN)/python
 INSTALLED := .venv/.installed
+SITE_INSTALLED := .venv/.site-installed
 REFERENCE := src/isolora/cli/reference.py
 
 .PHONY: help install models demo test test-slow check format docs clean
@@ -51,12 +52,17 @@ format: $(INSTALLED) ## format the sources, mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(INSTALLED) ## write docs/reference.md from the configuration's own descriptions
-	@if [ -f $(REFERENCE) ]; then $(PYTHON) -m isolora.cli.reference; \
-	 else echo "docs/reference.md not written: $(REFERENCE) does not exist yet"; fi
+docs: $(SITE_INSTALLED) ## docs/reference.md from the code's own descriptions, and the site in site/ with every link checked
+	@$(PYTHON) -m isolora.cli.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
+$(SITE_INSTALLED): $(INSTALLED)
+	@$(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 bench-%: $(INSTALLED) ## a benchmark: benchmarks/bench_%.py
 	@$(PYTHON) benchmarks/bench_$(subst -,_,$*).py
 
 clean: ## caches and built files, not .venv
-	rm -rf build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo-out site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ FLOORS = {
     7: ("cost", "adapters"),
     8: ("training", "report"),
     9: ("evaluation", "study", "doctor"),
-    10: ("certify",),
+    10: ("certify", "watch"),
     11: ("cli",),
     12: ("__init__", "__main__", "extend"),  # the public surfaces: gather names, nobody below looks up to them
 }

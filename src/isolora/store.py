@@ -185,6 +185,9 @@ class Store:
     def has_points(self) -> bool:
         return bool(self._rows("SELECT 1 FROM points LIMIT 1"))
 
+    def count_points(self) -> int:
+        return int(self._rows("SELECT COUNT(*) AS points FROM points")[0]["points"])
+
     def last_points(self) -> list[JsonObject]:
         """The newest point of every run that has one, joined with its run."""
         newest = "(SELECT run, MAX(tokens) AS tokens FROM points GROUP BY run)"

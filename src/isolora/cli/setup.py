@@ -51,7 +51,7 @@ def init(
     file.write_text(text, encoding="utf-8")
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
     result |= {"held_out": held_out}
-    words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {held_out:,} of them held out"
+    words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {held_out:,} held out"
     answer(result, f"{words}; next: isolora preview {file}", as_json)
 
 

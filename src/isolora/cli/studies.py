@@ -96,12 +96,17 @@ def _best(folder: Path) -> str:
 def status(
     folder: Folder,
     runs: Annotated[bool, typer.Option("--runs", help="list every run: base, adapter, state, loss, folder")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="follow it in this terminal until nobody trains there")] = False,
     as_json: Json = False,
 ) -> None:
     """How a study or a run stands: its runs by state, who trains it, the time that is left."""
     from isolora.study.status import run_table
     from isolora.study.status import status as look
 
+    if watch:
+        from isolora.watch.terminal import watch as follow
+
+        follow(folder)
     found = look(folder)
     result = found.to_json() | ({"each": [vars(line) for line in found.each]} if runs else {})
     answer(result, f"{found}\n\n{run_table(found.each)}" if runs else str(found), as_json)
@@ -116,4 +121,22 @@ def stop(folder: Folder, as_json: Json = False) -> None:
     answer({"folder": str(folder), "stopped": ended}, words, as_json)
 
 
-VERBS = (demo, study, status, stop)
+def dashboard(
+    folder: Folder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of this machine; 0 takes a free one")] = 8321,
+    as_json: Json = False,
+) -> None:
+    """Follow a study on a page of this machine: how it stands, and its report, made anew as points come in; until Ctrl-C."""
+    from isolora.watch.dashboard import serve
+
+    server = serve(folder, port)
+    address = f"http://{server.server_address[0]!s}:{server.server_port}/"
+    answer({"address": address}, f"dashboard of {folder}: {address} (Ctrl-C ends it)", as_json)
+    sys.stdout.flush()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+VERBS = (demo, study, status, stop, dashboard)

@@ -25,7 +25,8 @@ STOP_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class RunLine:
-    """A run as a person tells it from others: what was trained, how far it is, and where its adapter lies, if it has one."""
+    """A run as a person tells it from others: what was trained, how far it is, where its adapter lies, if it has one, and
+    when its state changed (seconds since 1970)."""
 
     run: str
     state: str
@@ -37,6 +38,7 @@ class RunLine:
     tokens: int
     loss: float | None
     adapter: str | None
+    changed: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Status:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.states.items()) or "none yet"
-        left = "" if self.seconds_left is None else f"\nleft   about {_in_words(self.seconds_left)}"
+        left = "" if self.seconds_left is None else f"\nleft   about {in_words(self.seconds_left)}"
         faults = "".join(f"\n{run}  {reason}" for run, reason in self.faults.items())
         return f"runs   {self.runs} ({counts})\nowner  {self.owner or 'nobody trains here now'}{left}{faults}"
 
@@ -99,6 +101,7 @@ def _line(folder: Path, row: JsonMapping, point: JsonMapping | None) -> RunLine:
         tokens=0 if point is None else point["tokens"],
         loss=None if point is None else point["loss"],
         adapter=str(place) if place.is_dir() else None,
+        changed=row["changed"] or 0.0,
         **{name: row[name] for name in ("run", "stage", "model", "method", "rank", "learning_rate")},
     )
 
@@ -140,7 +143,7 @@ def seconds_left(rows: Sequence[JsonMapping], last: Sequence[JsonMapping], worke
 def _left(row: JsonMapping, point: JsonMapping | None, paces: Mapping[Any, Sequence[float]]) -> float | None:
     unit, budget = _budget(row)
     seen = paces.get(row["run"]) or paces.get((row["model"], row["method"], unit)) or paces.get(unit)
-    done = 0.0 if point is None else _amount(point, unit)
+    done = 0.0 if point is None or not unit else _amount(point, unit)
     return None if seen is None else max(0.0, budget - done) * sum(seen) / len(seen)
 
 
@@ -156,7 +159,7 @@ def _amount(point: JsonMapping, unit: str) -> float:
     return max(float(used), 1e-9)
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

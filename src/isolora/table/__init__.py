@@ -41,7 +41,7 @@ _SHOWN_ROWS = 10
 _IDENTITY = ("model", "method", "rank", "learning_rate", "seed", "body_parameters", "trainable_parameters")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Columns of equal length: numbers as float64 (NaN where absent), names as text.
 
@@ -79,6 +79,8 @@ class Table:
         runs = f" of {len(set(self['run'])):,} runs" if "run" in self else ""
         left_out = [f"{count:,} left out: {reason}" for reason, count in self.left_out.items()]
         return "\n".join([f"{len(self):,} points{runs}; columns: {', '.join(self.columns)}", *left_out, *self.notes])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return display.table_html({name: column[:_SHOWN_ROWS] for name, column in self.columns.items()}, str(self))
