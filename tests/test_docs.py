@@ -89,6 +89,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             ), f"{page}: {target} is not part of the site"
 
 
+def test_what_the_page_of_python_shows_is_defined() -> None:
+    shown = re.findall(r"^::: (\S+)", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for module, _, name in (path.rpartition(".") for path in shown):
+        place = ROOT / "src" / Path(*module.split("."))
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        assert re.search(rf"^(def|class) {name}\b", file.read_text(encoding="utf-8"), re.MULTILINE), f"{module}.{name}"
+    ends = {path.rpartition(".")[2] for path in shown}
+    public = {name: inner for name, (_, inner) in isolora._HOMES.items()}
+    assert [name for name, inner in public.items() if inner not in ends] == ["RunConfig", "StudyConfig"], "the reference has keys"
+
+
 def test_every_page_is_in_the_navigation() -> None:
     shown = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")]

@@ -19,7 +19,7 @@ from isolora.store import Point, Run, Store
 from isolora.study.status import Status, status
 from isolora.training.lease import Owner
 from isolora.watch import dashboard, terminal
-from isolora.watch.terminal import grouped, newest, view
+from isolora.watch.terminal import grouped, newest_runs, view
 
 OWNER = Owner("here", 7, "2026-11-30 00:00:00", 1)
 
@@ -69,7 +69,7 @@ def test_the_terminal_shows_counts_time_left_and_the_newest_losses(store: Store)
 
 
 def test_those_that_changed_last_are_shown(store: Store) -> None:
-    order = [line.run for line in newest(running(store))]
+    order = [line.run for line in newest_runs(running(store))]
     assert order == ["now", "cut", "bad", "lost", "done"]
 
 
@@ -83,7 +83,7 @@ def test_watching_ends_when_nobody_trains(store: Store, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def address(store: Store) -> Iterator[str]:
-    server = dashboard.serve(store.folder, 0)
+    server = dashboard.dashboard_server(store.folder, 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -130,6 +130,6 @@ def test_only_this_machine_and_only_these_pages(address: str, path: str, host: s
 
 def test_mistakes_are_one_line(store: Store, address: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no study and no run"):
-        dashboard.serve(tmp_path / "absent")
+        dashboard.dashboard_server(tmp_path / "absent")
     with pytest.raises(ConfigError, match=r"--port: .* cannot be had .*; name another, or 0"):
-        dashboard.serve(store.folder, int(address.rpartition(":")[2]))
+        dashboard.dashboard_server(store.folder, int(address.rpartition(":")[2]))

@@ -127,9 +127,9 @@ def dashboard(
     as_json: Json = False,
 ) -> None:
     """Follow a study on a page of this machine: how it stands, and its report, made anew as points come in; until Ctrl-C."""
-    from isolora.watch.dashboard import serve
+    from isolora.watch.dashboard import dashboard_server
 
-    server = serve(folder, port)
+    server = dashboard_server(folder, port)
     address = f"http://{server.server_address[0]!s}:{server.server_port}/"
     answer({"address": address}, f"dashboard of {folder}: {address} (Ctrl-C ends it)", as_json)
     sys.stdout.flush()

@@ -35,8 +35,8 @@ def picture_of_fit(fit: Fit, table: Table | None = None) -> PlotlyFigure:
         study = StudyReport("", targeted(table, fit.target).table, fit, target=fit.target)
         figure = loss_curves.figure(study)
         if figure is not None:
-            return drawn(figure, len(study.models))
-    return drawn(_law_alone(fit), _SIZES)
+            return as_plotly(figure, len(study.models))
+    return as_plotly(_law_alone(fit), _SIZES)
 
 
 def picture_of_plan(plan: Recommendation) -> PlotlyFigure:
@@ -63,10 +63,10 @@ def picture_of_plan(plan: Recommendation) -> PlotlyFigure:
     }
     x = axes.axis(f"expected {plan.target}, 95 % interval")
     y = axes.axis("", autorange="reversed", type="category")
-    return drawn({"data": [bars], "layout": axes.layout(x, y, height=160 + 28 * len(rows))}, 1)
+    return as_plotly({"data": [bars], "layout": axes.layout(x, y, height=160 + 28 * len(rows))}, 1)
 
 
-def drawn(figure: Figure, models: int) -> PlotlyFigure:
+def as_plotly(figure: Figure, models: int) -> PlotlyFigure:
     """A page's figure with its roles of colour put into colours."""
     layout = {**figure["layout"], "paper_bgcolor": PAPER, "plot_bgcolor": PAPER}  # a notebook may be dark
     return PlotlyFigure(_coloured({**figure, "layout": layout}, palette.themes(max(models, 1))["light"]))

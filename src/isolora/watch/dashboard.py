@@ -18,11 +18,12 @@ from threading import Lock
 from typing import Any
 
 from isolora.errors import ConfigError, TableError
+from isolora.json_types import JsonObject
 from isolora.report import report
 from isolora.store import Store
 from isolora.study.status import status
 from isolora.table import read
-from isolora.watch.terminal import grouped, newest
+from isolora.watch.terminal import grouped, newest_runs
 
 HOST = "127.0.0.1"
 PORT = 8321
@@ -42,10 +43,10 @@ class Board:
     points: int = -1
     page: str = EMPTY
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """How the study stands, in JSON: what the page shows above the report."""
         found = status(self.folder)
-        lines = [{**vars(line), "adapter": line.adapter or ""} for line in newest(found)]
+        lines = [{**vars(line), "adapter": line.adapter or ""} for line in newest_runs(found)]
         counts = {"counts": grouped(found), "runs": found.runs, "points": self._count()}
         owner = str(found.owner) if found.owner else ""
         return {**counts, "seconds_left": found.seconds_left, "owner": owner, "newest": lines, "folder": str(self.folder)}
@@ -108,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet: a page that asks every few seconds would fill the terminal."""
 
 
-def serve(folder: Path | str, port: int = PORT) -> ThreadingHTTPServer:
+def dashboard_server(folder: Path | str, port: int = PORT) -> ThreadingHTTPServer:
     """The server, bound and not yet running; `server_address` has its port (0 takes a free one).
 
     Raises ConfigError for a folder that holds no study and for a port that is taken.

@@ -48,7 +48,7 @@ def view(found: Status) -> RenderableType:
     heading.add_row(Text(str(found.folder), style="bold"), bar, Text(f"{counts['done']} of {found.runs}"))
     owner = f"by {found.owner}" if found.owner else "nobody trains here now"
     left = "" if found.seconds_left is None or not found.owner else f"  about {in_words(found.seconds_left)} left"
-    return Group(heading, Text(f"{words}{left}"), Text(owner, style="dim"), Text(), runs_table(newest(found)))
+    return Group(heading, Text(f"{words}{left}"), Text(owner, style="dim"), Text(), runs_table(newest_runs(found)))
 
 
 def grouped(found: Status) -> dict[str, int]:
@@ -56,7 +56,7 @@ def grouped(found: Status) -> dict[str, int]:
     return {name: sum(found.states.get(state, 0) for state in states) for name, states in GROUPS.items()}
 
 
-def newest(found: Status) -> list[RunLine]:
+def newest_runs(found: Status) -> list[RunLine]:
     """Runs that train now, then those that changed last."""
     begun = [line for line in found.each if line.state != "queued"]
     order = sorted(begun, key=lambda line: (line.state != "running", -line.changed))
