@@ -36,13 +36,14 @@ class RateEffect:
     """What another learning rate than the best one costs, for places that name one: `slope` x + `curvature` x^2 in log loss,
     x the logarithm of the rate over the best one, `spread` the standard deviation about that.
 
-    `sizes` and `rates` are the studied sizes with their best rates, smallest size first; between and beyond them the best
+    `compared` are the smallest and the largest x that were compared: beyond them the cost is a guess. `sizes` and `rates` are the studied sizes with their best rates, smallest size first; between and beyond them the best
     rate follows a power of the size.
     """
 
     slope: float
     curvature: float
     spread: float
+    compared: tuple[float, float]
     sizes: tuple[float, ...]
     rates: tuple[float, ...]
 
@@ -50,7 +51,9 @@ class RateEffect:
         """Log loss added at those rates, and its standard deviation, (M,) each; zero where no rate is named."""
         x_M = np.nan_to_num(np.log(rate_M / self.best(size_M)))
         cost_M = np.maximum(self.slope * x_M + self.curvature * x_M**2, 0.0)
-        return cost_M, self.spread * np.minimum(np.abs(x_M) / np.log(2), 2.0)
+        reach_M = np.maximum(np.where(x_M < 0, -self.compared[0], self.compared[1]), _STEP)
+        beyond_M = np.maximum(np.abs(x_M) / reach_M, 1.0) ** 2
+        return cost_M, self.spread * np.minimum(np.abs(x_M) / _STEP, 1.0) * beyond_M
 
     def best(self, size_M: NDArray[np.float64]) -> NDArray[np.float64]:
         """The best rate of each size."""
@@ -62,6 +65,9 @@ class RateEffect:
 
 
 _FEWEST_COMPARISONS = 6
+_STEP = float(np.log(2))
+"""Log distance from the best rate from which on what a rate costs scatters in full; the scatter does not grow from there on
+(1.7 % of misfitting's loss at a factor of 2, 1.7 % at 4 to 5), but beyond the rates that were compared it grows as a parabola."""
 
 
 def rate_effect(table: Table) -> RateEffect | None:
@@ -69,7 +75,7 @@ def rate_effect(table: Table) -> RateEffect | None:
     if "learning_rate" not in table or "tokens" not in table:
         return None
     best: dict[float, float] = {}
-    pairs: list[tuple[float, float]] = []
+    pairs: list[tuple[float, float, float]] = []
     for members_M in _groups(table):
         group = table.where(members_M)
         rate = _best_rate(group)
@@ -79,10 +85,13 @@ def rate_effect(table: Table) -> RateEffect | None:
         pairs += _comparisons(group, rate)
     if len(pairs) < _FEWEST_COMPARISONS:
         return None
-    x_P, excess_P = np.array(pairs).T
-    slope, curvature = _quadratic(x_P, excess_P)
-    spread = float(np.std(excess_P - slope * x_P - curvature * x_P**2))
-    return RateEffect(slope, curvature, spread, tuple(sorted(best)), tuple(best[size] for size in sorted(best)))
+    x_P, excess_P, tokens_P = np.array(pairs).T
+    weight_P = tokens_P / tokens_P.max()
+    slope, curvature = _quadratic(x_P, excess_P, weight_P)
+    missed_P = excess_P - slope * x_P - curvature * x_P**2
+    spread = float(np.sqrt((weight_P * missed_P**2).sum() / weight_P.sum()))
+    compared = (float(min(x_P.min(), 0.0)), float(max(x_P.max(), 0.0)))
+    return RateEffect(slope, curvature, spread, compared, tuple(sorted(best)), tuple(best[size] for size in sorted(best)))
 
 
 def rates_at_the_edge(table: Table) -> list[str]:
@@ -97,18 +106,26 @@ def rates_at_the_edge(table: Table) -> list[str]:
     return found
 
 
-def _quadratic(x_P: NDArray[np.float64], excess_P: NDArray[np.float64]) -> tuple[float, float]:
+def _quadratic(
+    x_P: NDArray[np.float64], excess_P: NDArray[np.float64], weight_P: NDArray[np.float64]
+) -> tuple[float, float]:
     """Slope and curvature through zero at the best rate; without a curve upward a slope alone would say that a better one
-    was left."""
+    was left.
+
+    Comparisons weigh as their tokens: what a rate costs scatters less the longer the runs (of misfitting's 143 comparisons
+    2.0 % in the shorter half, 1.2 % in the longest fifth), and longer ones are what a prediction is for.
+    """
     design_P2 = np.stack([x_P, x_P**2], axis=1)
-    slope, curvature = np.linalg.lstsq(design_P2, excess_P, rcond=None)[0]
+    root_P = np.sqrt(weight_P)
+    slope, curvature = np.linalg.lstsq(design_P2 * root_P[:, None], excess_P * root_P, rcond=None)[0]
     if curvature <= 0:
-        return 0.0, float(max((excess_P * x_P**2).sum() / (x_P**4).sum(), 0.0))
+        return 0.0, float(max((weight_P * excess_P * x_P**2).sum() / (weight_P * x_P**4).sum(), 0.0))
     return float(slope), float(curvature)
 
 
-def _comparisons(group: Table, rate: float) -> Iterator[tuple[float, float]]:
-    """(log rate over the best, log loss over that of the best at the same tokens) of every other point within its range."""
+def _comparisons(group: Table, rate: float) -> Iterator[tuple[float, float, float]]:
+    """(log rate over the best, log loss over that of the best at the same tokens, tokens) of every other point within its
+    range."""
     reference = group.where(group["learning_rate"] == rate)
     order = np.argsort(reference["tokens"], kind="stable")
     tokens, losses = reference["tokens"][order], reference["loss"][order]
@@ -116,7 +133,7 @@ def _comparisons(group: Table, rate: float) -> Iterator[tuple[float, float]]:
     for other, at, loss in zip(others["learning_rate"], others["tokens"], others["loss"], strict=True):
         if tokens[0] <= at <= tokens[-1]:
             level = float(np.interp(np.log1p(at), np.log1p(tokens), np.log(losses)))
-            yield float(np.log(other / rate)), float(np.log(loss)) - level
+            yield float(np.log(other / rate)), float(np.log(loss)) - level, float(at)
 
 
 def _groups(table: Table) -> Iterator[NDArray[Any]]:

@@ -256,5 +256,5 @@ class Fit:
 def _rates(state: JsonMapping | None) -> RateEffect | None:
     if state is None:
         return None
-    sequences: dict[str, Sequence[float]] = {name: tuple(state[name]) for name in ("sizes", "rates")}
-    return RateEffect(state["slope"], state["curvature"], state["spread"], tuple(sequences["sizes"]), tuple(sequences["rates"]))
+    sequences = {name: tuple(state[name]) for name in ("compared", "sizes", "rates")}
+    return RateEffect(**{**state, **sequences})
