@@ -1,8 +1,9 @@
-"""Does advice over several methods hold? Two small studies: plan, verify, report, and every option trained at the same budget.
+"""Does advice over several methods hold? Two small studies: plan, verify, report, and every option at the same budget.
 
-One study has five methods on one base, the other LoRA on three bases. Each option is tuned on a small budget, then followed with two
-seeds. The plan is for 4 x the largest run; what it recommends is trained, and so is every other option, at its own tokens for that
-budget. Measured: how far the recommendation lies above the best of that grid. Finished runs stay in the folder.
+One study has five methods on one base, the other LoRA on three bases. Each option is tuned on a small budget, then followed
+with two seeds. The plan is for 4 x the largest run; what it recommends is trained, and so is every other option, at its own
+tokens for that budget. Measured: how far the recommendation lies above the best of that grid. Finished runs stay in the
+folder.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from isolora.study.advice import DEFAULT_BUDGET, advise, largest_fitted_flops
 from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.plan import NoRecommendation, options
 from isolora.report import report
 from isolora.study import run_study
-from isolora.study.advice import DEFAULT_BUDGET, advise, largest_fitted_flops
 from isolora.table import read
 
 FOLDER = Path("runs/methods-plan")
@@ -87,7 +88,13 @@ def answered(name: str, folder: Path) -> dict[str, Any]:
     shown = {"model": chosen.model, "method": chosen.method, "tokens": chosen.tokens, "warnings": list(chosen.warnings)}
     told = {key: value for key, value in proof.to_json().items() if key not in ("adapter", "run")}
     best = float(grid[0]["loss"])
-    return {**found, "recommended": shown, "proof": told, "above_best": proof.measured / best - 1, "report_bytes": page.stat().st_size}
+    return {
+        **found,
+        "recommended": shown,
+        "proof": told,
+        "above_best": proof.measured / best - 1,
+        "report_bytes": page.stat().st_size,
+    }
 
 
 def main() -> None:

@@ -51,12 +51,12 @@ def test_a_search_vector_and_the_laws_own_parameters_are_the_same_thing(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_slopes_are_those_of_finite_differences(name):
     problem, z = middle(laws.resolve(name), columns())
-    _, slopes = problem.log_loss_and_slopes(z)
+    slopes = problem.slopes(z, problem.mixture(z))
     for index in range(z.shape[1]):
         step = np.zeros_like(z)
         step[0, index] = 1e-5
         numeric = (problem.log_loss(z + step) - problem.log_loss(z - step)) / 2e-5
-        np.testing.assert_allclose(slopes[:, index], numeric, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(slopes[:, index], numeric, rtol=1e-5, atol=1e-5)
 
 
 def test_formulas_by_hand():

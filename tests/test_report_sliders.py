@@ -13,7 +13,7 @@ from reported import columns, make_study
 
 from isolora import laws
 from isolora.errors import TableError
-from isolora.fit import fit
+from isolora.fit import fit, targeted
 from isolora.plan import Budget, NoRecommendation, plan
 from isolora.plan.next_runs import steps_towards
 from isolora.report import StudyReport, write_page
@@ -23,7 +23,7 @@ from isolora.report.page import plain
 from isolora.table import Table, from_columns
 
 needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
-POSITIONS = {"repeats and limits": 50, "methods": 15, "verified": 15}
+POSITIONS = {"repeats and limits": 50, "methods": 15, "verified": 15, "score": 15}
 METHODS = ("lora", "full", "prompt")
 
 
@@ -108,9 +108,22 @@ def methods_study():
     return StudyReport("methods", table, fit(table, bootstrap=100))
 
 
+def score_study():
+    """A score that saturates: its law has no floor, which the points do not exclude, and its interval ends at 1."""
+    rows = columns(sizes={"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3}, ranks=(8,))
+    n, d = np.array(rows["body_parameters"]), np.array(rows["tokens"])
+    error = 2e3 * n**-0.3 * d**-0.7 * np.exp(0.03 * np.random.default_rng(2).standard_normal(len(d)))
+    rows["accuracy"] = (1 - np.minimum(error, 0.9)).tolist()
+    table = from_columns(rows, {})
+    law = fit(table, law="additive", bootstrap=100, target="accuracy")
+    assert law.edges
+    return StudyReport("scored", targeted(table, "accuracy").table, law, target="1 - accuracy")
+
+
 @pytest.fixture(scope="module")
 def studies():
-    return {"repeats and limits": forgetting_study(), "methods": methods_study(), "verified": make_study()}
+    plain = {"repeats and limits": forgetting_study(), "methods": methods_study(), "verified": make_study()}
+    return {**plain, "score": score_study()}
 
 
 @pytest.fixture(scope="module")

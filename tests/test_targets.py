@@ -98,7 +98,9 @@ def test_a_plan_speaks_of_the_target():
     found = plan(fit(points, law="additive", bootstrap=20, target="token_f1"), points, "1e12flops")
     assert found.to_json()["target"] == "1 - token_f1"
     assert found.predicted_loss == pytest.approx(error(1e6, found.tokens), rel=0.02)
-    assert "expected 1 - token_f1 0." in str(found)
+    assert f"expected token_f1 {1 - found.predicted_loss:.4f}, 95 % interval" in str(found)
+    assert f"(1 - token_f1 {found.predicted_loss:.4f})" in str(found)
+    assert found.to_json()["score"]["interval"] == [1 - found.interval[1], 1 - found.interval[0]]
     assert "nats" not in str(found)
 
 

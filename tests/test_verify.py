@@ -197,7 +197,8 @@ def test_what_the_law_saw_proves_nothing(labelled: Path) -> None:
 def test_words_of_a_proof() -> None:
     ahead = Verification("r", 0.2, (0.1, 0.3), 0.0, 1.0, 4.0, Path("x"), "1 - f1")
     assert math.isinf(ahead.relative_error)
-    assert str(ahead).startswith("predicted  1 - f1 0.2000, 95 % interval 0.1000 to 0.3000\nmeasured   0.0000, outside")
+    assert str(ahead).startswith("predicted  f1 0.8000, 95 % interval 0.7000 to 0.9000\nmeasured   1.0000, outside")
+    assert ahead.to_json()["score"] == {"name": "f1", "predicted": 0.8, "interval": [0.7, 0.9], "measured": 1.0}
     near = Recorded(2.0, (1.9, 2.1), 2.05, 0.03, 1.0, 0.5)
     assert "predicted" not in _measured_words(near, "loss")
     assert verdict(near) == "The law held."

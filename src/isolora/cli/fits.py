@@ -74,8 +74,14 @@ def predict(
     if fitted is None:
         fitted = fit_law(read_points(source, columns, method), law=law, bootstrap=bootstrap, target=target)
     result = places.predicted(fitted, places.asked(at, mapping(columns)))
-    lines = [f"{p['predicted']:.4f}  [{p['interval'][0]:.4f}, {p['interval'][1]:.4f}]" for p in result["points"]]
-    words = [f"{fitted.target} by law {fitted.law}", *lines, *(f"mind: {sentence}" for sentence in result["warnings"])]
+    shown = [point.get("score", point) for point in result["points"]]  # a score rather than its error
+    lines = [f"{each['predicted']:.4f}  [{each['interval'][0]:.4f}, {each['interval'][1]:.4f}]" for each in shown]
+    named = (
+        f"{shown[0]['name']}, by law {fitted.law} of {fitted.target}"
+        if "name" in shown[0]
+        else f"{fitted.target} by law {fitted.law}"
+    )
+    words = [named, *lines, *(f"mind: {sentence}" for sentence in result["warnings"])]
     answer(result, "\n".join(words), as_json)
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from isolora.fit.best_rates import best_learning_rates
 from isolora.fit.fit_points import studied
 from isolora.fit.fitting import HOLDOUTS, ManyMethods, fit
+from isolora.fit.remarks import about_bounds
 from isolora.fit.result import Fit
-from isolora.fit.target import targeted, value_of
+from isolora.fit.target import Score, targeted, value_of, value_words
 
-__all__ = ["HOLDOUTS", "Fit", "ManyMethods", "best_learning_rates", "fit", "studied", "targeted", "value_of"]
+__all__ = [
+    "HOLDOUTS",
+    "Fit",
+    "ManyMethods",
+    "Score",
+    "about_bounds",
+    "best_learning_rates",
+    "fit",
+    "studied",
+    "targeted",
+    "value_of",
+    "value_words",
+]

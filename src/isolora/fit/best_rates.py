@@ -36,8 +36,9 @@ class RateEffect:
     """What another learning rate than the best one costs, for places that name one: `slope` x + `curvature` x^2 in log loss,
     x the logarithm of the rate over the best one, `spread` the standard deviation about that.
 
-    `compared` are the smallest and the largest x that were compared: beyond them the cost is a guess. `sizes` and `rates` are the studied sizes with their best rates, smallest size first; between and beyond them the best
-    rate follows a power of the size.
+    `compared` are the smallest and the largest x that were compared: beyond them the cost is a guess. `sizes` and `rates`
+    are the studied sizes with their best rates, smallest size first; between and beyond them the best rate follows a power
+    of the size.
     """
 
     slope: float
@@ -106,9 +107,7 @@ def rates_at_the_edge(table: Table) -> list[str]:
     return found
 
 
-def _quadratic(
-    x_P: NDArray[np.float64], excess_P: NDArray[np.float64], weight_P: NDArray[np.float64]
-) -> tuple[float, float]:
+def _quadratic(x_P: NDArray[np.float64], excess_P: NDArray[np.float64], weight_P: NDArray[np.float64]) -> tuple[float, float]:
     """Slope and curvature through zero at the best rate; without a curve upward a slope alone would say that a better one
     was left.
 

@@ -17,8 +17,14 @@ from isolora.laws import Array, Columns, Law
 HUBER_DELTA = 1e-3
 _SMALLEST_TERM = -9.0
 """Natural logarithm of the least share of the loss that a coefficient may have: beyond it the term is gone."""
-_SHAPE_STEP = 1e-4
+_SHAPE_STEP = 1e-7
+"""Of one-sided differences: rounding of terms of 30 or so is then about as small as what the curvature adds."""
 _RIDGE = 1e-10
+_EASED, _RAISED = 0.3, 2.0
+"""What damping is multiplied by after a step that helped and after one that did not. Raised by 5, as before, fits whose term
+is vanishing crept along their valley: after 40 steps their objective was 4.4 % above its end, with 2 it is 2.2 %."""
+_QUIET = 4
+"""Steps in a row that gained nothing, after which a fit has ended."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +72,50 @@ class Problem:
 
     def log_loss(self, z_KZ: Array) -> Array:
         """Predicted log loss (K, M)."""
-        return self._mixture(z_KZ)[0]
+        return self.mixture(z_KZ).log_loss
 
-    def log_loss_and_slopes(self, z_KZ: Array) -> tuple[Array, Array]:
-        """Predicted log loss (K, M) and its derivatives by z (K, Z, M); shapes by central differences of the terms."""
-        count = len(self.law.coefficients)
-        log_loss_KM, share_KCM = self._mixture(z_KZ)
-        slopes_KZM = np.empty((len(z_KZ), z_KZ.shape[1], log_loss_KM.shape[1]))
-        slopes_KZM[:, :count] = share_KCM
-        for q in range(count, z_KZ.shape[1]):
-            step_Q = np.zeros(len(self.law.shapes))
-            step_Q[q - count] = _SHAPE_STEP
-            ahead_KCM, _ = self.centred_terms(z_KZ[:, count:] + step_Q)
-            behind_KCM, _ = self.centred_terms(z_KZ[:, count:] - step_Q)
-            slopes_KZM[:, q] = ((ahead_KCM - behind_KCM) * share_KCM).sum(axis=1) / (2 * _SHAPE_STEP)
-        return log_loss_KM, slopes_KZM
-
-    def _mixture(self, z_KZ: Array) -> tuple[Array, Array]:
+    def mixture(self, z_KZ: Array) -> Mixture:
+        """The law at z: its terms and what they add up to."""
         count = len(self.law.coefficients)
         terms_KCM, _ = self.centred_terms(z_KZ[:, count:])
         exponent_KCM = terms_KCM + z_KZ[:, :count, None]
         peak_K1M = exponent_KCM.max(axis=1, keepdims=True)
-        parts_KCM = np.exp(exponent_KCM - peak_K1M)
-        total_K1M = parts_KCM.sum(axis=1, keepdims=True)
-        return (peak_K1M + np.log(total_K1M))[:, 0], parts_KCM / total_K1M
+        share_KCM = np.exp(np.subtract(exponent_KCM, peak_K1M, out=exponent_KCM), out=exponent_KCM)
+        total_K1M = share_KCM.sum(axis=1, keepdims=True)
+        share_KCM /= total_K1M
+        return Mixture(terms_KCM, share_KCM, (peak_K1M + np.log(total_K1M))[:, 0])
+
+    def slopes(self, z_KZ: Array, at: Mixture) -> Array:
+        """Derivatives (K, Z, M) of the log loss by z, where `at` is the mixture; by shapes as differences of the terms."""
+        count = len(self.law.coefficients)
+        slopes_KZM = np.empty((len(z_KZ), z_KZ.shape[1], at.log_loss.shape[1]))
+        slopes_KZM[:, :count] = at.share
+        for q in range(count, z_KZ.shape[1]):
+            step_Q = np.zeros(len(self.law.shapes))
+            step_Q[q - count] = _SHAPE_STEP
+            ahead_KCM, _ = self.centred_terms(z_KZ[:, count:] + step_Q)
+            ahead_KCM -= at.terms
+            np.einsum("kcm,kcm->km", ahead_KCM, at.share, out=slopes_KZM[:, q])
+        slopes_KZM[:, count:] /= _SHAPE_STEP
+        return slopes_KZM
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Centred log terms (K, C, M), the share of each in the loss (K, C, M) and the log loss (K, M)."""
+
+    terms: Array
+    share: Array
+    log_loss: Array
+
+    def of(self, chosen: NDArray[np.int64]) -> Mixture:
+        """Of some replicates only."""
+        return Mixture(self.terms[chosen], self.share[chosen], self.log_loss[chosen])
+
+    def update(self, chosen: NDArray[np.int64], other: Mixture, kept: NDArray[np.bool_]) -> None:
+        """Take over, at `chosen`, what `other` has where `kept`."""
+        self.terms[chosen], self.share[chosen] = other.terms[kept], other.share[kept]
+        self.log_loss[chosen] = other.log_loss[kept]
 
 
 def huber(residual: Array, delta: float = HUBER_DELTA) -> Array:
@@ -119,30 +145,35 @@ def descend(
     target_KM = np.broadcast_to(log_loss_KM, (count_K, count_M))
     weight_KM = np.broadcast_to(weight_KM, (count_K, count_M))
     z_KZ = np.clip(z_KZ, problem.low, problem.high)
-    objective_K = (weight_KM * huber(problem.log_loss(z_KZ) - target_KM)).sum(axis=1)
+    at = problem.mixture(z_KZ)
+    objective_K = (weight_KM * huber(at.log_loss - target_KM)).sum(axis=1)
     damping_K = np.ones(count_K)
     quiet_K = np.zeros(count_K, dtype=int)
     for _ in range(steps):
-        active = np.flatnonzero(quiet_K < 3)
+        active = np.flatnonzero(quiet_K < _QUIET)
         if not active.size:
             break
-        step_KZ = _step(problem, z_KZ[active], target_KM[active], weight_KM[active], damping_K[active])
-        trial_KZ = np.clip(z_KZ[active] + step_KZ, problem.low, problem.high)
-        trial_K = (weight_KM[active] * huber(problem.log_loss(trial_KZ) - target_KM[active])).sum(axis=1)
-        gain_K = objective_K[active] - trial_K
-        better_K = gain_K > 0
-        quiet_K[active] = np.where(gain_K > tolerance * objective_K[active], 0, quiet_K[active] + 1)
-        damping_K[active] = np.clip(damping_K[active] * np.where(better_K, 0.3, 5.0), 1e-4, 1e6)
-        z_KZ[active[better_K]] = trial_KZ[better_K]
-        objective_K[active[better_K]] = trial_K[better_K]
-    return Descent(z_KZ, objective_K, quiet_K >= 3)
+        here, target_AM, weight_AM = at.of(active), target_KM[active], weight_KM[active]
+        step_AZ = _step(problem, z_KZ[active], here, target_AM, weight_AM, damping_K[active])
+        trial_AZ = np.clip(z_KZ[active] + step_AZ, problem.low, problem.high)
+        there = problem.mixture(trial_AZ)
+        trial_A = (weight_AM * huber(there.log_loss - target_AM)).sum(axis=1)
+        gain_A = objective_K[active] - trial_A
+        better_A = gain_A > 0
+        quiet_K[active] = np.where(gain_A > tolerance * objective_K[active], 0, quiet_K[active] + 1)
+        damping_K[active] = np.clip(damping_K[active] * np.where(better_A, _EASED, _RAISED), 1e-4, 1e6)
+        moved = active[better_A]
+        at.update(moved, there, better_A)
+        z_KZ[moved], objective_K[moved] = trial_AZ[better_A], trial_A[better_A]
+    return Descent(z_KZ, objective_K, quiet_K >= _QUIET)
 
 
-def _step(problem: Problem, z_KZ: Array, target_KM: Array, weight_KM: Array, damping_K: Array) -> Array:
-    prediction_KM, slopes_KZM = problem.log_loss_and_slopes(z_KZ)
-    residual_KM = prediction_KM - target_KM
+def _step(problem: Problem, z_KZ: Array, at: Mixture, target_KM: Array, weight_KM: Array, damping_K: Array) -> Array:
+    slopes_KZM = problem.slopes(z_KZ, at)
+    residual_KM = at.log_loss - target_KM
     size_KM = np.abs(residual_KM)
-    gradient_KZ = np.einsum("kzm,km->kz", slopes_KZM, weight_KM * np.clip(residual_KM, -HUBER_DELTA, HUBER_DELTA))
+    pull_KM = weight_KM * np.clip(residual_KM, -HUBER_DELTA, HUBER_DELTA)
+    gradient_KZ = np.matmul(slopes_KZM, pull_KM[:, :, None])[:, :, 0]
     above_KM = HUBER_DELTA / np.maximum(size_KM, HUBER_DELTA)
     curvature_KM = weight_KM * ((size_KM <= HUBER_DELTA) + damping_K[:, None] * above_KM)
     hessian_KZZ = (slopes_KZM * curvature_KM[:, None, :]) @ np.swapaxes(slopes_KZM, 1, 2)

@@ -15,10 +15,11 @@ from isolora.fit.best_rates import best_learning_rates, rate_effect
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.fit_points import Points, from_table, methods_of, studied
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
+from isolora.fit.profile import edges, pinned
 from isolora.fit.remarks import demand_sizes, left_out, remarks
 from isolora.fit.result import AveragedLaw, Fit
 from isolora.fit.rolling import Trim, carries, roll
-from isolora.fit.selection import Selection, select
+from isolora.fit.selection import Selection, frontier_level, select, unjudged_drift
 from isolora.fit.target import Target, targeted
 from isolora.laws import Array, Law
 from isolora.table import Table
@@ -61,7 +62,8 @@ def fit(
     points = from_table(chosen)
     names = _few_methods(methods_of(chosen))
     contenders = _seeing_methods(_contenders(law, points), points, names)
-    selection = _selected(points, contenders) if holdout == "largest" else _unjudged(points, contenders)
+    choosing = _selected if holdout == "largest" else _unjudged
+    selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
     return replace(found, left_out=left_out(table, aim, chosen, points, found), remarks=tuple(remarks(aim.table, chosen, found)))
 
@@ -119,7 +121,7 @@ def _demand(law: Law, points: Points) -> None:
         raise TableError(f"law {law.name!r} needs {len(law.parameters) + 2} or more points; the table has {len(points)}")
 
 
-def _selected(points: Points, contenders: Sequence[Law]) -> Selection:
+def _selected(points: Points, contenders: Sequence[Law], is_score: bool) -> Selection:
     """Chosen by rolling hold-outs, or by the objective alone where there are too few points for any."""
     kept = list(contenders)
     if len(kept) > _SCREENED:
@@ -127,11 +129,11 @@ def _selected(points: Points, contenders: Sequence[Law]) -> Selection:
         kept = [candidate.law for candidate in screened.candidates[:_SCREENED]] or kept[:_SCREENED]
     rolled = roll(points, kept)
     if not any(candidate.ahead for candidate in rolled.candidates):
-        return _unjudged(points, contenders)
-    return select(rolled)
+        return _unjudged(points, contenders, is_score)
+    return select(rolled, is_score)
 
 
-def _unjudged(points: Points, contenders: Sequence[Law]) -> Selection:
+def _unjudged(points: Points, contenders: Sequence[Law], is_score: bool) -> Selection:
     """Without a hold-out: Akaike's criterion on the summed objective (a Laplace-like likelihood in units of its scale)."""
     everything_1M = np.ones((1, len(points)))
     found = [search_fit(law, points, everything_1M) for law in contenders]
@@ -145,7 +147,8 @@ def _unjudged(points: Points, contenders: Sequence[Law]) -> Selection:
         {"law": law.name, "cut": cut, "parameters": len(law.parameters), "objective": value}
         for law, value in zip(contenders, objectives, strict=True)
     )
-    return Selection(contenders[best], Trim(cut), (), found[best].noise, candidates=rows)
+    noise, drift = found[best].noise, unjudged_drift(points, is_score)
+    return Selection(contenders[best], Trim(cut), (), noise, drift=drift, level=frontier_level(points), candidates=rows)
 
 
 def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Target) -> Fit:
@@ -181,16 +184,10 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         rates=rate_effect(aim.table),
         target=aim.name,
         ceiling=1.0 if aim.bounded else np.inf,
-        pinned=_pinned(found),
+        level=selection.level,
+        pinned=pinned(found),
+        edges=edges(found),
     )
-
-
-def _pinned(found: Optimum) -> tuple[str, ...]:
-    """Shapes that ended at an end of where they were looked for; an exponent of a term that is gone is none."""
-    count = len(found.problem.law.coefficients)
-    z_Z, low_Z, high_Z = found.z[0], found.problem.low, found.problem.high
-    at_end_Z = (z_Z <= low_Z + 1e-6) | (z_Z >= high_Z - 1e-6)
-    return tuple(shape.name for shape, ended in zip(found.problem.law.shapes, at_end_Z[count:], strict=True) if ended)
 
 
 def _members(points: Points, selection: Selection, shown: Optimum) -> tuple[AveragedLaw, ...]:

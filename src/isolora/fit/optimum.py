@@ -14,11 +14,13 @@ from isolora.laws import Array, Law
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to look: shapes sampled for starts, starts kept for each set of weights, steps of descent at most."""
+    """How hard to look: shapes sampled for starts, starts kept for each set of weights, steps of descent at most, and the share
+    of the objective below which a step's gain counts as none."""
 
     samples: int = 512
     kept: int = 8
     steps: int = 300
+    tolerance: float = 1e-9
 
 
 _THOROUGH = Effort()
@@ -55,7 +57,7 @@ def search_fit(law: Law, points: Points, weight_KM: Array, effort: Effort = _THO
     start_KSZ = starts(problem, log_loss_M, weight_KM, effort.kept, effort.samples)
     count_K, count_S, count_Z = start_KSZ.shape
     weight_RM = np.repeat(weight_KM, count_S, axis=0)
-    ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, weight_RM, effort.steps)
+    ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, weight_RM, effort.steps, effort.tolerance)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
     return Optimum(problem, points, weight_KM, ended.z[index_K], ended.objective[index_K])

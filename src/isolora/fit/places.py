@@ -11,6 +11,7 @@ import numpy as np
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit.result import Fit
+from isolora.fit.target import Score
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table import SHORT_NAMES, Table, places_of, read_places
 
@@ -43,11 +44,17 @@ def predicted(fit: Fit, places: Table) -> JsonObject:
     low_M, high_M = fit.interval(columns)
     rows = zip(fit.predict(columns), low_M, high_M, strict=True)
     return {
-        "points": [{"predicted": float(value), "interval": [float(low), float(high)]} for value, low, high in rows],
+        "points": [_point(fit.target, float(value), (float(low), float(high))) for value, low, high in rows],
         "target": fit.target,
         "law": fit.law,
         "warnings": [*fit.remarks, *_warnings(fit, columns)],
     }
+
+
+def _point(target: str, predicted: float, interval: tuple[float, float]) -> JsonObject:
+    """A prediction; with the score itself where the target is the error of one."""
+    score = Score.of(target, predicted, interval)
+    return {"predicted": predicted, "interval": list(interval)} | ({"score": score.to_json()} if score else {})
 
 
 def _columns(fit: Fit, places: Table) -> JsonObject:

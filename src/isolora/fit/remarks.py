@@ -54,9 +54,7 @@ def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
         yield "the law rests on one trajectory: how much another run would differ is not known"
     if fit.drift > 0 and not fit.holdout:
         yield f"too few points to hold any out: the interval takes {fit.drift:.1%} of error at a distance of 1 on trust"
-    for name in fit.pinned:
-        value = fit.parameters[name]
-        yield f"{name} = {value:.3g} is at an end of where it is looked for: the data do not tell it"
+    yield from about_bounds(fit)
     yield from _about_forms(fit)
     edges = rates_at_the_edge(table)
     if edges:
@@ -66,6 +64,18 @@ def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
     if unread:
         yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"
     yield from table.notes
+
+
+def about_bounds(fit: Fit) -> Iterator[str]:
+    """Of each parameter at an end of where it is looked for: what else the points allow."""
+    for name in fit.pinned:
+        value, edge = fit.parameters[name], fit.edges.get(name)
+        place = "no floor is seen" if name == fit.shape.coefficients[0] else "an end of where it is looked for"
+        if edge is None:
+            yield f"{name} = {value:.3g} ({place}): the points press against it, and the law may be the wrong one"
+            continue
+        other = edge[fit.shape.parameters.index(name)]
+        yield f"{name} = {value:.3g}: {place}, but the points allow {other:.3g} as well, and the interval reaches to that"
 
 
 def _about_forms(fit: Fit) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from scipy import stats
 
 from isolora import display, laws
 from isolora.errors import TableError, unknown
+from isolora.fit import bounded
 from isolora.fit.best_rates import RateEffect
 from isolora.fit.distance import COMPUTE, distance, growth
 from isolora.fit.written import checked
@@ -24,11 +25,13 @@ from isolora.table.foreign import parsed_json
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_STATE_VERSION = 3
+_STATE_VERSION = 4
 TAILS = 7
 """Degrees of freedom of the interval's Student distribution: errors beyond the points have heavy tails."""
 JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
+EDGE_LEVEL = 0.975
+"""Edges of pinned parameters are ends of a 95 % interval."""
 _NEAR = 0.3
 """Log distance from which the level's signed error counts in full; within the points it does not count."""
 
@@ -55,8 +58,10 @@ class Fit:
     a point about the law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends,
     `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
     without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
-    other learning rates cost. `ceiling` is the largest value that the target can have. `left_out` counts the points that were
-    not used, by reason; `pinned` are parameters at an end of where they were looked for; `remarks` are sentences.
+    other learning rates cost. `ceiling` is the largest value that the target can have, and `level` the size of such an error
+    where `noise` was seen. `left_out` counts the points that were not used, by reason. `pinned` are parameters at an end of where
+    they were looked for, `edges` the law's parameters with each of them as far from there as the points allow; `remarks` are
+    sentences.
     """
 
     law: str
@@ -78,8 +83,10 @@ class Fit:
     rates: RateEffect | None = None
     target: str = "loss"
     ceiling: float = float("inf")
+    level: float = 0.5
     left_out: Mapping[str, int] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
+    edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     @cached_property
@@ -106,16 +113,23 @@ class Fit:
         beyond the fitted range, as seen on the held-out budgets, and what the parameters leave open (bootstrap).
         """
         complete = self._complete(columns)
-        log_loss_M = np.log(self.predict(columns))
+        predicted_M = self.predict(columns)
         _, spread_M = self._average(complete)
         _, rate_M = self._rate_cost(columns, complete)
         quantile = self._quantile(level)
         below_M, above_M = self._parameter_spread(complete, level)
         drift_M = quantile * self.drift * np.sqrt(growth(self.distance(complete)))
-        own_M = quantile * np.sqrt(self.noise**2 + spread_M**2 + rate_M**2)
-        low_M = np.exp(log_loss_M - np.hypot(own_M, np.maximum(drift_M, below_M)))
-        high_M = np.exp(log_loss_M + np.hypot(own_M, np.maximum(drift_M, above_M)))
-        return low_M, np.minimum(high_M, self.ceiling)
+        noise_M = self.noise * (bounded.noise_factor(predicted_M, self.level) if self.bounded else 1.0)
+        own_M = quantile * np.sqrt(noise_M**2 + spread_M**2 + rate_M**2)
+        below_M, above_M = (np.hypot(own_M, np.maximum(drift_M, side_M)) for side_M in (below_M, above_M))
+        if self.bounded:
+            return bounded.ends(predicted_M, below_M, above_M)
+        return predicted_M * np.exp(-below_M), predicted_M * np.exp(above_M)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the target is an error between 0 and 1."""
+        return bool(np.isfinite(self.ceiling))
 
     def sampled(self, columns: JsonMapping) -> Array:
         """Log losses (K, M) as different laws would have them: the bootstrap's draws, and the averaged laws as often as their
@@ -144,6 +158,7 @@ class Fit:
             "rates": vars(self.rates) if self.rates else None,
             "ceiling": self.ceiling if np.isfinite(self.ceiling) else None,
             "pinned": list(self.pinned),
+            "edges": {name: list(theta) for name, theta in self.edges.items()},
             "remarks": list(self.remarks),
         }
         return {"version": _STATE_VERSION, **state, **plain}
@@ -163,6 +178,7 @@ class Fit:
             "rates": _rates(kept["rates"]),
             "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
             "pinned": tuple(kept["pinned"]),
+            "edges": {name: tuple(theta) for name, theta in kept["edges"].items()},
             "remarks": tuple(kept["remarks"]),
         }
         return cls(**{**kept, **pairs, **again})
@@ -239,14 +255,20 @@ class Fit:
         return self.rates.cost(rate_M, complete.get("n", np.ones_like(nothing_M)))
 
     def _parameter_spread(self, columns: Mapping[str, Array], level: float) -> tuple[Array, Array]:
-        """Distances from the law's own prediction to the ends of the bootstrap's, below and above."""
-        centre_M = np.log(self.shape.predict(np.array(list(self.parameters.values())), columns))
-        if not len(self.draws):
-            return np.zeros_like(centre_M), np.zeros_like(centre_M)
-        tails = [0.5 - level / 2, 0.5 + level / 2]
-        low_M, high_M = np.quantile(np.log(self.shape.predict(self.draws, columns)), tails, axis=0)
+        """Distances from the law's own prediction to the ends of the bootstrap's, and to what edges say if that is farther."""
+        theta_T = np.array(list(self.parameters.values()))
+        centre_M = np.log(self.shape.predict(theta_T, columns))
+        low_M, high_M = centre_M, centre_M
+        if len(self.draws):
+            tails = [0.5 - level / 2, 0.5 + level / 2]
+            low_M, high_M = np.quantile(np.log(self.shape.predict(self.draws, columns)), tails, axis=0)
         share = JUDGED_SHARE if self.holdout else 1.0
-        return share * np.maximum(centre_M - low_M, 0.0), share * np.maximum(high_M - centre_M, 0.0)
+        below_M, above_M = share * np.maximum(centre_M - low_M, 0.0), share * np.maximum(high_M - centre_M, 0.0)
+        if not self.edges:
+            return below_M, above_M
+        scale = stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL)
+        edge_JM = scale * (np.log(self.shape.predict(np.array(list(self.edges.values())), columns)) - centre_M)
+        return np.maximum(below_M, -edge_JM.min(axis=0)), np.maximum(above_M, edge_JM.max(axis=0))
 
     def _quantile(self, level: float) -> float:
         degrees = min(max(self.runs - 1, 2), TAILS)

@@ -30,7 +30,7 @@ _CUT_SHARES = (0.17, 0.33, 0.5)
 """Where lower cuts are tried, as shares of the logarithm of the range of tokens."""
 _TRAJECTORY = 4
 """Points a run from which its start can be told from the rest; tables of one point a run are cut by emphasis alone."""
-_QUICK = Effort(samples=128, kept=2, steps=60)
+_QUICK = Effort(samples=128, kept=2, steps=60, tolerance=1e-5)
 """Enough to rank; the winner is fitted again, to convergence."""
 
 

@@ -29,7 +29,16 @@ _PRIOR_DRIFT = 0.01
 benchmarks/bench_coverage.py (0.6 to 1.5 %), and how many cut-offs that experience counts for. Chosen on those tables: see
 docs/decisions/2026-11-25-laws-are-averaged.md for what a source left out of the choice was covered to (0.92)."""
 _PRIOR_CUTOFFS = 3.0
-_UNJUDGED_DRIFT = 0.02
+_LEAST_OF_SLOPE, _MOST_OF_SLOPE = 0.1, 0.3
+_LEAST_OF_SCORE = 0.2
+"""Bounds of that experience, as shares of how steeply the points fall in a unit of log compute: the errors of a curve that
+hardly falls are small, and those of one that falls by half, as 1 - accuracy may, are not 1 %. The public tables fall by 3 to
+12 %. Of a score at least a fifth: it may stop rising anywhere below 1."""
+_UNJUDGED = 2.0
+"""Times the experience, where nothing could be held out."""
+_SLOPE_EMPHASIS = 0.5
+_LEAST_DRIFT = 0.003
+"""For points that do not fall at all: their law may still be wrong."""
 _SHIFT_SHRINK = 1.0
 """Cut-offs without a signed error that the seen ones are averaged with."""
 _NEAR = 0.1
@@ -46,7 +55,8 @@ class Selection:
     members: tuple[Candidate, ...]
     noise: float
     shift: float = 0.0
-    drift: float = _UNJUDGED_DRIFT
+    drift: float = 0.0
+    level: float = 0.5
     holdout: JsonObject = field(default_factory=dict)
     candidates: tuple[dict[str, object], ...] = ()
 
@@ -61,7 +71,7 @@ class _Missed:
     distance: Array
 
 
-def select(rolled: Rolled) -> Selection:
+def select(rolled: Rolled, is_score: bool = False) -> Selection:
     """Weights, law, shift and drift from candidates that were judged at one cut-off or more."""
     weighted = _weighted(rolled.candidates)
     members = tuple(candidate for candidate in weighted if candidate.weight > 0)
@@ -75,7 +85,8 @@ def select(rolled: Rolled) -> Selection:
         members=members,
         noise=noise,
         shift=shift,
-        drift=_drift(missed, shift, noise),
+        drift=_drift(missed, shift, noise, prior_drift(rolled.points, is_score)),
+        level=frontier_level(rolled.points),
         holdout=_summary(rolled, missed),
         candidates=tuple(candidate.row() for candidate in weighted),
     )
@@ -149,11 +160,37 @@ def _shift(missed: Sequence[_Missed]) -> float:
     return float((means_S * _latest_first(len(missed))).sum() / (len(missed) + _SHIFT_SHRINK))
 
 
-def _drift(missed: Sequence[_Missed], shift: float, noise: float) -> float:
+def prior_drift(points: Points, is_score: bool = False) -> float:
+    """What other tables taught about the error at one unit of distance, within bounds that the steepness of these points sets."""
+    steepness = abs(_steepness(points))
+    least = (_LEAST_OF_SCORE if is_score else _LEAST_OF_SLOPE) * steepness
+    return float(np.clip(_PRIOR_DRIFT, least, max(_MOST_OF_SLOPE * steepness, _LEAST_DRIFT)))
+
+
+def unjudged_drift(points: Points, is_score: bool = False) -> float:
+    """The drift where nothing could be held out."""
+    return _UNJUDGED * prior_drift(points, is_score)
+
+
+def frontier_level(points: Points) -> float:
+    """Mean of the target over the points, each counting by its FLOPs, as in `frontier_noise`."""
+    return float((points.flops * points.loss).sum() / points.flops.sum())
+
+
+def _steepness(points: Points) -> float:
+    """How much the log loss falls in a unit of log FLOPs, larger budgets counting for more."""
+    log_flops_M = np.log(points.flops)
+    if np.ptp(log_flops_M) == 0:
+        return 0.0
+    weight_M = (points.flops / points.flops.max()) ** _SLOPE_EMPHASIS
+    return -float(np.polyfit(log_flops_M, np.log(points.loss), 1, w=np.sqrt(weight_M))[0])
+
+
+def _drift(missed: Sequence[_Missed], shift: float, noise: float, prior: float) -> float:
     """Error beyond noise, disagreement and shift, at one unit of distance; pulled towards what other tables taught."""
     if not missed:
-        return _UNJUDGED_DRIFT
-    total, count = _PRIOR_CUTOFFS * _PRIOR_DRIFT**2, _PRIOR_CUTOFFS
+        return _UNJUDGED * prior
+    total, count = _PRIOR_CUTOFFS * prior**2, _PRIOR_CUTOFFS
     for found, weight in zip(missed, _latest_first(len(missed)), strict=True):
         beyond_H = (found.error - shift) ** 2 - noise**2 - found.spread**2
         total += weight * max(float(beyond_H.sum() / growth(np.maximum(found.distance, _NEAR)).sum()), 0.0)

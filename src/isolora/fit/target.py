@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from isolora.errors import TableError, unknown
-from isolora.json_types import JsonMapping
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.direction import is_known_measure, is_score, larger_is_better
 from isolora.table import Table
 
@@ -57,6 +57,30 @@ def value_of(point: JsonMapping, name: str) -> float:
         raise TableError(unknown("target", column, (key for key, value in point.items() if isinstance(value, float))))
     value = float(point[column])
     return 1 - value if name.startswith(ERROR_OF) else value
+
+
+@dataclass(frozen=True)
+class Score:
+    """A prediction of an error 1 - score, told as the score itself, larger being better."""
+
+    name: str
+    predicted: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, target: str, predicted: float, interval: Sequence[float]) -> Score | None:
+        """None for a target that is no error of a score."""
+        if not target.startswith(ERROR_OF):
+            return None
+        return cls(target.removeprefix(ERROR_OF), 1 - predicted, (1 - interval[1], 1 - interval[0]))
+
+    def to_json(self) -> JsonObject:
+        return {"name": self.name, "predicted": self.predicted, "interval": list(self.interval)}
+
+
+def value_words(target: str, value: float) -> str:
+    """A value of a fitted target as people speak of it: the score itself where the target is its error."""
+    return f"{target.removeprefix(ERROR_OF)} {1 - value:.4g}" if target.startswith(ERROR_OF) else f"{value:.4g}"
 
 
 def _demand(table: Table, name: str, column: str) -> None:

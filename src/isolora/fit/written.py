@@ -26,6 +26,7 @@ class _WrittenRates(BaseModel):
     slope: Finite
     curvature: Finite
     spread: Finite
+    compared: tuple[Finite, Finite]
     sizes: list[Positive]
     rates: Annotated[list[Positive], Field(min_length=1)]
 
@@ -59,8 +60,10 @@ class _Written(BaseModel):
     rates: _WrittenRates | None
     target: StrictStr
     ceiling: Open
+    level: Finite
     left_out: dict[str, StrictInt]
     pinned: list[StrictStr]
+    edges: dict[str, list[Finite]]
     remarks: list[StrictStr]
 
 
@@ -82,6 +85,7 @@ def _demand_widths(state: JsonMapping) -> None:
     """Every list of parameters is as long as its law's."""
     names = laws.resolve(state["law"]).parameters
     rows = [("parameters", names, state["parameters"]), *(("draws", names, row) for row in state["draws"])]
+    rows += [("edges", names, row) for row in state["edges"].values()]
     rows += [("members", laws.resolve(member["law"]).parameters, member["theta"]) for member in state["members"]]
     for field, wanted, given in rows:
         if len(given) != len(wanted):

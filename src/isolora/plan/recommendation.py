@@ -18,7 +18,7 @@ import numpy as np
 
 from isolora import display
 from isolora.errors import TableError
-from isolora.fit import Fit, best_learning_rates, studied, targeted
+from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, targeted, value_words
 from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.best_sizes import optimum, sizes_words, switches
@@ -72,19 +72,23 @@ class Recommendation:
 
     def to_json(self) -> JsonObject:
         """The answer of `isolora plan --json`."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {**plain, "score": self.score.to_json() if self.score else None}
+
+    @property
+    def score(self) -> Score | None:
+        """The prediction as a score, where the target is the error of one."""
+        return Score.of(self.target, self.predicted_loss, self.interval)
 
     def __str__(self) -> str:
-        low, high = self.interval
-        unit = " nats" if self.target == "loss" else ""
         data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {self.epochs:.3g} passes)" if self.examples else "")
         adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method.get("rank") else "")
         rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"
         lines = [
             f"train {self.model}{f' with {adapter}' if adapter else ''}{rate}",
             f"  on {data}: {self._spent()}",
-            f"  expected {self.target} {self.predicted_loss:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
-            *(f"  with {name} the budget: {_sensitivity_words(found)}" for name, found in self.sensitivity.items()),
+            f"  expected {_expected(self.target, self.predicted_loss, self.interval)}",
+            *(f"  with {name} the budget: {_sensitivity_words(self.target, found)}" for name, found in self.sensitivity.items()),
             *sizes_words(self.model, self.switches, self.optimum, self.flops),
             *(f"  mind: {sentence}" for sentence in self.warnings),
             *(f"  measure next: {run_words(run)}" for run in self.measure_next),
@@ -239,7 +243,7 @@ def _nothing_left(
 ) -> NoRecommendation:
     reasons = "; ".join(f"{count} of {len(fitting)} options {reason}" for reason, count in left.items())
     measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
-    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget))
+    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget), fit.target)
 
 
 def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: JsonObject) -> None:
@@ -255,8 +259,11 @@ def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: 
         raise NoRecommendation(reason, None, next_runs(fit, fitting, budget))
     bounded = math.isfinite(fit.ceiling)
     if high - low > (_WIDEST_BOUNDED if bounded else _WIDEST * row["predicted_loss"]):
-        reason = f"the evidence leaves {fit.target} between {low:.3g} and {high:.3g}, too wide to choose by"
-        raise NoRecommendation(reason, best_measured(table, budget), next_runs(fit, fitting, budget))
+        score = Score.of(fit.target, row["predicted_loss"], (low, high))
+        name, (low, high) = (score.name, score.interval) if score else (fit.target, (low, high))
+        bounds = "".join(f"; {sentence}" for sentence in about_bounds(fit))
+        reason = f"the evidence leaves {name} between {low:.3g} and {high:.3g}, too wide to choose by{bounds}"
+        raise NoRecommendation(reason, best_measured(table, budget), next_runs(fit, fitting, budget), fit.target)
 
 
 def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits: Limits, row: JsonObject) -> None:
@@ -267,11 +274,12 @@ def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits:
     if measured is None or measured["loss"] >= row["predicted_loss"] * (1 - tie(fit)):
         return
     rank = f" of rank {row['rank']}" if row["rank"] else ""
+    expected = value_words(fit.target, row["predicted_loss"])
     reason = (
-        f"a measured run already beats what could be recommended: {point_in_words(measured)}; the best option,"
-        f" {row['model']} with {row['method'] or 'its method'}{rank}, is expected at {row['predicted_loss']:.4g}"
+        f"a measured run already beats what could be recommended: {point_in_words(measured, fit.target)}; the best option,"
+        f" {row['model']} with {row['method'] or 'its method'}{rank}, is expected at {expected}"
     )
-    raise NoRecommendation(reason, measured)
+    raise NoRecommendation(reason, measured, target=fit.target)
 
 
 def _within(table: Table, limits: Limits) -> Table:
@@ -296,10 +304,20 @@ def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budg
     return found
 
 
-def _sensitivity_words(found: JsonObject) -> str:
+def _expected(target: str, predicted: float, interval: Sequence[float]) -> str:
+    """A prediction in words; of a score the score, with the error that the law is of behind it."""
+    score = Score.of(target, predicted, interval)
+    unit = " nats" if target == "loss" else ""
+    name, value, (low, high) = (score.name, score.predicted, score.interval) if score else (target, predicted, interval)
+    behind = f" ({target} {predicted:.4f})" if score else ""
+    return f"{name} {value:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}{behind}"
+
+
+def _sensitivity_words(target: str, found: JsonObject) -> str:
     rank = f" of rank {found['rank']}" if found["rank"] else ""
-    low, high = found["interval"]
-    return f"{found['model']}{rank} on {found['tokens']:,.0f} tokens, {found['predicted_loss']:.4f} ({low:.4f} to {high:.4f})"
+    score = Score.of(target, found["predicted_loss"], found["interval"])
+    value, (low, high) = (score.predicted, score.interval) if score else (found["predicted_loss"], found["interval"])
+    return f"{found['model']}{rank} on {found['tokens']:,.0f} tokens, {value:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _nearest(table: Table, option: Option, tokens: float) -> JsonObject:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from isolora.fit import Fit
+from isolora.fit import Fit, about_bounds
 from isolora.json_types import JsonObject
 from isolora.plan.options import Option
 
@@ -61,6 +61,7 @@ def _about_law(fit: Fit, row: JsonObject) -> Iterator[str]:
     width = (high - low) / row["predicted_loss"]
     if width > _WIDE_INTERVAL:
         yield f"the interval is wide: {width:.1%} of the predicted loss"
+    yield from about_bounds(fit)
     if not fit.holdout:
         yield "nothing was held out, so how well the law predicts larger budgets was not tested"
     if fit.runs < _FEW_RUNS:

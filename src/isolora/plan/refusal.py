@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isolora.errors import UserError
-from isolora.fit import studied
+from isolora.fit import studied, value_words
 from isolora.json_types import JsonObject
 from isolora.plan.budget import Budget
 from isolora.table import Table
@@ -17,14 +17,20 @@ from isolora.table import Table
 
 class NoRecommendation(UserError):
     """The evidence carries no recommendation. `measured` is the best measured run within the budget, `measure_next` runs that
-    would narrow the decision, smallest first."""
+    would narrow the decision, smallest first; target: what the law, and so `measured`, is of."""
 
-    def __init__(self, reason: str, measured: JsonObject | None = None, measure_next: Sequence[JsonObject] = ()) -> None:
+    def __init__(
+        self,
+        reason: str,
+        measured: JsonObject | None = None,
+        measure_next: Sequence[JsonObject] = (),
+        target: str = "loss",
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.measured, self.measure_next = reason, measured, tuple(measure_next)
+        self.reason, self.measured, self.measure_next, self.target = reason, measured, tuple(measure_next), target
 
     def __reduce__(self) -> tuple[type[NoRecommendation], tuple[Any, ...]]:
-        return type(self), (self.reason, self.measured, self.measure_next)
+        return type(self), (self.reason, self.measured, self.measure_next, self.target)
 
     def to_json(self) -> JsonObject:
         """The answer of `isolora plan --json`."""
@@ -39,17 +45,17 @@ class NoRecommendation(UserError):
         """Lines for a person."""
         lines = [f"no recommendation: {self.reason}"]
         if self.measured:
-            lines.append(f"  best measured within the budget: {point_in_words(self.measured)}")
+            lines.append(f"  best measured within the budget: {point_in_words(self.measured, self.target)}")
         lines += [f"  measure next: {run_words(run)}" for run in self.measure_next]
         return "\n".join(lines)
 
 
-def point_in_words(measured: JsonObject) -> str:
-    """A measured point in words."""
+def point_in_words(measured: JsonObject, target: str = "loss") -> str:
+    """A measured point in words; its `loss` is of the target."""
     spent = [f"{measured['tokens']:,.0f} tokens"]
     spent += [f"{measured['flops']:.3g} FLOPs"] if "flops" in measured else []
     spent += [f"{measured['seconds']:,.0f} s"] if "seconds" in measured else []
-    return f"run {measured['run']} reached {measured['loss']:.4g} at {', '.join(spent)}"
+    return f"run {measured['run']} reached {value_words(target, measured['loss'])} at {', '.join(spent)}"
 
 
 def best_measured(table: Table, budget: Budget | None, memory_bytes: float | None = None) -> JsonObject | None:

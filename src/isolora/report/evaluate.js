@@ -78,13 +78,21 @@ function evaluator(fit) {
     const logs = complete(place), predicted = predict(place), away = distance(logs);
     const spread = average(logs)[1], centre = logLoss(own, fit.theta, logs);
     const draws = Float64Array.from(fit.draws, (theta) => logLoss(own, theta, logs)).sort();
-    const ends = ({ level, student }) => {
+    const edges = fit.edges.map((theta) => logLoss(own, theta, logs) - centre);
+    // A share scatters relatively more the smaller it is, and its interval is on the logit scale: see isolora.fit.bounded.
+    const bounded = ceiling < Infinity, share = Math.min(Math.max(predicted, 1e-6), 1 - 1e-6);
+    const factor = bounded ? Math.sqrt(Math.max((1 / share - 1) / (1 / fit.errorLevel - 1), 1)) : 1;
+    const ends = ({ level, student, edge }) => {
       const [low, high] = draws.length ? [0.5 - level / 2, 0.5 + level / 2].map((tail) => quantile(draws, tail)) : [centre, centre];
-      const below = fit.judgedShare * Math.max(centre - low, 0), above = fit.judgedShare * Math.max(high - centre, 0);
+      const below = Math.max(fit.judgedShare * Math.max(centre - low, 0), ...edges.map((gap) => -edge * gap));
+      const above = Math.max(fit.judgedShare * Math.max(high - centre, 0), ...edges.map((gap) => edge * gap));
       const drift = student * fit.drift * Math.sqrt(away * (1 + away / fit.randomWalk));
-      const noise = student * Math.sqrt(fit.noise ** 2 + spread ** 2), log = Math.log(predicted);
+      const noise = student * Math.sqrt((fit.noise * factor) ** 2 + spread ** 2), log = Math.log(predicted);
       const reach = (side) => Math.hypot(noise, Math.max(drift, side));
-      return [Math.exp(log - reach(below)), Math.min(Math.exp(log + reach(above)), ceiling)];
+      if (!bounded) return [Math.exp(log - reach(below)), Math.exp(log + reach(above))];
+      const logit = Math.log(share / (1 - share)), expit = (value) => 1 / (1 + Math.exp(-value));
+      const stretch = 1 / (1 - Math.min(predicted, 0.9));
+      return [Math.min(expit(logit - stretch * reach(below)), Math.exp(log - reach(below))), expit(logit + stretch * reach(above))];
     };
     return { predicted, interval: ends(fit.levels.interval), prudent: ends(fit.levels.prudent)[1] };
   }

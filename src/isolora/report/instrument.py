@@ -16,7 +16,7 @@ from scipy import stats
 from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
-from isolora.fit.result import JUDGED_SHARE, TAILS
+from isolora.fit.result import EDGE_LEVEL, JUDGED_SHARE, TAILS
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
@@ -81,6 +81,8 @@ def _fit(fit: Fit) -> JsonObject:
         "shift": fit.shift,
         "price": fit.price,
         "ceiling": _number(fit.ceiling),
+        "errorLevel": fit.level,
+        "edges": [_searched(fit.law, theta) for theta in fit.edges.values()],
         "judgedShare": JUDGED_SHARE if fit.holdout else 1.0,
         "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},
     }
@@ -88,7 +90,8 @@ def _fit(fit: Fit) -> JsonObject:
 
 def _level(fit: Fit, level: float) -> dict[str, float]:
     degrees = min(max(fit.runs - 1, 2), TAILS)
-    return {"level": level, "student": float(stats.t.ppf(0.5 + level / 2, degrees))}
+    edge = stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL)
+    return {"level": level, "student": float(stats.t.ppf(0.5 + level / 2, degrees)), "edge": float(edge)}
 
 
 def _searched(name: str, theta: tuple[float, ...]) -> list[float]:

@@ -13,7 +13,7 @@ from isolora import registry
 from isolora.adapters import record
 from isolora.config import DataConfig, RunConfig
 from isolora.errors import ConfigError
-from isolora.fit import value_of
+from isolora.fit import Score, value_of
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Recommendation
 from isolora.runs.document_loader import DocumentLoader
@@ -54,6 +54,7 @@ class Verification:
         return self.interval[0] <= self.measured <= self.interval[1]
 
     def to_json(self) -> JsonObject:
+        score = Score.of(self.target, self.predicted, self.interval)
         return {
             "target": self.target,
             "law": self.law,
@@ -66,17 +67,24 @@ class Verification:
             "flops_over_largest_fitted": self.flops_over_largest_fitted,
             "run": self.run,
             "adapter": str(self.adapter),
+            "score": None if score is None else {**score.to_json(), "measured": 1 - self.measured},
         }
 
     def __str__(self) -> str:
-        unit, (low, high), factor = " nats" if self.target == "loss" else "", self.interval, self.flops_over_largest_fitted
+        unit, factor = " nats" if self.target == "loss" else "", self.flops_over_largest_fitted
+        score = Score.of(self.target, self.predicted, self.interval)
+        name, value, (low, high) = self.target, self.predicted, self.interval
+        if score:
+            name, value, (low, high) = score.name, score.predicted, score.interval
+        measured = 1 - self.measured if score else self.measured
         expected = "predicted" if factor > 1 else "expected"  # within what was measured, a law only fills in between points
         where = "" if factor > 1 else ", within what was measured: no prediction"
-        verdict = f"{'inside' if self.inside else 'outside'} the interval, {100 * self.relative_error:.2f} % off"
+        of_error = f" in {self.target}" if score else ""
+        verdict = f"{'inside' if self.inside else 'outside'} the interval, {100 * self.relative_error:.2f} % off{of_error}"
         return "\n".join(
             [
-                f"{expected:<11}{self.target} {self.predicted:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
-                f"measured   {self.measured:.4f}, {verdict}, at {factor:.3g} x the largest fitted FLOPs{where}",
+                f"{expected:<11}{name} {value:.4f}{unit}, 95 % interval {low:.4f} to {high:.4f}",
+                f"measured   {measured:.4f}, {verdict}, at {factor:.3g} x the largest fitted FLOPs{where}",
             ]
         )
 
