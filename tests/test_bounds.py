@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from isolora.cli import app
 from isolora.fit import about_bounds, fit
+from isolora.fit.best_rates import RateEffect
 from isolora.fit.bounded import ends, noise_factor
-from isolora.fit.rates import RateEffect
 from isolora.plan import NoRecommendation, plan
 from isolora.table import Table
 
