@@ -1,6 +1,6 @@
 """Random inputs: whatever a person gives, only typed errors come back, in one line, and none takes longer than 20 seconds.
 
-    python benchmarks/bench_fuzz.py [--count 10000] [--part data] [--first 0] [--seconds 20]
+    python benchmarks/bench_fuzz.py [--count 10000] [--part data] [--first 0] [--seconds 20] [--record]
 
 Every file `fuzz_NAME.py` beside this one is a part: `attempt(random, folder)` makes one input and gives it to isolora;
 `prepare()`, where there is one, comes before the first. A case is known by its number alone, so that a failure can be repeated:
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import signal
@@ -21,18 +22,24 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from record import RESULTS, moment, record
 
 from isolora.errors import UserError
 
 Attempt = Callable[[Random, Path], object]
 SHOWN = 20
 """Failures that are printed in full."""
+TOLD_EVERY = 1000
+"""Cases after which the figures so far are told."""
 
 
 class TooSlow(BaseException):
@@ -84,24 +91,47 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(part: str, attempt: Attempt, first: int, count: int, seconds: int) -> dict[str, list[int]]:
-    """Failures of a part: how -> numbers of the cases."""
+@dataclass
+class Found:
+    """What came of the cases of a part so far. failures: how -> numbers of the cases."""
+
+    part: str
+    counted: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, list[int]] = field(default_factory=dict)
+    slowest: float = 0.0
+
+    def add(self, number: int, how: str, seconds: float) -> None:
+        kind = how if how in ("accepted", "refused") else "failed"
+        self.counted[kind] += 1
+        self.slowest = max(self.slowest, seconds)
+        if kind == "failed":
+            self.failures.setdefault(how, []).append(number)
+
+    def figures(self) -> dict[str, Any]:
+        kinds = {kind: self.counted[kind] for kind in ("accepted", "refused", "failed")}
+        return {"cases": self.counted.total(), **kinds, "slowest_seconds": round(self.slowest, 1)}
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.figures().items())
+        shown = [f"  {len(numbers)} times, first {numbers[0]}: {how}" for how, numbers in list(self.failures.items())[:SHOWN]]
+        return "\n".join([f"{self.part}: {told}", *shown])
+
+
+def run(part: str, attempt: Attempt, first: int, count: int, seconds: int) -> Found:
+    """Try the cases of a part; Ctrl-C ends them early, and what was found until then stands."""
     logging.getLogger("isolora").setLevel(logging.ERROR)
     prepare(part)
-    counted, failures, slowest = Counter[str](), dict[str, list[int]](), 0.0
-    for number in range(first, first + count):
-        began = time.perf_counter()
-        found = outcome(attempt, part, number, seconds)
-        slowest = max(slowest, time.perf_counter() - began)
-        kind = found if found in ("accepted", "refused") else "failed"
-        counted[kind] += 1
-        if kind == "failed":
-            failures.setdefault(found, []).append(number)
-    told = ", ".join(f"{kind} {counted[kind]}" for kind in ("accepted", "refused", "failed"))
-    print(f"{part}: {count} cases: {told}; slowest {slowest:.1f} s", flush=True)
-    for found, numbers in list(failures.items())[:SHOWN]:
-        print(f"  {len(numbers)} times, first {numbers[0]}: {found}")
-    return failures
+    found = Found(part)
+    try:
+        for number in range(first, first + count):
+            began = time.perf_counter()
+            found.add(number, outcome(attempt, part, number, seconds), time.perf_counter() - began)
+            if found.counted.total() % TOLD_EVERY == 0:
+                print(found, file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("stopped early", file=sys.stderr)
+    print(found, flush=True)
+    return found
 
 
 def main() -> int:
@@ -111,9 +141,14 @@ def main() -> int:
     parser.add_argument("--part", choices=list(known), action="append", help="all when absent")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seconds", type=int, default=20, help="longest time of one case")
+    parser.add_argument("--record", action="store_true", help="write the figures to results/fuzz.json")
     given = parser.parse_args()
-    failed = [run(part, known[part], given.first, given.count, given.seconds) for part in given.part or known]
-    return 1 if any(failed) else 0
+    found = [run(part, known[part], given.first, given.count, given.seconds) for part in given.part or known]
+    if given.first == 0 and given.record:
+        path = RESULTS / "fuzz.json"
+        before = json.loads(path.read_text())["measured"] if path.is_file() else {}
+        record("fuzz", before | {each.part: {**each.figures(), **moment()} for each in found})
+    return 1 if any(each.failures for each in found) else 0
 
 
 if __name__ == "__main__":
