@@ -294,7 +294,7 @@ def a_data_card(name: str) -> None:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is registered within the context is not remembered."""
-    caches = (registry._foreign, registry.load_plug_in, registry.usable, packaged_data)
+    caches = (registry._foreign, registry.load_plug_in, registry.usable, packaged_data, laws._checked)
     for cache in caches:
         cache.cache_clear()
     try:

@@ -145,6 +145,13 @@ def plug_ins_named() -> Iterator[None]:
         raise
 
 
+def owed(kind: str, name: str, kept: bool, line: str) -> None:
+    """Raises PlugInError, one line that names the plug-in and its package, where it does not keep what its kind promises."""
+    if not kept:
+        package = package_of(kind, name.partition(":")[0])
+        raise PlugInError(f"{kind.replace('_', ' ')} {name}{f' (package {package})' if package else ''}: {line}")
+
+
 def _load_own(kind: str, place: str) -> Any:
     if kind == "data_card":
         return Path(place)
@@ -162,6 +169,8 @@ def _load_foreign(kind: str, point: EntryPoint) -> Any:
         plug_in = _folder(point.module) if kind == "data_card" else point.load()
     except Exception as failure:  # a stranger's module may do anything when it is imported
         raise ConfigError(f"{called}: {_told(failure)}") from failure
+    if isinstance(plug_in, type):
+        raise ConfigError(f"{called}: its entry point names the class {plug_in.__name__}; name an object of it, such as {kind}")
     own = getattr(plug_in, "name", None)
     if kind != "data_card" and own != point.name:
         raise ConfigError(f"{called}: its entry point and its name must be the same word (its name is {own!r})")

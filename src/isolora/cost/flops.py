@@ -29,6 +29,7 @@ from isolora.methods.base import Attached
 from isolora.methods.trained_heads import head_names
 from isolora.runs.prepared import attach as attach_to
 from isolora.tasks.base import Batch, Task
+from isolora.tasks.returned import checked_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -178,7 +179,8 @@ class Rehearsal:
         """FLOPs [groups] of a forward pass alone, through every layer."""
         books = Bookkeeper(self.weights)
         with torch.no_grad(), self._products(), books, self.attached.rows([(0, 0, -1)]):
-            self.task.loss(self.attached.model, task_batch(self.task, shape, self.device))
+            batch = task_batch(self.task, shape, self.device)
+            checked_loss(self.task, self.task.loss(self.attached.model, batch), len(batch.lengths))
             self.attached.extra_loss()
         forward: NDArray[np.float64] = books.booked[PHASES.index("forward")]
         return forward
@@ -196,7 +198,7 @@ class Rehearsal:
                 books.booked[PHASES.index("reference")] = books.booked[0]
                 books.booked[:-1] = 0
             with watching_modules(books), attached.rows([(0, 0, -1)]):
-                loss = task.loss(attached.model, batch)
+                loss = checked_loss(task, task.loss(attached.model, batch), len(batch.lengths))
                 extra = attached.extra_loss()
                 books.turn()
                 (loss.objective if extra is None else loss.objective + extra).backward()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from isolora import registry
-from isolora.errors import ConfigError, UserError, in_brief
+from isolora.errors import ConfigError, PlugInError, UserError, in_brief
 from isolora.models.uninitialised import replaced
 
 
@@ -19,7 +19,7 @@ def refused_in_one_line(model: str) -> Iterator[None]:
     """Within the context, whatever a model or a method does to tensors without values that these cannot bear is a ConfigError."""
     try:
         yield
-    except UserError:
+    except (UserError, PlugInError):
         raise
     except Exception as failure:
         if registry.blamed(failure):  # an error of a plug-in's own is told as such

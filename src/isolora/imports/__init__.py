@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from isolora import registry
 from isolora.errors import TableError, UserError, in_brief, unknown
-from isolora.imports.base import Importer, Read
+from isolora.imports.base import Importer, LoggedRun, Read
 from isolora.imports.tracked_points import COLUMNS, points_of_runs
 from isolora.json_types import JsonMapping, JsonObject
 
@@ -67,7 +67,7 @@ def import_runs(source: Path | str, tool: str, out: Path | str) -> Imported:
 def _read(importer: Importer, source: Path) -> Read:
     """What an importer finds. Files that only look like its tool's fail in a hundred ways: each becomes one line here."""
     try:
-        return importer.read(source)
+        found = importer.read(source)
     except UserError as error:
         raise TableError(str(error) if str(error).startswith("SOURCE: ") else f"SOURCE: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
@@ -75,6 +75,11 @@ def _read(importer: Importer, source: Path) -> Read:
             raise
         why = in_brief(f"{type(error).__name__}: {error}")
         raise TableError(f"SOURCE: {source} is not as {importer.name} writes it ({why})") from error
+    kept = isinstance(found, Read) and all(isinstance(run, LoggedRun) for run in found.runs)
+    registry.owed(
+        "importer", importer.name, kept, f"read() gave {type(found).__name__}; expected Read with a LoggedRun for each run"
+    )
+    return found
 
 
 def _columns(rows: Sequence[JsonMapping]) -> dict[str, list[Any]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
+
 from isolora import registry
 from isolora.errors import ConfigError, unknown
 from isolora.laws.base import METHOD_PREFIX, Array, Columns, Law, Shape
@@ -39,12 +43,32 @@ def resolve(name: str) -> Law:
     if SUFFIX in name:
         return by_method(resolve(name.partition(SUFFIX)[0]), methods_in_name(name))
     plain, _, term = name.partition("+")
-    law: Law = registry.load_plug_in("law", _named(plain))
+    law = _checked(_named(plain))
     if not term:
         return law
     if term not in _terms(law.name):
         raise ConfigError(unknown("capacity term", term, _terms(law.name)))
     return CAPACITIES[term](law)
+
+
+@cache
+def _checked(name: str) -> Law:
+    """A law by its own name. Raises PlugInError, one line, where the terms of one from outside have not the shape that fits read:
+    three points and two parameter vectors tell."""
+    law: Law = registry.load_plug_in("law", name)
+    if not registry.package_of("law", name):
+        return law
+    registry.owed("law", name, isinstance(law, Law), f"its object is of {type(law).__name__}; expected Law")
+    logs = {column: np.log([1e4, 1e5, 1e6]) for column in law.demands}
+    bounds = [shape.bounds(logs) for shape in law.shapes]
+    shapes_KQ = np.array([[low + share * (high - low) for low, high in bounds] for share in (0.3, 0.6)]).reshape(2, len(bounds))
+    found = np.shape(law.log_terms(shapes_KQ, logs))
+    wanted = (2, len(law.coefficients), 3)
+    line = (
+        f"log_terms() gave shape {found}; expected {wanted}: parameter vectors, coefficients, points (see isolora.extend.stack)"
+    )
+    registry.owed("law", name, found == wanted, line)
+    return law
 
 
 def _named(name: str) -> str:

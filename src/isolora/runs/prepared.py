@@ -14,12 +14,13 @@ from isolora import data, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig
 from isolora.data import Documents
 from isolora.errors import ConfigError
-from isolora.methods.base import Attached
+from isolora.methods.base import Attached, ParameterGroup
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
 from isolora.runs.document_loader import DocumentLoader, RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
+from isolora.tasks.returned import checked_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,9 +110,26 @@ def attach(configs: Sequence[RunConfig], model: PreTrainedModel, new_head: bool,
     method.check_packing(bool(first.task.fields().get("packing")))
     own = {id(weight) for weight in model.parameters()}
     attached: Attached = method.attach(model, [method.settings(config.method.fields()) for config in configs], seeds, new_head)
+    _demand_adapters(first.method.name, attached, len(configs))
     if first.training.base_precision != "float32":
         _keep_trained_in_full(attached, own, first.method.name)
     return NewTokens(attached, known_tokens, len(first.new_tokens), seeds) if first.new_tokens else attached
+
+
+def _demand_adapters(name: str, attached: Attached, members: int) -> None:
+    """Raises PlugInError, one line, where a method's `attach` gave something that cannot be trained."""
+    found = type(attached).__name__
+    registry.owed("method", name, isinstance(attached, Attached), f"attach() gave {found}; expected an Attached")
+    count = getattr(attached, "members", None)
+    registry.owed("method", name, count == members, f"attach() gave {count} members; expected {members}, one for each run")
+    for k in range(members):
+        groups = attached.groups(k)
+        listed = isinstance(groups, list) and all(isinstance(group, ParameterGroup) for group in groups)
+        registry.owed("method", name, listed, f"groups({k}) gave {type(groups).__name__}; expected a list of ParameterGroup")
+        trained = [parameter for group in groups for parameter in group.parameters]
+        registry.owed("method", name, bool(trained), f"groups({k}) gave no parameter; expected what the optimiser updates")
+        learns = all(isinstance(each, torch.Tensor) and each.requires_grad for each in trained)
+        registry.owed("method", name, learns, f"groups({k}) gave parameters without requires_grad; expected trained ones alone")
 
 
 def _keep_trained_in_full(attached: Attached, own: set[int], method: str) -> None:
@@ -172,7 +190,11 @@ def _examples(task: Task, documents: Documents, tokenizer: PreTrainedTokenizerBa
     def make(part: Documents) -> Examples:
         own = (task.name, task.settings.model_dump(), task.labels, form, part.fingerprint, length)
         decided_by: Sequence[Any] = (*own, *code)
-        return data.cached(lambda: task.examples(part, tokenizer, length), tokenizer, decided_by)
+        return data.cached(lambda: _checked(task, part, tokenizer, length), tokenizer, decided_by)
 
     kept, examples = data.make_examples(task, documents, make, length, skip)
     return HeldOut(task, examples, kept)
+
+
+def _checked(task: Task, documents: Documents, tokenizer: PreTrainedTokenizerBase, length: int) -> Examples:
+    return checked_examples(task, task.examples(documents, tokenizer, length), len(documents), length)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from isolora import registry
 from isolora.config import RunConfig, StudyConfig, content_hash
@@ -16,7 +18,7 @@ from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
 from isolora.study.design import Job
-from isolora.study.executors.base import Failure, PrunerOf, StudyFailed, Train, Trained, no_pruner
+from isolora.study.executors.base import Executor, Failure, PrunerOf, StudyFailed, Train, Trained, no_pruner
 from isolora.study.search import check_search, run_search
 from isolora.training.environment import environment
 from isolora.training.folder import locked_store
@@ -45,7 +47,7 @@ def run_study(
     given = {"address": address} if place.takes_address else {}
     with handled():
         _check_start(study, workspace)
-        with locked_store(folder, workers) as store, place.opened(folder, workers, quiet, workspace, **given) as train:
+        with locked_store(folder, workers) as store, _opened(place, folder, workers, quiet, workspace, **given) as train:
             write_description(study, folder)
             queued = partial(_train_queued, store, workspace, train)
             if study.search:
@@ -53,6 +55,30 @@ def run_study(
             else:
                 _raise_failed(store, _grid(study, store, queued, workspace))
     return store
+
+
+@contextmanager
+def _opened(place: Executor, *given: Any, **more: Any) -> Iterator[Train]:
+    """An executor's function, what it gives being held against its contract."""
+    opened = place.opened(*given, **more)
+    line = f"opened() gave {type(opened).__name__}; expected a context manager"
+    registry.owed("executor", place.name, isinstance(opened, AbstractContextManager), line)
+    with opened as train:
+        line = f"opened() entered as {type(train).__name__}; expected a function `Train`"
+        registry.owed("executor", place.name, callable(train), line)
+        yield _checked(place.name, train)
+
+
+def _checked(executor: str, train: Train) -> Train:
+
+    def checked(jobs: Sequence[Job], stage: str, pruner_of: PrunerOf) -> list[Failure] | None:
+        found = train(jobs, stage, pruner_of)
+        listed = found is None or (isinstance(found, list) and all(isinstance(each, Failure) for each in found))
+        line = f"training gave {type(found).__name__}; expected None, or a list of Failure"
+        registry.owed("executor", executor, listed, line)
+        return found
+
+    return checked
 
 
 def _check_start(study: StudyConfig, workspace: Workspace) -> None:

@@ -23,6 +23,7 @@ from isolora.runs.batches import collate, cut_by_tokens
 from isolora.runs.device import autocast
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
+from isolora.tasks.returned import checked_loss
 
 
 class Evaluator:
@@ -49,10 +50,12 @@ class Evaluator:
     def row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
         """Summed loss in nats of every example under every member: [members, examples]."""
         losses = np.zeros((len(members), len(on.examples)))
-        for indices in short_first(on.examples, self.batch_tokens):
+        for number, indices in enumerate(short_first(on.examples, self.batch_tokens)):
             batch = self._batch(on.examples, np.tile(indices, len(members)))
             with self._forward(self.attached.rows_of(dict.fromkeys(members, len(indices)))):
                 loss = on.task.loss(self.attached.model, batch)
+            if number == 0:
+                checked_loss(on.task, loss, len(batch.lengths))
             losses[:, indices] = loss.row_losses.double().cpu().numpy().reshape(len(members), -1)
         return losses
 
@@ -69,7 +72,10 @@ class Evaluator:
                 yield indices, self._batch(on.examples, indices)
 
         with self._forward(self.attached.all_rows(member)):
-            return on.task.predictions(self.attached.model, on.examples, on.documents, self.base.tokenizer, batches)
+            found = on.task.predictions(self.attached.model, on.examples, on.documents, self.base.tokenizer, batches)
+        given = type(found).__name__
+        registry.owed("task", on.task.name, isinstance(found, Predictions), f"predictions() gave {given}; expected Predictions")
+        return found
 
     def all_predictions(self, examples: RunExamples, member: int) -> dict[str, Predictions]:
         """On the held-out examples, under "", and on those of each source that is mixed in, under `NAME/`."""

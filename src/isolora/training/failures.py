@@ -55,7 +55,8 @@ def entered(store: Store, names: Sequence[str]) -> Iterator[None]:
         raise
     except Exception as failure:
         release_reserve(store.folder)
-        line, is_foreign = in_one_line(failure), bool(registry.blamed(failure))
+        line = in_one_line(failure)
+        is_foreign = isinstance(failure, PlugInError) or bool(registry.blamed(failure))
         log_failure(store.folder, f"runs {', '.join(names)} failed", failure)
         _enter(store, names, OUT_OF_MEMORY if is_out_of_memory(failure) else FAILED, line)
         if is_foreign:

@@ -77,7 +77,10 @@ class TrackedStack:
             self._try(run.finish)
 
     def _start(self, run: str, config: JsonObject) -> None:
-        self.runs[run] = self.tracker.start(TrackedRun(run, self.out.name, self.out / FOLDER, config))
+        opened = self.tracker.start(TrackedRun(run, self.out.name, self.out / FOLDER, config))
+        if not all(callable(getattr(opened, name, None)) for name in ("log", "finish")):
+            raise TypeError(f"start() gave {type(opened).__name__}; expected an object with log and finish")
+        self.runs[run] = opened
 
     def _log(self, point: Point) -> None:
         self.runs[point.run].log(series(point, self.members[point.run]), step=point.tokens)

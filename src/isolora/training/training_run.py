@@ -227,6 +227,8 @@ def _train(job: StackJob) -> None:
             stop_watch = StopWatch(checkpointer, store.folder)
             observers = [recorder, trackers, Pruner(job.should_prune), crosscheck, bar, stop_watch]
             Loop(stack, evaluator, checkpointer, observers).run(registry.load_plug_in("trainer", training.trainer).drive)
+            line = f"drive() ended while {len(stack.running)} of {len(stack.members)} members were still running"
+            registry.owed("trainer", training.trainer, not stack.running, line)
             for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
                 recorder.conclude(stack, k, crosscheck.of(stack, k))
 
