@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -22,128 +21,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import reliability_kills  # noqa: F401
+import reliability_strangers  # noqa: F401
 import yaml
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-PYTHON = [sys.executable, "-m", "isolora"]
-ROWS: dict[str, Callable[[Path, bool], Iterator[bool]]] = {}
-
-
-def row(name: str) -> Callable[[Any], Any]:
-    def enter(function: Any) -> Any:
-        ROWS[name] = function
-        return function
-
-    return enter
-
-
-def files(folder: Path) -> dict[str, Any]:
-    """A base of a study: a tiny LLaMA with a tokenizer of words, and texts of its words."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    import studies
-
-    if not (folder / "base.json").exists():
-        base = studies.base(folder, tokens=1500, batch_tokens=60, evaluate_from=100)
-        (folder / "base.json").write_text(json.dumps(base))
-    return json.loads((folder / "base.json").read_text())
-
-
-def a_study(folder: Path, tokens: int = 1500, **grid: list[Any]) -> Path:
-    """The file of a study of four runs in two stacks."""
-    base = files(folder)
-    base["training"] |= {"tokens": tokens, "checkpoint_seconds": 0.2}
-    given = {"name": "s", "base": base, "stack": 2}
-    given["grid"] = grid or {"method.rank": [2, 4], "training.learning_rate": [1e-3, 1e-2], "training.warmup_steps": [1, 2]}
-    path = folder / f"study-{tokens}-{len(given['grid'])}.yaml"
-    path.write_text(yaml.safe_dump(given))
-    return path
-
-
-def start(*words: object, **how: Any) -> subprocess.Popen[str]:
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*PYTHON, *map(str, words)], **(streams | how))
-
-
-def run(*words: object, **how: Any) -> tuple[int, str, str]:
-    process = start(*words, **how)
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out or "", err or ""
-
-
-def states(folder: Path) -> dict[str, int]:
-    from isolora.study.status import status
-
-    return dict(status(folder).states)
-
-
-def points(folder: Path) -> list[tuple[Any, ...]]:
-    """All that was measured, without what clocks decide."""
-    from isolora.store import Store
-
-    names = ("run", "tokens", "step", "loss", "train_loss", "flops")
-    return sorted(tuple(point[name] for name in names) for point in Store(folder).points())
-
-
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(number) for number in listed.split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def cpu_seconds() -> float:
-    """Of the processes that have ended; the clock says more of what else the machine does."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 180) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def has_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("checkpoints/*/step-*/manifest.json"))
-
-
-def one_line(err: str) -> bool:
-    lines = [line for line in err.splitlines() if line.startswith("isolora:") or "Traceback" in line]
-    return "Traceback" not in err and len(lines) >= 1
-
-
-@row("2 kills")
-def kills(work: Path, short: bool) -> Iterator[bool]:
-    """SIGKILL of the parent or a worker at random moments until the study is done: the table of the undisturbed one."""
-    study, draw = a_study(work), random.Random(0)
-    run("study", study, "--out", work / "whole", "--workers", 2)
-    for trial in range(1 if short else 20):
-        out = work / f"kills-{trial}"
-        orphans = False
-        for _ in range(5):
-            process = start("study", study, "--out", out, "--workers", 2)
-            wait_for(lambda out=out, process=process: has_checkpoint(out) or process.poll() is not None)
-            time.sleep(draw.uniform(0, 1.0))
-            below = children(process.pid)
-            victim = draw.choice([process.pid, *below])
-            os.kill(victim, signal.SIGKILL) if alive(victim) else None
-            if victim != process.pid:
-                process.communicate(timeout=600)
-                break
-            process.communicate(timeout=60)
-            orphans |= not wait_for(lambda below=below: not any(map(alive, below)), 5)
-        run("study", study, "--out", out, "--workers", 2)
-        yield points(out) == points(work / "whole") and not orphans
+from tried import (
+    PYTHON,
+    ROWS,
+    a_study,
+    alive,
+    children,
+    cpu_seconds,
+    files,
+    has_checkpoint,
+    one_line,
+    one_run,
+    points,
+    read,
+    row,
+    run,
+    start,
+    states,
+    wait_for,
+)
 
 
 @row("3 damaged checkpoints")
@@ -190,20 +89,6 @@ def no_room(work: Path, short: bool) -> Iterator[bool]:
         yield status == 0 and set(states(place / "out")) == {"complete"}
     finally:
         subprocess.run(["umount", "-l", place], check=False)
-
-
-def read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
-
-
-def one_run(work: Path, tokens: int = 1500) -> list[str]:
-    base = files(work)
-    data = base["data"]
-    return [
-        f"model={base['model']}",
-        f"data={json.dumps(data)}",
-        f"training={json.dumps({**base['training'], 'tokens': tokens})}",
-    ]
 
 
 @row("5 a member at 1e38")
@@ -431,7 +316,8 @@ def main() -> None:
     from record import RESULTS, record
 
     short, wanted = "--short" in sys.argv, [word for word in sys.argv[1:] if not word.startswith("-")]
-    chosen = [name for name in ROWS if not wanted or name.split()[0] in wanted]
+    rows = sorted(ROWS, key=lambda name: int(name.split()[0]))
+    chosen = [name for name in rows if not wanted or name.split()[0] in wanted]
     known = RESULTS / "reliability.json"
     before = json.loads(known.read_text())["measured"] if known.is_file() and wanted else {}
     record("reliability", before | {name: measure(name, short) for name in chosen})

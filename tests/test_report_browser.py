@@ -60,6 +60,67 @@ def test_quiet_alone_readable_and_whole(tab, pages, kind, width, dark):
     assert [each for each in tab.requests if not each.startswith("data:")] == [pages[kind].resolve().as_uri()]
 
 
+ATTACKS = (
+    "<img src=x onerror='window.struck=1'>",
+    "</script><script>window.struck=1</script>",
+    "<a href='javascript:window.struck=1'>here</a>",
+    "javascript:window.struck=1",
+    "<svg onload='window.struck=1'><set attributeName=x onbegin='window.struck=1'/></svg>",
+    "\" onmouseover='window.struck=1' x=\"",
+    "%{x}{{constructor.constructor('window.struck=1')()}}",
+    "<iframe srcdoc='<script>parent.struck=1</script>'></iframe>",
+)
+
+
+@pytest.fixture(scope="module")
+def strangers_page(tmp_path_factory):
+    """A table of a stranger, in which every text that reaches the page tries to run something; and the file's own name."""
+    folder = tmp_path_factory.mktemp("stranger")
+    rows = one_evaluation_a_run()
+    count = len(rows["loss"])
+    for name in ("run", "model", "method", "stage", "state", "task"):
+        given = rows.get(name, [name] * count)
+        rows[name] = [f"{ATTACKS[hash_of(value) % len(ATTACKS)]}{value}" for value in given]
+    rows |= {attack: [float(number) for number in range(count)] for attack in ATTACKS}
+    return report(folder / "<img src=x onerror=window.struck=1>.csv", from_columns(rows, {}), out=folder / "page.html")
+
+
+def hash_of(value):
+    """A number that is the same in every process."""
+    return sum(map(ord, str(value)))
+
+
+USED = """(async () => {
+  for (const plot of document.querySelectorAll(".plot")) {
+    if (!plot.data) continue;
+    plot.data.forEach((trace, curve) => { try { Plotly.Fx.hover(plot, [{curveNumber: curve, pointNumber: 0}]); } catch {} });
+    for (const text of plot.querySelectorAll("text, path, rect"))
+      for (const kind of ["mouseover", "mousemove", "mousedown", "mouseup", "click"])
+        text.dispatchEvent(new MouseEvent(kind, {bubbles: true, clientX: 9, clientY: 9}));
+  }
+  for (const each of document.querySelectorAll("button, summary, th, td, a[href^='#'], input, select"))
+    for (const kind of ["mouseover", "focus", "click"]) each.dispatchEvent(new MouseEvent(kind, {bubbles: true}));
+  await new Promise((done) => setTimeout(done, 300));
+  return document.querySelectorAll(".plot").length;
+})()"""
+
+
+def test_a_strangers_text_is_inert(tab, strangers_page):
+    """Hovered and clicked wherever one can: nothing runs, nothing is asked of the network, no link leads to a script."""
+    tab.requests.clear()
+    tab.problems.clear()
+    tab.open(strangers_page)
+    assert tab.value(USED) > 0
+    assert "onerror" in tab.value("document.body.textContent")
+    assert tab.value("window.struck") is None
+    assert (
+        tab.value("document.querySelectorAll('a[href^=\"javascript\" i], main iframe, main img, [onerror], [onload]').length")
+        == 0
+    )
+    assert [each for each in tab.requests if not each.startswith(("data:", "file:"))] == []
+    assert tab.problems == []
+
+
 def test_the_toggle_turns_the_figures_too(tab, pages):
     tab.open(pages["study"])
     ink = "getComputedStyle(document.querySelector('.legendtext')).fill"

@@ -19,7 +19,10 @@ MANY = 100
 
 
 class UserError(ValueError):
-    """Something the person can mend; its text is one line that says what and how."""
+    """Something the person can mend; its text is one line that says what and how, whatever names a stranger's file brings in."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*(" ".join(each.splitlines()) if isinstance(each, str) else each for each in given))
 
 
 class ConfigError(UserError):

@@ -21,6 +21,8 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 def read_source(source: str, left_out: LeftOut) -> Tables:
     """Read the source. Raises DataError, naming what is near, when it leads nowhere."""
+    if "://" in source:  # not said again: there may be a password in it
+        raise DataError("data.source: an address is no source (valid: a packaged name, a local file or glob, or a hub id)")
     if folder := folder_of(source):
         return read_folder(folder, left_out)
     if means_files(source):

@@ -45,6 +45,10 @@ def locate(name: str) -> str:
         if odd := next((path.name for path in sorted(Path(name).iterdir()) if _waits(path)), None):
             raise ConfigError(f"model: {odd} in {name} is a pipe, a socket or a device, no file")
         return name
+    if "://" in name:  # not said again: there may be a password in it
+        raise ConfigError(
+            "model: an address is no name of a model (valid: a packaged name, a local folder, or a hub id, owner/name)"
+        )
     if name in FETCHED:
         raise ConfigError(f"model: {name} is not in {fetched_root()}; fetch it with: make models")
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,14 +27,17 @@ def environment() -> JsonObject:
     }
 
 
+@cache
 def _version(package: str) -> str | None:
-    """None for a package that is used from a folder, without having been installed."""
+    """None for a package that is used from a folder, without having been installed. Looked up once: what is imported does not
+    change any more, and importlib keeps some of what it reads for every look, 3 KiB a run."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The commit of a source checkout; None for an installed package, and where git is not installed or does not answer."""
     here = Path(__file__).resolve().parent
