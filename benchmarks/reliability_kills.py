@@ -61,7 +61,7 @@ def kill_within(study: Path, out: Path, when: str) -> bool:
 def trained_in_a_child(study: Path, out: Path, when: str) -> None:
     """`saving N`: the process kills itself at the N-th call by which a checkpoint is written, synced, renamed or tidied up."""
     from isolora.config import load_study
-    from isolora.study.run import run_study
+    from isolora.study.running import run_study
     from isolora.training import checkpoint
 
     if when.startswith("saving"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -123,7 +124,7 @@ TABLES = {
     "digits.json": (b'[{"loss": ' + b"9" * 5000 + b"}]", "Exceeds the limit"),
     "digits.jsonl": (b'{"loss": 1}\n{"loss": ' + b"9" * 5000 + b"}", r"digits\.jsonl' line 2 cannot be read"),
     "large.json": (b'[{"loss": 1' + b"0" * 400 + b'}, {"loss": "a"}]', "must hold numbers; it holds 'a'"),
-    "text.json": (b'[{"loss": "' + b"x" * 5000 + b'"}]', r"it holds 'x{159}\.\.\.$"),
+    "text.json": (b'[{"loss": "' + b"x" * 5000 + b'"}]', r"it holds 'x{299}\.\.\.$"),
     "result.json": (b'{"train_info": "x", "run_info": []}', "not built as a result of PEFT's comparison"),
     "bytes.parquet": (b"PAR1" + b"\xff" * 40 + b"PAR1", "cannot be read"),
     "size.json": (json.dumps([{**point, "n": 0} for point in POINTS]).encode(), "'body_parameters' of .* must be positive"),
@@ -257,9 +258,9 @@ def test_a_seed_of_a_search_fits_in_63_bits() -> None:
 def test_a_long_reason_ends_where_a_sentence_does() -> None:
     """`Check your internet connection or see how to run` is where the hub's own sentences were cut off."""
     said = "We could not connect to the hub to load the files, and could not find them in the cache. Check your connection. "
-    assert in_brief(said + "See how to run the library " * 9) == said.strip()
+    assert in_brief(said + "See how to run the library " * 9, 160) == said.strip()
     assert in_brief("one two three", 9) == "one two..."
-    assert in_brief("x" * 500) == "x" * 160 + "..."
+    assert in_brief("x" * 500) == "x" * 300 + "..."
 
 
 def test_states_have_one_vocabulary() -> None:
@@ -284,10 +285,8 @@ def test_a_failure_is_told_with_its_place(tmp_path: Path) -> None:
     def fails(random: Random, folder: Path) -> None:
         with_word({}, 3)  # type: ignore[arg-type]
 
-    assert (
-        bench_fuzz.outcome(fails, "x", 0, 20)
-        == "AttributeError: 'int' object has no attribute 'partition' (overrides.py:16 with_word)"
-    )
+    said = r"AttributeError: 'int' object has no attribute 'partition' \(overrides\.py:\d+ with_word\)"
+    assert re.fullmatch(said, bench_fuzz.outcome(fails, "x", 0, 20))
 
     def hangs(random: Random, folder: Path) -> None:
         while True:
