@@ -269,10 +269,11 @@ def test_a_failed_start_leaves_nothing(base: dict[str, Any], tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
-def test_several_ranks_are_refused(base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_ranks_of_a_study_are_refused(base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE: 2 processes were launched"):
-        train(a_run(base), tmp_path / "out", quiet=True)
+    study = parse(StudyConfig, {"name": "twice", "base": base, "grid": {"seed": [0, 1]}})
+    with pytest.raises(ConfigError, match="WORLD_SIZE: 2 processes were launched, and `isolora study` runs in one"):
+        run_study(study, tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 

@@ -30,6 +30,8 @@ def train(
     from isolora.training import train as train_run
 
     result = train_run(load_run(*split_words(words)), out, must_exist=resume)
+    if not result:  # another process of the same launch answers
+        return
     flat = {key: value for key, value in result.items() if not isinstance(value, dict)} | result.get("metrics", {})
     compared = [comparison(name, values) for name, values in result.get("checks", {}).items()]
     answer(result, "\n".join([lines(flat), *compared, *trained_too_long(result)]), as_json)

@@ -59,7 +59,10 @@ class RunConfig(Settings):
     def identity(self) -> str:
         """Content hash of all that decides the result: 16 hexadecimal digits, equal for equal runs."""
         # How the documents were come by is seen in them, and a run's name in the store holds their fingerprints too.
-        aside = {"training": {"checkpoint_seconds", "keep_checkpoints", "trackers"}, "data": {"on_error", "streaming"}}
+        aside = {
+            "training": {"checkpoint_seconds", "keep_checkpoints", "trackers", "shard_base"},
+            "data": {"on_error", "streaming"},
+        }
         # Keys that are younger than stores which hold runs: at their default they change nothing, and no run's name.
         aside["training"] |= {"base_precision"} if self.training.base_precision == "float32" else set()
         return content_hash(self.model_dump(exclude=aside))

@@ -47,6 +47,11 @@ class TrainingConfig(Settings):
     base_precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="how the frozen base's weights are kept; bfloat16 halves them and asks for precision bfloat16"
     )
+    shard_base: bool = Field(
+        False,
+        description="under a launcher of several processes each holds a part of the frozen layers (FSDP): for bases larger than "
+        "one device",
+    )
     evaluate_from: PositiveFloat = Field(4096, description="tokens at the first evaluation")
     evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
     checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")

@@ -23,6 +23,7 @@ from isolora.study.search import check_search, run_search
 from isolora.training.environment import environment
 from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
+from isolora.training.ranks import refuse_ranks
 from isolora.training.recorder import run_row
 
 STUDY_FILE = "study.json"
@@ -47,7 +48,12 @@ def run_study(
     given = {"address": address} if place.takes_address else {}
     with handled():
         _check_start(study, workspace)
+<<<<<<< HEAD
         with locked_store(folder, workers) as store, _opened(place, folder, workers, quiet, workspace, **given) as train:
+=======
+        refuse_ranks("study")
+        with locked_store(folder, workers) as store, place.opened(folder, workers, quiet, workspace, **given) as train:
+>>>>>>> f2e8526 (Several processes train one run: shares of every batch, summed gradients, process 0 writes; the base may be sharded)
             write_description(study, folder)
             queued = partial(_train_queued, store, workspace, train)
             if study.search:

@@ -22,6 +22,7 @@ from isolora.store import Store, adapter_place
 from isolora.study.design import run_from_grid
 from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
+from isolora.training.ranks import refuse_ranks
 from isolora.training.recorder import outcome
 from isolora.training.training_run import train_stack
 
@@ -164,6 +165,7 @@ def verify(
     law: name of the one that recommended; the adapter's record and card keep it with the prediction and the measurement.
     """
     workspace = Workspace()
+    refuse_ranks("verify")
     with handled(), locked_store(Path(folder)) as store:
         run = to_train(store, base_of(store, recommendation), recommendation, seed, workspace)
         adapter = _make_room(store, workspace.identity(run))

@@ -27,17 +27,19 @@ ASIDE = ".writing-"
 
 
 class Checkpointer:
-    """The checkpoints of one stack. seconds: between two of them where no evaluation asks for one."""
+    """The checkpoints of one stack. seconds: between two of them where no evaluation asks for one; writes: whether this process
+    keeps any, or goes on from those that another one keeps."""
 
-    def __init__(self, folder: Path, seconds: float, keep_all: bool = False) -> None:
-        self.folder, self.seconds, self.keep_all = folder, seconds, keep_all
+    def __init__(self, folder: Path, seconds: float, keep_all: bool = False, writes: bool = True) -> None:
+        self.folder, self.seconds, self.keep_all, self.writes = folder, seconds, keep_all, writes
         self.saved = time.perf_counter()
 
     def is_due(self) -> bool:
         return time.perf_counter() - self.saved > self.seconds
 
     def save(self, stack: Stack) -> None:
-        save(self.folder, stack.steps, *stack.state(), self.keep_all)
+        if self.writes:
+            save(self.folder, stack.steps, *stack.state(), self.keep_all)
         self.saved = time.perf_counter()
 
     def resume(self, stack: Stack) -> None:
@@ -46,7 +48,7 @@ class Checkpointer:
         found, refused = newest(self.folder), rejected(self.folder)
         if found is not None and found[1]["names"] == stack.names:
             stack.restore(*found)
-        if refused:
+        if refused and self.writes:
             believed = f"step {stack.steps}" if stack.steps else "the beginning"
             reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
             print(f"isolora: going on from {believed}; rejected in {self.folder}: {reasons}", file=sys.stderr)

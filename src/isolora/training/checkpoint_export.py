@@ -16,7 +16,8 @@ from isolora.store import FILE, Store
 from isolora.training.checkpoint import Checkpointer, newest
 from isolora.training.loop import Loop
 from isolora.training.recorder import save_adapter
-from isolora.training.training_run import CHECKPOINTS, loaded_stack
+from isolora.training.stack_job import CHECKPOINTS
+from isolora.training.training_run import loaded_stack
 
 STEP = re.compile(r"step-(\d{1,18})")
 

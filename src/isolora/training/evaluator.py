@@ -23,7 +23,11 @@ from isolora.runs.batches import collate, cut_by_tokens
 from isolora.runs.device import autocast
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
+<<<<<<< HEAD
 from isolora.tasks.returned import checked_loss
+=======
+from isolora.training.ranks import ALONE
+>>>>>>> f2e8526 (Several processes train one run: shares of every batch, summed gradients, process 0 writes; the base may be sharded)
 
 
 class Evaluator:
@@ -35,6 +39,8 @@ class Evaluator:
     def __init__(self, config: RunConfig, base: Base, attached: Attached, bare: bool = False) -> None:
         self.config, self.base, self.attached, self.bare = config, base, attached, bare
         self.batch_tokens, self.precision = config.training.batch_tokens, config.training.precision
+        self.ranks = ALONE
+        """Processes that share the batches of held-out losses."""
 
     @property
     def device(self) -> torch.device:
@@ -50,14 +56,18 @@ class Evaluator:
     def row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
         """Summed loss in nats of every example under every member: [members, examples]."""
         losses = np.zeros((len(members), len(on.examples)))
+<<<<<<< HEAD
         for number, indices in enumerate(short_first(on.examples, self.batch_tokens)):
+=======
+        for indices in list(short_first(on.examples, self.batch_tokens))[self.ranks.share]:
+>>>>>>> f2e8526 (Several processes train one run: shares of every batch, summed gradients, process 0 writes; the base may be sharded)
             batch = self._batch(on.examples, np.tile(indices, len(members)))
             with self._forward(self.attached.rows_of(dict.fromkeys(members, len(indices)))):
                 loss = on.task.loss(self.attached.model, batch)
             if number == 0:
                 checked_loss(on.task, loss, len(batch.lengths))
             losses[:, indices] = loss.row_losses.double().cpu().numpy().reshape(len(members), -1)
-        return losses
+        return self.ranks.total(losses)
 
     def losses(self, on: HeldOut, members: Sequence[int]) -> dict[int, float]:
         """Mean loss of each member: nats per labelled token, or per example where the task says so."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sqlite3
 import sys
@@ -29,7 +28,6 @@ def locked_store(folder: Path, workers: int = 1) -> Iterator[Store]:
     Raises ConfigError, one line, for a folder that cannot be written or that somebody else holds. A mistake that shows before the
     first point is measured leaves a new folder as it was: absent, or empty.
     """
-    _refuse_ranks()
     absent = _absent(folder)
     try:
         with ExitStack() as opened:
@@ -51,13 +49,6 @@ def locked_store(folder: Path, workers: int = 1) -> Iterator[Store]:
             with contextlib.suppress(OSError):
                 place.rmdir()
         raise
-
-
-def _refuse_ranks() -> None:
-    """Raises ConfigError under a launcher of several processes, which would each train the whole and write over one another."""
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    if ranks.isdigit() and int(ranks) > 1:
-        raise ConfigError(f"WORLD_SIZE: {ranks} processes were launched, and training runs in one; start it without the launcher")
 
 
 def _absent(folder: Path) -> list[Path]:

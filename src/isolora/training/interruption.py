@@ -121,7 +121,7 @@ class StopWatch(Observer):
     def after_step(self, stack: Stack) -> None:
         if not stack.running:
             return
-        number = _asked.signal or self._by_file()
+        number = stack.ranks.agreed(_asked.signal or self._by_file())
         if number is not None:
             self.checkpointer.save(stack)
             raise Interrupted(number)

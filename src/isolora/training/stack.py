@@ -22,6 +22,7 @@ from isolora.runs.member import Member
 from isolora.runs.prepared import RunExamples
 from isolora.store import DIVERGED
 from isolora.tasks.base import Task
+from isolora.training.ranks import ALONE, Ranks
 
 
 class Stack:
@@ -37,8 +38,9 @@ class Stack:
         names: Sequence[str],
         accelerator: Accelerator,
         memory_bytes: Sequence[int | None] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.base, self.examples, self.attached = base, examples, attached
+        self.base, self.examples, self.attached, self.ranks = base, examples, attached, ranks
         self.members, self.names, self.accelerator = list(members), list(names), accelerator
         self.memory_bytes = list(memory_bytes) or [None] * len(self.members)
         self.units = self.task.units(examples.train)
@@ -61,6 +63,7 @@ class Stack:
         for part in range(max(self.members[k].training.accumulation for k in drawn)):
             for k, loss in self._backward(drawn, part).items():
                 losses[k] += loss
+        losses = self._over_ranks(losses)
         for k, indices in drawn.items():
             rate = self.members[k].rate_factor  # by the budget spent before this step
             self.consume(k, indices, losses[k])
@@ -73,20 +76,31 @@ class Stack:
     def _backward(self, drawn: dict[int, Indices], part: int) -> dict[int, float]:
         """Forward and backward of one micro-batch; returns each member's summed loss."""
         parts = {k: self.members[k].micro_batches(indices) for k, indices in drawn.items()}
-        present = {k: split[part] for k, split in parts.items() if part < len(split)}
+        shared = {k: self.ranks.part_of(split[part]) for k, split in parts.items() if part < len(split)}
+        present, parts_of = {k: rows for k, (rows, _) in shared.items()}, {k: counted for k, (_, counted) in shared.items()}
         if not present:
             return {}
-        weights = [np.full(len(rows), 1 / self.units[drawn[k]].sum()) for k, rows in present.items()]
+        weights = [np.full(len(rows), parts_of[k] / self.units[drawn[k]].sum()) for k, rows in present.items()]
         rows, counts = np.concatenate(list(present.values())), {k: len(rows) for k, rows in present.items()}
         batch = collate(self.examples.train, rows, np.concatenate(weights), self.base.pad_id)
         with self.attached.rows_of(counts):
             with self.accelerator.autocast():
                 loss = self.task.loss(self.attached.model, batch.to(self.accelerator.device))
                 extra = self.attached.extra_loss()
-            share = len(rows) / sum(map(len, drawn.values()))  # over all micro-batches, a regulariser counts once
+            counted = sum(parts_of[k] * count for k, count in counts.items())
+            share = counted / sum(map(len, drawn.values()))  # over all micro-batches and processes, a regulariser counts once
             self.accelerator.backward(loss.objective if extra is None else loss.objective + share * extra)
         stops = np.cumsum(list(counts.values()))
-        return {k: float(loss.row_losses[stop - counts[k] : stop].sum()) for k, stop in zip(counts, stops, strict=True)}
+        sums = {k: float(loss.row_losses[stop - counts[k] : stop].sum()) for k, stop in zip(counts, stops, strict=True)}
+        return {k: parts_of[k] * loss for k, loss in sums.items()}
+
+    def _over_ranks(self, losses: dict[int, float]) -> dict[int, float]:
+        """Each member's loss, and its gradients in place, summed over the processes that share its rows."""
+        for k in losses:
+            for group in self.members[k].optimizer.groups:
+                assert group.weights.grad is not None
+                self.ranks.add_up(group.weights.grad)
+        return dict(zip(losses, self.ranks.total(np.array(list(losses.values()))).tolist(), strict=True))
 
     def finish_step(self, k: int) -> None:
         """Count and average a step that the member's optimiser has taken; the method sees it while its gradients are there."""

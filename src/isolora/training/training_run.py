@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from isolora import registry
-from isolora.config import RunConfig, content_hash
+from isolora.config import RunConfig
 from isolora.cost.crosscheck import CrossCheck
 from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
@@ -38,43 +38,44 @@ from isolora.training.interruption import StopWatch, deferred, handled
 from isolora.training.lease import lease
 from isolora.training.loop import Loop
 from isolora.training.progress_bar import ProgressBar
+from isolora.training.ranks import ALONE, Ranks, launched, shard
 from isolora.training.recorder import Recorder, outcome, run_row
 from isolora.training.stack import Stack
+from isolora.training.stack_job import ShouldPrune, StackJob, never_prune
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHECKPOINTS = "checkpoints"
-SMALLEST_STACKED, SMALLEST_ALONE = 4, 64
-"""How many times smaller micro-batches may get before a stack is split, or a run alone is given up."""
-
-ShouldPrune = Callable[[Point], bool]
-"""Asked after every evaluation, in the order of the runs; a run that it says yes to ends there as PRUNED."""
-
-
-def never_prune(point: Point) -> bool:
-    return False
-
 
 def train(config: RunConfig, folder: Path | str, must_exist: bool = False, quiet: bool = False) -> JsonObject:
-    """Train one run in a folder of its own, or go on with it there; returns how it ended.
+    """Train one run in a folder of its own, or go on with it there; returns how it ended, and nothing in a process that another
+    one leads.
 
     must_exist: refuse a folder without a run. Raises ConfigError when the folder holds another run, RunFailed where the training
     broke, and Interrupted (a KeyboardInterrupt), with a checkpoint kept, on INT and TERM.
     """
     folder, workspace = Path(folder), Workspace()
     with handled():
-        documents = RunDocuments.load(config, workspace.documents)
-        name = documents.identity(config)
-        if must_exist and not (folder / FILE).is_file():
-            raise ConfigError(f"--resume: {folder} holds no run")
-        with locked_store(folder) as store:
-            if store.states() and name not in store.states():
-                raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
-            if documents.remark:
-                print(f"isolora: {documents.remark}", file=sys.stderr)
-            train_stack([config], store, "train", quiet, workspace=workspace)
-            return outcome(store, name)
+        ranks = launched()
+        _demand_data_parallel(config, ranks)
+        if not ranks.leads:
+            return _follow(ranks, workspace)
+        with ranks.led():
+            return _lead(config, folder, must_exist, quiet, workspace, ranks)
+
+
+def _lead(config: RunConfig, folder: Path, must_exist: bool, quiet: bool, workspace: Workspace, ranks: Ranks) -> JsonObject:
+    documents = RunDocuments.load(config, workspace.documents)
+    name = documents.identity(config)
+    if must_exist and not (folder / FILE).is_file():
+        raise ConfigError(f"--resume: {folder} holds no run")
+    with locked_store(folder) as store:
+        if store.states() and name not in store.states():
+            raise ConfigError(f"--out: {folder} holds another run (its settings, base or data differ); choose another folder")
+        if documents.remark:
+            print(f"isolora: {documents.remark}", file=sys.stderr)
+        train_stack([config], store, "train", quiet, workspace=workspace, ranks=ranks)
+        return outcome(store, name)
 
 
 def train_stack(
@@ -84,6 +85,7 @@ def train_stack(
     quiet: bool = False,
     should_prune: ShouldPrune = never_prune,
     workspace: Workspace | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[str]:
     """Train runs that share a base, data and batch size together; returns their identities, also of those already done.
 
@@ -94,52 +96,8 @@ def train_stack(
     documents = RunDocuments.load(configs[0], workspace.documents)
     names = [documents.identity(config) for config in configs]
     store.add([run_row(config, name, stage) for config, name in zip(configs, names, strict=True)], environment())
-    _train_missing(StackJob(tuple(configs), tuple(names), store, stage, quiet, should_prune, workspace))
+    _train_missing(StackJob(tuple(configs), tuple(names), store, stage, quiet, should_prune, workspace, ranks))
     return names
-
-
-@dataclass(frozen=True)
-class StackJob:
-    """Runs to train together. shrunk: by how much micro-batches are smaller than the runs ask for, memory being short."""
-
-    configs: tuple[RunConfig, ...]
-    names: tuple[str, ...]
-    store: Store
-    stage: str
-    quiet: bool
-    should_prune: ShouldPrune
-    workspace: Workspace
-    shrunk: int = 1
-
-    @property
-    def folder(self) -> Path:
-        return self.store.folder / CHECKPOINTS / content_hash(list(self.names))
-
-    @property
-    def keeps_checkpoints(self) -> bool:
-        return any(config.training.keep_checkpoints for config in self.configs)
-
-    def part(self, which: Sequence[int]) -> StackJob:
-        return replace(self, configs=tuple(self.configs[k] for k in which), names=tuple(self.names[k] for k in which))
-
-    def smaller(self) -> list[StackJob]:
-        """The same runs in less memory: in micro-batches of half the size, then in two stacks; empty where nothing is left."""
-        count = len(self.configs)
-        if self.shrunk < (SMALLEST_ALONE if count == 1 else SMALLEST_STACKED):
-            return [replace(self, shrunk=2 * self.shrunk)]
-        if count == 1:
-            return []
-        return [self.part(range(count // 2)), self.part(range(count // 2, count))]
-
-    def as_trained(self) -> list[RunConfig]:
-        """The configurations with as many micro-batches to a step as memory asks for; batches and steps stay as they were."""
-        if self.shrunk == 1:
-            return list(self.configs)
-        return [_with_accumulation(config, self.shrunk * config.training.accumulation) for config in self.configs]
-
-
-def _with_accumulation(config: RunConfig, accumulation: int) -> RunConfig:
-    return config.model_copy(update={"training": config.training.model_copy(update={"accumulation": accumulation})})
 
 
 def _train_missing(job: StackJob) -> None:
@@ -195,7 +153,7 @@ def _out_of_memory(job: StackJob) -> str | None:
     try:
         _train(job)
     except Exception as failure:
-        if not is_out_of_memory(failure):
+        if not is_out_of_memory(failure) or job.ranks.count > 1:  # the others wait in the middle of a step
             raise
         return in_one_line(failure)
     return None
@@ -216,26 +174,51 @@ def _note_less_memory(job: StackJob) -> None:
 def _train(job: StackJob) -> None:
     configs, store = job.as_trained(), job.store
     training, title = configs[0].training, f"{configs[0].model} x {len(configs)}"
-    with loaded_stack(configs, job.names, job.workspace) as (stack, evaluator, left_out):
+    job.ranks.send((configs, job.names, job.folder))
+    with loaded_stack(configs, job.names, job.workspace, job.ranks) as (stack, evaluator, left_out):
         evaluator.batch_tokens = max(1, evaluator.batch_tokens // job.shrunk)
         if left_out:
             print(f"isolora: {left_out_summary(left_out)}", file=sys.stderr)
         recorder = Recorder(store, job.stage, len(left_out))
         crosscheck = CrossCheck(configs, memory=job.stage == "train")
+        checks = [crosscheck] if job.ranks.count == 1 else []  # of whole steps, and each process takes a part of one
         checkpointer = Checkpointer(job.folder, training.checkpoint_seconds, job.keeps_checkpoints)
         with tracking.tracked(stack, store.folder) as trackers, ProgressBar(title, job.quiet) as bar, deferred():
             stop_watch = StopWatch(checkpointer, store.folder)
-            observers = [recorder, trackers, Pruner(job.should_prune), crosscheck, bar, stop_watch]
+            observers = [recorder, trackers, Pruner(job.should_prune), *checks, bar, stop_watch]
             Loop(stack, evaluator, checkpointer, observers).run(registry.load_plug_in("trainer", training.trainer).drive)
             line = f"drive() ended while {len(stack.running)} of {len(stack.members)} members were still running"
             registry.owed("trainer", training.trainer, not stack.running, line)
             for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
                 recorder.conclude(stack, k, crosscheck.of(stack, k))
+    job.ranks.training = False
+
+
+def _follow(ranks: Ranks, workspace: Workspace) -> JsonObject:
+    """Take a share of every step of the stacks that process 0 trains; writes nothing."""
+    while (job := ranks.receive()) is not None:
+        configs, names, folder = job
+        with loaded_stack(configs, names, workspace, ranks) as (stack, evaluator, _), deferred():
+            checkpointer = Checkpointer(folder, math.inf, writes=False)
+            Loop(stack, evaluator, checkpointer, [StopWatch(checkpointer, folder)]).run()
+    return {}
+
+
+def _demand_data_parallel(config: RunConfig, ranks: Ranks) -> None:
+    """Raises ConfigError for a run that these processes cannot train together."""
+    trainer = config.training.trainer
+    if ranks.count == 1 and config.training.shard_base:
+        raise ConfigError("training.shard_base: this is one process; start several with accelerate launch or torchrun")
+    if ranks.count > 1 and not registry.load_plug_in("trainer", trainer).data_parallel:
+        able = [name for name in registry.usable("trainer") if registry.load_plug_in("trainer", name).data_parallel]
+        raise ConfigError(
+            f"training.trainer: {trainer} runs in one process, and {ranks.count} were launched (valid here: {', '.join(able)})"
+        )
 
 
 @contextmanager
 def loaded_stack(
-    configs: Sequence[RunConfig], names: Sequence[str], workspace: Workspace
+    configs: Sequence[RunConfig], names: Sequence[str], workspace: Workspace, ranks: Ranks = ALONE
 ) -> Iterator[tuple[Stack, Evaluator, tuple[str, ...]]]:
     """(the stack of these runs, its evaluator, origins of rows left out); at the end the base is bare again."""
     first = configs[0]
@@ -247,7 +230,10 @@ def loaded_stack(
         run.base.model.to(accelerator.device)
         attached = run.attach(configs)
         _checkpoint_activations(run.base.model, first.training.gradient_checkpointing)
+        if first.training.shard_base:
+            shard(run.base.model, accelerator.device, ranks)
         evaluator = Evaluator(first, run.base, attached)
+        evaluator.ranks = ALONE if first.training.shard_base else ranks  # they go through a sharded base together
         examples = evaluator.with_references(run.examples)
         members = [
             Member(config, attached.groups(k), examples.train, ledger_of(config, run.task.labels, workspace.ledgers))
@@ -255,7 +241,7 @@ def loaded_stack(
         ]
         labels, device = run.task.labels, accelerator.device.type
         memory = [peak_of_run(config, examples.train, labels, device, workspace.memory_bytes) for config in configs]
-        stack = Stack(run.base, examples, attached, members, names, accelerator, memory)
+        stack = Stack(run.base, examples, attached, members, names, accelerator, memory, ranks)
         yield stack, evaluator, run.examples.left_out
 
 

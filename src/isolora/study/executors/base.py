@@ -16,7 +16,8 @@ from isolora.store import Store
 from isolora.study.design import Job
 from isolora.training.failures import in_one_line
 from isolora.training.folder import LOG, log_failure, say
-from isolora.training.training_run import ShouldPrune, never_prune, train_stack
+from isolora.training.stack_job import ShouldPrune, never_prune
+from isolora.training.training_run import train_stack
 
 PrunerOf = Callable[[Job], ShouldPrune]
 """What decides for a stack which of its runs end early."""

@@ -18,6 +18,8 @@ class Trainer(ABC):
     """Optional packages that it cannot do without."""
     stackable: ClassVar[bool] = False
     """Whether it can train several members side by side; else a study gives it one at a time."""
+    data_parallel: ClassVar[bool] = False
+    """Whether its steps sum gradients over the processes of `accelerate launch`; else several processes are refused."""
 
     def check(self, config: RunConfig, task: Task) -> None:
         """Raises ConfigError, one line, where the trainer does not suit the run. task: bound to the run's model and classes."""

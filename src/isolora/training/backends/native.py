@@ -9,6 +9,7 @@ from isolora.training.loop import Loop, drive_natively
 class Native(Trainer):
     name = "native"
     stackable = True
+    data_parallel = True
 
     def drive(self, loop: Loop) -> None:
         drive_natively(loop)
