@@ -48,12 +48,8 @@ def run_study(
     given = {"address": address} if place.takes_address else {}
     with handled():
         _check_start(study, workspace)
-<<<<<<< HEAD
-        with locked_store(folder, workers) as store, _opened(place, folder, workers, quiet, workspace, **given) as train:
-=======
         refuse_ranks("study")
-        with locked_store(folder, workers) as store, place.opened(folder, workers, quiet, workspace, **given) as train:
->>>>>>> f2e8526 (Several processes train one run: shares of every batch, summed gradients, process 0 writes; the base may be sharded)
+        with locked_store(folder, workers) as store, _opened(place, folder, workers, quiet, workspace, **given) as train:
             write_description(study, folder)
             queued = partial(_train_queued, store, workspace, train)
             if study.search:
