@@ -23,11 +23,7 @@ from isolora.runs.batches import collate, cut_by_tokens
 from isolora.runs.device import autocast
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
-<<<<<<< HEAD
-from isolora.tasks.returned import checked_loss
-=======
-from isolora.training.ranks import ALONE
->>>>>>> f2e8526 (Several processes train one run: shares of every batch, summed gradients, process 0 writes; the base may be sharded)
+        for number, indices in enumerate(list(short_first(on.examples, self.batch_tokens))[self.ranks.share]):
 
 
 class Evaluator:
@@ -56,11 +52,7 @@ class Evaluator:
     def row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
         """Summed loss in nats of every example under every member: [members, examples]."""
         losses = np.zeros((len(members), len(on.examples)))
-<<<<<<< HEAD
-        for number, indices in enumerate(short_first(on.examples, self.batch_tokens)):
-=======
-        for indices in list(short_first(on.examples, self.batch_tokens))[self.ranks.share]:
->>>>>>> f2e8526 (Several processes train one run: shares of every batch, summed gradients, process 0 writes; the base may be sharded)
+        for number, indices in enumerate(list(short_first(on.examples, self.batch_tokens))[self.ranks.share]):
             batch = self._batch(on.examples, np.tile(indices, len(members)))
             with self._forward(self.attached.rows_of(dict.fromkeys(members, len(indices)))):
                 loss = on.task.loss(self.attached.model, batch)
