@@ -23,7 +23,8 @@ from isolora.runs.batches import collate, cut_by_tokens
 from isolora.runs.device import autocast
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
-        for number, indices in enumerate(list(short_first(on.examples, self.batch_tokens))[self.ranks.share]):
+from isolora.tasks.returned import checked_loss
+from isolora.training.ranks import ALONE
 
 
 class Evaluator:
