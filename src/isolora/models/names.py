@@ -11,11 +11,12 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from isolora.caches import cache_folder
 from isolora.errors import ConfigError, in_brief
 from isolora.json_types import JsonObject
 from isolora.models import architectures
 
-FETCHED = ("minilm-l6", "smollm2-135m")  # what `make models` fetches
+FETCHED = ("minilm-l6", "smollm2-135m")  # what `isolora fetch-models` fetches
 
 
 def packaged_models() -> dict[str, Path]:
@@ -25,12 +26,15 @@ def packaged_models() -> dict[str, Path]:
 
 
 def fetched_root() -> Path:
-    """Where `make models` puts models: the folder that ISOLORA_MODELS names, else `models` in the project's root."""
-    return Path(os.environ.get("ISOLORA_MODELS") or Path(__file__).parents[3] / "models")
+    """Where `isolora fetch-models` puts models: the folder that ISOLORA_MODELS names, else `models` in the clone's root, or in
+    the cache of an installed isolora."""
+    clone = Path(__file__).parents[3]
+    own = clone if (clone / "pyproject.toml").is_file() else cache_folder()
+    return Path(os.environ.get("ISOLORA_MODELS") or own / "models")
 
 
 def fetched() -> dict[str, Path]:
-    """Models that `make models` has fetched: name -> folder."""
+    """Models that `isolora fetch-models` has fetched: name -> folder."""
     return {name: fetched_root() / name for name in FETCHED if (fetched_root() / name / "config.json").is_file()}
 
 
@@ -50,7 +54,7 @@ def locate(name: str) -> str:
             "model: an address is no name of a model (valid: a packaged name, a local folder, or a hub id, owner/name)"
         )
     if name in FETCHED:
-        raise ConfigError(f"model: {name} is not in {fetched_root()}; fetch it with: make models")
+        raise ConfigError(f"model: {name} is not in {fetched_root()}; fetch it with: isolora fetch-models")
     return name
 
 

