@@ -47,6 +47,12 @@ class Tab:
         self._call("Page.navigate", {"url": page.resolve().as_uri()})
         self.wait("document.readyState === 'complete' && document.documentElement.dataset.painted !== undefined")
 
+    def visit(self, address: str, width: int = 1280) -> None:
+        """Loads a page of a server on this machine."""
+        self.size(width)
+        self._call("Page.navigate", {"url": address})
+        self.wait(f"location.href === {json.dumps(address)} && document.readyState === 'complete'")
+
     def size(self, width: int, height: int = 900) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 640}
         self._call("Emulation.setDeviceMetricsOverride", metrics)

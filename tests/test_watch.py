@@ -11,6 +11,7 @@ from dataclasses import MISSING, fields, replace
 from io import StringIO
 from pathlib import Path
 
+import chromium
 import pytest
 from rich.console import Console
 
@@ -133,3 +134,19 @@ def test_mistakes_are_one_line(store: Store, address: str, tmp_path: Path) -> No
         dashboard.dashboard_server(tmp_path / "absent")
     with pytest.raises(ConfigError, match=r"--port: .* cannot be had .*; name another, or 0"):
         dashboard.dashboard_server(store.folder, int(address.rpartition(":")[2]))
+
+
+@pytest.mark.skipif(chromium.executable() is None, reason="no Chromium here")
+def test_a_browser_shows_the_study_and_follows_it(address: str, store: Store) -> None:
+    store.write([point("next", tokens, 3.9 - tokens / 1e5) for tokens in (2048, 4096, 8192, 16384)])
+    with chromium.browser() as tab:
+        tab.visit(f"{address}/", 390)
+        tab.wait("document.getElementById('newest').rows.length === 5")
+        words = tab.value("document.getElementById('words').textContent")
+        assert words == "2 done, 0 running, 3 waiting, 1 failed of 6 runs; nobody trains here now"
+        tab.wait("document.getElementById('report').contentDocument?.documentElement.dataset.painted !== undefined")
+        store.set_state(["next"], "DONE")
+        tab.wait("document.getElementById('words').textContent.startsWith('3 done')")
+        assert tab.value("document.documentElement.scrollWidth") <= 390, "nothing runs out of a phone's width"
+        assert {request.removeprefix(address) for request in tab.requests} == {"/", "/state", "/report"}
+        assert tab.problems == []
