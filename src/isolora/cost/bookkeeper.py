@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from isolora.cost.layers import LayerTracker, Place
+from isolora.cost.remembered import made
 from isolora.ledger import GROUPS, PHASES
 
 if TYPE_CHECKING:
@@ -72,9 +73,10 @@ class Bookkeeper(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return True if args[0].dtype == torch.bool else 1
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = made(func, args, kwargs, lambda: func(*args, **kwargs), None)
         if func._overloadpacket in FORMULAS:
-            flops = FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+            flops = FORMULAS[func._overloadpacket](*args, **kwargs, out_val=out)
             self._book(flops if self.tracker is None else flops * self._stands_for(self.tracker), args)
         if isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
             self._derive(args, out)

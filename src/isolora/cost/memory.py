@@ -61,7 +61,8 @@ def peak(
     model = models.skeleton(config, task).model
     models.cast_base(model, config, task)
     books = RehearsedStorageTracker(device, model.config.get_text_config().vocab_size)
-    with refused_in_one_line(config.model), FakeTensorMode(allow_non_fake_inputs=True), taken_for_real(), books:
+    with refused_in_one_line(config.model), FakeTensorMode(allow_non_fake_inputs=True) as mode, taken_for_real(), books:
+        books.mode = mode
         _move(model, device)
         saved = _quantise(config, model)
         attached = attach_for_rehearsal(config, task, model)

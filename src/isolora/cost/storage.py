@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isolora.cost.bookkeeper import storage
+from isolora.cost.remembered import made
 from isolora.cost.timeline import Timeline
 from isolora.tasks.base import Batch
 
@@ -40,12 +42,15 @@ class StorageTracker(TorchDispatchMode):
             self.timeline.begin_with(self.alive, self.logits)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self.run(func, args, kwargs or {})
         if not func.is_view:
             for tensor in tree_leaves(out):
                 if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # a sparse one has no storage of its own
                     self.follow(tensor)
         return out
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*args, **kwargs)
 
     def follow(self, tensor: Tensor) -> None:
         held = tensor.untyped_storage()
@@ -75,6 +80,7 @@ class RehearsedStorageTracker(StorageTracker):
     def __init__(self, device: str, vocabulary: int) -> None:
         super().__init__(device, vocabulary)
         self.differing: set[int] = set()
+        self.mode: FakeTensorMode | None = None
 
     def rows_differ(self, batch: Batch | None) -> None:
         """From here on, what is computed from the rows' lengths alone is not equal everywhere."""
@@ -97,6 +103,11 @@ class RehearsedStorageTracker(StorageTracker):
         if isinstance(out, Tensor) and not out.is_floating_point() and not self.differing.isdisjoint(map(storage, args)):
             self.differing.add(storage(out))
         return out
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.mode is None:
+            return super().run(func, args, kwargs)
+        return made(func, args, kwargs, lambda: func(*args, **kwargs), self.mode)
 
     def release(self, key: int, size: int, is_logits: bool) -> None:
         super().release(key, size, is_logits)

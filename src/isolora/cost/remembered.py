@@ -1,0 +1,105 @@
+"""What operations make of tensors without values: worked out once, remembered by what they are given.
+
+torch works out shapes, strides and types of such tensors in Python, which took more than half of a rehearsal. A model's layers give
+the same operations the same shapes again and again, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._mode_utils import no_dispatch
+
+MOST = 100_000
+"""Operations that are remembered in one process; then it is forgotten and begun again."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new tensor, apart from its memory."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+class _Kind(Enum):
+    UNKNOWN = 0
+    FIRST_ARGUMENT = 1  # changed in place, which without values is nothing
+    ASK_AGAIN = 2
+
+
+_known: dict[Hashable, Made | _Kind] = {}
+"""What an operation makes follows from its key alone, so that no run can spoil another."""
+
+
+def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], act: Callable[[], Any], mode: FakeTensorMode | None) -> Any:
+    """What `act`, which is func(*args, **kwargs), would give.
+
+    mode: of tensors that bear a device; None where they are on `meta`.
+    """
+    try:
+        key = _key(func, args, kwargs, mode is not None)
+    except _NotToRemember:
+        return act()
+    found = _known.get(key, _Kind.UNKNOWN)
+    if isinstance(found, Made):
+        return _again(found, mode)
+    if found is _Kind.FIRST_ARGUMENT:
+        return args[0]
+    out = act()
+    if found is _Kind.UNKNOWN:
+        if len(_known) >= MOST:
+            _known.clear()
+        in_place = bool(args) and out is args[0] and _key(func, args, kwargs, mode is not None) == key
+        _known[key] = _Kind.FIRST_ARGUMENT if in_place else _described(out, args)
+    return out
+
+
+def _again(found: Made, mode: FakeTensorMode | None) -> Tensor:
+    if mode is None:
+        return torch.empty_strided(found.shape, found.strides, dtype=found.dtype, device=found.device)
+    with no_dispatch():
+        meta = torch.empty_strided(found.shape, found.strides, dtype=found.dtype, device="meta")
+    return FakeTensor(mode, meta, found.device)
+
+
+def _described(out: Any, args: tuple[Any, ...]) -> Made | _Kind:
+    """Whatever is no new dense tensor with memory of its own is asked for again."""
+    if not isinstance(out, Tensor) or out.layout != torch.strided or out.storage_offset():
+        return _Kind.ASK_AGAIN
+    if getattr(out, "constant", None) is not None:  # one whose values are known after all
+        return _Kind.ASK_AGAIN
+    held = out.untyped_storage()
+    last = sum((size - 1) * stride for size, stride in zip(out.shape, out.stride(), strict=True)) if out.numel() else -1
+    shared = any(isinstance(arg, Tensor) and arg.untyped_storage()._cdata == held._cdata for arg in args)
+    if shared or held.nbytes() != (last + 1) * out.element_size():
+        return _Kind.ASK_AGAIN
+    return Made(tuple(out.shape), out.stride(), out.dtype, out.device)
+
+
+class _NotToRemember(Exception):
+    pass
+
+
+def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], with_device: bool) -> Hashable:
+    if func.is_view or (func._schema.is_mutable and "out" in kwargs):
+        raise _NotToRemember
+    return (func, with_device, *map(_part, args), *((name, _part(value)) for name, value in kwargs.items()))
+
+
+def _part(value: Any) -> Hashable:
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or not value.dim() or not (value.is_meta or isinstance(value, FakeTensor)):
+            raise _NotToRemember  # a number in a tensor decides types by other rules
+        return (value.shape, value.stride(), value.dtype, value.device)
+    if isinstance(value, list | tuple):
+        return tuple(map(_part, value))
+    return (type(value), value)

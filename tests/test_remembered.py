@@ -1,0 +1,88 @@
+"""Operations on tensors without values that are remembered: the same shapes, strides and types as torch works out itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from isolora.cost import remembered
+
+torch.set_num_threads(1)
+
+
+class Remembering(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.worked_out: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+
+        def act() -> Any:
+            self.worked_out.append(str(func))
+            return func(*args, **given)
+
+        return remembered.made(func, args, given, act, None)
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+ACTS: dict[str, Callable[[], Tensor]] = {
+    "product": lambda: meta(3, 4) @ meta(4, 5),
+    "strides": lambda: meta(4, 3).T * 2.0,
+    "whole number": lambda: meta(3, dtype=torch.int64) * 2,
+    "number with a point": lambda: meta(3, dtype=torch.int64) * 2.0,
+    "truth": lambda: meta(3, dtype=torch.int64) * True,
+    "types": lambda: meta(3, 4) + meta(4, dtype=torch.float64),
+    "half": lambda: meta(2, 3, dtype=torch.bfloat16).float(),
+    "list": lambda: torch.cat([meta(2, 3), meta(5, 3)]),
+    "reduction": lambda: meta(2, 3, 4).mean(-1, keepdim=True),
+    "softmax": lambda: functional.softmax(meta(2, 3), -1, dtype=torch.float64),
+    "view": lambda: meta(4, 6).view(2, 2, 6).transpose(0, 1),
+    "in place": lambda: meta(3, 4).mul_(meta(4)),
+    "into": lambda: torch.mm(meta(2, 3), meta(3, 4), out=meta(2, 4)),
+}
+
+
+def told(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.storage_offset(), tensor.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_the_same_twice_as_without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_known", {})
+    expected = told(ACTS[name]())
+    with Remembering():
+        first, second = ACTS[name](), ACTS[name]()
+    assert told(first) == told(second) == expected
+    assert first.untyped_storage()._cdata != second.untyped_storage()._cdata
+
+
+def test_what_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_known", {})
+    x, w = meta(3, 4), meta(4, 5)
+    with Remembering() as mode:
+        for _ in range(3):
+            y = x @ w
+            assert y.add_(1.0) is y, "changed in place"
+            assert y.view(5, 3).untyped_storage()._cdata == y.untyped_storage()._cdata, "a view shares its memory"
+    count = {name: sum(name in done for done in mode.worked_out) for name in ("mm", "add_", "view")}
+    assert count == {"mm": 1, "add_": 1, "view": 3}
+
+
+def test_it_is_forgotten_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[Any, Any] = {}
+    monkeypatch.setattr(remembered, "_known", known)
+    monkeypatch.setattr(remembered, "MOST", 3)
+    with Remembering():
+        for size in range(2, 9):
+            meta(size).exp()
+    assert 0 < len(known) <= 3
