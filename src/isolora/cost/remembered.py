@@ -1,7 +1,7 @@
 """What operations make of tensors without values: worked out once, remembered by what they are given.
 
-torch works out shapes, strides and types of such tensors in Python, which took more than half of a rehearsal. A model's layers give
-the same operations the same shapes again and again, forward and backward.
+torch works out shapes, strides and types of such tensors in Python, which took more than half of a rehearsal. A model's layers
+give the same operations the same shapes again and again, forward and backward.
 """
 
 from __future__ import annotations
