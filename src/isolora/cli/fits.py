@@ -58,7 +58,11 @@ def fit(
 
 def predict(
     source: Source,
-    at: Annotated[list[str], typer.Option(help="where: a table of places, or key=value such as n=1e8; may be given again")],
+    at: Annotated[
+        list[str],
+        typer.Option(help="where: a table of places, or key=value such as n=1e8, or model=nano-1m rank=8 tokens=1e6"),
+    ],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="more of the place, behind --at")] = None,
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,
@@ -70,10 +74,11 @@ def predict(
     from isolora.fit import fit as fit_law
     from isolora.fit import places
 
-    fitted = written_fit(source)
+    fitted, table = written_fit(source), None
     if fitted is None:
-        fitted = fit_law(read_points(source, columns, method), law=law, bootstrap=bootstrap, target=target)
-    result = places.predicted(fitted, places.asked(at, mapping(columns)))
+        table = read_points(source, columns, method)
+        fitted = fit_law(table, law=law, bootstrap=bootstrap, target=target)
+    result = places.predicted(fitted, places.asked([*at, *(more or [])], mapping(columns)), table)
     shown = [point.get("score", point) for point in result["points"]]  # a score rather than its error
     lines = [f"{each['predicted']:.4f}  [{each['interval'][0]:.4f}, {each['interval'][1]:.4f}]" for each in shown]
     named = (

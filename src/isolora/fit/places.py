@@ -10,12 +10,13 @@ import numpy as np
 
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
+from isolora.fit.place_defaults import with_defaults
 from isolora.fit.result import Fit
 from isolora.fit.target import Score
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table import SHORT_NAMES, Table, places_of, read_places
 
-_EXTRA = {"lr": "learning_rate", "learning_rate": "learning_rate", "method": "method", "model": "model"}
+_EXTRA = {"lr": "learning_rate", **{name: name for name in ("learning_rate", "method", "model", "rank", "examples")}}
 _FAR = 100.0
 """Factor beyond the points from which a prediction is said to rest on nothing that was judged."""
 
@@ -27,8 +28,8 @@ def asked(words: Sequence[str], mapping: Mapping[str, str] | None = None) -> Tab
     known = {**SHORT_NAMES, **{name: name for name in SHORT_NAMES.values()}, **_EXTRA}
     row: dict[str, list[Any]] = {}
     for word in words:
-        for part in word.split(","):
-            name, equals, value = part.strip().partition("=")
+        for part in word.replace(",", " ").split():
+            name, equals, value = part.partition("=")
             if not (equals and value):
                 raise ConfigError(f"--at: expected a table or key=value such as n=1e8, got {part!r}")
             if name not in known and name.lower() not in known:
@@ -37,9 +38,13 @@ def asked(words: Sequence[str], mapping: Mapping[str, str] | None = None) -> Tab
     return places_of(row)
 
 
-def predicted(fit: Fit, places: Table) -> JsonObject:
+def predicted(fit: Fit, places: Table, table: Table | None = None) -> JsonObject:
     """The answer of `isolora predict --json`: points with their intervals, the law, warnings. Raises TableError when the places
-    lack what the law reads."""
+    lack what the law reads.
+
+    table: of the study, from which places that name a model and a rank get their sizes.
+    """
+    places, taken = (places, ()) if table is None else with_defaults(places, table)
     columns = _columns(fit, places)
     low_M, high_M = fit.interval(columns)
     rows = zip(fit.predict(columns), low_M, high_M, strict=True)
@@ -47,7 +52,7 @@ def predicted(fit: Fit, places: Table) -> JsonObject:
         "points": [_point(fit.target, float(value), (float(low), float(high))) for value, low, high in rows],
         "target": fit.target,
         "law": fit.law,
-        "warnings": [*fit.remarks, *_warnings(fit, columns)],
+        "warnings": [*taken, *fit.remarks, *_warnings(fit, columns)],
     }
 
 

@@ -16,7 +16,7 @@ from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.gaps import without_gaps
-from isolora.table.packaged_sizes import filled_sizes
+from isolora.table.packaged_sizes import filled_sizes, known_sizes
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,6 +30,7 @@ __all__ = [
     "Table",
     "canonical_name",
     "from_columns",
+    "known_sizes",
     "places_of",
     "read",
     "read_places",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -25,7 +26,21 @@ def known_sizes(models: Iterable[str]) -> dict[str, float]:
             if key in wanted:
                 facts = facts or json.loads(path.read_text(encoding="utf-8"))
                 found.setdefault(wanted[key], _body(facts))
-    return found
+    return found | {wanted[name]: _body_of_weights(weights) for name, weights in _packaged_weights().items() if name in wanted}
+
+
+def _packaged_weights() -> dict[str, Path]:
+    """Packaged base models whose weights lie here, by name."""
+    root = Path(str(resources.files("isolora"))) / "assets" / "nano"
+    return {path.parent.name: path for path in sorted(root.glob("*/model.safetensors"))}
+
+
+def _body_of_weights(path: Path) -> float:
+    """All weights of a safetensors file less its embeddings, from the header alone."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = {name: facts["shape"] for name, facts in header.items() if name != "__metadata__"}
+    return float(sum(math.prod(shape) for name, shape in shapes.items() if "embed" not in name and "lm_head" not in name))
 
 
 def filled_sizes(models: Column, sizes: Column | None) -> tuple[Column | None, str]:
