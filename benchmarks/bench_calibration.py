@@ -24,7 +24,7 @@ from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.fit import fit, studied
-from isolora.study import run_study
+from isolora.study.running import run_study
 from isolora.table import read
 
 FOLDER = Path("runs/calibration")

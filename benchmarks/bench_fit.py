@@ -1,7 +1,8 @@
 """How fast and how honest the fits are: time of a bootstrap, coverage of the intervals, predictions at four times the range.
 
-`make bench-fit` writes benchmarks/results/fit.json. The truth is known in all three: the additive law with noise for the
-first two, S-shaped curves that are none of the laws, with a slope that depends on the rank, for the third.
+`make bench-fit` writes benchmarks/results/fit.json. The truth is known in all four: the additive law with noise for the
+first two, S-shaped curves that are none of the laws, with a slope that depends on the rank, for the third, and for the fourth
+accuracies that saturate, of 400 held-out rows, in studies of three bases with five points each.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ ADDITIVE = np.array([2.5, 60.0, 80.0, 0.4, 0.35])
 SIZES = (5.5e4, 1.5e5, 4.4e5, 1e6)
 RANKS = (2.0, 8.0, 32.0)
 AHEAD = 4.0
+HELD_OUT = 400
+NARROW = 0.25
+"""Width of an interval of an error between 0 and 1 beyond which a plan refuses."""
 
 
 def additive(columns: Mapping[str, Array]) -> Array:
@@ -98,11 +102,55 @@ def foresight(repeats: int) -> dict[str, Any]:
     }
 
 
+def saturating(rng: np.random.Generator, in_odds: bool) -> Callable[[Array, Array], Array]:
+    """A true 1 - accuracy by size and tokens: an exponential fall to a floor, or a power of the odds."""
+    floor, half, gain = rng.uniform(0.02, 0.15), rng.uniform(8e3, 4e4), rng.uniform(0.1, 0.35)
+    power = rng.uniform(0.5, 1.2)
+
+    def error(n: Array, d: Array) -> Array:
+        size = (n / 1.5e5) ** -gain
+        if in_odds:
+            odds: Array = floor * size + (d / (half * size)) ** -power
+            return odds / (1 + odds)
+        return np.minimum(floor * size + 0.5 * np.exp(-((d / (half * size)) ** 0.8)), 0.9)
+
+    return error
+
+
+def scores(studies: int) -> dict[str, Any]:
+    """Small studies of an accuracy, asked at 4 and 10 x their tokens; narrow: those that a plan may recommend by."""
+    rows = []
+    for seed in range(studies):
+        rng = np.random.default_rng(seed)
+        error = saturating(rng, in_odds=seed % 2 == 1)
+        n, d = (grid.ravel() for grid in np.meshgrid(SIZES[:3], np.geomspace(5e3, 4e4, 5), indexing="ij"))
+        measured = rng.binomial(HELD_OUT, error(n, d)) / HELD_OUT
+        names = n.astype(str).astype(object)
+        numbers = {"body_parameters": n, "trainable_parameters": 160 * np.sqrt(n), "tokens": d, "flops": 6 * n * d}
+        table = Table({"run": names, **numbers, "loss": np.ones(len(n)), "accuracy": 1 - measured})
+        fitted = fit(table, target="accuracy", bootstrap=200, seed=seed)
+        size, tokens = np.repeat(SIZES[1:3], 2), np.tile([1.6e5, 4e5], 2)
+        low, high = fitted.interval({"n": size, "p": 160 * np.sqrt(size), "d": tokens, "c": 6 * size * tokens})
+        ahead = rng.binomial(HELD_OUT, error(size, tokens)) / HELD_OUT
+        rows += list(zip(low <= ahead, ahead <= high, high - low, strict=True))
+    above, below, width = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    inside, narrow = above * below, width <= NARROW
+    return {
+        "studies": studies,
+        "inside_95": float(inside.mean()),
+        "worse_than_interval": float(1 - below.mean()),
+        "median_width": float(np.median(width)),
+        "narrow": float(narrow.mean()),
+        "inside_95_where_narrow": float(inside[narrow].mean()),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     repeats = parser.parse_args().repeats
     measured = {"speed": speed(1000), "coverage": coverage(repeats), "foresight": foresight(max(repeats // 5, 1))}
+    measured["scores"] = scores(max(repeats // 5, 1))
     print(json.dumps(measured, indent=1))
     record("fit", measured)
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from isolora.study.advice import DEFAULT_BUDGET, advise, largest_fitted_flops
 from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.plan import NoRecommendation, options
 from isolora.report import report
-from isolora.study import run_study
+from isolora.study.running import run_study
+from isolora.study.study_recommendation import DEFAULT_BUDGET, advise, largest_fitted_flops
 from isolora.table import read
 
 FOLDER = Path("runs/methods-plan")
