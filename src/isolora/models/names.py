@@ -15,6 +15,7 @@ from isolora.caches import cache_folder
 from isolora.errors import ConfigError, in_brief
 from isolora.json_types import JsonObject
 from isolora.models import architectures
+from isolora.paths import is_folder
 
 FETCHED = ("minilm-l6", "smollm2-135m")  # what `isolora fetch-models` fetches
 
@@ -56,14 +57,6 @@ def locate(name: str) -> str:
     if name in FETCHED:
         raise ConfigError(f"model: {name} is not in {fetched_root()}; fetch it with: isolora fetch-models")
     return name
-
-
-def is_folder(name: str) -> bool:
-    """Whether a name is a local folder's; one that is too long, or holds a zero, is none."""
-    try:
-        return Path(name).is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def _waits(path: Path) -> bool:
