@@ -23,12 +23,16 @@ from isolora.config import DataConfig, RunConfig, StudyConfig, parse
 from isolora.cost.estimate import cost
 from isolora.data.sources import split_files
 from isolora.data_cards import packaged_data, read_card
-from isolora.errors import ConfigError, MissingExtra
+from isolora.errors import ConfigError, MissingExtra, TableError
 from isolora.evaluation import evaluate
+from isolora.imports import import_runs
+from isolora.report import report
 from isolora.runs.batches import collate
 from isolora.runs.prepared import PreparedRun
+from isolora.runs.preview import preview
 from isolora.store import DONE, Store
 from isolora.study.running import run_study
+from isolora.table import from_columns
 from isolora.training import train
 from isolora.training.trackers.base import TrackedRun
 
@@ -86,6 +90,10 @@ def a_task(name: str, folder: Path) -> None:
     config = parse(RunConfig, {"model": BASE, "task": name, "data": source, "training": training})
     with PreparedRun.load(config) as run:
         _examples_and_loss(run)
+    shown = preview(config, count=1)
+    assert shown.rows[0]["text"]
+    assert shown.rows[0]["labelled_text"]
+    assert str(shown)
     ended = train(config, folder / "out", quiet=True)
     assert ended["state"] == "complete"
     assert np.isfinite(ended["loss"])
@@ -208,6 +216,31 @@ def a_law(name: str) -> None:
     assert (np.isfinite(losses) & (losses > 0)).all()
     np.testing.assert_allclose(law.predict(theta[0], points), losses[0])
     test_laws.test_more_tokens_never_hurt_and_more_of_anything_lowers_the_loss(name)
+
+
+def a_reported_law(name: str, folder: Path) -> None:
+    """Points that lie on it are fitted, and make a page with its formula, whatever it declares."""
+    law, points = laws.resolve(name), test_laws.columns((6e4, 2e5, 7e5, 2e6), (8e3, 2.7e4, 9e4, 3e5, 1e6))
+    problem, z = test_laws.middle(law, points)
+    losses = law.predict(problem.theta(z)[0], points)
+    rows = {"n": points["n"], "d": points["d"], "p": points["p"], "u": points["u"], "c": points["c"], "loss": losses}
+    runs = [f"{n:g}/{p:g}" for n, p in zip(points["n"], points["p"], strict=True)]
+    read = from_columns({**{key: list(values) for key, values in rows.items()}, "run": runs}, {})
+    page = report(folder / "table.csv", read, out=folder / "page.html", law=name, bootstrap=2).read_text(encoding="utf-8")
+    assert name in page
+    assert "no law" not in page.lower()
+
+
+def an_importer(name: str, folder: Path) -> None:
+    """Says what it reads, and refuses a folder and a file that are none of its tool's."""
+    importer = available("importer", name)
+    assert importer.reads
+    (folder / "empty").mkdir()
+    (folder / "note.txt").write_text("a note")
+    for source in (folder / "empty", folder / "note.txt"):
+        with pytest.raises(TableError, match=r"^SOURCE: ") as caught:
+            import_runs(source, name, folder / "out.csv")
+        assert "\n" not in str(caught.value)
 
 
 TRAINED: tuple[Callable[[Path], RunConfig], ...] = (test_backends.texts, test_backends.pairs, test_backends.entities)

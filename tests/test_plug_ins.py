@@ -54,6 +54,16 @@ def test_law(name: str) -> None:
     contracts.a_law(name)
 
 
+@pytest.mark.parametrize("name", registry.names("law"))
+def test_reported_law(name: str, tmp_path: Path) -> None:
+    contracts.a_reported_law(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", registry.names("importer"))
+def test_importer(name: str, tmp_path: Path) -> None:
+    contracts.an_importer(name, tmp_path)
+
+
 @pytest.mark.parametrize("name", registry.names("trainer"))
 def test_trainer(name: str, tmp_path: Path) -> None:
     contracts.a_trainer(name, tmp_path)

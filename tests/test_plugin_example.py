@@ -21,7 +21,8 @@ import pytest
 import torch
 from person import run
 
-from isolora import data_cards, registry
+from isolora import data_cards, registry, table
+from isolora.imports import import_runs
 from isolora.store import Store
 
 torch.set_num_threads(1)
@@ -30,8 +31,7 @@ PLUGIN = ROOT / "examples" / "plugin"
 PROJECT = tomllib.loads((PLUGIN / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GROUPS: dict[str, dict[str, str]] = PROJECT["entry-points"]
 PLURALS = {"data_card": "data"}
-KINDS = [kind for kind in registry.FOLDERS if kind != "importer"]
-"""An importer reads the files of another tool; the example package comes with none."""
+KINDS = list(registry.FOLDERS)
 
 
 def points(group: str) -> list[EntryPoint]:
@@ -96,6 +96,19 @@ def test_the_method_keeps_its_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize("term", ["", "+capacity", "+slope"])
 def test_the_law_keeps_its_contract(term: str) -> None:
     contracts.a_law(f"stretched{term}")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_importer_keeps_its_contract(tmp_path: Path) -> None:
+    contracts.an_importer("lightning", tmp_path)
+    version = tmp_path / "lightning_logs" / "version_0"
+    version.mkdir(parents=True)
+    (version / "hparams.yaml").write_text("lr: 0.002\nmodel_name: acme/base\n")
+    (version / "metrics.csv").write_text("step,val_loss,train_tokens\n10,3.5,1000\n20,,1500\n20,3.0,\n")
+    found = import_runs(tmp_path, "lightning", tmp_path / "out.csv")
+    assert (found.runs, found.points) == (1, 2)
+    rows = table.read(tmp_path / "out.csv")
+    assert [list(rows[name]) for name in ("loss", "tokens", "learning_rate")] == [[3.5, 3.0], [1000, 1500], [0.002, 0.002]]
 
 
 @pytest.mark.usefixtures("installed")

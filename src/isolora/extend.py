@@ -1,4 +1,4 @@
-"""The public surface of plug-ins: what a task, method, law, trainer, tracker, executor or data card is made of.
+"""The public surface of plug-ins: what a task, method, law, trainer, tracker, executor, importer or data card is made of.
 
 Everything here keeps its name and its meaning within a minor version; nothing else of isolora needs to be imported. Names load
 when they are first used, so that a law brings in no torch. docs/extending.md shows one whole file of each kind.
@@ -13,6 +13,7 @@ A plug-in is a module that ends in an object called after its kind, and an entry
 | trainer | `isolora.trainers` | `Trainer` | who takes the steps of a `Loop` |
 | tracker | `isolora.trackers` | `Tracker` | where a `TrackedRun`'s points are shown |
 | executor | `isolora.executors` | `Executor` | where a study's `Job`s are trained, by `train_job` |
+| importer | `isolora.importers` | `Importer` | the runs in a tool's files, as `Read` |
 | data card | `isolora.data_cards` | a folder with `data.json` | how the rows of a data set are read (`Card`) |
 
 Settings. `Settings`: a frozen group of fields, each with a default and a description.
@@ -31,6 +32,8 @@ Laws. `stack`: terms as one array.
 
 Trainers and executors. `Stack`, `Member`, `Observer`, `RunConfig`; `Train`, `PrunerOf`, `Workspace`, `Store`, `Point`.
 
+Importers. `LoggedRun`, `by_step`: a run's settings and its history.
+
 Errors. `UserError` and its kinds are one line for the person; `unknown` words the nearest valid choice. Any other exception from
 a plug-in is told with its name, its package and the line it came from.
 """
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from isolora.config.settings import Settings
     from isolora.data_cards import Card, read_card
     from isolora.errors import ConfigError, DataError, MissingExtra, TableError, UserError, unknown
+    from isolora.imports.base import Importer, LoggedRun, Read, by_step
     from isolora.laws.base import Array, Columns, Law, Shape, stack
     from isolora.methods.base import Attached, Method, ParameterGroup, Span
     from isolora.methods.low_rank import (
@@ -99,8 +103,10 @@ __all__ = [
     "Examples",
     "Executor",
     "Heads",
+    "Importer",
     "Job",
     "Law",
+    "LoggedRun",
     "Loop",
     "Loss",
     "LowRankUpdate",
@@ -115,6 +121,7 @@ __all__ = [
     "Point",
     "Predictions",
     "PrunerOf",
+    "Read",
     "Rows",
     "RunConfig",
     "Settings",
@@ -132,6 +139,7 @@ __all__ = [
     "Workspace",
     "attention_names",
     "attention_outputs",
+    "by_step",
     "causal_class",
     "causal_loss",
     "class_names",
@@ -234,6 +242,11 @@ _HOMES = {
     "Workspace": ("runs.workspace", "Workspace"),
     "Store": ("store", "Store"),
     "Point": ("store", "Point"),
+    # A new importer
+    "Importer": ("imports.base", "Importer"),
+    "LoggedRun": ("imports.base", "LoggedRun"),
+    "Read": ("imports.base", "Read"),
+    "by_step": ("imports.base", "by_step"),
     # A new data card
     "Card": ("data_cards", "Card"),
     "read_card": ("data_cards", "read_card"),
