@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,8 +18,9 @@ torch.set_num_threads(1)
 
 
 class Remembering(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, mode: FakeTensorMode | None = None) -> None:
         super().__init__()
+        self.mode = mode
         self.worked_out: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -28,7 +30,7 @@ class Remembering(TorchDispatchMode):
             self.worked_out.append(str(func))
             return func(*args, **given)
 
-        return remembered.made(func, args, given, act, None)
+        return remembered.made(func, args, given, act, self.mode)
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -76,6 +78,20 @@ def test_what_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
             assert y.view(5, 3).untyped_storage()._cdata == y.untyped_storage()._cdata, "a view shares its memory"
     count = {name: sum(name in done for done in mode.worked_out) for name in ("mm", "add_", "view")}
     assert count == {"mm": 1, "add_": 1, "view": 3}
+
+
+def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_known", {})
+    with FakeTensorMode() as fake, Remembering(fake) as mode:
+        x = torch.empty(4, 6)
+        views = [x[1:3].transpose(0, 1) for _ in range(2)]
+        later = x[2:4].transpose(0, 1)
+        products = [view.mul(2.0) for view in views]
+    assert {(view.shape, view.stride(), view.storage_offset()) for view in views} == {((6, 2), (1, 6), 6)}
+    assert later.storage_offset() == 12
+    assert {view.untyped_storage()._cdata for view in (*views, later)} == {x.untyped_storage()._cdata}
+    assert {(made.device.type, made.stride()) for made in products} == {("cpu", (1, 6))}
+    assert [sum(name in done for done in mode.worked_out) for name in ("slice", "transpose", "mul")] == [2, 2, 1]
 
 
 def test_it_is_forgotten_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

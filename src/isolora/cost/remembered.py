@@ -22,12 +22,13 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Made:
-    """A new tensor, apart from its memory."""
+    """A tensor, apart from its memory. offset: in that of the first argument; None where it has memory of its own."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    offset: int | None = None
 
 
 class _Kind(Enum):
@@ -51,7 +52,7 @@ def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], act: Callable
         return act()
     found = _known.get(key, _Kind.UNKNOWN)
     if isinstance(found, Made):
-        return _again(found, mode)
+        return _again(found, mode, args)
     if found is _Kind.FIRST_ARGUMENT:
         return args[0]
     out = act()
@@ -59,25 +60,35 @@ def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], act: Callable
         if len(_known) >= MOST:
             _known.clear()
         in_place = bool(args) and out is args[0] and _key(func, args, kwargs, mode is not None) == key
-        _known[key] = _Kind.FIRST_ARGUMENT if in_place else _described(out, args)
+        _known[key] = _Kind.FIRST_ARGUMENT if in_place else _described(out, args, func.is_view)
     return out
 
 
-def _again(found: Made, mode: FakeTensorMode | None) -> Tensor:
+def _again(found: Made, mode: FakeTensorMode | None, args: tuple[Any, ...]) -> Tensor:
     if mode is None:
         return torch.empty_strided(found.shape, found.strides, dtype=found.dtype, device=found.device)
     with no_dispatch():
-        meta = torch.empty_strided(found.shape, found.strides, dtype=found.dtype, device="meta")
+        if found.offset is None:
+            meta = torch.empty_strided(found.shape, found.strides, dtype=found.dtype, device="meta")
+        else:
+            meta = torch.empty(0, dtype=found.dtype, device="meta")
+            meta.set_(args[0].untyped_storage(), found.offset, found.shape, found.strides)
     return FakeTensor(mode, meta, found.device)
 
 
-def _described(out: Any, args: tuple[Any, ...]) -> Made | _Kind:
-    """Whatever is no new dense tensor with memory of its own is asked for again."""
-    if not isinstance(out, Tensor) or out.layout != torch.strided or out.storage_offset():
+def _described(out: Any, args: tuple[Any, ...], is_view: bool) -> Made | _Kind:
+    """Whatever is neither a new dense tensor with memory of its own nor a view of the first argument is asked for again."""
+    if not isinstance(out, Tensor) or out.layout != torch.strided:
         return _Kind.ASK_AGAIN
     if getattr(out, "constant", None) is not None:  # one whose values are known after all
         return _Kind.ASK_AGAIN
     held = out.untyped_storage()
+    if is_view:
+        alike = isinstance(args[0], Tensor) and args[0].dtype == out.dtype and args[0].untyped_storage()._cdata == held._cdata
+        view = Made(tuple(out.shape), out.stride(), out.dtype, out.device, int(out.storage_offset()))
+        return view if alike else _Kind.ASK_AGAIN
+    if out.storage_offset():
+        return _Kind.ASK_AGAIN
     last = sum((size - 1) * stride for size, stride in zip(out.shape, out.stride(), strict=True)) if out.numel() else -1
     shared = any(isinstance(arg, Tensor) and arg.untyped_storage()._cdata == held._cdata for arg in args)
     if shared or held.nbytes() != (last + 1) * out.element_size():
@@ -90,9 +101,10 @@ class _NotToRemember(Exception):
 
 
 def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], with_device: bool) -> Hashable:
-    if func.is_view or (func._schema.is_mutable and "out" in kwargs):
-        raise _NotToRemember
-    return (func, with_device, *map(_part, args), *((name, _part(value)) for name, value in kwargs.items()))
+    if (func.is_view and not (with_device and args)) or (func._schema.is_mutable and "out" in kwargs):
+        raise _NotToRemember  # a view on `meta` is quick
+    offset = args[0].storage_offset() if func.is_view and isinstance(args[0], Tensor) else None
+    return (func, with_device, offset, *map(_part, args), *((name, _part(value)) for name, value in kwargs.items()))
 
 
 def _part(value: Any) -> Hashable:
