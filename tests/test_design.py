@@ -87,7 +87,15 @@ def test_each_cell_goes_on_with_its_best_rate() -> None:
         (r, best[r], s) for r in (2, 4) for s in (5, 6)
     ]
     assert {run.training.budget for run in runs} == {("steps", 6.0)}
-    assert remarks == [f"{RATE}: the best value 0.1 lies at the edge of the grid for {{'{RANK}': 4}}"]
+    assert remarks == [f"{RATE}: the best value 0.1 lies at the edge of the grid for {RANK} 4; a value beyond it may be better"]
+
+
+def test_cells_at_the_same_edge_are_said_in_one_sentence() -> None:
+    study = tuned()
+    _, remarks = tuned_runs(study, losses(study, lambda r, rate: 1 / rate))
+    assert remarks == [
+        f"{RATE}: the best value 0.1 lies at the edge of the grid for 2 cells, such as {RANK} 2; a value beyond it may be better"
+    ]
 
 
 def test_winners_get_seeds_of_their_own() -> None:
@@ -108,7 +116,7 @@ def test_a_cell_whose_trials_all_diverged_is_named() -> None:
     study = tuned()
     runs, remarks = tuned_runs(study, losses(study, lambda r, rate: None if r == 4 else abs(rate - 1e-2)))
     assert len(runs) == 2
-    assert remarks == [f"{RATE}: every trial diverged for {{'{RANK}': 4}}; going on with 0.001"]
+    assert remarks == [f"{RATE}: every trial diverged for {RANK} 4; going on with 0.001"]
 
 
 def test_one_value_has_no_edge() -> None:

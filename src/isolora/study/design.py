@@ -55,7 +55,7 @@ def _seeds(study: StudyConfig) -> list[Any]:
 def tuned_runs(
     study: StudyConfig, losses: Mapping[RunConfig, float], failed: Set[RunConfig] = frozenset()
 ) -> tuple[list[RunConfig], list[str]]:
-    """The grid with the tuned key at its best value for each cell, and a sentence for each cell whose best is at an edge or none.
+    """The grid with the tuned key at its best value for each cell, and sentences about cells whose best is at an edge or none.
 
     losses: final held-out loss of each trial; a trial that diverged is absent and counts as infinitely bad. failed: trials that
     have to be tried again; until then nobody knows their cell's best value, and the cell waits.
@@ -64,21 +64,32 @@ def tuned_runs(
     over, values = study.tune.over, study.grid[study.tune.over]
     others = {key: value for key, value in study.grid.items() if key not in (over, "seed")}
     runs, remarks = [], []
+    edges: dict[Any, list[str]] = {}
     for cell in itertools.product(*others.values()):
         chosen = dict(zip(others, cell, strict=True))
         trials = [run_from_grid(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
         if failed & set(trials):
-            remarks.append(f"{over}: a trial failed for {chosen}; its runs wait until it has been trained")
+            remarks.append(f"{over}: a trial failed for {_cell_words(chosen)}; its runs wait until it has been trained")
             continue
         scores = [losses.get(trial, math.inf) for trial in trials]
         best = scores.index(min(scores))
         if math.isinf(scores[best]):
-            remarks.append(f"{over}: every trial diverged for {chosen}; going on with {values[best]}")
+            remarks.append(f"{over}: every trial diverged for {_cell_words(chosen)}; going on with {values[best]}")
         elif len(values) > 1 and best in (0, len(values) - 1):
-            remarks.append(f"{over}: the best value {values[best]} lies at the edge of the grid for {chosen}")
+            edges.setdefault(values[best], []).append(_cell_words(chosen))
         winners = [run_from_grid(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
         runs += [_seeded(winner, study) for winner in winners]
-    return runs, remarks
+    return runs, [*remarks, *(_edge_words(over, value, cells) for value, cells in edges.items())]
+
+
+def _cell_words(chosen: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in chosen.items()) or "the only cell"
+
+
+def _edge_words(over: str, value: object, cells: Sequence[str]) -> str:
+    """One sentence for all cells whose best value is the same end of the grid."""
+    where = cells[0] if len(cells) == 1 else f"{len(cells)} cells, such as {cells[0]}"
+    return f"{over}: the best value {value} lies at the edge of the grid for {where}; a value beyond it may be better"
 
 
 def stacks(runs: Sequence[RunConfig], size: int) -> list[Job]:
