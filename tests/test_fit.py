@@ -389,7 +389,7 @@ def test_what_was_left_out_and_what_is_at_an_edge_is_said():
     slow["learning_rate"][:], slow["loss"][:] = 0.003, table["loss"] * 1.03
     slow["run"] = np.array([f"{run}-slow" for run in table["run"]], dtype=object)
     both = {name: np.concatenate([table[name], slow[name]]) for name in table.columns}
-    both = {**both, "width": np.arange(len(both["loss"])).astype(float)}
+    both = {**both, "width": np.arange(len(both["loss"])).astype(float), "N": both["body_parameters"], "nats": both["loss"]}
     fitted = fit(Table(both, ("column 'N' was read as body_parameters",), {"no loss": 5}), bootstrap=0)
     assert fitted.left_out["no loss"] == 5
     assert fitted.left_out["other learning rates than the best"] == len(table)

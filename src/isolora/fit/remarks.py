@@ -60,10 +60,15 @@ def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
         yield f"the best learning rate of {', '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"
-    unread = [name for name in chosen.columns if name not in _READ and not is_known_measure(name)]
+    unread = [name for name in chosen.columns if name not in _READ and not is_known_measure(name) and not _was_read(chosen, name)]
     if unread:
         yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"
     yield from table.notes
+
+
+def _was_read(table: Table, name: str) -> bool:
+    """Whether a column's values are there under the name that laws know, too: it was mapped, or recognised."""
+    return any(other in table and np.array_equal(table[name], table[other]) for other in ("loss", *SHORT_NAMES.values()))
 
 
 def about_bounds(fit: Fit) -> Iterator[str]:
