@@ -35,7 +35,7 @@ from isolora.table import Table
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_WIDEST, _WIDEST_BOUNDED = 1.0, 0.25
+_WIDEST, _WIDEST_BOUNDED = 1.0, 0.3
 """Interval width, over the predicted loss or of an error between 0 and 1, beyond which nothing is recommended."""
 
 
