@@ -27,7 +27,7 @@ SIZES = (5.5e4, 1.5e5, 4.4e5, 1e6)
 RANKS = (2.0, 8.0, 32.0)
 AHEAD = 4.0
 HELD_OUT = 400
-NARROW = 0.25
+NARROW = 0.3
 """Width of an interval of an error between 0 and 1 beyond which a plan refuses."""
 
 

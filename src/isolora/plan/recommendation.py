@@ -35,7 +35,7 @@ from isolora.table import Table
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_WIDEST, _WIDEST_BOUNDED = 1.0, 0.3
+WIDEST, WIDEST_BOUNDED = 1.0, 0.3
 """Interval width, over the predicted loss or of an error between 0 and 1, beyond which nothing is recommended."""
 
 
@@ -258,7 +258,7 @@ def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: 
         )
         raise NoRecommendation(reason, None, next_runs(fit, fitting, budget))
     bounded = math.isfinite(fit.ceiling)
-    if high - low > (_WIDEST_BOUNDED if bounded else _WIDEST * row["predicted_loss"]):
+    if high - low > (WIDEST_BOUNDED if bounded else WIDEST * row["predicted_loss"]):
         score = Score.of(fit.target, row["predicted_loss"], (low, high))
         name, (low, high) = (score.name, score.interval) if score else (fit.target, (low, high))
         bounds = "".join(f"; {sentence}" for sentence in about_bounds(fit))

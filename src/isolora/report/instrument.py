@@ -22,6 +22,7 @@ from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, passes_limit
+from isolora.plan.recommendation import WIDEST, WIDEST_BOUNDED
 from isolora.report.formula import symbolic_log_terms
 from isolora.report.study_report import StudyReport
 from isolora.table import Table
@@ -30,7 +31,15 @@ MOST_POINTS = 4000
 """Measured points beyond which a page would grow too large to carry them."""
 _DIGITS = 13
 _FIT = {"near": 0.3, "randomWalk": 4.0}
-_RULES = {"below": 0.5, "grid": 48, "widest": 1.0, "widestBounded": 0.25, "nextStep": 10.0, "mostNext": 3, "leastShare": 0.05}
+_RULES = {
+    "below": 0.5,
+    "grid": 48,
+    "widest": WIDEST,
+    "widestBounded": WIDEST_BOUNDED,
+    "nextStep": 10.0,
+    "mostNext": 3,
+    "leastShare": 0.05,
+}
 _TEXTS = ("run", "model", "method")
 _NUMBERS = (
     *("rank", "learning_rate", "tokens", "flops", "seconds", "loss", "peak_memory_bytes", "unique_examples", "forgetting"),
