@@ -101,6 +101,19 @@ def test_an_infinite_start_of_an_answer(tmp_path: Path) -> None:
         read(path, "question-answering", {}, 16)
 
 
+@pytest.mark.parametrize("blank", ["", "  ", "\u00a0", "\u200b", "\ufeff", "\u2028\x00"])
+def test_labels_and_texts_that_nobody_sees(blank: str, tmp_path: Path) -> None:
+    """A character without a width, as spreadsheets leave it, became a class of its own."""
+    for column in ("label", "text"):
+        rows = [
+            {**row, "text": f"w{number}", column: blank} if number < 8 else {**row, "text": f"w{number}"}
+            for number, row in enumerate(LABELLED)
+        ]
+        path = tiny.json_lines(tmp_path / f"{column}.jsonl", rows)
+        with pytest.raises(DataError, match=rf"line \d: {column} is empty$"):
+            read(path, "sequence-classification", {}, 16, eval_examples=1)
+
+
 def test_bytes_as_labels(tmp_path: Path) -> None:
     labels = pa.array([row["label"] for row in LABELLED]).cast(pa.binary())
     pq.write_table(pa.table({"text": [row["text"] for row in LABELLED], "label": labels}), tmp_path / "a.parquet")

@@ -19,6 +19,7 @@ from torch import Tensor
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
 from isolora.tasks.base import Batch
+from isolora.tasks.rows import is_blank
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -58,7 +59,7 @@ def label_problem(label: Any) -> str:
         return "label holds nothing"
     if not isinstance(label, str | int | float | Decimal | date):
         return f"label holds {type(label).__name__}; a row has one label"
-    return "" if label_name(label) else "label is empty"
+    return "label is empty" if is_blank(label_name(label)) else ""
 
 
 class Classes:

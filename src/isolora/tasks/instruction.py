@@ -16,7 +16,7 @@ from isolora.tasks.base import Batches, Examples
 from isolora.tasks.pairs import Pair
 from isolora.tasks.prompt_templates import Template, fill_template
 from isolora.tasks.prompted import Prompted, PromptedSettings
-from isolora.tasks.rows import usable_rows
+from isolora.tasks.rows import is_blank, usable_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,9 +41,9 @@ class Instruction(Prompted):
 
     def problem(self, row: JsonMapping) -> str:
         pair = self._pair(row)
-        if not pair.question.strip():
+        if is_blank(pair.question):
             return "the prompt is empty"
-        return "" if pair.completion.strip() else "the completion is empty"
+        return "the completion is empty" if is_blank(pair.completion) else ""
 
     def pairs(self, documents: Documents) -> list[Pair]:
         return [self._pair(row) for row in usable_rows(self, documents)]

@@ -19,7 +19,7 @@ from isolora.metrics.predictions import Predictions
 from isolora.metrics.squad import per_question, v2_questions
 from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
 from isolora.tasks.class_heads import Window, answer_windows, class_options, head_class, inputs, with_separator
-from isolora.tasks.rows import text_problem, usable_rows
+from isolora.tasks.rows import is_blank, text_problem, usable_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -224,7 +224,7 @@ def answers_problem(answers: Any, context: str) -> str:
 
 
 def _answer_problem(text: Any, start: Any, context: str) -> str:
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or is_blank(text):
         return "an answer is empty" if isinstance(text, str) else f"an answer holds {type(text).__name__}, not text"
     whole = type(start) is int or (isinstance(start, float) and start.is_integer())
     if not whole or start < 0:

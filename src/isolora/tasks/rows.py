@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from isolora.data import Documents
 
 Made = TypeVar("Made")
+
+
+UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
+"""Unicode's categories of control and format characters and of separators."""
 
 
 def problem_of(task: Task, row: JsonMapping) -> str:
@@ -45,6 +50,11 @@ def text_problem(row: JsonMapping, *names: str) -> str:
         value = row.get(name)
         if not isinstance(value, str):
             return f"{name} holds {'nothing' if value is None else type(value).__name__}, not text"
-        if not value.strip():
+        if is_blank(value):
             return f"{name} is empty"
     return ""
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is seen: white space, and characters without a width, as spreadsheets and pages leave them."""
+    return not any(unicodedata.category(each) not in UNSEEN for each in text)

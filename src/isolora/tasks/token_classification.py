@@ -21,7 +21,7 @@ from isolora.tasks.causal import is_encoder
 from isolora.tasks.class_heads import Classes, answer_windows, class_names, class_options, head_class, inputs, scored_parts
 from isolora.tasks.cross_entropy import from_logits
 from isolora.tasks.pairs import special_tokens_around
-from isolora.tasks.rows import usable_rows
+from isolora.tasks.rows import is_blank, usable_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ class TokenClassification(Task):
         """What is wrong with a tag's form; numbers have none."""
         if not isinstance(tag, str):
             return "tags has a gap" if tag is None else ""
-        if not tag.strip():
+        if is_blank(tag):
             return "a tag is empty"
         if self.settings.scheme == "io" or tag == "O" or (tag[:2] in ("B-", "I-") and tag[2:]):
             return ""
