@@ -23,6 +23,7 @@ from isolora.data import make_examples
 from isolora.errors import ConfigError, DataError, TableError, UserError, in_brief
 from isolora.fit import Fit, fit
 from isolora.imports import import_runs
+from isolora.report import report
 from isolora.store import STATE_NAMES, state_name
 
 CONFIGURATIONS = [
@@ -197,6 +198,14 @@ def test_a_mark_of_the_byte_order_and_bars_between_columns(tmp_path: Path) -> No
     assert len(table.read(tmp_path / "a.csv")) == 24
     (tmp_path / "a.json").write_text(json.dumps(POINTS), encoding="utf-8-sig")
     assert len(table.read(tmp_path / "a.json")) == 24
+
+
+def test_a_run_whose_rows_name_two_ranks_is_reported(tmp_path: Path) -> None:
+    """Its second rank has no curve of its own; the page looked for one."""
+    named = [{**point, "model": point["run"], "method": "lora", "rank": 8, "c": 6 * point["n"] * point["d"]} for point in POINTS]
+    named[10]["rank"] = 16
+    read = table.from_columns({key: [row[key] for row in named] for key in named[0]}, {})
+    assert "rank 8" in report(tmp_path / "t.csv", read, out=tmp_path / "page.html", law="additive", bootstrap=2).read_text()
 
 
 FITS: list[tuple[tuple[str, ...], Any]] = [

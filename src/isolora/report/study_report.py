@@ -111,7 +111,9 @@ class StudyReport:
 
     @cached_property
     def choices(self) -> list[Choice]:
-        return choices(self._studied)
+        """Those that have a run of their own; rows of one run may name several ranks or methods, in a stranger's table."""
+        drawn = {curve.key for curve in self.curves}
+        return [choice for choice in choices(self._studied) if choice.key in drawn]
 
     @cached_property
     def options(self) -> list[Option]:
