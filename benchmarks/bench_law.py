@@ -4,7 +4,8 @@
 (b) the same with evaluations along one constant-rate run per cell, as an expert would do it;
 (c) `isolora study`.
 
-Each starts fresh processes. The laws fitted to each table are compared on the points of the largest budgets.
+Each starts fresh processes. The laws fitted to each table are compared on the points of the largest budgets. `--quick` goes
+through all three with two bases, one rank and few texts, and records nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from record import record
 
-MODELS, RANKS = ("nano-55k", "nano-150k", "nano-440k"), (4, 16)
-MARKS = tuple(round(4096 * 2 ** (k / 2)) for k in range(8))  # tokens at which a held-out loss is wanted: 4,096 to 46,341
-RATE, BATCH_TOKENS, EXAMPLES, HELD_OUT, LENGTH = 5e-3, 512, 6000, 80, 256
+QUICK = "--quick" in sys.argv
+MODELS, RANKS = (("nano-55k", "nano-150k"), (4,)) if QUICK else (("nano-55k", "nano-150k", "nano-440k"), (4, 16))
+MARKS = tuple(round(4096 * 2 ** (k / 2)) for k in range(4 if QUICK else 8))
+"""Tokens at which a held-out loss is wanted: 4,096 to 46,341."""
+RATE, BATCH_TOKENS, EXAMPLES, HELD_OUT, LENGTH = 5e-3, 512, 300 if QUICK else 6000, 80, 256
 STUDY = {
     "name": "law",
     "base": {
@@ -58,7 +62,9 @@ def trainer_runs(folder: Path, along: bool) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, __file__, "--worker"]
     started = [
-        subprocess.Popen([*words, json.dumps(share), str(folder / f"points-{number}.json")], env=environment)
+        subprocess.Popen(
+            [*words, json.dumps(share), str(folder / f"points-{number}.json"), *(["--quick"] * QUICK)], env=environment
+        )
         for number, share in enumerate(shares)
     ]
     assert not any(process.wait() for process in started)
@@ -70,17 +76,11 @@ def worker(cells: list[Any], out: Path) -> None:
     out.write_text(json.dumps(points))
 
 
-def trainer_run(model_name: str, rank: int, marks: tuple[int, ...]) -> list[dict[str, Any]]:
+@cache
+def tokenised(model_name: str) -> tuple[Any, Any, Any]:
+    """(tokenizer, training rows, held-out rows) of one process, the same texts as ours."""
     from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        DataCollatorForLanguageModeling,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+    from transformers import AutoTokenizer
 
     from isolora import load_run
     from isolora.models import locate
@@ -91,11 +91,26 @@ def trainer_run(model_name: str, rank: int, marks: tuple[int, ...]) -> list[dict
     tokenizer = AutoTokenizer.from_pretrained(locate(model_name))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
-    def tokens_of(texts: list[str]) -> Dataset:
+    def rows(texts: list[str]) -> Dataset:
         ended = [text + tokenizer.eos_token for text in texts]
         return Dataset.from_dict(dict(tokenizer(ended, truncation=True, max_length=LENGTH)))
 
-    train, held_out = tokens_of(documents.train.texts), tokens_of(documents.held_out.texts)
+    return tokenizer, rows(documents.train.texts), rows(documents.held_out.texts)
+
+
+def trainer_run(model_name: str, rank: int, marks: tuple[int, ...]) -> list[dict[str, Any]]:
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForCausalLM,
+        DataCollatorForLanguageModeling,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from isolora.models import locate
+
+    tokenizer, train, held_out = tokenised(model_name)
     mean = sum(map(len, train["input_ids"])) / len(train)
     rows = max(1, round(BATCH_TOKENS / mean))
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -170,7 +185,8 @@ def main() -> None:
     seconds = {name: row["seconds"] for name, row in rows.items()}
     ratios = {name: value / seconds["isolora study"] for name, value in seconds.items()}
     print(ratios)
-    record("law", {"points": len(MODELS) * len(RANKS) * len(MARKS), "workers": WORKERS, "rows": rows, "over_ours": ratios})
+    if not QUICK:
+        record("law", {"points": len(MODELS) * len(RANKS) * len(MARKS), "workers": WORKERS, "rows": rows, "over_ours": ratios})
 
 
 def error_of(folder: Path) -> float:
