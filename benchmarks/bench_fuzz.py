@@ -126,7 +126,7 @@ class Found:
 
 
 def run(part: str, attempt: Attempt, first: int, count: int, seconds: int) -> Found:
-    """Try the cases of a part; Ctrl-C ends them early, and what was found until then stands."""
+    """Try the cases of a part; Ctrl-C and TERM end them early, and what was found until then stands."""
     logging.getLogger("isolora").setLevel(logging.ERROR)
     prepare(part)
     found = Found(part)
@@ -151,6 +151,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=20, help="longest time of one case")
     parser.add_argument("--record", action="store_true", help="write the figures to results/fuzz.json")
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # one that was begun in the background ignores the first
+        signal.signal(number, signal.default_int_handler)
     found = [run(part, known[part], given.first, given.count, given.seconds) for part in given.part or known]
     if given.first == 0 and given.record:
         path = RESULTS / "fuzz.json"

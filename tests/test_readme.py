@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -46,3 +47,11 @@ def test_the_example_files_are_valid(name: str) -> None:
 def test_the_picture_is_there() -> None:
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert (ROOT / path).is_file()
+
+
+def test_the_table_of_reliability_is_what_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text())["measured"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, row in measured.items():
+        number, words = name.split(" ", 1)
+        assert f"| {number} | {words} | {row['tried']} | {row['passed']} | {row['seconds']:.0f} |" in readme
