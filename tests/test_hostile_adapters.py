@@ -45,7 +45,14 @@ ADAPTER: list[dict[str, Any]] = [
     *({"peft_type": value} for value in ("XLORA", "nope", None, 3, ["LORA"], "IA3")),
     *({"init_lora_weights": value} for value in ("pissa", "/etc/passwd", {"x": 1})),
     *({"rank_pattern": {HANGS: 2}}, {"alpha_pattern": {"q_proj": float("nan")}}, {"layer_replication": [[0, 10**9]]}),
-    *({"modules_to_save": ["lm_head"]}, {"exclude_modules": HANGS}, {"layers_to_transform": [10**9]}, {"use_dora": True}),
+    *(
+        {"modules_to_save": ["lm_head"]},
+        {"exclude_modules": True},
+        {"exclude_modules": [3]},
+        {"exclude_modules": HANGS},
+        {"layers_to_transform": [10**9]},
+        {"use_dora": True},
+    ),
     *({"auto_mapping": {"base_model_class": "system", "parent_library": "os"}}, {"task_type": []}, {"revision": "../.."}),
 ]
 RECORD: list[dict[str, Any]] = [

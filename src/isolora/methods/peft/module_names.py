@@ -28,6 +28,8 @@ def check_module_names(model: PreTrainedModel, config: Any) -> None:
             if not matching(given, names, f"method.{field}"):
                 raise ConfigError(nothing_matches(given, names, f"method.{field}"))
         elif given and not isinstance(given, str):
+            if not isinstance(given, list | tuple | set) or not all(isinstance(name, str) for name in given):
+                raise ConfigError(f"method.{field}: expected names of modules or a pattern (got {str(given)[:100]!r})")
             check_names(sorted(given), names, f"method.{field}")
     if parameters := getattr(config, "target_parameters", None):
         check_names(parameters, [name for name, _ in model.named_parameters()], "method.target_parameters")
