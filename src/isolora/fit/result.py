@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,20 +12,19 @@ import numpy as np
 from scipy import stats
 
 from isolora import display, laws
-from isolora.errors import TableError, unknown
-from isolora.fit import bounded
+from isolora.fit import bounded, written
+from isolora.fit.averaging import AveragedLaw, weighted_mean
 from isolora.fit.best_rates import RateEffect
-from isolora.fit.distance import COMPUTE, distance, growth
-from isolora.fit.written import checked
+from isolora.fit.distance import distance, growth
+from isolora.fit.law_columns import completed
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array, Law
-from isolora.table import SHORT_NAMES, Table
+from isolora.table import Table
 from isolora.table.foreign import parsed_json
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_STATE_VERSION = 4
 TAILS = 7
 """Degrees of freedom of the interval's Student distribution: errors beyond the points have heavy tails."""
 JUDGED_SHARE = 0.5
@@ -34,18 +33,6 @@ EDGE_LEVEL = 0.975
 """Edges of pinned parameters are ends of a 95 % interval."""
 _NEAR = 0.3
 """Log distance from which the level's signed error counts in full; within the points it does not count."""
-
-
-@dataclass(frozen=True)
-class AveragedLaw:
-    """One of the laws that are averaged: its name, its share of the average and its parameters."""
-
-    law: str
-    weight: float
-    theta: tuple[float, ...]
-
-    def log_loss(self, columns: Mapping[str, Array]) -> Array:
-        return np.log(laws.resolve(self.law).predict(np.array(self.theta), columns))
 
 
 @dataclass(frozen=True)
@@ -148,40 +135,12 @@ class Fit:
 
     def to_json(self) -> JsonObject:
         """The answer of `isolora fit --json`: everything, so that `from_json` gives the same fit back."""
-        state = {each.name: getattr(self, each.name) for each in fields(self)}
-        plain = {
-            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
-            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
-            "candidates": [dict(row) for row in self.candidates],
-            "draws": self.draws.tolist(),
-            "members": [{"law": m.law, "weight": m.weight, "theta": list(m.theta)} for m in self.members],
-            "rates": vars(self.rates) if self.rates else None,
-            "ceiling": self.ceiling if np.isfinite(self.ceiling) else None,
-            "pinned": list(self.pinned),
-            "edges": {name: list(theta) for name, theta in self.edges.items()},
-            "remarks": list(self.remarks),
-        }
-        return {"version": _STATE_VERSION, **state, **plain}
+        return written.to_state(self)
 
     @classmethod
     def from_json(cls, state: JsonMapping) -> Fit:
         """Raises TableError when the object is no fit of this version."""
-        kept = {name: value for name, value in checked(state, _STATE_VERSION).items() if name != "version"}
-        pairs = {
-            name: {key: tuple(np.array(ends, dtype=float).tolist()) for key, ends in kept[name].items()}
-            for name in ("intervals", "ranges")
-        }
-        again = {
-            "candidates": tuple(kept["candidates"]),
-            "draws": np.array(kept["draws"], dtype=float).reshape(-1, len(kept["parameters"])),
-            "members": tuple(AveragedLaw(m["law"], m["weight"], tuple(m["theta"])) for m in kept["members"]),
-            "rates": _rates(kept["rates"]),
-            "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
-            "pinned": tuple(kept["pinned"]),
-            "edges": {name: tuple(theta) for name, theta in kept["edges"].items()},
-            "remarks": tuple(kept["remarks"]),
-        }
-        return cls(**{**kept, **pairs, **again})
+        return cls(**written.from_state(state))
 
     def dumps(self) -> str:
         """Everything, as JSON text that `loads` reads back."""
@@ -205,47 +164,12 @@ class Fit:
         return display.drawn("fit", self, table)
 
     def _complete(self, columns: JsonMapping) -> dict[str, Array]:
-        numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}
-        complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
-        complete |= self._method_columns(columns)
-        if "d" in complete:
-            complete.setdefault("u", complete["d"])
-        if "d" in complete and COMPUTE not in complete and self.price:
-            complete[COMPUTE] = self.price * complete.get("n", np.ones(1)) * complete["d"]
-        self._demand_columns(complete)
-        shape = np.broadcast_shapes(*(values.shape for values in complete.values()))
-        return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
-
-    def _demand_columns(self, complete: Mapping[str, Array]) -> None:
-        names = (self.law, *(member.law for member in self.members))
-        missing = {name for law in dict.fromkeys(names) for name in laws.resolve(law).demands} - complete.keys()
-        if missing:
-            shown = ", ".join(f"{name} ({SHORT_NAMES.get(name, name)})" for name in sorted(missing))
-            raise TableError(f"law {self.law!r} reads {shown}, which the places lack")
-
-    def _method_columns(self, columns: JsonMapping) -> dict[str, Array]:
-        """Which method each place is of, for a law of several. Raises TableError when a place names none of them."""
-        known = laws.methods_in_name(self.law)
-        if not known or any(name.startswith(laws.METHOD_PREFIX) for name in columns):
-            return {}
-        if "method" not in columns:
-            raise TableError(f"law {self.law!r} is of several methods; name one (valid: {', '.join(known)})")
-        asked = [str(name) for name in np.atleast_1d(np.asarray(columns["method"], dtype=object))]
-        for name in asked:
-            if name not in known:
-                raise TableError(unknown("method", name, known))
-        return laws.method_columns(asked, known)
+        return completed(columns, [self.law, *(member.law for member in self.members)], self.price)
 
     def _average(self, complete: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Weighted mean of the members' log losses and their standard deviation about it, (M,) each."""
-        if not self.members:
-            theta = np.array(list(self.parameters.values()))
-            log_loss_M = np.log(self.shape.predict(theta, complete))
-            return log_loss_M, np.zeros_like(log_loss_M)
-        weight_K = np.array([member.weight for member in self.members])
-        log_loss_KM = np.stack([member.log_loss(complete) for member in self.members])
-        mean_M = weight_K @ log_loss_KM
-        return mean_M, np.sqrt(weight_K @ (log_loss_KM - mean_M) ** 2)
+        """Mean of the averaged laws' log losses and their standard deviation about it, (M,) each; without any the law's own."""
+        alone = AveragedLaw(self.law, 1.0, tuple(self.parameters.values()))
+        return weighted_mean(self.members or (alone,), complete)
 
     def _rate_cost(self, columns: JsonMapping, complete: Mapping[str, Array]) -> tuple[Array, Array]:
         nothing_M = np.zeros_like(next(iter(complete.values())))
@@ -273,10 +197,3 @@ class Fit:
     def _quantile(self, level: float) -> float:
         degrees = min(max(self.runs - 1, 2), TAILS)
         return float(stats.t.ppf(0.5 + level / 2, degrees))
-
-
-def _rates(state: JsonMapping | None) -> RateEffect | None:
-    if state is None:
-        return None
-    sequences = {name: tuple(state[name]) for name in ("compared", "sizes", "rates")}
-    return RateEffect(**{**state, **sequences})

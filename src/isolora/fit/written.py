@@ -1,14 +1,23 @@
-"""A fit as JSON: what each key must hold, checked before a prediction is made of it."""
+"""A fit as JSON and back: what each key must hold is checked before a prediction is made of it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from isolora import laws
 from isolora.errors import TableError, in_brief
+from isolora.fit.averaging import AveragedLaw
+from isolora.fit.best_rates import RateEffect
 from isolora.json_types import JsonMapping, JsonObject
+
+if TYPE_CHECKING:
+    from isolora.fit.result import Fit
+
+VERSION = 4
 
 Finite = Annotated[float, Field(strict=True), AllowInfNan(False)]
 Open = Finite | None
@@ -67,10 +76,54 @@ class _Written(BaseModel):
     remarks: list[StrictStr]
 
 
-def checked(state: JsonMapping, version: int) -> JsonMapping:
+def to_state(fit: Fit) -> JsonObject:
+    """Every field of a fit as JSON has it, under its own name."""
+    plain = {
+        "intervals": {name: list(ends) for name, ends in fit.intervals.items()},
+        "ranges": {name: list(ends) for name, ends in fit.ranges.items()},
+        "candidates": [dict(row) for row in fit.candidates],
+        "draws": fit.draws.tolist(),
+        "members": [{"law": m.law, "weight": m.weight, "theta": list(m.theta)} for m in fit.members],
+        "rates": vars(fit.rates) if fit.rates else None,
+        "ceiling": fit.ceiling if np.isfinite(fit.ceiling) else None,
+        "pinned": list(fit.pinned),
+        "edges": {name: list(theta) for name, theta in fit.edges.items()},
+        "remarks": list(fit.remarks),
+    }
+    return {"version": VERSION, **{each.name: getattr(fit, each.name) for each in fields(fit)}, **plain}
+
+
+def from_state(state: JsonMapping) -> dict[str, Any]:
+    """The fields of the fit that `to_state` wrote. Raises TableError when the object is no fit of this version."""
+    kept = {name: value for name, value in _checked(state).items() if name != "version"}
+    pairs = {
+        name: {key: tuple(np.array(ends, dtype=float).tolist()) for key, ends in kept[name].items()}
+        for name in ("intervals", "ranges")
+    }
+    again = {
+        "candidates": tuple(kept["candidates"]),
+        "draws": np.array(kept["draws"], dtype=float).reshape(-1, len(kept["parameters"])),
+        "members": tuple(AveragedLaw(m["law"], m["weight"], tuple(m["theta"])) for m in kept["members"]),
+        "rates": _rates(kept["rates"]),
+        "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
+        "pinned": tuple(kept["pinned"]),
+        "edges": {name: tuple(theta) for name, theta in kept["edges"].items()},
+        "remarks": tuple(kept["remarks"]),
+    }
+    return {**kept, **pairs, **again}
+
+
+def _rates(state: JsonMapping | None) -> RateEffect | None:
+    if state is None:
+        return None
+    sequences = {name: tuple(state[name]) for name in ("compared", "sizes", "rates")}
+    return RateEffect(**{**state, **sequences})
+
+
+def _checked(state: JsonMapping) -> JsonMapping:
     """The same object. Raises TableError where it is no fit of this version, or one whose numbers do not belong together."""
-    if state.get("version") != version:
-        raise TableError(f"not a fit written by this version of isolora (format {version})")
+    if state.get("version") != VERSION:
+        raise TableError(f"not a fit written by this version of isolora (format {VERSION})")
     try:
         _Written.model_validate(state)
     except ValidationError as error:

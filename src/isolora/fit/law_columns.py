@@ -1,0 +1,53 @@
+"""The columns that a law reads, completed from those that a place gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from isolora import laws
+from isolora.errors import TableError, unknown
+from isolora.fit.distance import COMPUTE
+from isolora.json_types import JsonMapping
+from isolora.laws import Array
+from isolora.table import SHORT_NAMES
+
+
+def completed(columns: JsonMapping, law_names: Sequence[str], price: float = 0.0) -> dict[str, Array]:
+    """All columns that the laws read, of one shape (M,): u is d, and c is `price` FLOPs a token and weight, where not given.
+
+    law_names: the law first, then those that it is averaged with. Raises TableError for a column that is missing.
+    """
+    law = law_names[0]
+    numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}
+    complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
+    complete |= _method_columns(columns, law)
+    if "d" in complete:
+        complete.setdefault("u", complete["d"])
+    if "d" in complete and COMPUTE not in complete and price:
+        complete[COMPUTE] = price * complete.get("n", np.ones(1)) * complete["d"]
+    _demand(complete, law, dict.fromkeys(law_names))
+    shape = np.broadcast_shapes(*(values.shape for values in complete.values()))
+    return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
+
+
+def _demand(complete: Mapping[str, Array], law: str, law_names: Iterable[str]) -> None:
+    missing = {name for each in law_names for name in laws.resolve(each).demands} - complete.keys()
+    if missing:
+        shown = ", ".join(f"{name} ({SHORT_NAMES.get(name, name)})" for name in sorted(missing))
+        raise TableError(f"law {law!r} reads {shown}, which the places lack")
+
+
+def _method_columns(columns: JsonMapping, law: str) -> dict[str, Array]:
+    """Which method each place is of, for a law of several. Raises TableError when a place names none of them."""
+    known = laws.methods_in_name(law)
+    if not known or any(name.startswith(laws.METHOD_PREFIX) for name in columns):
+        return {}
+    if "method" not in columns:
+        raise TableError(f"law {law!r} is of several methods; name one (valid: {', '.join(known)})")
+    asked = [str(name) for name in np.atleast_1d(np.asarray(columns["method"], dtype=object))]
+    for name in asked:
+        if name not in known:
+            raise TableError(unknown("method", name, known))
+    return laws.method_columns(asked, known)
