@@ -127,3 +127,48 @@ def test_a_rate_beyond_those_compared_is_a_guess():
     effect = RateEffect(0.0, 0.01, 0.02, (-np.log(4), np.log(2)), (1e6,), (1e-3,))
     _, spread = effect.cost(1e-3 * np.array([1, 2**-0.5, 0.5, 0.25, 2, 4]), np.full(6, 1e6))
     np.testing.assert_allclose(spread, 0.02 * np.array([0, 0.5, 1, 1, 1, 4]), atol=1e-12)
+
+
+def curves(slope: float, floor: float, ends: float = 32_000) -> Table:
+    """Six runs of three sizes and two seeds that fall steeply at first and then as a power of the tokens, with 1 % of noise."""
+    noise = np.random.default_rng(7)
+    tokens = np.geomspace(4_000, ends, 7)
+    rows = [
+        {
+            "run": f"{size}-{seed}",
+            "body_parameters": size,
+            "tokens": d,
+            "loss": (value - floor) * float(np.exp(noise.normal(0, 0.004))) + floor,
+        }
+        for size in (5e4, 1.5e5, 4.4e5)
+        for seed in (0, 1)
+        for d, value in zip(tokens, true_loss(size, tokens, slope, floor), strict=True)
+    ]
+    return Table({name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def true_loss(size: float, tokens: np.ndarray, slope: float, floor: float) -> np.ndarray:
+    return floor + 12 * size**-0.07 * (tokens / 1e4) ** -slope * (1 + (2_000 / tokens) ** 3)
+
+
+@pytest.mark.parametrize("factor", [4.0, 10.0])
+def test_the_interval_reaches_to_the_straight_continuation(factor: float) -> None:
+    fitted = fit(curves(slope=0.075, floor=0.0), bootstrap=200)
+    assert fitted.ending is not None
+    assert fitted.ending[0] == pytest.approx(0.075, abs=0.02)
+    place = {"n": 4.4e5, "d": factor * 32_000}
+    low, high = fitted.interval(place)
+    assert low[0] < true_loss(4.4e5, np.array([place["d"]]), 0.075, 0.0)[0] < high[0]
+    without = dataclasses.replace(fitted, ending=None).interval(place)
+    assert low[0] < without[0][0]
+    assert high[0] == without[1][0]
+    assert low[0] > 0.75 * fitted.predict(place)[0], "it is no excuse to say nothing"
+
+
+def test_nothing_is_added_within_the_points_or_for_single_points() -> None:
+    fitted = fit(curves(slope=0.075, floor=0.0), bootstrap=50)
+    inside = {"n": 4.4e5, "d": 16_000.0}
+    assert fitted.interval(inside) == dataclasses.replace(fitted, ending=None).interval(inside)
+    table = curves(slope=0.075, floor=0.0)
+    single = Table({**table.columns, "run": np.array([f"{k}" for k in range(len(table))])})
+    assert fit(single, bootstrap=0).ending is None

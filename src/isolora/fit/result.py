@@ -17,6 +17,7 @@ from isolora.fit.averaging import AveragedLaw, weighted_mean
 from isolora.fit.best_rates import RateEffect
 from isolora.fit.distance import distance, growth
 from isolora.fit.law_columns import completed
+from isolora.fit.straight import at_the_end
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array, Law
 from isolora.table import Table
@@ -46,7 +47,8 @@ class Fit:
     `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
     without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
     other learning rates cost. `ceiling` is the largest value that the target can have, and `level` the size of such an error
-    where `noise` was seen. `left_out` counts the points that were not used, by reason. `pinned` are parameters at an end of where
+    where `noise` was seen. `ending` is the slope of log loss against log tokens at the ends of the runs, mean and spread: see
+    `isolora.fit.straight`. `left_out` counts the points that were not used, by reason. `pinned` are parameters at an end of where
     they were looked for, `edges` the law's parameters with each of them as far from there as the points allow; `remarks` are
     sentences.
     """
@@ -71,6 +73,7 @@ class Fit:
     target: str = "loss"
     ceiling: float = float("inf")
     level: float = 0.5
+    ending: tuple[float, float] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
     edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -109,6 +112,7 @@ class Fit:
         noise_M = self.noise * (bounded.noise_factor(predicted_M, self.level) if self.bounded else 1.0)
         own_M = quantile * np.sqrt(noise_M**2 + spread_M**2 + rate_M**2)
         below_M, above_M = (np.hypot(own_M, np.maximum(drift_M, side_M)) for side_M in (below_M, above_M))
+        below_M = np.hypot(below_M, self._straighter(complete, quantile))
         if self.bounded:
             return bounded.ends(predicted_M, below_M, above_M)
         return predicted_M * np.exp(-below_M), predicted_M * np.exp(above_M)
@@ -193,6 +197,15 @@ class Fit:
         scale = stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL)
         edge_JM = scale * (np.log(self.shape.predict(np.array(list(self.edges.values())), columns)) - centre_M)
         return np.maximum(below_M, -edge_JM.min(axis=0)), np.maximum(above_M, edge_JM.max(axis=0))
+
+    def _straighter(self, complete: Mapping[str, Array], quantile: float) -> Array:
+        """How much lower, in log loss (M,), the runs would be if they went on as straight as they ended, as far as the law bends.
+        quantile: how many standard deviations steeper than on average."""
+        if self.ending is None or self.bounded or "d" not in self.ranges:
+            return np.zeros_like(next(iter(complete.values())))
+        shorter, beyond_M = at_the_end(complete, self.ranges["d"][1])
+        fall_M = self._average(shorter)[0] - self._average(complete)[0]
+        return np.maximum((self.ending[0] + quantile * self.ending[1]) * beyond_M - fall_M, 0.0)
 
     def _quantile(self, level: float) -> float:
         degrees = min(max(self.runs - 1, 2), TAILS)

@@ -17,7 +17,7 @@ from isolora.json_types import JsonMapping, JsonObject
 if TYPE_CHECKING:
     from isolora.fit.result import Fit
 
-VERSION = 4
+VERSION = 5
 
 Finite = Annotated[float, Field(strict=True), AllowInfNan(False)]
 Open = Finite | None
@@ -70,6 +70,7 @@ class _Written(BaseModel):
     target: StrictStr
     ceiling: Open
     level: Finite
+    ending: tuple[Finite, Finite] | None
     left_out: dict[str, StrictInt]
     pinned: list[StrictStr]
     edges: dict[str, list[Finite]]
@@ -87,6 +88,7 @@ def to_state(fit: Fit) -> JsonObject:
         "rates": vars(fit.rates) if fit.rates else None,
         "ceiling": fit.ceiling if np.isfinite(fit.ceiling) else None,
         "pinned": list(fit.pinned),
+        "ending": list(fit.ending) if fit.ending else None,
         "edges": {name: list(theta) for name, theta in fit.edges.items()},
         "remarks": list(fit.remarks),
     }
@@ -107,6 +109,7 @@ def from_state(state: JsonMapping) -> dict[str, Any]:
         "rates": _rates(kept["rates"]),
         "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
         "pinned": tuple(kept["pinned"]),
+        "ending": None if kept["ending"] is None else tuple(kept["ending"]),
         "edges": {name: tuple(theta) for name, theta in kept["edges"].items()},
         "remarks": tuple(kept["remarks"]),
     }

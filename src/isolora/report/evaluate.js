@@ -69,6 +69,15 @@ function evaluator(fit) {
     const mean = losses.reduce((sum, loss, k) => sum + fit.members[k].weight * loss, 0);
     return [mean, Math.sqrt(losses.reduce((sum, loss, k) => sum + fit.members[k].weight * (loss - mean) ** 2, 0))];
   }
+  // How much lower runs would be that go on as straight as they ended: see isolora.fit.straight.
+  function straighter(logs, student) {
+    if (!fit.ending || ceiling < Infinity || logs.d === undefined) return 0;
+    const end = Math.log(fit.ranges.d[1]), beyond = Math.max(logs.d - end, 0), shorter = { ...logs, d: Math.min(logs.d, end) };
+    if (logs.u !== undefined) shorter.u = Math.min(logs.u, shorter.d);
+    if (logs.c !== undefined) shorter.c = logs.c - beyond;
+    const fall = average(shorter)[0] - average(logs)[0];
+    return Math.max((fit.ending[0] + student * fit.ending[1]) * beyond - fall, 0);
+  }
   function predict(place) {
     const logs = complete(place);
     return Math.min(Math.exp(average(logs)[0] - fit.shift * Math.min(distance(logs) / fit.near, 1)), ceiling);
@@ -89,7 +98,7 @@ function evaluator(fit) {
       const drift = student * fit.drift * Math.sqrt(away * (1 + away / fit.randomWalk));
       const noise = student * Math.sqrt((fit.noise * factor) ** 2 + spread ** 2), log = Math.log(predicted);
       const reach = (side) => Math.hypot(noise, Math.max(drift, side));
-      if (!bounded) return [Math.exp(log - reach(below)), Math.exp(log + reach(above))];
+      if (!bounded) return [Math.exp(log - Math.hypot(reach(below), straighter(logs, student))), Math.exp(log + reach(above))];
       const logit = Math.log(share / (1 - share)), expit = (value) => 1 / (1 + Math.exp(-value));
       const stretch = 1 / (1 - Math.min(predicted, 0.9));
       return [Math.min(expit(logit - stretch * reach(below)), Math.exp(log - reach(below))), expit(logit + stretch * reach(above))];

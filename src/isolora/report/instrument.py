@@ -91,6 +91,7 @@ def _fit(fit: Fit) -> JsonObject:
         "price": fit.price,
         "ceiling": _number(fit.ceiling),
         "errorLevel": fit.level,
+        "ending": list(fit.ending) if fit.ending and "d" in fit.ranges else None,
         "edges": [_searched(fit.law, theta) for theta in fit.edges.values()],
         "judgedShare": JUDGED_SHARE if fit.holdout else 1.0,
         "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},
