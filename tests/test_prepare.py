@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,15 @@ def test_examples_fit_the_model(tmp_path: Path) -> None:
         tiny.prepared(config, max_length=65)
     with pytest.raises(DataError, match=r"data\.max_length is 1, and it takes two"):
         tiny.prepared(config, max_length=1)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path)
+    folder = Path(config.model)
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    settings["model"]["vocab"] = {
+        token: number + (400 if token == "w5" else 0) for token, number in settings["model"]["vocab"].items()
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="has embeddings for 61 tokens, and its tokenizer gives token"):
+        PreparedRun.load(config)

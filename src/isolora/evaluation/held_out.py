@@ -18,7 +18,7 @@ from isolora.metrics.perplexity import perplexity
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.score_intervals import interval_of
 from isolora.runs.document_loader import RunDocuments
-from isolora.runs.prepared import HeldOut, RunExamples
+from isolora.runs.prepared import HeldOut, RunExamples, demand_embeddings
 from isolora.training.evaluator import Evaluator
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def _measured_on(config: RunConfig, split: str | None) -> RunConfig:
 def _examples(adapter: Adapter, config: RunConfig, evaluator: Evaluator) -> RunExamples:
     """Those that the adapter's training was measured on, with the classes that it knows."""
     documents = replace(RunDocuments.load(config), task=adapter.task)
-    return evaluator.with_references(RunExamples.of(documents, adapter.base.tokenizer, adapter.base.max_length))
+    examples = RunExamples.of(documents, adapter.base.tokenizer, adapter.base.max_length)
+    demand_embeddings(examples, adapter.base, len(config.new_tokens))
+    return evaluator.with_references(examples)
 
 
 def _recorded(adapter: Adapter, loss: float) -> JsonObject:

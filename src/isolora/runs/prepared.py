@@ -85,7 +85,9 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
         documents = RunDocuments.load(config, workspace.documents)
         cleanup = ExitStack()
         base = cleanup.enter_context(workspace.bases.borrow(config, documents.task))
-        return cls(config, documents, base, RunExamples.of(documents, base.tokenizer, base.max_length), cleanup)
+        examples = RunExamples.of(documents, base.tokenizer, base.max_length)
+        demand_embeddings(examples, base, len(config.new_tokens))
+        return cls(config, documents, base, examples, cleanup)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
         return self.cleanup.__exit__(kind, error, trace)
@@ -114,6 +116,19 @@ def attach(configs: Sequence[RunConfig], model: PreTrainedModel, new_head: bool,
     if first.training.base_precision != "float32":
         _keep_trained_in_full(attached, own, first.method.name)
     return NewTokens(attached, known_tokens, len(first.new_tokens), seeds) if first.new_tokens else attached
+
+
+def demand_embeddings(examples: RunExamples, base: Base, new_tokens: int) -> None:
+    """Raises ConfigError where a text has a token that the model has no embedding for: its tokenizer is another model's."""
+    rows = base.model.config.get_text_config().vocab_size + new_tokens
+    parts = [examples.train, examples.held_out.examples, *(on.examples for on in examples.mixed.values())]
+    parts += [*examples.other_texts.values(), *(part.second for part in parts if part.second is not None)]
+    highest = max((int(part.ids.max()) for part in parts if part.ids.size), default=0)
+    if highest >= rows:
+        raise ConfigError(
+            f"model: {base.name} has embeddings for {rows:,} tokens, and its tokenizer gives token {highest:,}: "
+            "they do not belong together"
+        )
 
 
 def _demand_adapters(name: str, attached: Attached, members: int) -> None:
