@@ -104,11 +104,11 @@ def test_too_little_room_is_named_in_every_task(name: str) -> None:
 def test_a_text_without_a_token_shifts_no_label() -> None:
     """An empty example with a label once moved the labels of all behind it."""
     tokenizer = tiny.tokenizer()
-    rows = [{"text": "w5 w6", "label": "a"}, {"text": "\u200b", "label": "b"}, {"text": "w7", "label": "a"}]
+    rows = [{"text": "w5 w6", "label": "a"}, {"text": "%", "label": "b"}, {"text": "w7", "label": "a"}]
     task = registry.load_plug_in("task", "sequence-classification")
     task = task.bound(task.Settings(), ["a", "b"])
-    assert tokenizer("\u200b", add_special_tokens=False).input_ids in ([], [1])
-    tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Replace("\u200b", "")
+    assert tokenizer("%", add_special_tokens=False).input_ids in ([], [1])
+    tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Replace("%", "")
     documents, examples = made(task, rows, 16, skip=True, tokenizer=tokenizer)
     assert (len(documents), examples.label_counts.tolist(), len(examples.ids)) == (2, [1, 1], len(examples.labels))
     assert documents.left_out == ("row 2 of those drawn: text gives no token with this tokenizer",)

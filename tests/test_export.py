@@ -234,7 +234,7 @@ def test_a_tied_head_that_was_adapted_is_exported_as_it_was_trained(kind: str, m
 @pytest.mark.parametrize("said", [True, False], ids=["in config.json", "in the weights alone"])
 def test_a_merged_export_keeps_the_precision_of_its_base(precision: torch.dtype, said: bool, tmp_path: Path) -> None:
     """It was written in float32, twice the size, without a word."""
-    config = tiny.from_files(tmp_path, steps=12, learning_rate=5e-2)
+    config = tiny.from_files(tmp_path, steps=12, learning_rate=1e-2)
     base = tmp_path / "model"
     tiny.llama().to(precision).save_pretrained(base)
     if not said:

@@ -59,7 +59,7 @@ def test_rows_may_name_their_adapters_in_any_order(sixteen: dict[str, Path]) -> 
         mixed = logits(pool.base.model, ids)
     for row, name in enumerate(order):
         with pool.use(name):
-            assert (logits(pool.base.model, ids)[row] - mixed[row]).abs().max() <= 1e-6
+            assert (logits(pool.base.model, ids)[row] - mixed[row]).abs().max() <= 1e-5
 
 
 def test_swapping_moves_no_weights(sixteen: dict[str, Path]) -> None:

@@ -111,13 +111,13 @@ def test_loads_on_either_base_and_merges_into_the_plain_one(kind: str, quantisat
     base = quantised(kind, quantisation, tmp_path / "base")
     qlora.after_loading(base)
     theirs = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
-    torch.testing.assert_close(life.answers(theirs), own, rtol=0, atol=1e-5)
+    torch.testing.assert_close(life.answers(theirs), own, rtol=0, atol=2e-5)
     with pytest.raises(ConfigError, match="merges into the full-precision base"):
         again.merge(0)
 
     on_plain = qlora.load(plain(kind), tmp_path / "adapter")
     unmerged = life.answers(on_plain.model).detach()
-    torch.testing.assert_close(life.answers(on_plain.merge(0)), unmerged, rtol=0, atol=1e-5)
+    torch.testing.assert_close(life.answers(on_plain.merge(0)), unmerged, rtol=0, atol=2e-5)
     assert float((own - unmerged).abs().max()) > 1e-3, "the bases differ by their rounding"
 
 

@@ -80,6 +80,8 @@ def _described(out: Any, args: tuple[Any, ...], is_view: bool) -> Made | _Kind:
     """Whatever is neither a new dense tensor with memory of its own nor a view of the first argument is asked for again."""
     if not isinstance(out, Tensor) or out.layout != torch.strided:
         return _Kind.ASK_AGAIN
+    if not (out.is_meta or isinstance(out, FakeTensor)):  # a real one, made from nothing, such as by `randperm`
+        return _Kind.ASK_AGAIN
     if getattr(out, "constant", None) is not None:  # one whose values are known after all
         return _Kind.ASK_AGAIN
     held = out.untyped_storage()
