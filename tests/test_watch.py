@@ -144,7 +144,7 @@ def test_a_browser_shows_the_study_and_follows_it(address: str, store: Store) ->
         tab.wait("document.getElementById('newest').rows.length === 5")
         words = tab.value("document.getElementById('words').textContent")
         assert words == "2 done, 0 running, 3 waiting, 1 failed of 6 runs; nobody trains here now"
-        tab.wait("document.getElementById('report').contentDocument?.documentElement.dataset.painted !== undefined")
+        tab.wait("document.getElementById('report').contentDocument?.documentElement?.dataset.painted !== undefined")
         store.set_state(["next"], "DONE")
         tab.wait("document.getElementById('words').textContent.startsWith('3 done')")
         assert tab.value("document.documentElement.scrollWidth") <= 390, "nothing runs out of a phone's width"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from isolora import laws
-from isolora.laws import Array
+from isolora.laws import Array, Law
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,12 @@ class AveragedLaw:
     theta: tuple[float, ...]
 
     def log_loss(self, columns: Mapping[str, Array]) -> Array:
-        return np.log(laws.resolve(self.law).predict(np.array(self.theta), columns))
+        return np.log(self.shape.predict(np.array(self.theta), columns))
+
+    @cached_property
+    def shape(self) -> Law:
+        """The law itself."""
+        return laws.resolve(self.law)
 
 
 def weighted_mean(members: Sequence[AveragedLaw], columns: Mapping[str, Array]) -> tuple[Array, Array]:

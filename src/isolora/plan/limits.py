@@ -64,8 +64,9 @@ def best_tokens(fit: Fit, option: Option, tokens: float, smallest: float, exampl
     if "u" not in fit.shape.demands or tokens <= unique:
         return tokens
     grid_G = np.geomspace(max(min(unique, tokens / 2), _BELOW * smallest), tokens, _GRID)
-    losses = [float(fit.predict(option.columns(float(count), unique))[0]) for count in grid_G]
-    return float(grid_G[int(np.argmin(losses))])
+    places = [option.columns(float(count), unique) for count in grid_G]
+    loss_G = fit.predict({name: np.array([place[name] for place in places]) for name in places[0]})
+    return float(grid_G[int(np.argmin(loss_G))])
 
 
 def _within_forgetting(option: Option, tokens: float, smallest: float, limit: float) -> float:
