@@ -19,9 +19,10 @@ from record import record
 
 from isolora.config import StudyConfig, parse
 from isolora.plan import NoRecommendation, options
+from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.report import report
 from isolora.study.running import run_study
-from isolora.study.study_recommendation import DEFAULT_BUDGET, advise, largest_fitted_flops
+from isolora.study.study_recommendation import advise, largest_fitted_flops
 from isolora.table import read
 
 FOLDER = Path("runs/methods-plan")

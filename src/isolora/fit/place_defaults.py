@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError, unknown
+from isolora.fit.fit_points import methods_of
 from isolora.laws import Array
 from isolora.table import Table, known_sizes
 
@@ -70,7 +71,7 @@ def _completed(place: _Place, table: Table, notes: dict[str, None]) -> _Place:
     """With the study's commonest method and rank where the place names none."""
     method, rank = place.method, place.rank
     if "method" in table:
-        known = _commonest(table["method"].astype(str))
+        known = methods_of(table)
         if method and method not in known:
             raise TableError(unknown("method", method, known))
         if not method:
@@ -80,7 +81,8 @@ def _completed(place: _Place, table: Table, notes: dict[str, None]) -> _Place:
     if np.isnan(rank) and "rank" in table:
         ranks = table["rank"][_of(table, method=method) & np.isfinite(table["rank"]) & (table["rank"] > 0)]
         if ranks.size:
-            rank = float(_commonest(ranks)[0])
+            values, counts = np.unique(ranks, return_counts=True)
+            rank = float(values[np.argmax(counts)])
             notes[f"no rank was named: {rank:g}, of the measured ones ({', '.join(f'{r:g}' for r in np.unique(ranks))})"] = None
     return replace(place, method=method, rank=rank)
 
@@ -147,11 +149,6 @@ def _of(table: Table, **wanted: str) -> NDArray[np.bool_]:
         if value and name in table:
             chosen_M &= table[name].astype(str) == value
     return chosen_M
-
-
-def _commonest(values: Array) -> list[str]:
-    names, counts = np.unique(values, return_counts=True)
-    return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
 
 def _lacking(columns: Mapping[str, Array], name: str) -> bool:

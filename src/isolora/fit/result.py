@@ -90,11 +90,9 @@ class Fit:
         A column `learning_rate` adds what a rate other than the best one costs.
         """
         complete = self._complete(columns)
-        away_M = self.distance(complete)
-        log_loss_M, _ = self._average(complete)
+        log_loss_M, _ = weighted_mean(self.averaged, complete)
         cost_M, _ = self._rate_cost(columns, complete)
-        predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / _NEAR, 1.0) + cost_M)
-        return np.minimum(predicted, self.ceiling)
+        return self._shifted(log_loss_M, distance(complete, self.ranges), cost_M)
 
     def interval(self, columns: JsonMapping, level: float = 0.95) -> tuple[Array, Array]:
         """Where the measured loss of a new trajectory will lie: lower and upper ends, (M,) each.
@@ -103,16 +101,17 @@ class Fit:
         beyond the fitted range, as seen on the held-out budgets, and what the parameters leave open (bootstrap).
         """
         complete = self._complete(columns)
-        predicted_M = self.predict(columns)
-        _, spread_M = self._average(complete)
-        _, rate_M = self._rate_cost(columns, complete)
+        log_loss_M, spread_M = weighted_mean(self.averaged, complete)
+        cost_M, rate_M = self._rate_cost(columns, complete)
+        away_M = distance(complete, self.ranges)
+        predicted_M = self._shifted(log_loss_M, away_M, cost_M)
         quantile = self._quantile(level)
         below_M, above_M = self._parameter_spread(complete, level)
-        drift_M = quantile * self.drift * np.sqrt(growth(self.distance(complete)))
+        drift_M = quantile * self.drift * np.sqrt(growth(away_M))
         noise_M = self.noise * (bounded.noise_factor(predicted_M, self.level) if self.bounded else 1.0)
         own_M = quantile * np.sqrt(noise_M**2 + spread_M**2 + rate_M**2)
         below_M, above_M = (np.hypot(own_M, np.maximum(drift_M, side_M)) for side_M in (below_M, above_M))
-        below_M = np.hypot(below_M, self._straighter(complete, quantile))
+        below_M = np.hypot(below_M, self._straighter(complete, log_loss_M, quantile))
         if self.bounded:
             return bounded.ends(predicted_M, below_M, above_M)
         return predicted_M * np.exp(-below_M), predicted_M * np.exp(above_M)
@@ -170,10 +169,15 @@ class Fit:
     def _complete(self, columns: JsonMapping) -> dict[str, Array]:
         return completed(columns, [self.law, *(member.law for member in self.members)], self.price)
 
-    def _average(self, complete: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Mean of the averaged laws' log losses and their standard deviation about it, (M,) each; without any the law's own."""
-        alone = AveragedLaw(self.law, 1.0, tuple(self.parameters.values()))
-        return weighted_mean(self.members or (alone,), complete)
+    @cached_property
+    def averaged(self) -> tuple[AveragedLaw, ...]:
+        """The laws whose weighted average predicts: the members, or the law alone where there are none."""
+        return self.members or (AveragedLaw(self.law, 1.0, tuple(self.parameters.values())),)
+
+    def _shifted(self, log_loss_M: Array, away_M: Array, cost_M: Array) -> Array:
+        """The laws' average with the signed error that hold-outs saw beyond the range, and what the rate costs."""
+        predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / _NEAR, 1.0) + cost_M)
+        return np.minimum(predicted, self.ceiling)
 
     def _rate_cost(self, columns: JsonMapping, complete: Mapping[str, Array]) -> tuple[Array, Array]:
         nothing_M = np.zeros_like(next(iter(complete.values())))
@@ -198,13 +202,13 @@ class Fit:
         edge_JM = scale * (np.log(self.shape.predict(np.array(list(self.edges.values())), columns)) - centre_M)
         return np.maximum(below_M, -edge_JM.min(axis=0)), np.maximum(above_M, edge_JM.max(axis=0))
 
-    def _straighter(self, complete: Mapping[str, Array], quantile: float) -> Array:
+    def _straighter(self, complete: Mapping[str, Array], log_loss_M: Array, quantile: float) -> Array:
         """How much lower, in log loss (M,), the runs would be if they went on as straight as they ended, as far as the law bends.
         quantile: how many standard deviations steeper than on average."""
         if self.ending is None or self.bounded or "d" not in self.ranges:
-            return np.zeros_like(next(iter(complete.values())))
+            return np.zeros_like(log_loss_M)
         shorter, beyond_M = at_the_end(complete, self.ranges["d"][1])
-        fall_M = self._average(shorter)[0] - self._average(complete)[0]
+        fall_M = weighted_mean(self.averaged, shorter)[0] - log_loss_M
         return np.maximum((self.ending[0] + quantile * self.ending[1]) * beyond_M - fall_M, 0.0)
 
     def _quantile(self, level: float) -> float:

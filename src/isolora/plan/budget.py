@@ -17,6 +17,8 @@ _MONEY = ("usd", "eur", "gbp", "chf", "jpy", "cny", "inr")
 _TOKENS = {"tokens": 1.0, "ktokens": 1e3, "mtokens": 1e6, "btokens": 1e9}
 _BUDGETS = "such as 1e15flops, 90s, 30min, 2h, 1d, 20usd"
 _MEMORIES = "such as 16GB, 500MB, 8GiB"
+DEFAULT_BUDGET = 4.0
+"""Times the largest run's FLOPs, where no budget is asked for: far enough to be a prediction."""
 
 
 @dataclass(frozen=True)

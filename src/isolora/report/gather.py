@@ -12,13 +12,11 @@ from isolora.fit import Fit, studied, targeted
 from isolora.fit import fit as fit_law
 from isolora.plan import Budget, NoRecommendation, Recommendation
 from isolora.plan import plan as plan_for
+from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.report.source import runs_of, search_of, title_of, verification_of
 from isolora.report.study_report import StudyReport, Verified
 from isolora.report.trajectories import trained, training_flops
 from isolora.table import Table
-
-DEFAULT_BUDGET = 4.0
-"""Times the largest run's FLOPs: what a page plans for that was asked for no budget."""
 
 
 @dataclass(frozen=True)

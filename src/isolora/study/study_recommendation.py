@@ -13,14 +13,12 @@ from isolora.cost.time import time_in_words
 from isolora.errors import ConfigError
 from isolora.fit import Fit, studied, targeted
 from isolora.plan import Budget, Limits, Recommendation, fitted_plan, parse_budget
+from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.runs.workspace import Workspace
 from isolora.store import FILE, Store
 from isolora.study.study_price import StagePrice, priced_run
 from isolora.study.verify import VERIFY, Verification, base_of, to_train, verify
 from isolora.table import Table
-
-DEFAULT_BUDGET = 4.0
-"""Times the largest fitted run's FLOPs, where no budget is given: far enough to be a prediction."""
 
 
 @dataclass(frozen=True)

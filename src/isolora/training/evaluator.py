@@ -24,20 +24,19 @@ from isolora.runs.device import autocast
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
 from isolora.tasks.returned import checked_loss
-from isolora.training.ranks import ALONE
+from isolora.training.ranks import ALONE, Ranks
 
 
 class Evaluator:
     """Owns device, precision, padding and batch size of all evaluations of a run.
 
-    bare: leave the adapters out; a new head is then as it was before training.
+    bare: leave the adapters out; a new head is then as it was before training. ranks: processes that share the batches of
+    held-out losses.
     """
 
-    def __init__(self, config: RunConfig, base: Base, attached: Attached, bare: bool = False) -> None:
-        self.config, self.base, self.attached, self.bare = config, base, attached, bare
+    def __init__(self, config: RunConfig, base: Base, attached: Attached, bare: bool = False, ranks: Ranks = ALONE) -> None:
+        self.config, self.base, self.attached, self.bare, self.ranks = config, base, attached, bare, ranks
         self.batch_tokens, self.precision = config.training.batch_tokens, config.training.precision
-        self.ranks = ALONE
-        """Processes that share the batches of held-out losses."""
 
     @property
     def device(self) -> torch.device:

@@ -120,7 +120,7 @@ def shard(base: PreTrainedModel, device: torch.device, ranks: Ranks) -> None:
 
 def launched() -> Ranks:
     """The processes that a launcher has started; joins them."""
-    if _launched() == 1:
+    if _launched_count() == 1:
         return ALONE
     state = PartialState(cpu=not torch.cuda.is_available())  # without a GPU they talk by gloo
     return Ranks(state.process_index, state.num_processes)
@@ -128,13 +128,13 @@ def launched() -> Ranks:
 
 def refuse_ranks(verb: str) -> None:
     """Raises ConfigError where a launcher has started several processes of a verb that would each do the whole work."""
-    if (count := _launched()) > 1:
+    if (count := _launched_count()) > 1:
         raise ConfigError(
             f"WORLD_SIZE: {count} processes were launched, and `isolora {verb}` runs in one; start it without the launcher "
             "(`isolora train` takes several)"
         )
 
 
-def _launched() -> int:
+def _launched_count() -> int:
     count = os.environ.get("WORLD_SIZE", "1")
     return int(count) if count.isdigit() else 1

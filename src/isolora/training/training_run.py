@@ -232,8 +232,8 @@ def loaded_stack(
         _checkpoint_activations(run.base.model, first.training.gradient_checkpointing)
         if first.training.shard_base:
             shard(run.base.model, accelerator.device, ranks)
-        evaluator = Evaluator(first, run.base, attached)
-        evaluator.ranks = ALONE if first.training.shard_base else ranks  # they go through a sharded base together
+        sharing = ALONE if first.training.shard_base else ranks  # all go through a sharded base together
+        evaluator = Evaluator(first, run.base, attached, ranks=sharing)
         examples = evaluator.with_references(run.examples)
         members = [
             Member(config, attached.groups(k), examples.train, ledger_of(config, run.task.labels, workspace.ledgers))

@@ -10,6 +10,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
@@ -67,7 +68,7 @@ class Board:
             try:
                 path = report(self.folder, read(self.folder), out=Path(aside) / "report.html", bootstrap=BOOTSTRAP)
             except TableError as reason:
-                return EMPTY.replace("No point has been measured yet.", f"No report yet: {str(reason).replace('<', '&lt;')}")
+                return EMPTY.replace("No point has been measured yet.", f"No report yet: {escape(str(reason))}")
             return path.read_text(encoding="utf-8")
 
 
