@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, in_brief
 from isolora.json_types import JsonObject
 
 
@@ -62,7 +62,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise ConfigError(f"{where}: nested too deep, or a part of itself") from None
     except FAILURES as failure:
-        raise ConfigError(f"{where}: {' '.join(str(failure).split())}") from None
+        raise ConfigError(f"{where}: {in_brief(failure)}") from None
     return value
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from isolora.errors import ConfigError, DataError
+from isolora.errors import ConfigError, DataError, in_brief
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.tasks.pairs import Ids, Pair
 from isolora.tasks.prompt_templates import FAILURES
@@ -308,7 +308,7 @@ def _refusals(messages: Messages) -> Iterator[None]:
         yield
     except FAILURES as failure:
         begins = MARKS.sub("", str(messages[0].get("content"))[:40]) if messages else ""
-        problem = " ".join(str(failure).split())
+        problem = in_brief(failure)
         raise DataError(f"task.template: refuses the conversation that begins with {begins!r}: {problem}") from None
 
 

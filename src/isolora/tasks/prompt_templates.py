@@ -11,7 +11,7 @@ from jinja2 import Template as Compiled
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import AfterValidator
 
-from isolora.errors import ConfigError, DataError, unknown
+from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonMapping
 
 FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -60,4 +60,4 @@ def fill_template(setting: str, template: str, row: JsonMapping) -> str:
         missing = sorted(meta.find_undeclared_variables(JINJA.parse(template)) - row.keys())
         raise DataError(f"task.{setting}: {unknown('field', missing[0], row) if missing else failure}") from None
     except FAILURES as failure:
-        raise DataError(f"task.{setting}: {' '.join(str(failure).split())}") from None
+        raise DataError(f"task.{setting}: {in_brief(failure)}") from None

@@ -11,6 +11,7 @@ from typing import Any
 
 from isolora import registry
 from isolora.config import RunConfig
+from isolora.errors import in_brief
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
@@ -95,7 +96,7 @@ class TrackedStack:
             self.works = False
             package = registry.package_of("tracker", self.name)
             called = f"{self.name} (package {package})" if package else self.name
-            said = " ".join(str(failure).split()) or type(failure).__name__
+            said = in_brief(failure)
             print(f"isolora: tracker {called} is given up, training goes on: {said}", file=sys.stderr)
 
 

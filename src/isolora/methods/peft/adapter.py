@@ -20,8 +20,9 @@ from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.merging import untie
 from isolora.methods.peft import module_names
 from isolora.methods.peft.peft_configuration import check_sizes, quietly, saved_config
+from isolora.methods.peft.wrapped_heads import settle_heads, start_heads, trained_copies
 from isolora.methods.targets import short_names, target_modules
-from isolora.methods.trained_heads import head_names, initialise
+from isolora.methods.trained_heads import head_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +59,7 @@ class PeftAdapter(Attached):
             with quietly(), seeded(model, seed):
                 self.peft = self._wrapped()
             self._keep_in_full()
-            self._start_heads(seed)
+            start_heads(model, seed)
         except PEFT_RAISES as failure:
             self.detach()
             raise self.refusal(failure) from None
@@ -80,32 +81,17 @@ class PeftAdapter(Attached):
 
         return PeftModel(self.base, self.config)
 
-    def _start_heads(self, seed: int) -> None:
-        """New weights for heads, where PEFT copies what it finds."""
-        for head in self._heads():
-            if not any(parameter.is_meta for parameter in head.parameters()):
-                initialise(self.base, head, seed)
-
-    def _head_wrappers(self) -> Iterator[Any]:
-        from peft.utils import ModulesToSaveWrapper
-
-        return (module for module in self.base.modules() if isinstance(module, ModulesToSaveWrapper))
-
-    def _heads(self) -> list[Any]:
-        return [copy for wrapper in self._head_wrappers() for copy in wrapper.modules_to_save.values()]
-
     def refusal(self, failure: Exception) -> Exception:
         """What a person is told."""
         if isinstance(failure, NotImplementedError) and "meta" in str(failure):
             return failure  # a rehearsal's own business
-        line = " ".join(str(failure).split())
-        if "target_modules" in line and not getattr(self.config, "target_modules", True):
+        if "target_modules" in str(failure) and not getattr(self.config, "target_modules", True):
             kind = self.base.config.model_type
             return ConfigError(f"method.target_modules: PEFT has no default for {kind}; give all-linear, or names of modules")
-        return ConfigError(f"method: {self.name} cannot be attached to {type(self.base).__name__}: {line}")
+        return ConfigError(f"method: {self.name} cannot be attached to {type(self.base).__name__}: {in_brief(failure)}")
 
     def groups(self, member: int) -> list[ParameterGroup]:
-        heads = [parameter for head in self._heads() for parameter in head.parameters() if parameter.requires_grad]
+        heads = [parameter for head in trained_copies(self.base) for parameter in head.parameters() if parameter.requires_grad]
         return ParameterGroup.split([parameter for parameter in self.peft.parameters() if parameter.requires_grad], heads)
 
     @contextmanager
@@ -131,7 +117,7 @@ class PeftAdapter(Attached):
     def train(self, on: bool) -> None:
         """PEFT's dropout and recomputation; the base's own dropout stays off, and that of heads, as with every other method."""
         self._training = on
-        heads = {module for head in self._heads() for module in head.modules()}
+        heads = {module for head in trained_copies(self.base) for module in head.modules()}
         base = set(self._originals.values()) | heads
         for module in self.peft.modules():
             if module not in base or getattr(module, "gradient_checkpointing", False):
@@ -182,13 +168,13 @@ class PeftAdapter(Attached):
     def merge(self, member: int) -> Any:
         if not self.mergeable:
             raise ConfigError(f"method: {self.name} has no place in the base's weights; its adapters cannot be merged")
-        self._settle_heads()
+        settle_heads(self.base, self.config)
         untie(self.base, [layer.get_base_layer() for layer in self._adapted_layers()])
         try:
             with quietly():
                 self.peft.base_model.merge_and_unload()
         except PEFT_RAISES as failure:
-            raise ConfigError(f"method: {self.name} cannot be merged here: {' '.join(str(failure).split())}") from None
+            raise ConfigError(f"method: {self.name} cannot be merged here: {in_brief(failure)}") from None
         self._restore_flags()
         return self.base
 
@@ -196,12 +182,6 @@ class PeftAdapter(Attached):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         return [module for module in self.base.modules() if isinstance(module, BaseTunerLayer)]
-
-    def _settle_heads(self) -> None:
-        """Leave the trained heads as the model's own: PEFT's merging stumbles over heads of several layers."""
-        for name in getattr(self.config, "modules_to_save", None) or ():
-            wrapper = self.base.get_submodule(name)
-            setattr(self.base, name, next(iter(wrapper.modules_to_save.values())))
 
     def detach(self) -> None:
         for name, module in self._originals.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from isolora.errors import ConfigError, DataError, unknown
+from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import saved_settings
 from isolora.methods.lora import PLAIN_STARTS
@@ -60,7 +60,7 @@ class PeftFields(BaseModel):
         try:
             self.config()
         except (TypeError, ValueError) as failure:
-            raise ValueError(f"method.name: peft:{self.peft_type}: {' '.join(str(failure).split())}") from None
+            raise ValueError(f"method.name: peft:{self.peft_type}: {in_brief(failure)}") from None
         return self
 
     def config(self) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from isolora.errors import ConfigError, DataError
+from isolora.errors import ConfigError, DataError, in_brief
 from isolora.json_types import JsonMapping
 from isolora.methods.adapter_files import CONFIG, saved_settings
 
@@ -79,7 +79,7 @@ def saved_config(folder: Path, peft_type: str) -> Any:
         with quietly():
             config = config_class(peft_type)(**{name: saved[name] for name in plain_fields(peft_type) if name in saved})
     except (TypeError, ValueError) as failure:
-        raise DataError(f"{folder}: {CONFIG}: {' '.join(str(failure).split())}") from None
+        raise DataError(f"{folder}: {CONFIG}: {in_brief(failure)}") from None
     beyond = [name for name, value in _plain(config.to_dict()).items() if name in saved and _plain(saved[name]) != value]
     if foreign := sorted(set(beyond) - BOOKKEEPING):
         raise DataError(f"{folder}: {', '.join(foreign)} is beyond what is understood here; load it with PEFT")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isolora.errors import ConfigError
 from isolora.methods.peft.adapter import TASK_TYPES, PeftAdapter, PeftMethod, task_type
+from isolora.methods.peft.wrapped_heads import head_wrappers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,7 +48,7 @@ class PromptAdapter(PeftAdapter):
     @contextmanager
     def _bare(self) -> Iterator[None]:
         """PEFT's own way keeps trained heads on, and fails for models that do not generate."""
-        heads, own = list(self._head_wrappers()), self.model.generate
+        heads, own = list(head_wrappers(self.base)), self.model.generate
         for head in heads:
             head.enable_adapters(False)
         self.model.forward, self.model.generate = self.base.forward, getattr(self.base, "generate", None)
