@@ -113,7 +113,7 @@ def test_walks_the_path_of_the_native_loop(trainer: str, run: Any, tmp_path: Pat
     assert apart < 1e-4
 
 
-def test_the_record_is_the_same(tmp_path: Path) -> None:
+def test_the_record_is_the_same(tmp_path: Path, plain_peft_here: None) -> None:
     config = tiny.from_files(tmp_path, steps=8, evaluate_from=80, method={"dropout": 0.2})
     ends = {}
     for trainer in ("native", "hf"):

@@ -97,7 +97,17 @@ def test_packaged_tasks_find_their_data_and_run(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "cache" / "harness").is_dir()
 
 
-def test_an_unknown_task_names_the_nearest_one(run: Path) -> None:
+def test_an_unknown_task_names_the_nearest_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among those of the harness itself too; reading its own thousands of files is left to the harness's tests."""
+    from lm_eval import tasks
+
+    class FewTasks:
+        def __init__(self, include_path: Any = None, include_defaults: bool = True) -> None:
+            self.all_tasks = ["hellaswag"] if include_defaults else []
+
+    monkeypatch.setattr(tasks, "TaskManager", FewTasks)
+    with pytest.raises(ConfigError, match=r"unknown task 'helaswag'; did you mean 'hellaswag'\?"):
+        harness(run, ["helaswag"])
     with pytest.raises(
         ConfigError, match=r"unknown task 'debian-preference'; did you mean 'debian-preferences'\? \(valid: debian-"
     ):

@@ -57,7 +57,7 @@ def test_generate_prints_prompt_and_text(made: Path, monkeypatch, capsys) -> Non
     assert json.loads(run(monkeypatch, capsys, *words, "--json")[1]) == {"prompt": "w5 w13", "text": text}
 
 
-def test_certify_ends_with_status_1_when_a_check_fails(made: Path, monkeypatch, capsys) -> None:
+def test_certify_ends_with_status_1_when_a_check_fails(made: Path, plain_peft_here: None, monkeypatch, capsys) -> None:
     status, out, _ = run(monkeypatch, capsys, "certify", made)
     assert (status, out.count("ok ")) == (0, 9)
     record = made / "adapter" / RECORD

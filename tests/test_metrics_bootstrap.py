@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from isolora.metrics.entities import entity_counts
-from isolora.metrics.score_intervals import interval_of
+from isolora.metrics.predictions import interval_of
 
 
 def interval(values: ArrayLike, repeats: int, seed: int = 0) -> tuple[float, float]:

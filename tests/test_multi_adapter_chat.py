@@ -12,9 +12,8 @@ import tiny
 import torch
 
 from isolora import adapters, cli
-from isolora.adapters.chat import Chat
+from isolora.adapters.chat import Chat, adapter_folders
 from isolora.adapters.generation import Sampling
-from isolora.adapters.multi_adapter_chat import adapter_folders
 from isolora.errors import ConfigError
 from isolora.store import Store
 from isolora.training import train_stack

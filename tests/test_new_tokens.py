@@ -134,7 +134,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         longer.fill(0, tmp_path)
 
 
-def test_a_run_with_new_tokens_from_end_to_end(tmp_path: Path) -> None:
+def test_a_run_with_new_tokens_from_end_to_end(tmp_path: Path, plain_peft_here: None) -> None:
     """Trained by the loop, priced by the ledger, certified from the folder, merged with its longer tokenizer."""
     config = tiny.from_files(tmp_path, steps=40).model_copy(update={"new_tokens": ("<tool>", "w5w6")})
     source = Path(config.data.source)

@@ -13,7 +13,7 @@ from isolora.cli.answer import Json, answer
 from isolora.errors import UserError
 
 if TYPE_CHECKING:
-    from isolora.adapters.multi_adapter_chat import MultiAdapterChat
+    from isolora.adapters.chat import MultiAdapterChat
 
 Folder = Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="an adapter's or a run's folder")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0: greedy; higher: more varied")]
@@ -50,9 +50,8 @@ def chat(
 ) -> None:
     """Talk with a saved adapter, turn by turn, until /exit or the end of the input; several take turns after /use NAME."""
     from isolora.adapters import AdapterPool, load
-    from isolora.adapters.chat import Chat
+    from isolora.adapters.chat import Chat, MultiAdapterChat, adapter_folders
     from isolora.adapters.generation import Sampling
-    from isolora.adapters.multi_adapter_chat import MultiAdapterChat, adapter_folders
 
     how = Sampling(max_new_tokens, temperature, seed)
     talk = MultiAdapterChat(AdapterPool(adapter_folders(folder, also)), system, how) if also else Chat(load(folder), system, how)

@@ -16,7 +16,7 @@ import numpy as np
 from isolora import registry
 from isolora.config import RunConfig
 from isolora.cost import step_rates
-from isolora.cost.memory import peak
+from isolora.cost.memory import kept_peak
 from isolora.cost.step_profiler import StepProfiler
 from isolora.ledger import BatchShape
 from isolora.runs.batches import Indices
@@ -106,7 +106,7 @@ def _rehearsed_bytes(stack: Stack, config: RunConfig) -> int:
     largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
     rows, sequences = shapes[largest], [part for part in (examples, examples.second) if part is not None]
     padded = any(len(set(part.lengths[rows])) > 1 for part in sequences)
-    memory = peak(config, largest, stack.task.labels, device, padded)
+    memory = kept_peak(config, largest, stack.task.labels, device, padded)
     return memory.activations + memory.logits
 
 

@@ -88,15 +88,15 @@ def peak(
     return Memory(**held, activations=most - logits, logits=logits)
 
 
-def kept_peak(config: RunConfig, shape: BatchShape, labels: Sequence[str], device: str) -> Memory:
+def kept_peak(config: RunConfig, shape: BatchShape, labels: Sequence[str], device: str, padded: bool | None = None) -> Memory:
     """As `peak`, kept on the disk by all that decides it."""
     training = config.training
     decided_by = (training.precision, training.base_precision, training.clip_norm)
-    key = kept.price_key(config, len(labels), *decided_by, device, astuple(shape))
+    key = kept.price_key(config, len(labels), *decided_by, device, astuple(shape), padded)
     found = kept.read_kept("memory", key)
     if found is not None:
         return Memory(**found)
-    memory = peak(config, shape, labels, device)
+    memory = peak(config, shape, labels, device, padded)
     kept.write_kept("memory", key, asdict(memory))
     return memory
 

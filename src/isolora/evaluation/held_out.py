@@ -15,8 +15,7 @@ from isolora.config import RunConfig
 from isolora.errors import ConfigError, unknown
 from isolora.json_types import JsonObject
 from isolora.metrics.perplexity import perplexity
-from isolora.metrics.predictions import Predictions
-from isolora.metrics.score_intervals import interval_of
+from isolora.metrics.predictions import Predictions, interval_of
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import HeldOut, RunExamples, demand_embeddings
 from isolora.training.evaluator import Evaluator
