@@ -75,7 +75,7 @@ def test_a_step_that_cannot_be_rehearsed_ends_no_run(
     def fails(*given: Any) -> Any:
         raise RuntimeError("no rule for aten.bincount\nand a traceback")
 
-    monkeypatch.setattr(checks, "peak", fails)
+    monkeypatch.setattr(checks, "kept_peak", fails)
     ended = train(tiny.from_files(tmp_path, steps=3), tmp_path / "out", quiet=True)
     assert ended["state"] == "complete"
     assert set(ended["checks"]) == {"flops", "step_flops"}
