@@ -17,6 +17,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -47,6 +48,10 @@ TOLD_EVERY = 1000
 """Cases after which the figures so far are told."""
 
 
+EMPTY_CHOICES = re.compile(r"\((valid|columns|names|packaged)[^:()]*: *\)")
+"""A list of valid choices that names none."""
+
+
 class TooSlow(BaseException):
     """Beyond the time that a case may take; no `except Exception` holds it up."""
 
@@ -68,12 +73,19 @@ def outcome(attempt: Attempt, part: str, number: int, seconds: int) -> str:
         try:
             attempt(Random(f"{part}:{number}"), Path(folder))
         except UserError as failure:
-            return "refused" if "\n" not in str(failure) else f"several lines: {str(failure)[:200]!r}"
+            return poor(str(failure)) or "refused"
         except TooSlow:
             return f"too slow: {place()}"
         except Exception as failure:
             return f"{type(failure).__name__}: {str(failure)[:120]} {place()}"
     return "accepted"
+
+
+def poor(line: str) -> str:
+    """What is wrong with the words of a refusal; nothing of most."""
+    if "\n" in line or not line.strip():
+        return f"not one line: {line[:200]!r}"
+    return f"no choices: {line[:200]!r}" if EMPTY_CHOICES.search(line) else ""
 
 
 def place() -> str:
@@ -142,22 +154,32 @@ def run(part: str, attempt: Attempt, first: int, count: int, seconds: int) -> Fo
     return found
 
 
+def together(before: dict[str, Any], found: Found, first: int) -> dict[str, Any]:
+    """A part's figures to record: those of cases that went on where the recorded ones ended are added to them."""
+    figures = found.figures()
+    if first and before.get("cases") == first:
+        figures = {name: figures[name] + before[name] for name in figures} | {
+            "slowest_seconds": max(figures["slowest_seconds"], before["slowest_seconds"])
+        }
+    return {**figures, **moment()}
+
+
 def main() -> int:
     known = parts()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=10_000, help="cases of each part")
     parser.add_argument("--part", choices=list(known), action="append", help="all when absent")
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case; go on where a recorded part ended")
     parser.add_argument("--seconds", type=int, default=20, help="longest time of one case")
     parser.add_argument("--record", action="store_true", help="write the figures to results/fuzz.json")
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # one that was begun in the background ignores the first
         signal.signal(number, signal.default_int_handler)
     found = [run(part, known[part], given.first, given.count, given.seconds) for part in given.part or known]
-    if given.first == 0 and given.record:
+    if given.record:
         path = RESULTS / "fuzz.json"
         before = json.loads(path.read_text())["measured"] if path.is_file() else {}
-        record("fuzz", before | {each.part: {**each.figures(), **moment()} for each in found})
+        record("fuzz", before | {each.part: together(before.get(each.part, {}), each, given.first) for each in found})
     return 1 if any(each.failures for each in found) else 0
 
 

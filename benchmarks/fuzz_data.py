@@ -74,14 +74,13 @@ NAMES = [
     "",
     " ",
     "id",
-    "isolora:row",
-    "isolora:place",
     "tools",
     "system",
     "task",
     "é",
     "messages",
 ]
+INTERNAL = ["isolora:row", "isolora:place"]
 TEMPLATES = [
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
     "{% for m in messages %}{{ '[I]' + m.content + '[/I]' if m.role == 'user' else m.content + eos_token }}{% endfor %}",
@@ -143,10 +142,10 @@ def fields(task: str, random: Random) -> dict[str, Any]:
     if random.random() < 0.3:
         found |= {"streaming": True, "train_examples": random.choice((1, 5, 20))}
     elif random.random() < 0.3:
-        found["train_examples"] = random.choice((1, 10, "small", 10**9))
+        found["train_examples"] = random.choice((1, 5, 10, 10, "small", 10**9))
     if random.random() < 0.2:
-        found["text_field"] = random.choice(NAMES)
-    if random.random() < 0.2:
+        found["text_field"] = random.choice(["text", *NAMES])
+    if random.random() < 0.1:
         found["columns"] = {random.choice([*ROWS[task], "x"]): random.choice(NAMES)}
     if random.random() < 0.2:
         found["eval_split"] = "test"
@@ -156,7 +155,7 @@ def fields(task: str, random: Random) -> dict[str, Any]:
 def rows(task: str, random: Random) -> list[dict[str, Any]]:
     """Rows of a task, all different, some of which are spoiled."""
     chance = random.choice((0.0, 0.01, 0.05, 0.2))
-    count = random.choice((0, 3, 30, 30, 30, 30))
+    count = random.choice((0, 3, *[30] * 18))
     good = [{**ROWS[task], **({"label": random.choice(["good", "bad"])} if "label" in ROWS[task] else {})} for _ in range(count)]
     numbered = [
         {**row, **({"text": f"{row['text']} {number}"} if "text" in row else {"number": number})}
@@ -168,7 +167,7 @@ def rows(task: str, random: Random) -> list[dict[str, Any]]:
 def spoiled(row: dict[str, Any], random: Random, chance: float) -> dict[str, Any]:
     found = {name: within(value, random, chance) for name, value in row.items() if random.random() > chance / 5}
     if random.random() < chance / 2:
-        found[random.choice(NAMES)] = random.choice(NASTY)
+        found[random.choice(NAMES if random.random() < 0.99 else INTERNAL)] = random.choice(NASTY)
     return found
 
 
@@ -193,7 +192,8 @@ def written(random: Random, folder: Path, task: str) -> str:
         for number in range(2):
             save(random, folder / f"{number}.{ending if random.random() < 0.9 else random.choice(FORMATS)}", rows(task, random))
         return f"{folder}/{random.choice(('*', '*.*', '[01].*', '**'))}"
-    for split in random.sample(("train", "validation", "test", "dev"), random.randint(1, 3)):
+    others = random.sample(("validation", "test", "dev"), random.choice((0, 1, 1, 1, 2)))
+    for split in [*(["train"] if random.random() < 0.9 else []), *others]:
         save(random, folder / f"{split}.{ending}", rows(task, random))
     if random.random() < 0.3:
         card = {
@@ -263,7 +263,7 @@ def cast(column: pa.Array, random: Random) -> pa.Array:
 
 def broken(raw: bytes, random: Random) -> bytes:
     """Sometimes with some bytes cut out, doubled or replaced."""
-    while raw and random.random() < 0.06:
+    while raw and random.random() < 0.04:
         start = random.randrange(len(raw))
         piece = random.choice(
             (

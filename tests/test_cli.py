@@ -55,7 +55,7 @@ def files(tmp_path: Path) -> Path:
         (["plan", "{}/one-size.csv"], ["exactly one of --budget", "--reach"]),
         (["plan", "{}/one-size.csv", "--reach", "loss"], ["reach 'loss'", "loss=2.1"]),
         (["plan", "{}/one-size.csv", "--budget", "1e9flops", "--serve", "many"], ["serve 'many'", "1e9tokens"]),
-        (["fit", "{}/one-size.csv", "--method", "lora"], ["unknown method 'lora'"]),
+        (["fit", "{}/one-size.csv", "--method", "lora"], ["--method: ", "one-size.csv has no column of methods (columns: "]),
         (["fit", "{}/sizeless.csv"], ["2 models (a, b)", "--map n=COLUMN"]),
         (["predict", "{}/one-size.csv", "--at", "tokns=5"], ["unknown key of --at 'tokns'", "did you mean 'tokens'"]),
         (["predict", "{}/one-size.csv", "--at", "n=5"], ["reads d (tokens)"]),

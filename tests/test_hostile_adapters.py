@@ -187,6 +187,8 @@ BROKEN = {
         ("adalora", "init_r"),
         ("prompt", "num_virtual_tokens"),
         ("llama-adapter", "adapter_len"),
+        *(("p-tuning", field) for field in ("token_dim", "num_layers", "num_attention_heads")),
+        ("prefix", "token_dim"),
     ],
 )
 def test_sizes_that_no_tensor_has_take_no_memory(name: str, field: str, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class MissingExtra(UserError):
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     """One line for a name that is not known: the nearest valid one first, then all of them, or the first of very many."""
     choices = sorted(valid)
+    if not choices:
+        return f"unknown {kind} {given!r} (there is none to choose from)"
     near = difflib.get_close_matches(given, choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     beyond = f" and {len(choices) - MANY} more" if len(choices) > MANY else ""

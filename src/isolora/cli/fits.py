@@ -190,8 +190,10 @@ def read_points(source: Path, columns: list[str] | None, method: str | None) -> 
     table = read(source, mapping(columns))
     if method is None:
         return table
-    if "method" not in table or method not in set(table["method"]):
-        raise TableError(unknown("method", method, set(map(str, table["method"])) if "method" in table else ()))
+    if "method" not in table:
+        raise TableError(f"--method: {source} has no column of methods (columns: {', '.join(table.columns)})")
+    if method not in set(table["method"]):
+        raise TableError(unknown("method", method, set(map(str, table["method"]))))
     return table.where(table["method"] == method)
 
 

@@ -59,7 +59,7 @@ class StudyConfig(Settings):
     @model_validator(mode="after")
     def _tuned_key_in_grid(self) -> StudyConfig:
         if self.tune is not None and self.tune.over not in self.grid:
-            raise ValueError(f"tune.over: {self.tune.over!r} is not a key of grid (valid: {', '.join(self.grid)})")
+            raise ValueError(f"tune.over: {self.tune.over!r} is not a key of grid (valid: {', '.join(self.grid) or 'none'})")
         return self
 
 

@@ -95,7 +95,8 @@ def _size(place: _Place, table: Table, notes: dict[str, None]) -> float:
     if not known:
         models = sorted({str(name) for name in table["model"]}) if "model" in table else []
         if not place.model:
-            raise TableError(f"places name no model and no size: add model= (valid: {', '.join(models)}) or n=1e8")
+            named = f"model= (valid: {', '.join(models)}) or " if models else ""
+            raise TableError(f"places name no model and no size: add {named}n=1e8")
         raise TableError(unknown("model", place.model, models) + "; a model that the study has not needs its size: n=1e8")
     notes[f"{place.model} was not measured: its size is known, {known[place.model]:.4g}"] = None
     return known[place.model]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isolora.errors import ConfigError, DataError, in_brief
 from isolora.methods import missing_weights
-from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
+from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_settings, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.merging import untie
 from isolora.methods.peft import module_names
@@ -229,7 +229,7 @@ class PeftMethod(Method):
     def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> PeftAdapter:
         config, tensors = self.saved(folder), saved_tensors(folder)
         try:
-            check_sizes(config, tensors)
+            check_sizes(saved_settings(folder), tensors)
             attached = self._attached(model, config, 0, heads)
         except ConfigError as failure:
             raise DataError(f"{folder}: {failure}") from None

@@ -86,12 +86,22 @@ def saved_config(folder: Path, peft_type: str) -> Any:
     return config
 
 
-def check_sizes(config: Any, tensors: JsonMapping) -> None:
-    """Raises ConfigError for a number that no saved tensor is as long as: memory would be taken for it."""
+def check_sizes(saved: JsonMapping, tensors: JsonMapping) -> None:
+    """Raises ConfigError for a number that no saved tensor is as long as: memory would be taken for it, here or by PEFT, which
+    believes what the model decides as well (`token_dim`). saved: what the adapter's file says."""
     longest = max((length for tensor in tensors.values() for length in tensor.shape), default=0)
-    for name, value in config.to_dict().items():
-        if isinstance(value, int) and value > max(longest, ANY_SIZE) and not NO_SIZE.search(name):
+    for name, value in _counts(saved):
+        if value > max(longest, ANY_SIZE) and not NO_SIZE.search(name):
             raise ConfigError(f"method.{name}: {value:,} is larger than any saved tensor is long ({longest:,})")
+
+
+def _counts(saved: JsonMapping) -> Iterator[tuple[str, int]]:
+    """(name, whole number) of the settings, those by name of module included."""
+    for name, value in saved.items():
+        if isinstance(value, int):
+            yield name, value
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{inner}", number) for inner, number in _counts(value))
 
 
 def _plain(value: Any) -> Any:
