@@ -187,6 +187,20 @@ def test_tools_are_read_and_calls_are_learnt() -> None:
     assert (tokens.decode(made.ids), learnt(made, tokens)) == (text, "".join(found))
 
 
+def test_tools_that_a_template_leaves_out_are_said() -> None:
+    with pytest.raises(DataError, match=r"^task\.template: the chat template leaves out the tools; give one that writes them$"):
+        spoken(CHATML, TALK, tools=[WEATHER])
+    assert spoken(CHATML, TALK, tools=[])[1] == list(CHATML.spoken)
+
+
+def test_a_template_for_turns_is_not_passed_over_where_answers_are_texts() -> None:
+    task = registry.load_plug_in("task", "preference")
+    row = {"prompt": "Secret Q1", "chosen": "Good", "rejected": "Bad"}
+    assert task.bound(task.Settings()).problem(row) == ""
+    said = task.bound(task.Settings(template=CHATML.template)).problem(row)
+    assert said == "task.template is for answers given as turns ({role, content}), and these are texts"
+
+
 @pytest.mark.parametrize("shape", [GEMMA, MISTRAL_V01])
 def test_a_refused_system_prompt_is_one_line(shape: Shape) -> None:
     with pytest.raises(DataError, match=r"^task\.template: refuses the conversation that begins with 'Be kind\.': .*$") as caught:

@@ -115,6 +115,14 @@ def test_a_base_that_may_not_go_farther_is_not_beaten_by_the_limit():
     assert switches(chosen, options(measured()), Budget(1e12, "flops")) == []
 
 
+def test_an_absurd_run_does_not_make_the_search_for_switches_endless():
+    """One cell of 1e308 tokens: budgets were looked at up to infinity."""
+    asked = []
+    absurd = [replace(option, largest_tokens=1e308) for option in options(measured())]
+    assert switches(lambda budget: asked.append(budget.amount), absurd, Budget(1e12, "flops")) == []
+    assert (len(asked), max(asked)) == (162, pytest.approx(1e24))
+
+
 def test_words_of_sizes():
     best = {"body_parameters": 5e5, "body_parameters_interval": [4e5, 6e5], "tokens": 1e5, "tokens_interval": [8e4, 1e5]}
     found = [{"budget_flops": 1e10, "model": "b"}, {"budget_flops": 1e12, "model": "c"}]

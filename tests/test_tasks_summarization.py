@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from tokenizers import Tokenizer, models, processors
+from transformers import PreTrainedTokenizerFast
 
 from isolora import registry
 from isolora.errors import ConfigError, DataError
@@ -64,6 +66,14 @@ def test_an_encoder_reads_the_document_and_the_decoder_starts_as_the_model_does(
     assert examples.second is not None
     assert examples.second.ids.tolist() == [3, 50, 5, 6, 7, 59, 58, 60]
     assert (examples.ids.tolist(), examples.labels.tolist()) == ([2, 3, 8, 9], [3, 8, 9, 60])
+
+
+@pytest.mark.parametrize("kind", ["llama", "bart"])
+def test_a_system_prompt_stands_in_front_and_outlasts_the_document(kind: str) -> None:
+    rows = [{"system": "w40 w41", "document": "w5 w6 w7 w10", "summary": "w8"}]
+    made = bound(tiny.ARCHITECTURES[kind](), max_new_tokens=2).examples(tiny.documents(rows), tiny.tokenizer(eos_token="w60"), 9)
+    shown = made.ids if made.second is None else made.second.ids
+    assert shown.tolist() == ([40, 41, 5, 6, 7, 59, 58, 8, 60] if kind == "llama" else [40, 41, 5, 6, 7, 10, 59, 58])
 
 
 @pytest.mark.parametrize("kind", ["llama", "bart"])
@@ -126,6 +136,19 @@ def test_prompts_for_a_person() -> None:
 )
 def test_what_a_tokenizer_puts_around_a_text(text: str, before: list[int], after: list[int]) -> None:
     assert special_tokens_around(tiny.tokenizer(text)) == (before, after)
+
+
+def test_tokenizers_of_other_alphabets_and_of_none() -> None:
+    """One of bases knows no `a`; one without words makes nothing of anything, and says so."""
+
+    def letters(*known: str) -> Any:
+        made = Tokenizer(models.BPE({name: number for number, name in enumerate(["<s>", *known])}, []))
+        made.post_processor = processors.TemplateProcessing(single="<s> $A <s>", special_tokens=[("<s>", 0)])
+        return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>")
+
+    assert special_tokens_around(letters("C", "G")) == ([0], [0])
+    with pytest.raises(ConfigError, match=r"^model: its tokenizer \(.+\) makes no tokens of a text; the files .+ another kind$"):
+        special_tokens_around(letters())
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from isolora.plan.limits import FARTHEST, Limits
 from isolora.plan.next_runs import joined
 from isolora.plan.options import Option
 
-_BELOW, _PER_DECADE = 1 / 30, 12
-"""How far below the budget switches are looked for, and how finely: a switch is known to within 10 % or so."""
+_BELOW, _ABOVE, _PER_DECADE = 1 / 30, 1e12, 12
+"""How far below and above the budget switches are looked for, and how finely: a switch is known to within 10 % or so."""
 _BEYOND_SIZES, _SIZES = 3.0, 80
 """Factor beyond the measured sizes that N* may lie at, and the points between."""
 _TAILS = (0.025, 0.975)
@@ -33,7 +33,7 @@ def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[
     if len({option.model for option in options}) < 2:
         return []
     largest = max((option.largest_tokens * option.price(budget.unit) for option in options), default=np.nan)
-    most = max(FARTHEST * np.nan_to_num(largest), budget.amount)
+    most = min(max(FARTHEST * float(np.nan_to_num(largest)), budget.amount), _ABOVE * budget.amount)
     count = max(2, round(_PER_DECADE * np.log10(most / (_BELOW * budget.amount))))
     found: list[JsonObject] = []
     before: str | None = None

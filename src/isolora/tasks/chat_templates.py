@@ -152,6 +152,8 @@ class _Scene:
             raise DataError("messages: holds characters for private use (U+F0000 to U+FFFFD), which mark turns here")
         self.marking, self.whole = self._faithful(text)
         self._refuse_lost_turns()
+        if tools and render(messages, tokenizer, template) == text:
+            raise DataError("task.template: the chat template leaves out the tools; give one that writes them")
 
     def _faithful(self, text: str) -> tuple[_Marking, _Marked]:
         """The first way of marking that changes nothing else in the text."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from isolora.errors import ConfigError
 from isolora.tasks.base import IGNORED, Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = list[int]
+PROBED = 100
+"""Words of a vocabulary that are tried to see what a tokenizer puts around a text."""
 
 
 class Pair(NamedTuple):
@@ -85,10 +88,23 @@ def end(ids: Ids, after: Ids) -> Ids:
 
 
 def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
-    """What the tokenizer puts in front of a text and behind it."""
-    bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
-    start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
-    return whole[:start], whole[start + len(bare) :]
+    """What the tokenizer puts in front of a text and behind it. Raises ConfigError for one that makes nothing of any text, as
+    transformers' own class for a model does with the files of another."""
+    for text in _probe_texts(tokenizer):
+        bare, whole = tokenizer(text, add_special_tokens=False).input_ids, tokenizer(text).input_ids
+        for start in range(len(whole)) if bare else ():
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+    kind = type(tokenizer).__name__
+    raise ConfigError(f"model: its tokenizer ({kind}) makes no tokens of a text; the files of the tokenizer are of another kind")
+
+
+def _probe_texts(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """A text that nearly every tokenizer knows, then words of its own, for those of other alphabets."""
+    yield "a"
+    vocabulary = tokenizer.get_vocab()
+    own = sorted(vocabulary.keys() - set(tokenizer.all_special_tokens), key=lambda word: vocabulary[word])
+    yield from own[:PROBED]
 
 
 def ids_without_special_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:

@@ -38,7 +38,8 @@ class PreferenceSettings(BaseModel):
     loss_type: Literal["sigmoid", "ipo"] = Field("sigmoid", description="sigmoid: DPO; ipo: squared (Azar et al. 2310.12036)")
     max_completion_tokens: int = Field(256, ge=1, description="longest answer in tokens")
     template: Template | None = Field(
-        None, description="chat template in Jinja, or a file that holds it; the tokenizer's when absent"
+        None,
+        description="chat template in Jinja, or a file that holds it, for answers that are turns; the tokenizer's when absent",
     )
 
 
@@ -61,6 +62,8 @@ class Preference(Task):
     def problem(self, row: JsonMapping) -> str:
         same = "chosen equals rejected" if row["chosen"] == row["rejected"] else ""
         if not isinstance(row["chosen"], list):
+            if self.settings.template is not None:
+                return "task.template is for answers given as turns ({role, content}), and these are texts"
             return (
                 text_problem(row, *SIDES, *(["prompt"] if "prompt" in row else []), *(["system"] if row.get("system") else []))
                 or same

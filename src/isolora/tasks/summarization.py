@@ -29,13 +29,19 @@ class Summarization(Prompted):
 
     name: ClassVar[str] = "summarization"
     Settings: ClassVar[type[BaseModel]] = SummarizationSettings
-    columns: ClassVar[Mapping[str, bool]] = {"document": True, "summary": True}
+    columns: ClassVar[Mapping[str, bool]] = {"system": False, "document": True, "summary": True}
 
     def problem(self, row: JsonMapping) -> str:
-        return text_problem(row, "document", "summary")
+        return text_problem(row, "document", "summary", *(["system"] if row.get("system") else []))
 
     def pairs(self, documents: Documents) -> list[Pair]:
-        return [self.prompt(row["document"])._replace(completion=row["summary"]) for row in usable_rows(self, documents)]
+        return [self._pair(row) for row in usable_rows(self, documents)]
+
+    def _pair(self, row: JsonMapping) -> Pair:
+        """A system prompt in a column of its own stands in front of everything."""
+        asked = self.prompt(row["document"])
+        context = f"{row['system']}\n\n{asked.context}" if row.get("system") else asked.context
+        return asked._replace(context=context, completion=row["summary"])
 
     def prompt(self, text: str) -> Pair:
         absent = "" if self.second else "\n\nTL;DR:"  # Radford et al. 2019, section 3.6
