@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,8 +22,8 @@ from isolora import data, registry, table
 from isolora.config import DataConfig, RunConfig, StudyConfig, load_run, parse, with_word
 from isolora.data import make_examples
 from isolora.errors import ConfigError, DataError, TableError, UserError, in_brief
-from isolora.fit import Fit, fit
-from isolora.imports import import_runs
+from isolora.fit import Fit, best_learning_rates, fit
+from isolora.imports import import_runs, write_table
 from isolora.report import report
 from isolora.store import STATE_NAMES, state_name
 
@@ -142,6 +143,7 @@ TABLES = {
     "result.json": (b'{"train_info": "x", "run_info": []}', "not built as a result of PEFT's comparison"),
     "bytes.parquet": (b"PAR1" + b"\xff" * 40 + b"PAR1", "cannot be read"),
     "size.json": (json.dumps([{**point, "n": 0} for point in POINTS]).encode(), "'body_parameters' of .* must be positive"),
+    "tokens.json": (json.dumps([{**point, "d": -0.5} for point in POINTS]).encode(), "'tokens' of .* must be positive"),
     "nowhere.json": (
         b'[{"d": null, "n": 1, "loss": 2}, {"d": 1, "n": null, "loss": 2}]',
         "no point with a loss, a number of tokens",
@@ -183,6 +185,20 @@ def test_an_unused_column_is_named() -> None:
     read = table.from_columns({key: [row[key] for row in rows] for key in rows[0]}, {})
     assert read.notes == ("column flops is not used: 2 of 24 points have none",)
     assert len(read) == 24
+
+
+def test_rates_and_ranks_that_no_training_has(tmp_path: Path) -> None:
+    """An infinite rank ended the page; rows of an infinite learning rate were dropped unsaid, those of 0 spoiled the others'."""
+    spoiled = {name: [1e-3, 2e-3] * 12 for name in ("learning_rate",)} | {"rank": [8.0] * 23 + [float("inf")]}
+    spoiled["learning_rate"][:2] = [float("inf"), 0.0]
+    columns = {name: [point[name] for point in POINTS] for name in POINTS[0]} | {"model": [point["run"] for point in POINTS]}
+    points = table.from_columns(columns | spoiled, {})
+    kept = best_learning_rates(points)["learning_rate"].tolist()
+    assert kept[:2] == [float("inf"), 0.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report(tmp_path, points, out=tmp_path / "page.html", bootstrap=0, law="additive")
+    assert (tmp_path / "page.html").is_file()
 
 
 def test_lines_of_json_end_at_line_feeds_alone(tmp_path: Path) -> None:
@@ -256,6 +272,12 @@ def test_logs_of_other_tools(name: str, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=f"^SOURCE: .*{line}") as caught:
         import_runs(tmp_path / "a.json", tool, tmp_path / "out.csv")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+def test_a_model_called_by_a_number_beyond_64_bits(ending: str, tmp_path: Path) -> None:
+    write_table({"model": [-(2**63) - 1, "b"], "loss": [2.0, 1.0]}, tmp_path / f"a{ending}")
+    assert table.read(tmp_path / f"a{ending}")["model"].tolist() == ["-9223372036854775809", "b"]
 
 
 def test_a_value_of_mlflow_that_is_no_number(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -163,6 +165,14 @@ def test_every_law_has_a_sentence_and_no_alias_twice():
     for alias, name in {"chinchilla": "additive", "Zhang": "multiplicative", "muennighoff": "data-constrained-full"}.items():
         assert laws.resolve(alias).name == name
     assert laws.resolve("chinchilla+slope").name == "additive+slope"
+
+
+@pytest.mark.parametrize("name", laws.law_names())
+def test_no_two_parameters_have_one_name(name):
+    """A fit is kept by names: `growing+slope` had two called F, of which one was lost."""
+    law = laws.resolve(name)
+    assert len(set(law.parameters)) == len(law.parameters)
+    assert all(re.search(rf"\b{parameter}\b", law.formula) for parameter in law.parameters)
 
 
 def test_unknown_names_are_answered_with_the_nearest():

@@ -25,7 +25,7 @@ def best_learning_rates(table: Table) -> Table:
     """
     if "learning_rate" not in table or "tokens" not in table:
         return table
-    kept_M = np.isnan(table["learning_rate"])
+    kept_M = ~_names_a_rate(table)
     for members_M in _groups(table):
         kept_M |= members_M & (table["learning_rate"] == _best_rate(table.where(members_M)))
     return table.where(kept_M)
@@ -128,7 +128,7 @@ def _comparisons(group: Table, rate: float) -> Iterator[tuple[float, float, floa
     reference = group.where(group["learning_rate"] == rate)
     order = np.argsort(reference["tokens"], kind="stable")
     tokens, losses = reference["tokens"][order], reference["loss"][order]
-    others = group.where((group["learning_rate"] != rate) & np.isfinite(group["learning_rate"]))
+    others = group.where(group["learning_rate"] != rate)
     for other, at, loss in zip(others["learning_rate"], others["tokens"], others["loss"], strict=True):
         if tokens[0] <= at <= tokens[-1]:
             level = float(np.interp(np.log1p(at), np.log1p(tokens), np.log(losses)))
@@ -139,9 +139,15 @@ def _groups(table: Table) -> Iterator[NDArray[Any]]:
     """Masks of the points of each (model, method, rank, size) that names learning rates."""
     keys = [table[name].astype(str) for name in _GROUP if name in table]
     groups = np.array(["/".join(row) for row in zip(*keys, strict=True)]) if keys else np.zeros(len(table), dtype=str)
-    named_M = np.isfinite(table["learning_rate"])
+    named_M = _names_a_rate(table)
     for group in np.unique(groups[named_M]):
         yield (groups == group) & named_M
+
+
+def _names_a_rate(table: Table) -> NDArray[np.bool_]:
+    """Points of a rate that a training can have; 0, infinite and absent ones are compared with nothing."""
+    named_M: NDArray[np.bool_] = np.isfinite(table["learning_rate"]) & (table["learning_rate"] > 0)
+    return named_M
 
 
 def _best_rate(group: Table) -> float:

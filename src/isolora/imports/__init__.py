@@ -104,10 +104,18 @@ def _missing(columns: Mapping[str, Sequence[Any]]) -> list[str]:
 def write_table(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
     """Write a table; folders on the way are made."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    table = pa.table({name: _arrow(values) for name, values in columns.items()})
     if out.suffix.lower() == ".csv":
         pa.csv.write_csv(table, out)
     elif out.suffix.lower() == ".parquet":
         pa.parquet.write_table(table, out)
     else:
         out.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")
+
+
+def _arrow(values: Sequence[Any]) -> pa.Array:
+    """A column; one of values that Arrow has no one type for, such as a model called by a number beyond 64 bits, as text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values])

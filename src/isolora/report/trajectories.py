@@ -203,7 +203,7 @@ def _choice(key: Key, rows: Table) -> Choice:
 
 def _keys(table: Table) -> list[Key]:
     methods = [str(method) for method in table["method"]] if "method" in table else [""] * len(table)
-    rank_M = [None if np.isnan(rank) else int(rank) for rank in _numbers(table, "rank", np.nan)]
+    rank_M = [int(rank) if np.isfinite(rank) else None for rank in _numbers(table, "rank", np.nan)]
     return list(zip(map(str, _models(table)), methods, rank_M, strict=True))
 
 

@@ -154,7 +154,7 @@ def _with_sizes(table: Table) -> Table:
 
 def _demand_positive(table: Table, source: str) -> None:
     """Tokens, and what grows with them, may be 0 before any training; a base model has weights."""
-    for name in [name for name in SHORT_NAMES.values() if name in table and name != "tokens"]:
+    for name in [name for name in SHORT_NAMES.values() if name in table]:
         wrong_M = table[name] <= 0 if name == "body_parameters" else table[name] < 0
         if wrong_M.any():
             raise TableError(f"column {name!r} of {source} must be positive; its smallest value is {np.nanmin(table[name]):g}")
