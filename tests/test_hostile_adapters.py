@@ -375,6 +375,8 @@ ONCE = [
         "adapter/adapter_config.json",
         lambda value: value["rank_pattern"].update({key: [{}] for key in value["rank_pattern"]}),
     ),
+    ("adalora", "adapter/adapter_config.json", lambda value: value.update(rank_pattern=7)),
+    ("lora", "model/tokenizer_config.json", lambda value: value.update(pad_token="\0")),
     ("lora", "model/tokenizer_config.json", lambda value: value.update(model_max_length="~")),
     ("lora", "model/tokenizer.json", lambda value: value["model"]["vocab"].update(w9="x")),
     ("lora", "model/generation_config.json", lambda value: value.update(eos_token_id=["q", "r"])),

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from isolora import registry
 from isolora.errors import ConfigError, DataError
 from isolora.runs.batches import collate
-from isolora.tasks.base import IGNORED, Batch, Examples
+from isolora.tasks.base import IGNORED, Batch, Examples, padding_id
 from isolora.tasks.pairs import special_tokens_around
 from isolora.tasks.text_generation import generate_texts
 
@@ -104,6 +104,27 @@ def test_no_more_is_written_than_there_are_positions(kind: str, words: int) -> N
     prompt = tiny.ids(1, 60)[0].tolist()
     (text,) = generate_texts(tiny.ARCHITECTURES[kind](), [prompt], tiny.tokenizer(), 70)
     assert len(text.split()) <= words
+
+
+@pytest.mark.parametrize("padding", ["none", "beyond the model"])
+def test_no_padding_is_read_as_an_answer(padding: str) -> None:
+    """A tokenizer without padding: shorter answers of a batch went on in the texts of entry 0. One with more entries than the
+    model has embeddings for, as LLaMA's with a `[PAD]` of its own: an IndexError."""
+    model, prompts = tiny.llama(), [[5, 6, 7], [8, 9], [11, 12, 13, 14], [30, 31]]
+    end = generate_texts(model, prompts, tiny.tokenizer(), 12)[0].split()[3]
+    tokenizer = tiny.tokenizer(eos_token=end)
+    wanted = generate_texts(model, prompts, tokenizer, 12)
+    alone = [generate_texts(model, [prompt], tokenizer, 12)[0] for prompt in prompts]
+    assert wanted == alone
+    assert len({len(text.split()) for text in wanted}) > 1, "some answers end before others"
+    if padding == "none":
+        other = PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, unk_token="<unk>", eos_token=end)
+    else:
+        other = tiny.tokenizer(eos_token=end)
+        other.add_special_tokens({"pad_token": "[PAD]"})
+        assert other.pad_token_id == tiny.VOCABULARY
+    assert generate_texts(model, prompts, other, 12) == wanted
+    assert padding_id(other, model) == tokenizer.eos_token_id
 
 
 def test_the_score_is_of_what_the_prompt_alone_brings_forth(monkeypatch: pytest.MonkeyPatch) -> None:

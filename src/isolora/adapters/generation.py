@@ -75,7 +75,7 @@ class Writer:
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=min(left, how.max_new_tokens),
-                pad_token_id=self.base.tokenizer.pad_token_id or 0,
+                pad_token_id=self.base.pad_id,
                 eos_token_id=_ends(self.base) or None,
                 streamer=teller,
                 stopping_criteria=StoppingCriteriaList([] if teller is None else [teller.stops]),
@@ -86,7 +86,7 @@ class Writer:
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """(ids, mask) [prompts, longest]: a decoder goes on from the right end of its row, an encoder reads from the left."""
         longest = max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), self.base.tokenizer.pad_token_id or 0)
+        ids = torch.full((len(prompts), longest), self.base.pad_id)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             own = slice(0, len(prompt)) if self.reads_first else slice(longest - len(prompt), longest)

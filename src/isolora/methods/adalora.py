@@ -174,6 +174,8 @@ class Adalora(PeftMethod):
     def saved(self, folder: Path) -> Any:
         """Raises DataError where the ranks that are left are no truth values."""
         config = super().saved(folder)
+        if not isinstance(config.rank_pattern or {}, dict):
+            raise DataError(f"{folder}: {CONFIG}: rank_pattern is no object of truth values by layer")
         for name, kept in (config.rank_pattern or {}).items():
             if not isinstance(kept, list) or not all(isinstance(one, bool) for one in kept):
                 raise DataError(f"{folder}: {CONFIG}: rank_pattern of {name[:100]} is no list of truth values")

@@ -19,7 +19,7 @@ from isolora.models import architectures, plausible
 from isolora.models.configuration import foreign, load_architecture, positions, published_architecture
 from isolora.models.names import locate
 from isolora.paths import is_folder
-from isolora.tasks.base import Task
+from isolora.tasks.base import Task, padding_id
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -41,8 +41,8 @@ class Base:
 
     @property
     def pad_id(self) -> int:
-        """The entry that fills a batch's shorter rows; its attention mask is 0 there, so any will do where there is none."""
-        return getattr(self.tokenizer, "pad_token_id", None) or 0
+        """The entry that fills a batch's shorter rows; its attention mask is 0 there."""
+        return padding_id(self.tokenizer, self.model)
 
 
 def bound_task(config: RunConfig, labels: Sequence[str] = ()) -> Task:

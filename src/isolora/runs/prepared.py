@@ -85,6 +85,7 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
         documents = RunDocuments.load(config, workspace.documents)
         cleanup = ExitStack()
         base = cleanup.enter_context(workspace.bases.borrow(config, documents.task))
+        documents.task.check_model(base.model)
         examples = RunExamples.of(documents, base.tokenizer, base.max_length)
         demand_embeddings(examples, base, len(config.new_tokens))
         return cls(config, documents, base, examples, cleanup)

@@ -133,6 +133,14 @@ class Batch:
         return (places < self.lengths[:, None]).long()
 
 
+def padding_id(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """The entry that fills a batch's shorter rows, of those that the model has an embedding for: the tokenizer's padding, else
+    its end, which is left out when generated texts are read, else any."""
+    known = range(model.config.get_text_config().vocab_size)
+    named = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+    return next((int(entry) for entry in named if entry is not None and entry in known), 0)
+
+
 @dataclass(frozen=True)
 class Loss:
     """objective: the scalar to differentiate; row_losses [rows]: summed loss of each row in nats."""
@@ -207,6 +215,9 @@ class Task(ABC):
     def auto_class(self, architecture: PretrainedConfig) -> str:
         """The transformers class that loads its models, for example AutoModelForCausalLM. Raises ConfigError where the
         architecture has none."""
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Raises ConfigError where a loaded model cannot do what the settings ask for."""
 
     def model_options(self) -> JsonObject:
         """What the model's configuration has to know, such as the number of classes."""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from isolora.data import Documents
 
 
+PROBED = 8
+"""Tokens of each of the two documents that tell whether a model keeps them apart."""
+
+
 class CausalLMSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     packing: bool = Field(False, description="several documents in one sequence; none of them sees another")
@@ -54,6 +58,11 @@ class CausalLM(Task):
         if self.settings.packing and model and "position_ids" not in inspect.signature(model.forward).parameters:
             raise ConfigError(f"task.packing: {architecture.model_type} cannot start its positions anew within a sequence")
         return found
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        if self.settings.packing and not keeps_documents_apart(model):
+            kind = model.config.model_type
+            raise ConfigError(f"task.packing: {kind} lets packed documents see each other; use task.packing=no")
 
     def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         tokens = encode(documents.texts, tokenizer, sys.maxsize if self.settings.stride else max_length)
@@ -128,6 +137,18 @@ def packed_positions(batch: Batch) -> Tensor:
     begins[:, 0] = True
     places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device).expand_as(begins)
     return places - torch.where(begins, places, 0).cummax(1).values
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: PreTrainedModel) -> bool:
+    """Whether a second document's states are the same behind another first one. Not every model that takes positions makes its
+    mask of them (OPT, XGLM, BioGPT), and a state space model (Jamba) carries its state on."""
+    entries = min(model.config.get_text_config().vocab_size, 64)
+    first = torch.arange(2 * PROBED, device=next(model.parameters()).device).view(2, PROBED) % entries
+    second = torch.arange(PROBED, device=first.device).mul(7).remainder(entries).expand(2, PROBED)
+    places = torch.arange(PROBED, device=first.device).repeat(2).expand(2, -1)
+    states = model.base_model(input_ids=torch.cat([first, second], 1), position_ids=places, use_cache=False)[0][:, PROBED:]
+    return torch.allclose(states[0].float(), states[1].float(), rtol=1e-2, atol=1e-4)
 
 
 def token_windows(tokens: Examples, max_length: int, stride: int) -> Examples:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from isolora.tasks.base import padding_id
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,7 +46,7 @@ def _batch(
     num_beams: int,
 ) -> Any:
     device, encoder = next(model.parameters()).device, model.config.is_encoder_decoder
-    longest, pad = max(map(len, prompts)), tokenizer.pad_token_id or 0
+    longest, pad = max(map(len, prompts)), padding_id(tokenizer, model)
     ids = torch.full((len(prompts), longest), pad)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
