@@ -1,9 +1,10 @@
-"""How honest are the intervals? Twenty small studies, other seeds and held-out texts each, over two domains of text.
+"""How honest are the intervals? Twenty small studies, other seeds each, on four held-out texts of two domains.
 
 Each repeat is a study of three bases and two ranks, and two longer runs that the law never sees: the largest base up to 10 x the
 study's largest compute, measured at 4 x on its way, and the middle base at 4 x. Domains alternate: package descriptions, and the
-source code of Python's own library, cut into pieces, split by file. Finished runs stay in the folder, so that a second call
-only fits and judges again; delete it to train anew. `--train` trains and judges nothing.
+source code of Python's own library, cut into pieces, split by file. Repeats that share a text are trained side by side, in
+stacks, and fitted each by itself. Finished runs stay in the folder, so that a second call only fits and judges again; delete it
+to train anew. `--train` trains and judges nothing; `--judge` judges what is finished and trains nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import statistics
 import sysconfig
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,19 @@ from record import record
 from isolora.config import StudyConfig, parse
 from isolora.fit import fit, studied
 from isolora.study.running import run_study
-from isolora.table import read
+from isolora.table import Table, read
 
 FOLDER = Path("runs/calibration")
-REPEATS = 20
+TEXTS, SEEDS = 4, 5
+"""Texts (samples to train on and to hold out), and repeats on each; domains alternate."""
 DOMAINS = ("descriptions", "code")
-TOKENS = 32_768
+TOKENS, BATCH_TOKENS = 16_384, 256
 RANK = 8
 FACTORS = (4, 10)
 MIDDLE_TOKENS = 8.5 * TOKENS
 """A token of the middle base costs 2.1 to 2.2 times less than one of the largest: 4 x the largest compute."""
+AHEAD = 1000
+"""What is added to a repeat's seed for the runs that it is judged on."""
 PIECE, SHORTEST = 600, 100
 
 
@@ -61,56 +65,82 @@ def source_of(domain: str) -> str:
     return str(folder)
 
 
-def study(seed: int, ahead: bool) -> StudyConfig:
-    """What the law sees, or, `ahead`, what it is judged on: other seeds, other data order, the same held-out texts."""
-    data = {"source": source_of(DOMAINS[seed % 2]), "train_examples": 8000, "eval_examples": 80, "max_length": 256, "seed": seed}
-    training = {"tokens": TOKENS, "learning_rate": 5e-3, "batch_tokens": 512, "evaluate_from": 4096, "evaluate_ratio": 2**0.5}
-    base = {"data": data, "training": training, "seed": seed}
+def domain_of(text: int) -> str:
+    return DOMAINS[text % 2]
+
+
+def seeds_of(text: int) -> list[int]:
+    """The repeats on a text, by their seeds."""
+    return [text * SEEDS + k for k in range(SEEDS)]
+
+
+def study(text: int, ahead: bool) -> StudyConfig:
+    """What the laws see, or, `ahead`, what they are judged on: other seeds, other data order, the same held-out texts."""
+    source = source_of(domain_of(text))
+    data = {"source": source, "train_examples": 8000, "eval_examples": 48, "max_length": 256, "seed": text}
+    budget = {"tokens": TOKENS, "evaluate_from": TOKENS / 8, "evaluate_ratio": 2**0.5}
+    base: dict[str, Any] = {"data": data, "training": {**budget, "learning_rate": 5e-3, "batch_tokens": BATCH_TOKENS}}
+    named = {"name": "ahead" if ahead else "calibration", "base": base, "stack": 2 * SEEDS}
     if not ahead:
-        grid = {"model": ["nano-440k", "nano-150k", "nano-55k"], "method.rank": [2, RANK]}
-        return parse(StudyConfig, {"name": "calibration", "base": base, "grid": grid})
+        grid = {"model": ["nano-440k", "nano-150k", "nano-55k"], "method.rank": [2, RANK], "seed": seeds_of(text)}
+        return parse(StudyConfig, {**named, "grid": grid})
     near, far = FACTORS
     long = {"training.tokens": far * TOKENS, "training.evaluate_from": near * TOKENS, "training.evaluate_ratio": far / near}
     middle = {"training.tokens": MIDDLE_TOKENS, "training.evaluate_from": MIDDLE_TOKENS}
-    runs = [{"model": "nano-440k", **long}, {"model": "nano-150k", **middle}]
+    cells = ({"model": "nano-440k", **long}, {"model": "nano-150k", **middle})
     base["method"] = {"name": "lora", "rank": RANK}
-    return parse(StudyConfig, {"name": "ahead", "base": base, "runs": runs})
+    return parse(StudyConfig, {**named, "runs": [{**cell, "seed": AHEAD + seed} for cell in cells for seed in seeds_of(text)]})
 
 
-def trained(seed: int) -> float:
-    """Seconds that it took to train what is missing of one repeat."""
-    started = time.perf_counter()
-    for ahead in (False, True):
-        run_study(study(seed, ahead), FOLDER / f"{seed}{'-ahead' if ahead else ''}", quiet=True)
-    return time.perf_counter() - started
+def folders(text: int) -> tuple[Path, Path]:
+    """Where the studies of a text lie, and where the runs that they are judged on."""
+    return FOLDER / f"text-{text}", FOLDER / f"text-{text}-ahead"
 
 
-def judged(seed: int) -> list[dict[str, Any]]:
-    """The prediction for every measurement of the longer runs, from the study alone."""
-    table, ahead = studied(read(FOLDER / str(seed))), read(FOLDER / f"{seed}-ahead")
-    fitted = fit(table, seed=seed)
+def trained(text: int) -> float:
+    """Processor seconds that it took to train what is missing of the repeats on one text."""
+    started = time.process_time()
+    for ahead, folder in enumerate(folders(text)):
+        run_study(study(text, bool(ahead)), folder, quiet=True)
+    return time.process_time() - started
+
+
+def repeats(text: int) -> Iterator[tuple[int, Table, Table]]:
+    """(seed, what the law sees, what it is judged on) for each repeat on a text whose runs are finished."""
+    if not all((folder / "study.sqlite").is_file() for folder in folders(text)):
+        return
+    table, ahead = (studied(read(folder)) for folder in folders(text))
+    for seed in seeds_of(text):
+        seen, later = table.where(table["seed"] == seed), ahead.where(ahead["seed"] == AHEAD + seed)
+        if len(later) == len(FACTORS) + 1:
+            yield seed, seen, later
+
+
+def judged(text: int) -> Iterator[dict[str, Any]]:
+    """The prediction for every measurement of the longer runs, from one study alone."""
     columns = {"n": "body_parameters", "d": "tokens", "p": "trainable_parameters", "u": "unique_tokens", "c": "flops"}
-    places = {short: ahead[name] for short, name in columns.items()}
-    low, high = fitted.interval(places)
-    largest = table["flops"].max()
-    rows = zip(ahead["model"], ahead["flops"] / largest, fitted.predict(places), low, high, ahead["loss"], strict=True)
-    return [
-        {
-            "seed": seed,
-            "domain": DOMAINS[seed % 2],
-            "model": str(model),
-            "law": fitted.law,
-            "factor": min(FACTORS, key=lambda named: abs(np.log(named / factor))),
-            "flops_over_largest_fitted": float(factor),
-            "predicted": float(value),
-            "interval": [float(below), float(above)],
-            "measured": float(loss),
-            "relative_error": abs(float(value / loss - 1)),
-            "inside_interval": bool(below <= loss <= above),
-        }
-        for model, factor, value, below, above, loss in rows
-        if factor > 2
-    ]
+    for seed, seen, ahead in repeats(text):
+        fitted = fit(seen, seed=seed)
+        places = {short: ahead[name] for short, name in columns.items()}
+        low, high = fitted.interval(places)
+        factors = ahead["flops"] / seen["flops"].max()
+        for row, value in enumerate(fitted.predict(places)):
+            loss, factor = float(ahead["loss"][row]), float(factors[row])
+            yield {
+                "seed": seed,
+                "text": text,
+                "domain": domain_of(text),
+                "model": str(ahead["model"][row]),
+                "law": fitted.law,
+                "factor": min(FACTORS, key=lambda named: abs(np.log(named / factor))),
+                "flops_over_largest_fitted": factor,
+                "predicted": float(value),
+                "interval": [float(low[row]), float(high[row])],
+                "measured": loss,
+                "relative_error": abs(float(value) / loss - 1),
+                "signed_error": float(value) / loss - 1,
+                "inside_interval": bool(low[row] <= loss <= high[row]),
+            }
 
 
 def averaged(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -121,6 +151,7 @@ def averaged(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         "inside": statistics.fmean(row["inside_interval"] for row in rows),
         "below": statistics.fmean(row["measured"] < row["interval"][0] for row in rows),
         "median_relative_error": statistics.median(errors),
+        "median_signed_error": statistics.median(row["signed_error"] for row in rows),
         "largest_relative_error": max(errors),
         "median_interval_width": statistics.median(widths),
     }
@@ -129,20 +160,24 @@ def averaged(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def main() -> None:
     global FOLDER
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--texts", type=int, default=TEXTS)
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--train", action="store_true")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--train", action="store_true")
+    only.add_argument("--judge", action="store_true")
     given = parser.parse_args()
     FOLDER = given.folder
     torch.set_num_threads(1)
-    for seed in range(1, given.repeats + 1):
-        print(f"repeat {seed}: {trained(seed):.0f} s", flush=True)
+    texts = range(1, given.texts + 1)
+    for text in () if given.judge else texts:
+        print(f"text {text}: {trained(text):.0f} s of processor time", flush=True)
     if given.train:
         return
-    rows = [row for seed in range(1, given.repeats + 1) for row in judged(seed)]
+    rows = [row for text in texts for row in judged(text)]
     by_factor = {str(factor): averaged([row for row in rows if row["factor"] == factor]) for factor in FACTORS}
     by_domain = {domain: averaged([row for row in rows if row["domain"] == domain]) for domain in DOMAINS}
-    measured = {"repeats": given.repeats, "all": averaged(rows), "by_factor": by_factor, "by_domain": by_domain, "rows": rows}
+    repeats_seen = len({row["seed"] for row in rows})
+    measured = {"repeats": repeats_seen, "all": averaged(rows), "by_factor": by_factor, "by_domain": by_domain, "rows": rows}
     print(json.dumps({name: value for name, value in measured.items() if name != "rows"}, indent=1))
     record("calibration", measured)
 

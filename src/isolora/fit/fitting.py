@@ -13,6 +13,7 @@ from isolora.errors import ConfigError, TableError, unknown
 from isolora.fit import bootstrap as bootstrapping
 from isolora.fit.averaging import AveragedLaw
 from isolora.fit.best_rates import best_learning_rates, rate_effect
+from isolora.fit.continuation import continuation
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.fit_points import Points, from_table, methods_of, studied
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
@@ -21,7 +22,6 @@ from isolora.fit.remarks import demand_sizes, left_out, remarks
 from isolora.fit.result import Fit
 from isolora.fit.rolling import Trim, carries, roll
 from isolora.fit.selection import Selection, frontier_level, select, unjudged_drift
-from isolora.fit.straight import ending_slope
 from isolora.fit.target import Target, targeted
 from isolora.laws import Array, Law
 from isolora.table import Table
@@ -187,7 +187,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         target=aim.name,
         ceiling=1.0 if aim.bounded else np.inf,
         level=selection.level,
-        ending=ending_slope(points),
+        continuation=continuation(points),
         pinned=pinned(found),
         edges=edges(found),
     )

@@ -12,12 +12,13 @@ from isolora import laws
 from isolora.errors import TableError, in_brief
 from isolora.fit.averaging import AveragedLaw
 from isolora.fit.best_rates import RateEffect
+from isolora.fit.continuation import Continuation, End
 from isolora.json_types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from isolora.fit.result import Fit
 
-VERSION = 5
+VERSION = 6
 
 Finite = Annotated[float, Field(strict=True), AllowInfNan(False)]
 Open = Finite | None
@@ -47,6 +48,18 @@ class _WrittenHoldOut(BaseModel):
     max: Finite
 
 
+class _WrittenEnd(BaseModel):
+    place: dict[str, Finite]
+    tokens: Positive
+    slope: Finite
+
+
+class _WrittenContinuation(BaseModel):
+    ends: Annotated[list[_WrittenEnd], Field(min_length=1)]
+    decay: Finite
+    covariance: tuple[Finite, Finite, Finite]
+
+
 class _Written(BaseModel):
     model_config = ConfigDict(extra="forbid")
     version: StrictInt
@@ -70,7 +83,7 @@ class _Written(BaseModel):
     target: StrictStr
     ceiling: Open
     level: Finite
-    ending: tuple[Finite, Finite] | None
+    continuation: _WrittenContinuation | None
     left_out: dict[str, StrictInt]
     pinned: list[StrictStr]
     edges: dict[str, list[Finite]]
@@ -88,7 +101,7 @@ def to_state(fit: Fit) -> JsonObject:
         "rates": vars(fit.rates) if fit.rates else None,
         "ceiling": fit.ceiling if np.isfinite(fit.ceiling) else None,
         "pinned": list(fit.pinned),
-        "ending": list(fit.ending) if fit.ending else None,
+        "continuation": continuation_state(fit.continuation),
         "edges": {name: list(theta) for name, theta in fit.edges.items()},
         "remarks": list(fit.remarks),
     }
@@ -109,11 +122,25 @@ def from_state(state: JsonMapping) -> dict[str, Any]:
         "rates": _rates(kept["rates"]),
         "ceiling": np.inf if kept["ceiling"] is None else kept["ceiling"],
         "pinned": tuple(kept["pinned"]),
-        "ending": None if kept["ending"] is None else tuple(kept["ending"]),
+        "continuation": _continuation(kept["continuation"]),
         "edges": {name: tuple(theta) for name, theta in kept["edges"].items()},
         "remarks": tuple(kept["remarks"]),
     }
     return {**kept, **pairs, **again}
+
+
+def continuation_state(found: Continuation | None) -> JsonObject | None:
+    """A continuation as JSON has it."""
+    if found is None:
+        return None
+    ends = [{"place": dict(end.place), "tokens": end.tokens, "slope": end.slope} for end in found.ends]
+    return {"ends": ends, "decay": found.decay, "covariance": list(found.covariance)}
+
+
+def _continuation(state: JsonMapping | None) -> Continuation | None:
+    if state is None:
+        return None
+    return Continuation(tuple(End(**end) for end in state["ends"]), state["decay"], tuple(state["covariance"]))
 
 
 def _rates(state: JsonMapping | None) -> RateEffect | None:

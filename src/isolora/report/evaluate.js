@@ -69,25 +69,40 @@ function evaluator(fit) {
     const mean = losses.reduce((sum, loss, k) => sum + fit.members[k].weight * loss, 0);
     return [mean, Math.sqrt(losses.reduce((sum, loss, k) => sum + fit.members[k].weight * (loss - mean) ** 2, 0))];
   }
-  // How much lower runs would be that go on as straight as they ended: see isolora.fit.straight.
-  function straighter(logs, student) {
-    if (!fit.ending || ceiling < Infinity || logs.d === undefined) return 0;
-    const end = Math.log(fit.ranges.d[1]), beyond = Math.max(logs.d - end, 0), shorter = { ...logs, d: Math.min(logs.d, end) };
-    if (logs.u !== undefined) shorter.u = Math.min(logs.u, shorter.d);
-    if (logs.c !== undefined) shorter.c = logs.c - beyond;
-    const fall = average(shorter)[0] - average(logs)[0];
-    return Math.max((fit.ending[0] + student * fit.ending[1]) * beyond - fall, 0);
+  // Integral of exp(-decay x) from 0 to beyond.
+  function faded(beyond, decay) {
+    return decay * beyond > 1e-9 ? -Math.expm1(-decay * beyond) / decay : beyond;
+  }
+  // How much lower the loss is than at the end of the curves, how well that is known, and that end: see isolora.fit.continuation.
+  function beyond(logs) {
+    const found = fit.continuation;
+    if (!found) return { fall: 0, error: 0, seen: logs };
+    const far = (end) => Object.entries(end.place).reduce((sum, [name, value]) =>
+      logs[name] === undefined ? sum : sum + (name.startsWith("m:") ? 100 : 1) * Math.abs(logs[name] - value), 0);
+    const near = found.ends.reduce((best, end) => (far(end) < far(best) ? end : best)), step = 1e-4;
+    const away = Math.max(logs.d - Math.log(near.tokens), 0), unit = faded(away, found.decay);
+    const byDecay = near.slope * (faded(away, found.decay + step) - unit) / step, [slope, both, decay] = found.covariance;
+    const seen = { ...logs, d: logs.d - away };
+    if (logs.c !== undefined) seen.c = logs.c - away;
+    if (logs.u !== undefined) seen.u = Math.min(logs.u, seen.d);
+    const variance = unit * unit * slope + 2 * unit * byDecay * both + byDecay * byDecay * decay;
+    return { fall: near.slope * unit, error: Math.sqrt(Math.max(variance, 0)), seen };
+  }
+  // The laws' average, gone on with beyond the tokens seen; what is not known of it; where the laws were asked.
+  function continued(logs) {
+    const { fall, error, seen } = beyond(logs), [mean, spread] = average(seen);
+    return [mean - fall, Math.hypot(spread, error), seen];
   }
   function predict(place) {
     const logs = complete(place);
-    return Math.min(Math.exp(average(logs)[0] - fit.shift * Math.min(distance(logs) / fit.near, 1)), ceiling);
+    return Math.min(Math.exp(continued(logs)[0] - fit.shift * Math.min(distance(logs) / fit.near, 1)), ceiling);
   }
   // Prediction, 95 % interval and the upper end of the one-sigma interval that options are compared by.
   function judge(place) {
     const logs = complete(place), predicted = predict(place), away = distance(logs);
-    const spread = average(logs)[1], centre = logLoss(own, fit.theta, logs);
-    const draws = Float64Array.from(fit.draws, (theta) => logLoss(own, theta, logs)).sort();
-    const edges = fit.edges.map((theta) => logLoss(own, theta, logs) - centre);
+    const [, spread, seen] = continued(logs), centre = logLoss(own, fit.theta, seen);
+    const draws = Float64Array.from(fit.draws, (theta) => logLoss(own, theta, seen)).sort();
+    const edges = fit.edges.map((theta) => logLoss(own, theta, seen) - centre);
     // A share scatters relatively more the smaller it is, and its interval is on the logit scale: see isolora.fit.bounded.
     const bounded = ceiling < Infinity, share = Math.min(Math.max(predicted, 1e-6), 1 - 1e-6);
     const factor = bounded ? Math.sqrt(Math.max((1 / share - 1) / (1 / fit.errorLevel - 1), 1)) : 1;
@@ -98,10 +113,10 @@ function evaluator(fit) {
       const drift = student * fit.drift * Math.sqrt(away * (1 + away / fit.randomWalk));
       const noise = student * Math.sqrt((fit.noise * factor) ** 2 + spread ** 2), log = Math.log(predicted);
       const reach = (side) => Math.hypot(noise, Math.max(drift, side));
-      if (!bounded) return [Math.exp(log - Math.hypot(reach(below), straighter(logs, student))), Math.exp(log + reach(above))];
+      if (!bounded) return [Math.exp(log - reach(below)), Math.exp(log + fit.upper * reach(above))];
       const logit = Math.log(share / (1 - share)), expit = (value) => 1 / (1 + Math.exp(-value));
       const stretch = 1 / (1 - Math.min(predicted, 0.9));
-      return [Math.min(expit(logit - stretch * reach(below)), Math.exp(log - reach(below))), expit(logit + stretch * reach(above))];
+      return [Math.min(expit(logit - stretch * reach(below)), Math.exp(log - reach(below))), expit(logit + stretch * fit.upper * reach(above))];
     };
     return { predicted, interval: ends(fit.levels.interval), prudent: ends(fit.levels.prudent)[1] };
   }

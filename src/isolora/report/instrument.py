@@ -16,7 +16,8 @@ from scipy import stats
 from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
-from isolora.fit.result import EDGE_LEVEL, JUDGED_SHARE, TAILS
+from isolora.fit.result import EDGE_LEVEL, JUDGED_SHARE, TAILS, UPPER
+from isolora.fit.written import continuation_state
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
@@ -30,7 +31,7 @@ from isolora.table import Table
 MOST_POINTS = 4000
 """Measured points beyond which a page would grow too large to carry them."""
 _DIGITS = 13
-_FIT = {"near": 0.3, "randomWalk": 4.0}
+_FIT = {"near": 0.3, "randomWalk": 4.0, "upper": UPPER}
 _RULES = {
     "below": 0.5,
     "grid": 48,
@@ -91,7 +92,7 @@ def _fit(fit: Fit) -> JsonObject:
         "price": fit.price,
         "ceiling": _number(fit.ceiling),
         "errorLevel": fit.level,
-        "ending": list(fit.ending) if fit.ending and "d" in fit.ranges else None,
+        "continuation": None if fit.bounded else continuation_state(fit.continuation),
         "edges": [_searched(fit.law, theta) for theta in fit.edges.values()],
         "judgedShare": JUDGED_SHARE if fit.holdout else 1.0,
         "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},

@@ -1,0 +1,202 @@
+"""How runs go on beyond the tokens that were seen: along the slope of their ends, which fades as fast as it was seen to fade.
+
+A law with a floor bends, and how much is learnt from the whole of a curve, its steep first part included (warm-up, the
+averaging of weights, the format). Adapters often go on nearly straight instead, log loss against log tokens, where pre-training
+bends. So the laws predict up to the tokens that were seen at a size, and from there the loss falls along the runs' own slope,
+s(x) = s exp(-k x) at x = log tokens beyond the end. s and k come from the steps between neighbouring points in the last half
+of every curve, pooled, k pulled towards what tables taught (docs/decisions/2026-11-30-the-bend-is-measured.md). Array suffixes:
+M places, S steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from isolora.fit.fit_points import Points
+from isolora.laws import METHOD_PREFIX, Array
+
+FEWEST_CURVES = 3
+FEWEST_POINTS = 5
+"""Curves that are compared, and points of a typical one: a run measured several times or, where runs are single points, all runs
+of one size."""
+_LEAST_COVERED = 0.6
+"""Share of the points that must lie on curves."""
+_SHORTEST = 1.5
+"""Factor of tokens that a curve, and its last half, spans at least."""
+_LAST = 0.5
+_SAME = 0.02
+"""Log tokens below which two points count as one."""
+_MOST_PASSES = 1.5
+"""Passes from which on a curve tells of repeats rather than of new tokens."""
+_DECAY, _DECAY_SPREAD = 0.1, 0.2
+"""Decay of the slope for each unit of log tokens that tables taught: 0.2 to 0.5 in pre-training, about 0 in adapters here."""
+_FASTEST = 2.0
+_SHARED = 2.0
+"""Curves' worth of pull of a group's slope towards that of all groups."""
+_OTHER_METHOD = 100.0
+"""Another method is farther than any size."""
+
+
+@dataclass(frozen=True)
+class End:
+    """Where curves of one size and method end: logarithms of their columns (n, methods), tokens, -d log loss / d log tokens."""
+
+    place: Mapping[str, float]
+    tokens: float
+    slope: float
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The ends of all curves, how fast slopes fade, and the covariance of slope and decay: (slope's, both's, decay's)."""
+
+    ends: tuple[End, ...]
+    decay: float
+    covariance: tuple[float, float, float]
+
+    def beyond(self, columns: Mapping[str, Array]) -> tuple[Array, Array]:
+        """(log tokens beyond the end of the nearest curves (M,), 0 before it; their slope (M,))."""
+        nearest_M = np.array([_distances(columns, end) for end in self.ends]).argmin(axis=0)
+        tokens_M, slope_M = np.array([(end.tokens, end.slope) for end in self.ends])[nearest_M].T
+        return np.maximum(np.log(columns["d"] / tokens_M), 0.0), slope_M
+
+    def fall(self, columns: Mapping[str, Array]) -> tuple[Array, Array, dict[str, Array]]:
+        """How much log loss falls beyond the end (M,), its standard deviation (M,), and the places at the end."""
+        beyond_M, slope_M = self.beyond(columns)
+        unit_M = _faded(beyond_M, self.decay)
+        by_decay_M = slope_M * (_faded(beyond_M, self.decay + _STEP) - unit_M) / _STEP
+        slope, both, decay = self.covariance
+        variance_M = unit_M**2 * slope + 2 * unit_M * by_decay_M * both + by_decay_M**2 * decay
+        return slope_M * unit_M, np.sqrt(np.maximum(variance_M, 0.0)), shortened(columns, beyond_M)
+
+
+_STEP = 1e-4
+
+
+def shortened(columns: Mapping[str, Array], beyond_M: Array) -> dict[str, Array]:
+    """The same places with as many fewer tokens, and FLOPs, in units of log tokens."""
+    factor_M = np.exp(-beyond_M)
+    shorter = {name: columns[name] * factor_M for name in ("d", "c") if name in columns}
+    shorter |= {name: np.minimum(columns[name], shorter["d"]) for name in ("u",) if name in columns}
+    return {**columns, **shorter}
+
+
+def continuation(points: Points) -> Continuation | None:
+    """What the curves of a table say; None where too few points lie on long enough curves, or where losses do not fall."""
+    curves = _curves(points)
+    covered = sum(curve.points for curve in curves)
+    if len(curves) < FEWEST_CURVES or covered < _LEAST_COVERED * len(points):
+        return None
+    if np.median([len(curve.x) for curve in curves]) < FEWEST_POINTS:
+        return None
+    ends = {curve.key: max(other.x[-1] for other in curves if other.key == curve.key) for curve in curves}
+    steps = [_steps(curve, ends[curve.key]) for curve in curves]
+    x_S, slope_S, weight_S = np.concatenate(steps, axis=1)
+    slope, decay, covariance = _pooled(x_S, slope_S, weight_S)
+    if slope <= np.sqrt(covariance[0]):
+        return None
+    found = [_end(key, end, curves, steps, slope, decay) for key, end in ends.items()]
+    return Continuation(tuple(found), decay, covariance)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Log tokens and log losses, ascending, of one run or one size: so many points, of the size and method in `key`."""
+
+    key: tuple[tuple[str, float], ...]
+    points: int
+    x: Array
+    y: Array
+
+
+def _curves(points: Points) -> list[_Curve]:
+    """One curve a run, or a size where runs are too short for curves."""
+    if points.progress != "tokens":
+        return []
+    names = [name for name in points.columns if name == "n" or name.startswith(METHOD_PREFIX)]
+    logs_MN = np.log(np.stack([points.columns[name] for name in names], axis=1)) if names else np.zeros((len(points), 0))
+    of_runs = float(np.median(np.bincount(points.run)[points.run])) >= FEWEST_POINTS
+    sizes_M = np.unique(logs_MN, axis=0, return_inverse=True)[1].ravel() if names else points.run
+    found = [
+        _Curve(tuple(zip(names, map(float, logs_MN[chosen[0]]), strict=True)), len(chosen), *_merged(points, chosen))
+        for chosen in _groups(points, points.run if of_runs else sizes_M)
+    ]
+    return [curve for curve in found if len(curve.x) > 2 and curve.x[-1] - curve.x[0] >= np.log(_SHORTEST)]
+
+
+def _groups(points: Points, group_M: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The points of each group in order of tokens, less the groups that repeat their data."""
+    passes_M = points.columns["d"] / points.columns["u"]
+    for group in range(int(group_M.max()) + 1):
+        chosen = np.flatnonzero(group_M == group)
+        if len(chosen) and passes_M[chosen].max() <= _MOST_PASSES:
+            yield chosen[np.argsort(points.columns["d"][chosen], kind="stable")]
+
+
+def _merged(points: Points, chosen: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Log tokens and log losses, points at the same tokens as their mean."""
+    x, y = np.log(points.columns["d"][chosen]), np.log(points.loss[chosen])
+    same = np.cumsum(np.diff(x, prepend=x[0]) > _SAME)
+    count = np.bincount(same)
+    return np.bincount(same, x) / count, np.bincount(same, y) / count
+
+
+def _steps(curve: _Curve, end: float) -> Array:
+    """(3, S): the middle of each step in the last half of a curve, in log tokens after `end`; its slope; its weight."""
+    last = max(_LAST * (curve.x[-1] - curve.x[0]), np.log(_SHORTEST))
+    first = min(int(np.searchsorted(curve.x, curve.x[-1] - last - 1e-6)), len(curve.x) - 3)
+    x, y = curve.x[first:], curve.y[first:]
+    width = np.diff(x)
+    steps: Array = np.stack([(x[1:] + x[:-1]) / 2 - end, -np.diff(y) / width, width**2])
+    return steps
+
+
+def _pooled(x_S: Array, slope_S: Array, weight_S: Array) -> tuple[float, float, tuple[float, float, float]]:
+    """Slope at the end, decay and their covariance: weighted least squares with what tables taught about the decay."""
+    weight_S = weight_S / weight_S.mean()
+    straight = np.polyfit(x_S, slope_S, 1, w=np.sqrt(weight_S))
+    squares = float((weight_S * (slope_S - np.polyval(straight, x_S)) ** 2).sum())
+    sigma = max(np.sqrt(squares / max(len(x_S) - 2, 1)), 1e-9)
+
+    def residuals(at: Array) -> Array:
+        missed_S = np.sqrt(weight_S) / sigma * (at[0] * np.exp(-at[1] * x_S) - slope_S)
+        return np.append(missed_S, (at[1] - _DECAY) / _DECAY_SPREAD)
+
+    start = [float(np.average(slope_S, weights=weight_S)), _DECAY]
+    found = least_squares(residuals, start, bounds=([-np.inf, 0.0], [np.inf, _FASTEST]), x_scale=[0.01, 0.1])
+    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    return float(found.x[0]), float(found.x[1]), (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]))
+
+
+def _end(
+    key: tuple[tuple[str, float], ...],
+    end: float,
+    curves: Sequence[_Curve],
+    steps: Sequence[Array],
+    slope: float,
+    decay: float,
+) -> End:
+    """A group's own slope at its end, pulled towards that of all groups."""
+    own = [step for curve, step in zip(curves, steps, strict=True) if curve.key == key]
+    x_S, slope_S, weight_S = np.concatenate(own, axis=1)
+    mean = float(np.average(slope_S * np.exp(decay * x_S), weights=weight_S))
+    return End(dict(key), float(np.exp(end)), max((len(own) * mean + _SHARED * slope) / (len(own) + _SHARED), 0.0))
+
+
+def _faded(beyond_M: Array, decay: float) -> Array:
+    """Integral of exp(-decay x) from 0 to `beyond`."""
+    return np.where(decay * beyond_M > 1e-9, -np.expm1(-decay * beyond_M) / max(decay, 1e-12), beyond_M)
+
+
+def _distances(columns: Mapping[str, Array], end: End) -> Array:
+    """How far each place is from the curves of an end, (M,): in log size, methods first."""
+    away_M = np.zeros(len(columns["d"]))
+    for name, value in end.place.items():
+        if name in columns:
+            away_M = away_M + (_OTHER_METHOD if name.startswith(METHOD_PREFIX) else 1.0) * np.abs(np.log(columns[name]) - value)
+    return away_M

@@ -1,0 +1,128 @@
+"""How runs go on beyond the tokens seen: the slope of their ends, which fades as fast as the curves themselves show."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from isolora.fit import Fit, best_learning_rates, fit
+from isolora.fit.continuation import Continuation, End, continuation
+from isolora.fit.fit_points import from_table
+from isolora.table import Table
+
+LARGEST = 4.4e5
+LAST = 32_000
+
+
+def loss(size: float, tokens: np.ndarray, floor: float, slope: float, start: float = 2_000) -> np.ndarray:
+    """Steep up to `start` tokens, then a power of the tokens above a floor."""
+    return floor + 12 * size**-0.07 * (tokens / 1e4) ** -slope * (1 + (start / tokens) ** 3)
+
+
+def curves(floor: float, slope: float, points: int = 9, noise: float = 0.002, **columns: str) -> Table:
+    """Six runs of three sizes and two seeds, from 4,000 to 32,000 tokens."""
+    luck = np.random.default_rng(7)
+    tokens = np.geomspace(4_000, LAST, points)
+    rows = [
+        {
+            "run": f"{size}-{seed}",
+            "body_parameters": size,
+            "tokens": d,
+            "loss": float(value * np.exp(luck.normal(0, noise))),
+            **columns,
+        }
+        for size in (5e4, 1.5e5, LARGEST)
+        for seed in (0, 1)
+        for d, value in zip(tokens, loss(size, tokens, floor, slope), strict=True)
+    ]
+    return Table({name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def found(table: Table) -> Continuation | None:
+    return continuation(from_table(best_learning_rates(table)))
+
+
+def missed(fitted: Fit, factor: float, floor: float, slope: float) -> float:
+    place = {"n": LARGEST, "d": factor * LAST}
+    return float(fitted.predict(place)[0] / loss(LARGEST, np.array([place["d"]]), floor, slope)[0] - 1)
+
+
+@pytest.mark.parametrize(("floor", "slope", "decay"), [(0.0, 0.075, (0.0, 0.2)), (6.0, 0.4, (0.2, 0.35))])
+def test_decay_is_measured(floor: float, slope: float, decay: tuple[float, float]) -> None:
+    """Without a floor the slope stays; with one it fades by what of the exponent the floor leaves, here 0.27."""
+    at = found(curves(floor, slope))
+    assert at is not None
+    assert decay[0] <= at.decay <= decay[1]
+    expected = -np.diff(np.log(loss(LARGEST, np.array([LAST, 1.01 * LAST]), floor, slope)))[0] / np.log(1.01)
+    own = next(end for end in at.ends if end.place["n"] == pytest.approx(np.log(LARGEST)))
+    assert own.tokens == pytest.approx(LAST)
+    assert own.slope == pytest.approx(expected, rel=0.12)
+
+
+@pytest.mark.parametrize(("floor", "slope"), [(0.0, 0.075), (6.0, 0.4)])
+@pytest.mark.parametrize("factor", [4.0, 10.0])
+def test_straight_and_bending_curves_are_both_foretold(floor: float, slope: float, factor: float) -> None:
+    fitted = fit(curves(floor, slope), bootstrap=100)
+    assert abs(missed(fitted, factor, floor, slope)) < (0.02 if factor < 5 else 0.04)
+    place = {"n": LARGEST, "d": factor * LAST}
+    low, high = fitted.interval(place)
+    assert low[0] < loss(LARGEST, np.array([place["d"]]), floor, slope)[0] < high[0]
+    assert high[0] / low[0] < 1.25, "it is no excuse to say nothing"
+
+
+def test_a_law_alone_bends_where_the_curves_do_not() -> None:
+    fitted = fit(curves(0.0, 0.075), bootstrap=0)
+    alone = dataclasses.replace(fitted, continuation=None)
+    assert missed(alone, 10.0, 0.0, 0.075) > 1.4 * abs(missed(fitted, 10.0, 0.0, 0.075))
+    inside = {"n": LARGEST, "d": 16_000.0}
+    assert fitted.predict(inside) == alone.predict(inside)
+    assert fitted.interval(inside) == alone.interval(inside)
+
+
+def test_the_fall_is_the_integral_of_the_fading_slope() -> None:
+    at = Continuation((End({"n": 10.0}, 1_000.0, 0.1),), 0.5, (1e-4, 1e-3, 4e-2))
+    columns = {"n": np.exp([10.0, 12.0, 10.0]), "d": np.array([2_000.0, 500.0, 10_000.0]), "c": np.array([1e9, 1e9, 1e9])}
+    fall, error, seen = at.fall(columns)
+    x = np.log([2.0, 1.0, 10.0])
+    np.testing.assert_allclose(fall, 0.1 * (1 - np.exp(-0.5 * x)) / 0.5)
+    np.testing.assert_allclose(seen["d"], [1_000, 500, 1_000])
+    np.testing.assert_allclose(seen["c"], 1e9 * np.exp(-x))
+    grid = np.linspace(0, x[2], 10_001)
+    by_slope, by_decay = np.trapezoid(np.exp(-0.5 * grid), grid), -0.1 * np.trapezoid(grid * np.exp(-0.5 * grid), grid)
+    expected = by_slope**2 * 1e-4 + 2 * by_slope * by_decay * 1e-3 + by_decay**2 * 4e-2
+    assert error[2] == pytest.approx(np.sqrt(expected), rel=1e-3)
+    assert error[1] == 0.0
+
+
+def test_the_nearest_curves_are_of_the_same_method_first() -> None:
+    own = End({"n": np.log(1e6), "m:lora": 1.0}, 1_000.0, 0.1)
+    other = End({"n": np.log(1e5), "m:lora": 0.0}, 5_000.0, 0.2)
+    columns = {"n": np.array([1e5]), "d": np.array([8_000.0]), "m:lora": np.array([np.e])}
+    away, slope = Continuation((own, other), 0.0, (0.0, 0.0, 0.0)).beyond(columns)
+    assert (away[0], slope[0]) == (pytest.approx(np.log(8)), 0.1)
+
+
+def test_single_points_few_points_repeats_and_rising_losses_have_no_continuation() -> None:
+    table = curves(0.0, 0.075)
+    spread = np.geomspace(1, 30, len(table))
+    single = {"run": np.array([f"{k}" for k in range(len(table))]), "body_parameters": table["body_parameters"] * spread}
+    assert found(Table({**table.columns, **single})) is None
+    assert found(curves(0.0, 0.075, points=4)) is None
+    assert found(Table({**table.columns, "unique_tokens": np.minimum(table["tokens"], 8_000.0)})) is None
+    assert found(Table({**table.columns, "loss": 1 / table["loss"]})) is None
+
+
+def test_runs_of_one_size_that_are_single_points_are_a_curve() -> None:
+    table = curves(0.0, 0.075)
+    single = Table({**table.columns, "run": np.array([f"{k}" for k in range(len(table))])})
+    at = found(single)
+    assert at is not None
+    assert len(at.ends) == 3
+
+
+def test_it_is_written_and_read_back() -> None:
+    fitted = fit(curves(0.0, 0.075), bootstrap=10)
+    assert fitted.continuation is not None
+    assert Fit.loads(fitted.dumps()).continuation == fitted.continuation
