@@ -51,7 +51,7 @@ class Problem:
     def centred_terms(self, shapes_KQ: Array) -> tuple[Array, Array]:
         """Log terms (K, C, M) less their mean over the points, and that mean (K, C)."""
         terms_KCM = self.law.log_terms(shapes_KQ, self.logs)
-        centre_KC = terms_KCM.mean(axis=2)
+        centre_KC = terms_KCM.sum(axis=2) / terms_KCM.shape[2]
         return terms_KCM - centre_KC[:, :, None], centre_KC
 
     def theta(self, z_KZ: Array) -> Array:
