@@ -38,7 +38,7 @@ FACTORS = (4, 10)
 MIDDLE_TOKENS = 8.5 * TOKENS
 """A token of the middle base costs 2.1 to 2.2 times less than one of the largest: 4 x the largest compute."""
 AHEAD = 1000
-"""What is added to a repeat's seed for the runs that it is judged on."""
+"""Added to a repeat's seed to name the runs that it is judged on; the study draws each a seed of its own from that."""
 PIECE, SHORTEST = 600, 100
 
 
@@ -110,10 +110,12 @@ def repeats(text: int) -> Iterator[tuple[int, Table, Table]]:
     if not all((folder / "study.sqlite").is_file() for folder in folders(text)):
         return
     table, ahead = (studied(read(folder)) for folder in folders(text))
-    for seed in seeds_of(text):
-        seen, later = table.where(table["seed"] == seed), ahead.where(ahead["seed"] == AHEAD + seed)
+    own = {model: np.unique(ahead["seed"][ahead["model"] == model]) for model in np.unique(ahead["model"])}
+    for k, seed in enumerate(seeds_of(text)):
+        mine = [ahead["seed"][row] in own[ahead["model"][row]][k : k + 1] for row in range(len(ahead))]
+        later = ahead.where(np.array(mine, dtype=bool))
         if len(later) == len(FACTORS) + 1:
-            yield seed, seen, later
+            yield seed, table.where(table["seed"] == seed), later
 
 
 def judged(text: int) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,8 @@ _MOST_PASSES = 1.5
 """Passes from which on a curve tells of repeats rather than of new tokens."""
 _DECAY, _DECAY_SPREAD = 0.1, 0.2
 """Decay of the slope for each unit of log tokens that tables taught: 0.2 to 0.5 in pre-training, about 0 in adapters here."""
-_FASTEST = 2.0
+_SLOWEST, _FASTEST = -0.5, 2.0
+"""Where the decay is looked for. A slope that grows is taken as it is at the end, and no growth is foretold."""
 _SHARED = 2.0
 """Curves' worth of pull of a group's slope towards that of all groups."""
 _OTHER_METHOD = 100.0
@@ -101,7 +102,7 @@ def continuation(points: Points) -> Continuation | None:
     if slope <= np.sqrt(covariance[0]):
         return None
     found = [_end(key, end, curves, steps, slope, decay) for key, end in ends.items()]
-    return Continuation(tuple(found), decay, covariance)
+    return Continuation(tuple(found), max(decay, 0.0), covariance)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _pooled(x_S: Array, slope_S: Array, weight_S: Array) -> tuple[float, float, 
         return np.append(missed_S, (at[1] - _DECAY) / _DECAY_SPREAD)
 
     start = [float(np.average(slope_S, weights=weight_S)), _DECAY]
-    found = least_squares(residuals, start, bounds=([-np.inf, 0.0], [np.inf, _FASTEST]), x_scale=[0.01, 0.1])
+    found = least_squares(residuals, start, bounds=([-np.inf, _SLOWEST], [np.inf, _FASTEST]), x_scale=[0.01, 0.1])
     covariance = np.linalg.inv(found.jac.T @ found.jac)
     return float(found.x[0]), float(found.x[1]), (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]))
 
