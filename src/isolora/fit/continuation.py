@@ -73,13 +73,13 @@ class Continuation:
         by_decay_M = slope_M * (_faded(beyond_M, self.decay + _STEP) - unit_M) / _STEP
         slope, both, decay = self.covariance
         variance_M = unit_M**2 * slope + 2 * unit_M * by_decay_M * both + by_decay_M**2 * decay
-        return slope_M * unit_M, np.sqrt(np.maximum(variance_M, 0.0)), shortened(columns, beyond_M)
+        return slope_M * unit_M, np.sqrt(np.maximum(variance_M, 0.0)), places_at_end(columns, beyond_M)
 
 
 _STEP = 1e-4
 
 
-def shortened(columns: Mapping[str, Array], beyond_M: Array) -> dict[str, Array]:
+def places_at_end(columns: Mapping[str, Array], beyond_M: Array) -> dict[str, Array]:
     """The same places with as many fewer tokens, and FLOPs, in units of log tokens."""
     factor_M = np.exp(-beyond_M)
     shorter = {name: columns[name] * factor_M for name in ("d", "c") if name in columns}

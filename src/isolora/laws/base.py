@@ -130,6 +130,8 @@ class Law:
 
 def stack(*terms: Array | float) -> Array:
     """Terms (K, M) or scalars as one array (K, C, M): points last, so that sums over the few terms run along memory."""
+    if not all(isinstance(term, (np.ndarray, float)) for term in terms):  # symbols, of which a report reads the formula
+        return np.stack(np.broadcast_arrays(*terms), axis=1)
     count_K, *rest = np.broadcast_shapes(*(np.shape(term) for term in terms))
     stacked = np.empty((count_K, len(terms), *rest))
     for c, term in enumerate(terms):  # a fit stacks thousands of times: np.stack of broadcast arrays takes twice as long
