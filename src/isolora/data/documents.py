@@ -23,8 +23,7 @@ from isolora.data.table_source import Tables, TextTemplate, check_card, columns_
 from isolora.data_cards import Card
 from isolora.errors import DataError
 from isolora.json_types import JsonObject
-from isolora.tasks.base import Task
-from isolora.tasks.rows import problem_of
+from isolora.tasks.base import Task, problem_of
 
 
 @dataclass(frozen=True)

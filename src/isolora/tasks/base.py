@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from isolora.errors import DataError
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.predictions import Predictions
 
@@ -280,3 +281,11 @@ class Task(ABC):
     ) -> Predictions:
         """What the model answers on held-out examples, with the field's own measures; the first one is the task's main one."""
         return Predictions(0, lambda rows: {})
+
+
+def problem_of(task: Task, row: JsonMapping) -> str:
+    """Why the task cannot use a row, its templates included; empty where it can."""
+    try:
+        return task.problem(row)
+    except DataError as failure:
+        return str(failure)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from isolora.errors import DataError
 from isolora.json_types import JsonMapping
-from isolora.tasks.base import Task
+from isolora.tasks.base import Task, problem_of
 
 if TYPE_CHECKING:
     from isolora.data import Documents
@@ -18,14 +18,6 @@ Made = TypeVar("Made")
 
 UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
 """Unicode's categories of control and format characters and of separators."""
-
-
-def problem_of(task: Task, row: JsonMapping) -> str:
-    """Why the task cannot use a row, its templates included; empty where it can."""
-    try:
-        return task.problem(row)
-    except DataError as failure:
-        return str(failure)
 
 
 def usable_rows(task: Task, documents: Documents) -> Iterator[JsonMapping]:
