@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from isolora.cli import app
 from isolora.fit import about_bounds, fit
 from isolora.fit.best_rates import RateEffect
-from isolora.fit.bounded import ends, noise_factor
+from isolora.fit.interval import bounded_ends, noise_factor
 from isolora.plan import NoRecommendation, plan
 from isolora.table import Table
 
@@ -117,7 +117,7 @@ def test_noise_of_a_share_follows_its_size():
 
 def test_ends_of_an_error_stay_in_its_range():
     error, width = np.array([1e-3, 0.3, 0.95, 1.0]), np.full(4, 0.5)
-    low, high = ends(error, width, width)
+    low, high = bounded_ends(error, width, width)
     assert ((low > 0) & (low < error) & (high <= 1)).all()
     assert (high[:3] > error[:3]).all()
     np.testing.assert_allclose([low[0], high[0]], 1e-3 * np.exp([-0.5, 0.5]), rtol=2e-3)

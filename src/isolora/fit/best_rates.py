@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isolora.json_types import JsonMapping
+from isolora.laws import Array
 from isolora.table import Table
 
 _GROUP = ("model", "method", "rank", "body_parameters")
@@ -48,7 +50,7 @@ class RateEffect:
     sizes: tuple[float, ...]
     rates: tuple[float, ...]
 
-    def cost(self, rate_M: NDArray[np.float64], size_M: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def cost(self, rate_M: Array, size_M: Array) -> tuple[Array, Array]:
         """Log loss added at those rates, and its standard deviation, (M,) each; zero where no rate is named."""
         x_M = np.nan_to_num(np.log(rate_M / self.best(size_M)))
         cost_M = np.maximum(self.slope * x_M + self.curvature * x_M**2, 0.0)
@@ -56,13 +58,22 @@ class RateEffect:
         beyond_M = np.maximum(np.abs(x_M) / reach_M, 1.0) ** 2
         return cost_M, self.spread * np.minimum(np.abs(x_M) / _STEP, 1.0) * beyond_M
 
-    def best(self, size_M: NDArray[np.float64]) -> NDArray[np.float64]:
+    def best(self, size_M: Array) -> Array:
         """The best rate of each size."""
         if len(self.sizes) < 3:
             return np.full(len(size_M), np.exp(np.mean(np.log(self.rates))))
         fitted_M = np.exp(np.polyval(np.polyfit(np.log(self.sizes), np.log(self.rates), 1), np.log(size_M)))
         known = dict(zip(self.sizes, self.rates, strict=True))
         return np.array([known.get(float(size), float(rate)) for size, rate in zip(size_M, fitted_M, strict=True)])
+
+
+def rate_cost(effect: RateEffect | None, named: JsonMapping, columns: Mapping[str, Array]) -> tuple[Array, Array]:
+    """(log loss that the column `learning_rate` adds, its standard deviation), (M,) each; zeros where no rate is known."""
+    nothing_M = np.zeros_like(next(iter(columns.values())))
+    if effect is None or "learning_rate" not in named:
+        return nothing_M, nothing_M
+    rate_M = np.broadcast_to(np.asarray(named["learning_rate"], dtype=float), nothing_M.shape)
+    return effect.cost(rate_M, columns.get("n", np.ones_like(nothing_M)))
 
 
 _FEWEST_COMPARISONS = 6

@@ -41,6 +41,8 @@ _SHARED = 2.0
 """Curves' worth of pull of a group's slope towards that of all groups."""
 _OTHER_METHOD = 100.0
 """Another method is farther than any size."""
+_STEP = 1e-4
+"""Of the decay, for its derivative."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,12 @@ class Continuation:
         return slope_M * unit_M, np.sqrt(np.maximum(variance_M, 0.0)), places_at_end(columns, beyond_M)
 
 
-_STEP = 1e-4
+def go_on(found: Continuation | None, columns: Mapping[str, Array]) -> tuple[Array, Array, Mapping[str, Array]]:
+    """As `Continuation.fall`; where nothing is known of how runs go on, no fall, and the places as they are."""
+    if found is None:
+        nothing_M = np.zeros_like(next(iter(columns.values())))
+        return nothing_M, nothing_M, columns
+    return found.fall(columns)
 
 
 def places_at_end(columns: Mapping[str, Array], beyond_M: Array) -> dict[str, Array]:

@@ -187,7 +187,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         target=aim.name,
         ceiling=1.0 if aim.bounded else np.inf,
         level=selection.level,
-        continuation=continuation(points),
+        continuation=None if aim.bounded else continuation(points),
         pinned=pinned(found),
         edges=edges(found),
     )

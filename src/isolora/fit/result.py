@@ -9,14 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from isolora import display, laws
-from isolora.fit import bounded, written
+from isolora.fit import written
 from isolora.fit.averaging import AveragedLaw, weighted_mean
-from isolora.fit.best_rates import RateEffect
-from isolora.fit.continuation import Continuation
+from isolora.fit.best_rates import RateEffect, rate_cost
+from isolora.fit.continuation import Continuation, go_on
 from isolora.fit.distance import distance, growth
+from isolora.fit.interval import UPPER, bounded_ends, noise_factor, parameter_spread, student_quantile
 from isolora.fit.law_columns import completed
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array, Law
@@ -26,15 +26,6 @@ from isolora.table.foreign import parsed_json
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-TAILS = 7
-"""Degrees of freedom of the interval's Student distribution: errors beyond the points have heavy tails."""
-JUDGED_SHARE = 0.5
-"""What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
-EDGE_LEVEL = 0.975
-"""Edges of pinned parameters are ends of a 95 % interval."""
-UPPER = 1.05
-"""What the upper side is longer by: a run can miss a law upwards in more ways (a rate that no longer suits, an unstable start)
-than downwards, and on the public tables losses lay above 2.2 times as often as below without it, 1.7 times with it."""
 _NEAR = 0.3
 """Log distance from which the level's signed error counts in full; within the points it does not count."""
 
@@ -94,7 +85,7 @@ class Fit:
         """
         complete = self._complete(columns)
         log_loss_M = self._continued(complete)[0]
-        cost_M, _ = self._rate_cost(columns, complete)
+        cost_M, _ = rate_cost(self.rates, columns, complete)
         return self._shifted(log_loss_M, distance(complete, self.ranges), cost_M)
 
     def interval(self, columns: JsonMapping, level: float = 0.95) -> tuple[Array, Array]:
@@ -105,18 +96,18 @@ class Fit:
         """
         complete = self._complete(columns)
         log_loss_M, spread_M, seen = self._continued(complete)
-        cost_M, rate_M = self._rate_cost(columns, complete)
+        cost_M, rate_M = rate_cost(self.rates, columns, complete)
         away_M = distance(complete, self.ranges)
         predicted_M = self._shifted(log_loss_M, away_M, cost_M)
-        quantile = self._quantile(level)
-        below_M, above_M = self._parameter_spread(seen, level)
+        quantile = student_quantile(self.runs, level)
+        below_M, above_M = parameter_spread(self, seen, level)
         drift_M = quantile * self.drift * np.sqrt(growth(away_M))
-        noise_M = self.noise * (bounded.noise_factor(predicted_M, self.level) if self.bounded else 1.0)
+        noise_M = self.noise * (noise_factor(predicted_M, self.level) if self.bounded else 1.0)
         own_M = quantile * np.sqrt(noise_M**2 + spread_M**2 + rate_M**2)
         below_M, above_M = (np.hypot(own_M, np.maximum(drift_M, side_M)) for side_M in (below_M, above_M))
         above_M = UPPER * above_M
         if self.bounded:
-            return bounded.ends(predicted_M, below_M, above_M)
+            return bounded_ends(predicted_M, below_M, above_M)
         return predicted_M * np.exp(-below_M), predicted_M * np.exp(above_M)
 
     @property
@@ -128,7 +119,7 @@ class Fit:
         """Log losses (K, M) as different laws would have them: the bootstrap's draws, and the averaged laws as often as their
         weights say. What they disagree about is not known."""
         complete = self._complete(columns)
-        fall_M, error_M, seen = self._beyond(complete)
+        fall_M, error_M, seen = go_on(self.continuation, complete)
         theta_KT = self.draws if len(self.draws) else np.array([list(self.parameters.values())])
         drawn_KM = np.log(self.shape.predict(theta_KT, seen))
         count = len(drawn_KM)
@@ -184,45 +175,11 @@ class Fit:
 
         Beyond the tokens seen the laws are asked about the end of the curves, from where the loss goes on as curves did.
         """
-        fall_M, error_M, seen = self._beyond(complete)
+        fall_M, error_M, seen = go_on(self.continuation, complete)
         log_loss_M, spread_M = weighted_mean(self.averaged, seen)
         return log_loss_M - fall_M, np.hypot(spread_M, error_M), seen
-
-    def _beyond(self, complete: Mapping[str, Array]) -> tuple[Array, Array, Mapping[str, Array]]:
-        """How much lower the loss lies than at the end of the curves, how well that is known, and the places at that end."""
-        if self.continuation is None or self.bounded:
-            nothing_M = np.zeros_like(next(iter(complete.values())))
-            return nothing_M, nothing_M, complete
-        return self.continuation.fall(complete)
 
     def _shifted(self, log_loss_M: Array, away_M: Array, cost_M: Array) -> Array:
         """The laws' average with the signed error that hold-outs saw beyond the range, and what the rate costs."""
         predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / _NEAR, 1.0) + cost_M)
         return np.minimum(predicted, self.ceiling)
-
-    def _rate_cost(self, columns: JsonMapping, complete: Mapping[str, Array]) -> tuple[Array, Array]:
-        nothing_M = np.zeros_like(next(iter(complete.values())))
-        if self.rates is None or "learning_rate" not in columns:
-            return nothing_M, nothing_M
-        rate_M = np.broadcast_to(np.asarray(columns["learning_rate"], dtype=float), nothing_M.shape)
-        return self.rates.cost(rate_M, complete.get("n", np.ones_like(nothing_M)))
-
-    def _parameter_spread(self, columns: Mapping[str, Array], level: float) -> tuple[Array, Array]:
-        """Distances from the law's own prediction to the ends of the bootstrap's, and to what edges say if that is farther."""
-        theta_T = np.array(list(self.parameters.values()))
-        centre_M = np.log(self.shape.predict(theta_T, columns))
-        low_M, high_M = centre_M, centre_M
-        if len(self.draws):
-            tails = [0.5 - level / 2, 0.5 + level / 2]
-            low_M, high_M = np.quantile(np.log(self.shape.predict(self.draws, columns)), tails, axis=0)
-        share = JUDGED_SHARE if self.holdout else 1.0
-        below_M, above_M = share * np.maximum(centre_M - low_M, 0.0), share * np.maximum(high_M - centre_M, 0.0)
-        if not self.edges:
-            return below_M, above_M
-        scale = stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL)
-        edge_JM = scale * (np.log(self.shape.predict(np.array(list(self.edges.values())), columns)) - centre_M)
-        return np.maximum(below_M, -edge_JM.min(axis=0)), np.maximum(above_M, edge_JM.max(axis=0))
-
-    def _quantile(self, level: float) -> float:
-        degrees = min(max(self.runs - 1, 2), TAILS)
-        return float(stats.t.ppf(0.5 + level / 2, degrees))

@@ -103,7 +103,7 @@ function evaluator(fit) {
     const [, spread, seen] = continued(logs), centre = logLoss(own, fit.theta, seen);
     const draws = Float64Array.from(fit.draws, (theta) => logLoss(own, theta, seen)).sort();
     const edges = fit.edges.map((theta) => logLoss(own, theta, seen) - centre);
-    // A share scatters relatively more the smaller it is, and its interval is on the logit scale: see isolora.fit.bounded.
+    // A share scatters relatively more the smaller it is, and its interval is on the logit scale: see isolora.fit.interval.
     const bounded = ceiling < Infinity, share = Math.min(Math.max(predicted, 1e-6), 1 - 1e-6);
     const factor = bounded ? Math.sqrt(Math.max((1 / share - 1) / (1 / fit.errorLevel - 1), 1)) : 1;
     const ends = ({ level, student, edge }) => {

@@ -11,12 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
-from isolora.fit.result import EDGE_LEVEL, JUDGED_SHARE, TAILS, UPPER
+from isolora.fit.interval import JUDGED_SHARE, UPPER, edge_scale, student_quantile
 from isolora.fit.written import continuation_state
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
@@ -92,7 +91,7 @@ def _fit(fit: Fit) -> JsonObject:
         "price": fit.price,
         "ceiling": _number(fit.ceiling),
         "errorLevel": fit.level,
-        "continuation": None if fit.bounded else continuation_state(fit.continuation),
+        "continuation": continuation_state(fit.continuation),
         "edges": [_searched(fit.law, theta) for theta in fit.edges.values()],
         "judgedShare": JUDGED_SHARE if fit.holdout else 1.0,
         "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},
@@ -100,9 +99,7 @@ def _fit(fit: Fit) -> JsonObject:
 
 
 def _level(fit: Fit, level: float) -> dict[str, float]:
-    degrees = min(max(fit.runs - 1, 2), TAILS)
-    edge = stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL)
-    return {"level": level, "student": float(stats.t.ppf(0.5 + level / 2, degrees)), "edge": float(edge)}
+    return {"level": level, "student": student_quantile(fit.runs, level), "edge": edge_scale(level)}
 
 
 def _searched(name: str, theta: tuple[float, ...]) -> list[float]:
