@@ -19,8 +19,8 @@ import studies
 import torch
 from studies import RANK, RATE, points
 
+from isolora import child_process
 from isolora import store as stores
-from isolora.child_process import run_with_parent
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError, RunFailed
 from isolora.store import DIVERGED, DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY, PENDING, RUNNING, Store
@@ -177,7 +177,8 @@ from isolora.study.running import run_study
 def kill():
     while not list(__import__("pathlib").Path(sys.argv[2]).glob("checkpoints/*")):
         time.sleep(0.01)
-    below = subprocess.run(["pgrep", "-f", "-P", str(os.getpid()), "spawn_main"], capture_output=True, text=True).stdout.split()
+    server = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "forkserver"], capture_output=True, text=True).stdout.split()
+    below = subprocess.run(["pgrep", "-P", server[0]], capture_output=True, text=True).stdout.split()
     os.kill(int(below[0]), signal.SIGKILL)
 if __name__ == "__main__":
     threading.Thread(target=kill).start()
@@ -192,12 +193,13 @@ if __name__ == "__main__":
     assert set(Store(tmp_path / "out").states().values()) == {DONE}
 
 
-def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_child_ends_with_its_parent(method: str, tmp_path: Path) -> None:
     code = (
-        "import multiprocessing as m, os, time\nfrom isolora.child_process import run_with_parent\n"
+        "import multiprocessing as m, time\nfrom isolora import child_process as c\n"
+        f"c.PRELOADED, c.start_method = 'json', lambda: m.get_context('{method}')\n"
         "if __name__ == '__main__':\n"
-        " p = m.get_context('spawn').Process(target=run_with_parent, args=(os.getpid(), 'time', 'sleep', 60)); p.start()\n"
-        " print(p.pid, flush=True); time.sleep(60)\n"
+        " print(c.start_worker('time', 'sleep', 60).pid, flush=True); time.sleep(60)\n"
     )
     (tmp_path / "parent.py").write_text(code)
     parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True)
@@ -215,7 +217,17 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.1)
     else:
         pytest.fail("an orphan")
-    assert run_with_parent.__module__ == "isolora.child_process"
+
+
+def test_a_worker_has_the_environment_of_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(child_process, "PRELOADED", "json")
+    code = "import os; from pathlib import Path; Path(os.environ['ISOLORA_SEEN']).write_text(os.environ['ISOLORA_SEEN'])"
+    for name in ("first", "second"):  # both from one server, which is older than the second name
+        monkeypatch.setenv("ISOLORA_SEEN", str(tmp_path / name))
+        process = child_process.start_worker("builtins", "exec", code)
+        process.join(60)
+        assert process.exitcode == 0
+        assert (tmp_path / name).read_text() == str(tmp_path / name)
 
 
 def test_a_second_process_is_refused_by_name(base: dict[str, Any], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isolora.child_process import import_ahead
 from isolora.cli.answer import Json, answer
 from isolora.json_types import JsonObject
 
@@ -23,6 +24,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The whole story on packaged models and data: study, law, recommendation, and the proof that it held."""
+    _expect_workers(out)
     from isolora.study.demo import demo as run_demo
 
     story = run_demo(out, seed=seed, quiet=as_json)
@@ -43,12 +45,15 @@ def study(
     Exit status 1 when stacks failed: the others have been trained, and the same command tries those again.
     """
     from isolora.config import load_study
+
+    config = load_study(file)
+    if executor == "local" and workers > 1 and not dry_run:
+        _expect_workers(out or Path("runs") / config.name)
     from isolora.store import Store
     from isolora.study.executors.base import StudyFailed
     from isolora.study.running import run_study
     from isolora.study.search import search_result
 
-    config = load_study(file)
     if dry_run:
         from isolora.study.study_price import price_study
 
@@ -68,6 +73,14 @@ def study(
     if failure:
         print(f"isolora: {failure}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _expect_workers(folder: Path) -> None:
+    """Let what workers need be imported beside our own imports, unless there may be nothing to train."""
+    from isolora.store import FILE
+
+    if not (folder / FILE).exists():
+        import_ahead()
 
 
 def study_summary(store: Store) -> tuple[JsonObject, str]:

@@ -17,6 +17,7 @@ from isolora.runs.document_loader import RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.store import Store
 from isolora.study import design
+from isolora.study.balance import balanced
 from isolora.study.design import Job
 from isolora.study.executors.base import Executor, Failure, PrunerOf, StudyFailed, Train, Trained, no_pruner
 from isolora.study.search import check_search, run_search
@@ -55,7 +56,7 @@ def run_study(
             if study.search:
                 run_search(study, store, queued, workspace, workers)
             else:
-                _raise_failed(store, _grid(study, store, queued, workspace))
+                _raise_failed(store, _grid(study, store, queued, workspace, workers))
     return store
 
 
@@ -108,18 +109,18 @@ def _train_queued(
     return (train(missing, stage, pruner_of) if missing else None) or []
 
 
-def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace) -> list[Failure]:
+def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int) -> list[Failure]:
     runs, failures, remarks = design.grid_runs(study), list[Failure](), list[str]()
     if study.tune:
         trials = design.trial_runs(study)
-        failures = train(design.stacks(trials, study.stack), "tune", no_pruner)
+        failures = train(balanced(design.stacks(trials, study.stack), workers), "tune", no_pruner)
         losses = final_losses(store, trials, workspace)
         failed = {run for failure in failures for run in failure.job} - losses.keys()
         runs, remarks = design.tuned_runs(study, losses, failed)
         for remark in remarks:
             print(remark, file=sys.stderr)
         write_description(study, store.folder, remarks)
-    return failures + train(design.stacks(runs, study.stack), "grid", no_pruner)
+    return failures + train(balanced(design.stacks(runs, study.stack), workers), "grid", no_pruner)
 
 
 def _raise_failed(store: Store, failures: Sequence[Failure]) -> None:

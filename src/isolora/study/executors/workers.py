@@ -11,7 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing import get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,7 +19,7 @@ from types import TracebackType
 
 import torch
 
-from isolora.child_process import run_with_parent
+from isolora.child_process import start_worker
 from isolora.errors import RunFailed, UserError
 from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
@@ -45,15 +45,8 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        given = (os.getpid(), __name__, serve.__name__, theirs, self.threads)
-        self.process = context.Process(target=run_with_parent, args=given, daemon=True)
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # inherited: a terminal's Ctrl-C reaches the whole group,
-        self.process.start()  # and is passed on to workers as TERM
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.connection, theirs = Pipe()
+        self.process = start_worker(__name__, serve.__name__, theirs, self.threads)
         theirs.close()
 
     @property
