@@ -28,7 +28,9 @@ PRELOADED = "isolora.study.executors.preloaded"
 def start_method() -> ForkServerContext | SpawnContext:
     """How worker processes begin. A driver that a library has begun to use may not be forked, so never beside an accelerator."""
     accelerated = any(Path(f"/dev/{device}").exists() for device in ("nvidiactl", "kfd", "dxg", "accel"))
-    return get_context("forkserver" if sys.platform == "linux" and not accelerated else "spawn")
+    if sys.platform == "linux" and not accelerated:
+        return get_context("forkserver")
+    return get_context("spawn")
 
 
 def import_ahead() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -110,7 +110,8 @@ class Batch:
 
     input_ids [rows, length]; positions [labels]: indices into the flattened rows; targets [labels]; target_rows [labels]: the
     row of each; row_weights [rows]: what each row's summed loss counts in the objective; lengths [rows]: without padding.
-    second, values: as in Examples.
+    second, values: as in Examples. kept: scores of this batch, for whoever asks for them again (see `once_a_batch`); None where
+    nothing is kept.
     """
 
     input_ids: Tensor
@@ -121,11 +122,16 @@ class Batch:
     lengths: Tensor
     second: Batch | None = None
     values: Tensor | None = None
+    kept: JsonObject | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "kept"}
         moved: JsonObject = {name: None if part is None else part.to(device) for name, part in parts.items()}
         return Batch(**moved)
+
+    def keeping(self) -> Batch:
+        """The same, on which scores are made once: for a loss and answers under the same weights."""
+        return replace(self, kept={})
 
     @property
     def attention_mask(self) -> Tensor:
@@ -140,6 +146,22 @@ def padding_id(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> in
     known = range(model.config.get_text_config().vocab_size)
     named = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
     return next((int(entry) for entry in named if entry is not None and entry in known), 0)
+
+
+def once_a_batch(scores: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a model and, last, a batch, whose outcome a batch may keep: an evaluation's loss and answers then take one
+    forward pass."""
+
+    @wraps(scores)
+    def kept(*given: Any) -> Any:
+        known = given[-1].kept
+        if known is None:
+            return scores(*given)
+        if scores.__qualname__ not in known:
+            known[scores.__qualname__] = scores(*given)
+        return known[scores.__qualname__]
+
+    return kept
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from isolora.errors import DataError
 from isolora.json_types import JsonMapping
 from isolora.metrics.predictions import Predictions
-from isolora.tasks.base import Batch, Batches, Examples, Loss, Task
+from isolora.tasks.base import Batch, Batches, Examples, Loss, Task, once_a_batch
 from isolora.tasks.causal import causal_class, causal_logits
 from isolora.tasks.chat_templates import common_prefix, conversation_problem, prompt_and_answer, template_of
 from isolora.tasks.pairs import Pair, decoder_examples, decoder_prompts
@@ -103,6 +103,7 @@ class Preference(Task):
         assert batch.second is not None
         return torch.stack([log_probabilities(model, batch), log_probabilities(model, batch.second)], 1)
 
+    @once_a_batch
     def _gains(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Log-probability of both answers [rows, 2] minus that under the base, in nats."""
         assert batch.values is not None

@@ -17,7 +17,7 @@ from isolora.errors import ConfigError, DataError
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.predictions import Predictions
 from isolora.metrics.squad import per_question, v2_questions
-from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task, once_a_batch
 from isolora.tasks.class_heads import Window, answer_windows, class_options, head_class, inputs, with_separator
 from isolora.tasks.rows import is_blank, text_problem, usable_rows
 
@@ -189,6 +189,7 @@ def special_tokens_of_pairs(tokenizer: PreTrainedTokenizerBase) -> tuple[list[li
     return parts, 1 in probe.get("token_type_ids", ())
 
 
+@once_a_batch
 def span_logits(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits of start and of end [rows, length], padding ruled out, and virtual tokens in front left out."""
     given = inputs(batch)

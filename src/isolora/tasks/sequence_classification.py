@@ -17,7 +17,7 @@ from isolora.errors import DataError, unknown
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.classification import GLUE, classification_scores
 from isolora.metrics.predictions import Predictions
-from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task, once_a_batch
 from isolora.tasks.class_heads import (
     Classes,
     class_names,
@@ -169,6 +169,7 @@ def _second_texts(kinds: list[list[int]] | None) -> Any:
     return np.array([[row.index(1) if 1 in row else len(row)] for row in kinds], np.float32)
 
 
+@once_a_batch
 def class_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits [rows, classes].
 

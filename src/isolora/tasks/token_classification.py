@@ -16,7 +16,7 @@ from isolora.errors import ConfigError, DataError, unknown
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.entities import entity_counts
 from isolora.metrics.predictions import Predictions
-from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task, once_a_batch
 from isolora.tasks.causal import is_encoder
 from isolora.tasks.class_heads import Classes, answer_windows, class_names, class_options, head_class, inputs, scored_parts
 from isolora.tasks.cross_entropy import from_logits
@@ -196,6 +196,7 @@ def _all_prefixed(tags: Iterable[Any]) -> str:
     return next((tag for tag in named if tag[0] in "BSI"), "")
 
 
+@once_a_batch
 def _logits(model: PreTrainedModel, batch: Batch) -> Any:
     """Logits [labels, classes] at labelled positions; virtual tokens that a method puts in front are passed over."""
     logits = model(**inputs(batch)).logits[:, -batch.input_ids.shape[1] :]

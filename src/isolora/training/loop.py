@@ -72,13 +72,12 @@ class Loop:
     def evaluate(self, which: Sequence[int]) -> dict[int, float]:
         """Held-out loss of each member on its averaged weights; its progress receives the task's measures and what it forgot."""
         stack, examples = self.stack, self.stack.examples
+        at_points = stack.task.scored_at == "points"  # slow measures are taken at the end of a budget alone
+        scored = [k for k in which if at_points or stack.members[k].spent() >= 1]
         with stack.averaged(which):
-            losses = self.evaluator.losses(examples.held_out, which)
-        scored = [k for k in which if stack.task.scored_at == "points" or stack.members[k].spent() >= 1]
-        with stack.averaged(scored):  # slow measures are taken at the end of a budget alone
-            for k in scored:
-                predictions = self.evaluator.all_predictions(examples, k)
-                stack.members[k].progress.metrics = self.evaluator.measures(examples, predictions, losses[k])
+            losses, predictions = self.evaluator.losses_and_predictions(examples, which, scored)
+        for k in scored:
+            stack.members[k].progress.metrics = self.evaluator.measures(examples, predictions[k], losses[k])
         with stack.averaged(which):
             for k in which:
                 after = self.evaluator.text_losses(examples.other_texts, k)

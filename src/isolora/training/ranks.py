@@ -19,8 +19,6 @@ import torch.distributed as dist
 from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from isolora.errors import ConfigError
 from isolora.methods.model_layers import layer_stacks
@@ -107,6 +105,9 @@ def shard(base: PreTrainedModel, device: torch.device, ranks: Ranks) -> None:
     everywhere: tasks call the model's body and its head apart, which FSDP cannot see. Raises ConfigError for weights that cannot
     be cut: quantised ones, or none that are frozen.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # a fifth of what a study's process would import, and hardly any asks for it
+
     mesh = init_device_mesh(device.type, (ranks.count,))
     layers = [base.get_submodule(name) for name in chain.from_iterable(layer_stacks(base))]
     frozen = [parameter for layer in layers for parameter in layer.parameters() if not parameter.requires_grad]

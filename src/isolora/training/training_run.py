@@ -176,7 +176,8 @@ def _train(job: StackJob) -> None:
     training, title = configs[0].training, f"{configs[0].model} x {len(configs)}"
     job.ranks.send((configs, job.names, job.folder))
     with loaded_stack(configs, job.names, job.workspace, job.ranks) as (stack, evaluator, left_out):
-        evaluator.batch_tokens = max(1, evaluator.batch_tokens // job.shrunk)
+        if job.shrunk > 1:
+            evaluator.shrink(job.shrunk)
         if left_out:
             print(f"isolora: {left_out_summary(left_out)}", file=sys.stderr)
         recorder = Recorder(store, job.stage, len(left_out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from importlib import import_module
 
 from isolora.child_process import without_collection
@@ -14,6 +15,7 @@ MODULES = (
     "peft",  # writes the configurations of adapters
 )
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it tells of a kernel that it does without
 with without_collection():
     for name in MODULES:
         import_module(name)
