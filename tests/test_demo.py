@@ -11,6 +11,7 @@ import pytest
 from isolora import cli
 from isolora.adapters import load
 from isolora.config import StudyConfig, parse
+from isolora.store import Store
 
 SMALL = {
     "name": "demo",
@@ -39,6 +40,11 @@ def test_the_story_is_whole(tmp_path, monkeypatch, capsys):
     assert proof["flops_over_largest_fitted"] >= 4
     assert story["recommendation"]["model"] in SMALL["grid"]["model"]
     assert proof["relative_error"] == abs(proof["predicted"] - proof["measured"]) / proof["measured"]
+    tokens = {
+        kind: [point["tokens"] for point in Store(tmp_path).points() if point["stage"] == kind] for kind in ("grid", "verify")
+    }
+    assert len(tokens["verify"]) > 1
+    assert min(tokens["verify"]) >= max(tokens["grid"])  # evaluated from where the study ended
     page = (tmp_path / "report.html").read_text()
     assert "https://" not in page.split("<script")[0]
     assert load(tmp_path).generate("Python library for", max_new_tokens=8)

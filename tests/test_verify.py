@@ -191,6 +191,8 @@ def test_what_the_law_saw_proves_nothing(labelled: Path) -> None:
     advice = a_recommendation(model=fitted["model"], method=method, tokens=600, learning_rate=rate)
     proof = verify(labelled, advice, 1.0, quiet=True)
     assert proof.run != fitted["run"]
+    seeds = {json.loads(run["config"])["seed"] for run in Store(labelled).runs() if run["run"] in (fitted["run"], proof.run)}
+    assert len(seeds) == 2
     assert read(labelled)["stage"].tolist().count("grid") == len(Store(labelled).points(fitted["run"]))
 
 

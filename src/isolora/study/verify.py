@@ -144,12 +144,17 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
 
 
 def to_train(store: Store, base: JsonMapping, recommendation: Recommendation, seed: int, workspace: Workspace) -> RunConfig:
-    """The recommended run, on the first seed from `seed` on that the study has not fitted: what the law saw proves nothing."""
+    """The recommended run, on the first seed from `seed` on that the study has not fitted: what the law saw proves nothing.
+
+    It is evaluated from where the study ended: up to there the study has been measured already.
+    """
     fitted = {run["run"] for run in store.runs() if run["stage"] != VERIFY}
     run = recommended_run(base, recommendation, seed)
     while workspace.identity(run) in fitted:
         run = run.model_copy(update={"seed": run.seed + 1})
-    return run
+    reached = max((point["tokens"] for point in store.points() if point["run"] in fitted), default=0)
+    since = {"evaluate_from": max(run.training.evaluate_from, reached)}
+    return run.model_copy(update={"training": run.training.model_copy(update=since)})
 
 
 def verify(

@@ -27,7 +27,7 @@ class FrozenHeadCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, row_weights: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        gradient = torch.empty_like(hidden, dtype=weight.dtype) if need_gradient else None  # autograd casts it back
+        gradient = torch.empty_like(hidden, dtype=torch.float32) if need_gradient else None  # autograd casts it back
         for start in range(0, len(hidden), CHUNK_ROWS):
             chunk = slice(start, start + CHUNK_ROWS)
             wanted = targets[chunk, None]
@@ -37,8 +37,8 @@ class FrozenHeadCrossEntropy(torch.autograd.Function):
             normaliser = logits.sub_(top).exp_().sum(1, keepdim=True)
             losses[chunk] = (normaliser.log() + top - picked)[:, 0]
             if gradient is not None:  # (softmax - one-hot) W: divided and subtracted in the width, not over all entries
-                torch.mm(logits.to(weight.dtype), weight, out=gradient[chunk])
-                gradient[chunk].div_(normaliser)
+                product = weight.new_empty(len(logits), weight.shape[1])  # given, so that autocast leaves its precision alone
+                torch.div(torch.mm(logits.to(weight.dtype), weight, out=product), normaliser, out=gradient[chunk])
         if gradient is not None:
             ctx.save_for_backward(gradient.sub_(weight[targets]).mul_(row_weights[:, None]))
         ctx.mark_non_differentiable(losses)
