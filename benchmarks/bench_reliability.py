@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import reliability_clusters  # noqa: F401
 import reliability_kills  # noqa: F401
+import reliability_resumed  # noqa: F401
 import reliability_strangers  # noqa: F401
 import yaml
 from tried import (
@@ -197,24 +199,6 @@ def hostile_yaml(work: Path, short: bool) -> Iterator[bool]:
         yield status == 2 and err.count("\n") == 1 and cpu_seconds() - started < 5 and not (work / "yaml").exists()
 
 
-@row("16 Ray")
-def ray(work: Path, short: bool) -> Iterator[bool]:
-    try:
-        import ray as _
-    except ImportError:
-        return
-    study = a_study(work, 300, **{"method.rank": [2, 4]})
-    stale = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    stale.parent.mkdir(exist_ok=True)
-    stale.write_text("127.0.0.1:6399")
-    run("study", study, "--out", work / "local")
-    status, _, err = run("study", study, "--out", work / "ray", "--executor", "ray", "--workers", 2)
-    yield status == 0 and points(work / "ray") == points(work / "local")
-    started = time.perf_counter()
-    status, _, err = run("study", study, "--out", work / "dead", "--executor", "ray", "--address", "127.0.0.1:6399")
-    yield status == 2 and err.count("\n") == 1 and time.perf_counter() - started < 40
-
-
 @row("17 no network")
 def no_network(work: Path, short: bool) -> Iterator[bool]:
     blocked = ["unshare", "-n"]
@@ -304,12 +288,15 @@ def large_store(folder: Path, like: Any, runs: int) -> None:
 
 
 def measure(name: str, short: bool) -> dict[str, Any]:
+    """A row's figures, with its own date: not all rows are measured at once. form: "short" for one or two tries."""
+    from record import moment
+
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         passed = list(ROWS[name](Path(folder), short))
     found = {"tried": len(passed), "passed": sum(passed), "seconds": round(time.perf_counter() - started, 1)}
     print(f"{name:36}  {found['passed']} of {found['tried']}  {found['seconds']} s  {['-+'[ok] for ok in passed]}", flush=True)
-    return found
+    return found | moment() | ({"form": "short"} if short else {})
 
 
 def main() -> None:

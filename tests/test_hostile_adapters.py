@@ -228,6 +228,8 @@ def test_settings_have_bounds(name: str, folder: Path) -> None:
     whole = path.read_text()
     path.write_text(" " * (MOST_JSON_BYTES + 1))
     assert "bytes of settings" in answers_or_refuses(folder)
+    path.write_text(json.dumps({**json.loads(whole), "x": ["\ud800"]}))
+    assert f"no readable {name} (half of a character" in answers_or_refuses(folder)
     path.write_bytes(b"[" * 10**6)
     assert "no readable" in answers_or_refuses(folder)
     path.write_text(json.dumps({**json.loads(whole), "x": json.loads("[" * DEEPEST + "]" * DEEPEST)}))

@@ -23,6 +23,10 @@ def test_a_uniform_guess_at_a_byte_costs_eight_bits() -> None:
     assert bits_per_byte(math.log(256), tokens=1000, utf8_bytes=1000) == pytest.approx(8)
 
 
+def test_tokens_that_stand_for_nothing_have_no_bytes() -> None:
+    assert math.isnan(bits_per_byte(2.0, 5, 0))
+
+
 def test_bits_per_byte_ignore_how_the_text_was_cut() -> None:
     text = "naïve 東京"
     size = len(text.encode())

@@ -68,7 +68,18 @@ def read_json(path: Path) -> JsonObject:
         raise DataError(f"{path.parent}: no readable {path.name} (expected an object, found {type(found).__name__})")
     if _depth(found) > DEEPEST:
         raise DataError(f"{path.parent}: no readable {path.name} (more than {DEEPEST} levels of nesting)")
+    if _has_half_characters(found):
+        raise DataError(f"{path.parent}: no readable {path.name} (half of a character, which no file can hold)")
     return found
+
+
+def _has_half_characters(value: Any) -> bool:
+    """Whether a text holds a lone surrogate, which JSON can spell and UTF-8 cannot: it would end whatever writes it again."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _depth(value: Any) -> int:

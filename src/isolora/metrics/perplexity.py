@@ -14,5 +14,8 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, tokens: int, utf8_bytes: int) -> float:
-    """Bits per byte of text in UTF-8, from a mean loss in nats over its tokens (Gao et al. 2101.00027, section 3.1)."""
+    """Bits per byte of text in UTF-8, from a mean loss in nats over its tokens (Gao et al. 2101.00027, section 3.1); not a number
+    where none of the tokens stands for a byte, as where a tokenizer knows no word of a text."""
+    if not utf8_bytes:
+        return math.nan
     return loss * tokens / (math.log(2) * utf8_bytes)

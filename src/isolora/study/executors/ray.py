@@ -25,6 +25,7 @@ from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
 from isolora.study.design import Job
 from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
+from isolora.study.executors.ray_resources import task_options
 from isolora.study.pruning import RoundPruner
 from isolora.training.interruption import PATIENCE_SECONDS, Interrupted, handle_again
 from isolora.training.lease import STOP_FILE
@@ -34,8 +35,8 @@ ANSWER_SECONDS = 5.0
 
 
 class Ray(Executor):
-    """Stacks are Ray tasks, each with one CPU, and one GPU where the cluster has any. A task whose worker or node died is tried
-    once more."""
+    """Stacks are Ray tasks, each with one CPU, one GPU where the cluster has any, and the memory that is predicted. A task whose
+    worker or node died is tried once more."""
 
     name = "ray"
     requires = ("ray",)
@@ -134,9 +135,9 @@ def _train(
     store = cast(Store, RemoteStore(folder, _server(ray, folder)))
     if isinstance(pruner_of, RoundPruner):
         pruner_of = replace(pruner_of, store=store)
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train_remotely)
-    running = {remote.remote(job, store, stage, quiet, pruner_of): job for job in jobs}
+    remote, nodes = ray.remote(max_retries=1)(train_remotely), ray.nodes()
+    asked = [(job, task_options(job, nodes, workspace, folder)) for job in jobs]
+    running = {remote.options(**options).remote(job, store, stage, quiet, pruner_of): job for job, options in asked}
     failures = []
     try:
         while running:
