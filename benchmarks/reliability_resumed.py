@@ -17,8 +17,9 @@ from tried import row
 @row("1 N+N against 2N")
 def halves(work: Path, short: bool) -> Iterator[bool]:
     """Every task and every method that `scripts/record_losses.py` records: losses, FLOPs, measures and the adapter's tensors."""
-    import isolora.training.training_run
     import peft  # once here, and not in every child
+
+    import isolora.training.training_run
 
     assert isolora
     assert peft

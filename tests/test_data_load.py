@@ -101,7 +101,7 @@ def test_text_field_picks_the_column(tmp_path: Path) -> None:
     assert all(text.startswith("a") for text in texts(path, text_field="answer"))
     assert "no column 'reply' (columns: question, answer, size)" in refusal(path, text_field="reply")
     assert "'size' holds int64, not text" in refusal(path, text_field="size")
-    assert "say which column holds the text (columns: question, answer, size)" in refusal(path)
+    assert "say which column holds the text (columns: question, answer, size of int64)" in refusal(path)
     assert data.load_documents(DataConfig(source=str(path))).train.fields["answer"]  # a task may do without a text
 
 

@@ -1,8 +1,14 @@
-"""What a name leads to on disk, for names that may be no file's: too long, with a zero in them, or a hub id."""
+"""What a name leads to on disk, for names that may be no file's: too long, with a zero in them, or a hub id; and how a file that
+a person asked for is written."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from isolora.errors import ConfigError
 
 
 def is_file(name: str | Path) -> bool:
@@ -19,3 +25,43 @@ def is_folder(name: str | Path) -> bool:
         return Path(name).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def is_there(name: str | Path) -> bool:
+    """Whether anything is there."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def written_whole(path: Path, option: str) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when the context ends well: whole or not at all. Folders on the way
+    are made. Raises ConfigError, one line that names the option, where it cannot be written."""
+    draft = path.with_name(f".{path.name[:100]}.{os.getpid()}")
+    if is_folder(path):
+        raise ConfigError(f"{option}: {path} is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"{option}: a part of {path} is a file; name a folder for it") from None
+    except OSError as failure:
+        raise ConfigError(f"{option}: {short_name(path)} cannot be written: {failure.strerror or failure}") from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, option: str, text: str) -> None:
+    """Write a text so."""
+    with written_whole(path, option) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def short_name(path: str | Path) -> str:
+    """A path as a line can show it."""
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-80:]}"

@@ -17,6 +17,7 @@ import typer
 from isolora import registry
 from isolora.cli import costs, fits, imports, life, listing, proofs, runs, setup, studies
 from isolora.errors import PlugInError, RunFailed, UserError
+from isolora.paths import short_name
 
 app = typer.Typer(
     name="isolora",
@@ -93,6 +94,10 @@ def main() -> None:
         _leave(str(error), 1 if isinstance(error, RunFailed | PlugInError) else 2)
     except BrokenPipeError:
         os._exit(0)
+    except OSError as error:  # a name too long, a right that is missing, a full disk: of a file that the person named
+        if os.environ.get("ISOLORA_DEBUG") or not error.filename:
+            raise
+        _leave(f"{short_name(error.filename)}: {error.strerror} (ISOLORA_DEBUG=1 shows where)", 2)
 
 
 def _help_of(error: typer.TyperException) -> str:

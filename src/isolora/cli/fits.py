@@ -12,6 +12,7 @@ import typer
 from isolora.cli.answer import Json, answer
 from isolora.errors import ConfigError, TableError, unknown
 from isolora.json_types import JsonMapping
+from isolora.paths import is_file, is_there
 
 if TYPE_CHECKING:
     from isolora.fit import Fit
@@ -118,7 +119,7 @@ def plan(
 
     if (budget is None) == (reach is None):
         raise ConfigError("plan needs exactly one of --budget (such as 1e15flops, 2h, 20usd) and --reach (such as loss=2.1)")
-    if next_ is not None and next_.exists():
+    if next_ is not None and is_there(next_):
         raise ConfigError(f"--next: {next_} exists already; name another")
     table = read_points(source, columns, method)
     limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
@@ -202,7 +203,7 @@ def written_fit(source: Path) -> Fit | None:
     from isolora.fit import Fit
     from isolora.table.foreign import foreign_json
 
-    if source.suffix != ".json" or not source.is_file():
+    if source.suffix != ".json" or not is_file(source):
         return None
     state = foreign_json(source)
     return Fit.from_json(state) if isinstance(state, dict) and {"law", "parameters", "draws"} <= state.keys() else None

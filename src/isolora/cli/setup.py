@@ -13,6 +13,7 @@ from isolora.cli.answer import Json, answer
 from isolora.cli.fits import mapping
 from isolora.cli.runs import Words, split_words
 from isolora.errors import ConfigError, unknown
+from isolora.paths import is_there, write_whole
 
 
 def init(
@@ -34,7 +35,7 @@ def init(
     """Write a study to start from, commented, for the data and the models given; asks for what is missing on a terminal."""
     from isolora.study.starter import Wanted, held_out_rows, look, starter_study
 
-    if file.exists():
+    if is_there(file):
         raise ConfigError(f"FILE: {file} exists already; name another")
     source = data or _asked("data (file, folder, packaged name or hub id)", "debian-descriptions")
     found = look(source, mapping(columns, "--columns", "text=COLUMN"))
@@ -47,8 +48,7 @@ def init(
     bases = tuple(part.strip() for part in models)
     wanted = Wanted(chosen, bases, held_out, tokens, max_length, tuple(train_examples or ()))
     text = starter_study(found, wanted, name, str(file))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_whole(file, "FILE", text)
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
     result |= {"held_out": held_out}
     words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {held_out:,} held out"

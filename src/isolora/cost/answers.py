@@ -20,6 +20,7 @@ from isolora.cost.run_price import Cost, Memory
 from isolora.cost.time import Place, predicted_seconds
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.ledger import Flops
+from isolora.paths import is_folder, is_there
 
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Where one of these is, torch alone can say which device will run."""
@@ -49,7 +50,7 @@ def keep(path: Path | None, words: Sequence[str], shape: Shape | None, config: R
 
 def _question(path: Path | None, words: Sequence[str], shape: Shape | None) -> str | None:
     """None for what is not kept: whole runs, which depend on data, and machines whose device is not known without torch."""
-    if shape is None or any(Path(name).exists() for name in ACCELERATORS):
+    if shape is None or any(is_there(name) for name in ACCELERATORS):
         return None
     given: JsonObject = read_yaml(path) if path else {}
     for word in words:
@@ -66,7 +67,7 @@ def _question(path: Path | None, words: Sequence[str], shape: Shape | None) -> s
 def _folder(given: JsonMapping) -> str:
     """Where the model is, if its name is that of a folder here."""
     name = str(given.get("model", ""))
-    return str(Path(name).resolve()) if name and Path(name).is_dir() else ""
+    return str(Path(name).resolve()) if name and is_folder(name) else ""
 
 
 def _files(config: RunConfig) -> dict[str, str]:

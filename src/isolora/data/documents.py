@@ -19,7 +19,7 @@ from isolora.data.files import one_line
 from isolora.data.origins import LeftOut, file_of, left_out_summary, own_columns, row_origins
 from isolora.data.reservoirs import draw_streams
 from isolora.data.splits import draw, with_held_out
-from isolora.data.table_source import Tables, TextTemplate, check_card, columns_for_task, has_text, text_template
+from isolora.data.table_source import Tables, TextTemplate, check_card, columns_for_task, has_text, is_text, text_template
 from isolora.data_cards import Card
 from isolora.errors import DataError
 from isolora.json_types import JsonObject
@@ -66,7 +66,9 @@ class Documents:
     def texts(self) -> list[str]:
         """One text a row. Raises DataError when it is not clear which column holds it."""
         if self.template is None:
-            raise DataError(f"data.text_field: say which column holds the text (columns: {', '.join(self.table.column_names)})")
+            kinds = ((field.name, "" if is_text(field.type) else f" of {field.type}") for field in self.table.schema)
+            shown = ", ".join(f"{name}{kind}" for name, kind in kinds)
+            raise DataError(f"data.text_field: say which column holds the text (columns: {shown})")
         template = TextTemplate.parse(self.template) if isinstance(self.template, str) else self.template
         columns = {name: self.table[name].to_pylist() for name in template.columns}
         return [template.fill(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]

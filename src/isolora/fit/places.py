@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from isolora.fit.place_defaults import with_defaults
 from isolora.fit.result import Fit
 from isolora.fit.target import Score
 from isolora.json_types import JsonMapping, JsonObject
+from isolora.paths import is_there
 from isolora.table import SHORT_NAMES, Table, places_of, read_places
 
 _EXTRA = {"lr": "learning_rate", **{name: name for name in ("learning_rate", "method", "model", "rank", "examples")}}
@@ -23,7 +23,7 @@ _FAR = 100.0
 
 def asked(words: Sequence[str], mapping: Mapping[str, str] | None = None) -> Table:
     """The places of a table's path, or of `key=value` words. Raises UserError, one line."""
-    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).exists()):
+    if len(words) == 1 and ("=" not in words[0] or is_there(words[0])):
         return read_places(words[0], mapping)
     known = {**SHORT_NAMES, **{name: name for name in SHORT_NAMES.values()}, **_EXTRA}
     row: dict[str, list[Any]] = {}

@@ -17,6 +17,7 @@ from isolora.errors import TableError, UserError, in_brief, unknown
 from isolora.imports.base import Importer, LoggedRun, Read
 from isolora.imports.tracked_points import COLUMNS, points_of_runs
 from isolora.json_types import JsonMapping, JsonObject
+from isolora.paths import is_there, written_whole
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
@@ -53,7 +54,7 @@ def import_runs(source: Path | str, tool: str, out: Path | str) -> Imported:
     importer = registry.ready("importer", tool)
     if out.suffix.lower() not in ENDINGS:
         raise TableError(f"--out: {unknown('kind of table', out.suffix or out.name, ENDINGS)}")
-    if not source.exists():
+    if not is_there(source):
         raise TableError(f"SOURCE: {source} does not exist; {tool} reads {importer.reads}")
     rows, left_out, notes = points_of_runs(_read(importer, source))
     if not rows:
@@ -103,14 +104,14 @@ def _missing(columns: Mapping[str, Sequence[Any]]) -> list[str]:
 
 def write_table(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
     """Write a table; folders on the way are made."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({name: _arrow(values) for name, values in columns.items()})
-    if out.suffix.lower() == ".csv":
-        pa.csv.write_csv(table, out)
-    elif out.suffix.lower() == ".parquet":
-        pa.parquet.write_table(table, out)
-    else:
-        out.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")
+    with written_whole(out, "--out") as draft:
+        if out.suffix.lower() == ".csv":
+            pa.csv.write_csv(table, draft)
+        elif out.suffix.lower() == ".parquet":
+            pa.parquet.write_table(table, draft)
+        else:
+            draft.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")
 
 
 def _arrow(values: Sequence[Any]) -> pa.Array:

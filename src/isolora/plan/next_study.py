@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from isolora.json_types import JsonMapping, JsonObject
+from isolora.paths import write_whole
 from isolora.store import FILE
 
 _HEAD = """\
@@ -25,8 +26,7 @@ _PLACEHOLDERS = """\
 
 def write_next(file: Path, source: Path, runs: Sequence[JsonMapping]) -> None:
     """Write the study; folders on the way are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(next_study(file, source, runs), encoding="utf-8")
+    write_whole(file, "--next", next_study(file, source, runs))
 
 
 def next_study(file: Path, source: Path, runs: Sequence[JsonMapping]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from isolora.json_types import JsonObject
+from isolora.paths import write_whole
 from isolora.report import (
     agreement,
     captions,
@@ -151,7 +151,5 @@ def _policy(*scripts: str) -> str:
 def write_page(path: Path, study: StudyReport) -> Path:
     """Write the page, whole or not at all; folders on the way are made. Returns its path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(render_page(study), encoding="utf-8")
-    return draft.replace(path)
+    write_whole(path, "--out", render_page(study))
+    return path

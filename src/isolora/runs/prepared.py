@@ -173,6 +173,8 @@ def virtual_tokens(config: RunConfig) -> int:
 def max_length(config: RunConfig, positions: int) -> int:
     """Tokens of the longest example. Raises ConfigError where the model has too few positions."""
     virtual = virtual_tokens(config)
+    if positions - virtual < 2:
+        raise ConfigError(f"method.virtual_tokens: {virtual} leave no room for a text in the model's {positions} positions")
     asked = config.data.max_length or positions - virtual
     if asked > positions - virtual:
         besides = f" besides {virtual} virtual tokens" if virtual else ""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isolora import display
 from isolora.errors import TableError, unknown
+from isolora.paths import is_there
 from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
@@ -130,7 +131,7 @@ def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") 
 
 def _rows(source: str | Path) -> Rows:
     path = Path(source)
-    if not path.exists():
+    if not is_there(path):
         raise TableError(f"source {str(source)!r} does not exist (valid: a study's folder, or a {', '.join(READERS)} file)")
     return rows_of(path)
 

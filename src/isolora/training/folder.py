@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from isolora.errors import ConfigError, RunFailed, UserError
+from isolora.paths import short_name
 from isolora.store import INTERRUPTED, RUNNING, Store
 from isolora.training.lease import STOP_FILE, lease
 
@@ -89,12 +90,7 @@ def _in_one_line(folder: Path) -> Iterator[None]:
         raise ConfigError(f"--out: a part of {folder} is a file; name a folder") from None
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"--out: {_shortened(folder)} cannot be written: {why}") from None
-
-
-def _shortened(folder: Path) -> str:
-    text = str(folder)
-    return text if len(text) <= 200 else f"{text[:100]}...{text[-80:]}"
+        raise ConfigError(f"--out: {short_name(folder)} cannot be written: {why}") from None
 
 
 def say(folder: Path, line: str) -> None:
