@@ -144,6 +144,10 @@ TABLES = {
     "bytes.parquet": (b"PAR1" + b"\xff" * 40 + b"PAR1", "cannot be read"),
     "size.json": (json.dumps([{**point, "n": 0} for point in POINTS]).encode(), "'body_parameters' of .* must be positive"),
     "tokens.json": (json.dumps([{**point, "d": -0.5} for point in POINTS]).encode(), "'tokens' of .* must be positive"),
+    "forgetting.json": (
+        json.dumps([{**point, "forgetting": "None" if n else "x"} for n, point in enumerate(POINTS)]).encode(),
+        "column 'forgetting' must hold numbers; it holds 'x'",
+    ),
     "nowhere.json": (
         b'[{"d": null, "n": 1, "loss": 2}, {"d": 1, "n": null, "loss": 2}]',
         "no point with a loss, a number of tokens",

@@ -36,7 +36,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "run": ("run id", "run name", "experiment", "experiment name", "name"),
 }
 """Canonical name -> what else it is called, lower case, words apart."""
-_QUANTITIES = ("loss", "flops", *SHORT_NAMES.values(), "learning_rate", "seconds", "rank")
+_QUANTITIES = (
+    *("loss", "flops", *SHORT_NAMES.values(), "learning_rate", "seconds", "rank"),
+    *("forgetting", "peak_memory_bytes", "unique_examples"),
+)
+"""Columns that are computed with: one that holds anything else is refused in a line."""
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
