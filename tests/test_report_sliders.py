@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from chromium import browser, executable
 from reported import columns, make_study
+from test_continuation import curves
 
 from isolora import laws
 from isolora.errors import TableError
 from isolora.fit import fit, targeted
 from isolora.plan import Budget, NoRecommendation, plan
+from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.next_runs import steps_towards
 from isolora.report import StudyReport, write_page
 from isolora.report.formula import symbolic_log_terms
+from isolora.report.instrument import _fit as fit_as_data
 from isolora.report.instrument import instrument
 from isolora.report.page import plain
 from isolora.table import Table, from_columns
@@ -153,6 +156,24 @@ def test_the_page_computes_every_law(tab, tmp_path):
     answer = f"asked.map(({{terms, theta}}) => {{ const ready = terms.map(compiled); return {call}; }})"
     found = tab.value(f"(() => {{ {source}; {given} return {answer}; }})()")
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@needs_chromium
+def test_the_page_goes_on_beyond_the_tokens_seen_as_the_fit_does(tab, tmp_path):
+    """Prediction, interval and upper end of a fit to curves, before and after their end, and at sizes that were not seen."""
+    fitted = fit(curves(0.0, 0.075), bootstrap=50)
+    assert fitted.continuation is not None
+    places = [{"n": n, "d": d, "c": 4 * n * d} for n in (3e4, 4.4e5, 2e6) for d in (1e4, 6e4, 2e6)]
+    page = tmp_path / "empty.html"
+    page.write_text("<!doctype html><script>document.documentElement.dataset.painted = 'light'</script>")
+    tab.open(page)
+    source = resources.files("isolora.report").joinpath("evaluate.js").read_text(encoding="utf-8")
+    law = json.dumps(fit_as_data(fitted))
+    found = tab.value(f"(() => {{ {source}; return {json.dumps(places)}.map(evaluator({law}).judge); }})()")
+    for place, told in zip(places, found, strict=True):
+        low, high = fitted.interval(place)
+        expected = [fitted.predict(place)[0], low[0], high[0], fitted.interval(place, ONE_SIGMA)[1][0]]
+        np.testing.assert_allclose([told["predicted"], *told["interval"], told["prudent"]], expected, rtol=1e-9)
 
 
 def slide(tab, rng, study):

@@ -76,7 +76,7 @@ function evaluator(fit) {
   // How much lower the loss is than at the end of the curves, how well that is known, and that end: see isolora.fit.continuation.
   function beyond(logs) {
     const found = fit.continuation;
-    if (!found) return { fall: 0, error: 0, seen: logs };
+    if (!found) return { fall: 0, error: 0, seen: logs, away: 0, slope: 0 };
     const far = (end) => Object.entries(end.place).reduce((sum, [name, value]) =>
       logs[name] === undefined ? sum : sum + (name.startsWith("m:") ? 100 : 1) * Math.abs(logs[name] - value), 0);
     const near = found.ends.reduce((best, end) => (far(end) < far(best) ? end : best)), step = 1e-4;
@@ -86,12 +86,21 @@ function evaluator(fit) {
     if (logs.c !== undefined) seen.c = logs.c - away;
     if (logs.u !== undefined) seen.u = Math.min(logs.u, seen.d);
     const variance = unit * unit * slope + 2 * unit * byDecay * both + byDecay * byDecay * decay;
-    return { fall: near.slope * unit, error: Math.sqrt(Math.max(variance, 0)), seen };
+    return { fall: near.slope * unit, error: Math.sqrt(Math.max(variance, 0)), seen, away, slope: near.slope };
   }
   // The laws' average, gone on with beyond the tokens seen; what is not known of it; where the laws were asked.
   function continued(logs) {
     const { fall, error, seen } = beyond(logs), [mean, spread] = average(seen);
     return [mean - fall, Math.hypot(spread, error), seen];
+  }
+  // Variance of the error at a distance, in units of that at about one.
+  function growth(far) {
+    return far * (1 + far / fit.randomWalk);
+  }
+  // What errors grow by, the laws' up to the end of the curves and along the curves' slope from there.
+  function drifted(logs) {
+    const { seen, away, slope } = beyond(logs), along = Math.min(fit.drift, fit.mostOfSlope * slope);
+    return Math.sqrt(fit.drift ** 2 * growth(distance(seen)) + along ** 2 * growth(away));
   }
   function predict(place) {
     const logs = complete(place);
@@ -99,7 +108,7 @@ function evaluator(fit) {
   }
   // Prediction, 95 % interval and the upper end of the one-sigma interval that options are compared by.
   function judge(place) {
-    const logs = complete(place), predicted = predict(place), away = distance(logs);
+    const logs = complete(place), predicted = predict(place);
     const [, spread, seen] = continued(logs), centre = logLoss(own, fit.theta, seen);
     const draws = Float64Array.from(fit.draws, (theta) => logLoss(own, theta, seen)).sort();
     const edges = fit.edges.map((theta) => logLoss(own, theta, seen) - centre);
@@ -110,7 +119,7 @@ function evaluator(fit) {
       const [low, high] = draws.length ? [0.5 - level / 2, 0.5 + level / 2].map((tail) => quantile(draws, tail)) : [centre, centre];
       const below = Math.max(fit.judgedShare * Math.max(centre - low, 0), ...edges.map((gap) => -edge * gap));
       const above = Math.max(fit.judgedShare * Math.max(high - centre, 0), ...edges.map((gap) => edge * gap));
-      const drift = student * fit.drift * Math.sqrt(away * (1 + away / fit.randomWalk));
+      const drift = student * drifted(logs);
       const noise = student * Math.sqrt((fit.noise * factor) ** 2 + spread ** 2), log = Math.log(predicted);
       const reach = (side) => Math.hypot(noise, Math.max(drift, side));
       if (!bounded) return [Math.exp(log - reach(below)), Math.exp(log + fit.upper * reach(above))];
