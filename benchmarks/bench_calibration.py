@@ -24,6 +24,7 @@ import torch
 from record import record
 
 from isolora.config import StudyConfig, parse
+from isolora.errors import UserError
 from isolora.fit import fit, studied
 from isolora.study.running import run_study
 from isolora.table import Table, read
@@ -107,9 +108,11 @@ def trained(text: int) -> float:
 
 def repeats(text: int) -> Iterator[tuple[int, Table, Table]]:
     """(seed, what the law sees, what it is judged on) for each repeat on a text whose runs are finished."""
-    if not all((folder / "study.sqlite").is_file() for folder in folders(text)):
+    try:
+        table, ahead = (studied(read(folder)) for folder in folders(text))
+    except UserError as absent:
+        print(f"text {text}: not judged yet: {absent}")
         return
-    table, ahead = (studied(read(folder)) for folder in folders(text))
     own = {model: np.unique(ahead["seed"][ahead["model"] == model]) for model in np.unique(ahead["model"])}
     for k, seed in enumerate(seeds_of(text)):
         mine = [ahead["seed"][row] in own[ahead["model"][row]][k : k + 1] for row in range(len(ahead))]
