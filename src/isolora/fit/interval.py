@@ -15,6 +15,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
+from isolora.fit.distance import distance, growth
+from isolora.fit.selection import MOST_OF_SLOPE
 from isolora.laws import Array
 
 if TYPE_CHECKING:
@@ -42,6 +44,17 @@ def student_quantile(runs: int, level: float) -> float:
 def edge_scale(level: float) -> float:
     """What the distance to an edge is multiplied by for an interval of another level than its own."""
     return float(stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL))
+
+
+def grown_error(fit: Fit, columns: Mapping[str, Array], seen: Mapping[str, Array]) -> Array:
+    """Standard deviation (M,) of the error that grows with distance: the laws' up to the end of the curves (`seen`), and from
+    there along the curves, where errors are a share of their slope at most."""
+    variance_M = fit.drift**2 * growth(distance(seen, fit.ranges))
+    if fit.continuation is not None and not fit.bounded:
+        beyond_M, slope_M = fit.continuation.beyond(columns)
+        variance_M = variance_M + np.minimum(fit.drift, MOST_OF_SLOPE * slope_M) ** 2 * growth(beyond_M)
+    grown_M: Array = np.sqrt(variance_M)
+    return grown_M
 
 
 def parameter_spread(fit: Fit, columns: Mapping[str, Array], level: float) -> tuple[Array, Array]:

@@ -15,10 +15,9 @@ from isolora.fit import written
 from isolora.fit.averaging import AveragedLaw, weighted_mean
 from isolora.fit.best_rates import RateEffect, rate_cost
 from isolora.fit.continuation import Continuation, go_on
-from isolora.fit.distance import distance, growth
-from isolora.fit.interval import UPPER, bounded_ends, noise_factor, parameter_spread, student_quantile
+from isolora.fit.distance import distance
+from isolora.fit.interval import UPPER, bounded_ends, grown_error, noise_factor, parameter_spread, student_quantile
 from isolora.fit.law_columns import completed
-from isolora.fit.selection import MOST_OF_SLOPE
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array, Law
 from isolora.table import Table
@@ -102,7 +101,7 @@ class Fit:
         predicted_M = self._shifted(log_loss_M, away_M, cost_M)
         quantile = student_quantile(self.runs, level)
         below_M, above_M = parameter_spread(self, seen, level)
-        drift_M = quantile * self._drifted(complete, seen)
+        drift_M = quantile * grown_error(self, complete, seen)
         noise_M = self.noise * (noise_factor(predicted_M, self.level) if self.bounded else 1.0)
         own_M = quantile * np.sqrt(noise_M**2 + spread_M**2 + rate_M**2)
         below_M, above_M = (np.hypot(own_M, np.maximum(drift_M, side_M)) for side_M in (below_M, above_M))
@@ -179,16 +178,6 @@ class Fit:
         fall_M, error_M, seen = go_on(self.continuation, complete)
         log_loss_M, spread_M = weighted_mean(self.averaged, seen)
         return log_loss_M - fall_M, np.hypot(spread_M, error_M), seen
-
-    def _drifted(self, complete: Mapping[str, Array], seen: Mapping[str, Array]) -> Array:
-        """What errors grow by: of the laws up to the end of the curves, and along their slope from there, where errors are a
-        share of that slope at most."""
-        variance_M = self.drift**2 * growth(distance(seen, self.ranges))
-        if self.continuation is not None and not self.bounded:
-            beyond_M, slope_M = self.continuation.beyond(complete)
-            variance_M = variance_M + np.minimum(self.drift, MOST_OF_SLOPE * slope_M) ** 2 * growth(beyond_M)
-        drifted_M: Array = np.sqrt(variance_M)
-        return drifted_M
 
     def _shifted(self, log_loss_M: Array, away_M: Array, cost_M: Array) -> Array:
         """The laws' average with the signed error that hold-outs saw beyond the range, and what the rate costs."""
