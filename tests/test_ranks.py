@@ -99,6 +99,20 @@ def test_a_sharded_base_asks_for_a_launcher(base: dict[str, Any], tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_process_that_nobody_launched_is_one_line(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WORLD_SIZE by hand, as in a shell that a launcher has left behind: it was a traceback of accelerate's."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    line = r"^WORLD_SIZE: 2 processes were launched, and this one cannot join them \(.*MASTER_ADDR.*\); start them with torchrun"
+    with pytest.raises(ConfigError, match=line):
+        train(parse(RunConfig, base), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    assert train(parse(RunConfig, base), tmp_path / "out", quiet=True)["state"] == "complete"
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_parts_make_up_the_batch(count: int, rows: int) -> None:

@@ -20,7 +20,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isolora.errors import ConfigError
+from isolora.errors import ConfigError, in_brief
 from isolora.methods.model_layers import layer_stacks
 from isolora.runs.batches import Indices
 
@@ -120,10 +120,16 @@ def shard(base: PreTrainedModel, device: torch.device, ranks: Ranks) -> None:
 
 
 def launched() -> Ranks:
-    """The processes that a launcher has started; joins them."""
-    if _launched_count() == 1:
+    """The processes that a launcher has started; joins them. Raises ConfigError where they cannot find each other, as where
+    WORLD_SIZE was set by hand."""
+    if (count := _launched_count()) == 1:
         return ALONE
-    state = PartialState(cpu=not torch.cuda.is_available())  # without a GPU they talk by gloo
+    try:
+        state = PartialState(cpu=not torch.cuda.is_available())  # without a GPU they talk by gloo
+    except (OSError, RuntimeError, ValueError) as failure:
+        PartialState._reset_state()  # half of it is kept for the next one
+        words = f"{count} processes were launched, and this one cannot join them ({in_brief(failure)})"
+        raise ConfigError(f"WORLD_SIZE: {words}; start them with torchrun or accelerate launch") from None
     return Ranks(state.process_index, state.num_processes)
 
 
