@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,18 +100,17 @@ def test_a_sharded_base_asks_for_a_launcher(base: dict[str, Any], tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_process_that_nobody_launched_is_one_line(
-    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_nobody_launched_is_one_line(base: dict[str, Any], tmp_path: Path) -> None:
     """WORLD_SIZE by hand, as in a shell that a launcher has left behind: it was a traceback of accelerate's."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    line = r"^WORLD_SIZE: 2 processes were launched, and this one cannot join them \(.*MASTER_ADDR.*\); start them with torchrun"
-    with pytest.raises(ConfigError, match=line):
-        train(parse(RunConfig, base), tmp_path / "out", quiet=True)
+    words = [f"{name}={json.dumps(value)}" for name, value in base.items() if name != "model"]
+    command = [sys.executable, "-m", "isolora", "train", f"model={base['model']}", *words, "--out", str(tmp_path / "out")]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "RANK": "1"}
+    ended = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    said = r"isolora: WORLD_SIZE: 2 processes were launched, and this one cannot join them \(.*MASTER_ADDR.*\); start them with"
+    assert re.match(said, ended.stderr)
+    assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    monkeypatch.undo()
-    assert train(parse(RunConfig, base), tmp_path / "out", quiet=True)["state"] == "complete"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
