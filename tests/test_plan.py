@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -290,6 +291,19 @@ def test_a_rising_loss_is_never_recommended():
     answer = plan(fitted(), table, "2e11flops")
     assert answer.model == "nano-100000"
     assert "2 of 4 options were left out, whose measured loss was rising" in answer.warnings
+
+
+def test_what_the_runs_passed_over_is_what_is_at_hand():
+    """The same for everyone who plans: more examples than exist are planned by nobody, unless they are said to be there."""
+    points = measured(passes=2.0, unique_tokens=1e5, unique_examples=2000.0)
+    silent, told, free = (plan(fitted(), points, "4e12flops", examples=given) for given in (None, 2000, math.inf))
+    assert (silent.tokens, silent.examples, silent.epochs) == (told.tokens, 2000, told.epochs)
+    assert free.examples > 2000
+    assumed = "2,000 examples are taken to be at hand: the runs passed over no more; --examples says otherwise"
+    assert [assumed in found.warnings for found in (silent, told, free)] == [True, False, False]
+    wanted = float(fitted().predict({"n": 1e6, "d": 3e5})[0])
+    found = reach(fitted(), points, wanted)
+    assert (found.examples, assumed in found.warnings) == (2000, True)
 
 
 def test_a_penalty_in_repeats_stops_the_passes_before_the_budget_is_spent():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from importlib import resources
 
@@ -187,7 +188,7 @@ def slide(tab, rng, study):
     script = f"""(() => {{
       const chosen = {json.dumps({"unit": unit, "where": where, "price": "3.5", **moves})};
       for (const [name, value] of Object.entries(chosen)) document.getElementById("steer-" + name).value = value;
-      document.getElementById("steer-budget").dispatchEvent(new Event("input"));
+      for (const name of ["examples", "budget"]) document.getElementById("steer-" + name).dispatchEvent(new Event("input"));
       const {{ asked, answer }} = window.steered;
       const named = ({{ option, tokens }}) => ({{ ...option, tokens }});
       return {{ asked, refused: answer.refused ?? null, row: answer.row && {{ ...answer.row }}, nearest: answer.nearest ?? null,
@@ -201,7 +202,7 @@ def planned(study, asked):
     """The same question to isolora plan: the recommendation, or its refusal."""
     budget = Budget(asked["amount"], asked["unit"], asked["price"])
     try:
-        return plan(study.fit, study.table, budget, asked["examples"], asked["memory"], None, asked["forget"])
+        return plan(study.fit, study.table, budget, asked["examples"] or math.inf, asked["memory"], None, asked["forget"])
     except NoRecommendation as refusal:
         return refusal
     except TableError as error:

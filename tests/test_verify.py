@@ -18,12 +18,14 @@ from isolora.config import StudyConfig, parse
 from isolora.errors import TableError
 from isolora.fit import value_of
 from isolora.plan import Recommendation
+from isolora.plan.limits import Limits
 from isolora.report.headline import _measured_words, verdict
 from isolora.report.source import RecordedVerification as Recorded
 from isolora.report.source import verification_of
 from isolora.store import Store
+from isolora.study import study_recommendation
 from isolora.study.running import run_study
-from isolora.study.verify import Verification, recommended_run, verify
+from isolora.study.verify import Verification, examples_held, recommended_run, verify
 from isolora.table import read
 
 torch.set_num_threads(1)
@@ -194,6 +196,22 @@ def test_what_the_law_saw_proves_nothing(labelled: Path) -> None:
     seeds = {json.loads(run["config"])["seed"] for run in Store(labelled).runs() if run["run"] in (fitted["run"], proof.run)}
     assert len(seeds) == 2
     assert read(labelled)["stage"].tolist().count("grid") == len(Store(labelled).points(fitted["run"]))
+
+
+def test_no_more_examples_are_recommended_than_the_data_hold(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs made less than a pass, so that the table alone does not tell how many there are."""
+    asked = []
+
+    def planned(table: Any, budget: Any, limits: Limits, **fitting: Any) -> tuple[Any, Recommendation]:
+        asked.append(limits.examples)
+        model = Store(labelled).runs()[0]["model"]
+        return None, a_recommendation(model=model, method={"name": "lora", "rank": 2}, examples=limits.examples or 10_000)
+
+    monkeypatch.setattr(study_recommendation, "fitted_plan", planned)
+    advice = study_recommendation.advise(labelled, read(labelled), "1e9flops")
+    [_, held] = asked
+    assert held == advice.recommendation.examples == examples_held(advice.run) < 60
+    assert f"the study's data hold {held} training examples" in advice.recommendation.warnings[-1]
 
 
 def test_words_of_a_proof() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
 from isolora.json_types import JsonMapping
@@ -32,27 +28,11 @@ def asked_plan(
     Raises UserError for what is not understood, NoRecommendation where the evidence carries no answer.
     """
     kept = asked_limits(limits)
-    kept = replace(kept, examples=kept.examples or examples_at_hand(table))
     if goal is not None:
         measure, value = parse_reach(goal)
         wanted = measure if target == "loss" else target
         return reach(fit_law(table, law, bootstrap, target=wanted), table, value, kept, price_per_hour=price_per_hour)
-    found = fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
-    assumed = () if limits.get("examples") or kept.examples is None else (_assumed(kept.examples),)
-    return replace(found, warnings=(*found.warnings, *assumed))
-
-
-def examples_at_hand(table: Table) -> int | None:
-    """Training examples that the runs of a table have, known where a run has passed over all of its own; None elsewhere."""
-    if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples")):
-        return None
-    seen_M = table["unique_examples"][table["passes"] > 1.001]
-    seen_M = seen_M[np.isfinite(seen_M) & (seen_M >= 1)]
-    return int(seen_M.max()) if len(seen_M) else None
-
-
-def _assumed(examples: int) -> str:
-    return f"{examples:,} examples are taken to be at hand: the runs passed over no more; --examples says otherwise"
+    return fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
 
 
 def fitted_plan(

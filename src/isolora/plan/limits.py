@@ -10,6 +10,7 @@ import numpy as np
 from isolora.fit import Fit
 from isolora.plan.budget import Budget
 from isolora.plan.options import Option
+from isolora.table import Table
 
 FREE_PASSES = 4.0
 """Passes over the same data that are nearly as good as new data (Muennighoff et al. 2305.16264): the most that is planned where
@@ -22,13 +23,32 @@ _GRID = 48
 
 @dataclass(frozen=True)
 class Limits:
-    """examples: distinct ones at hand; memory_bytes; forget_at_most: nats a token lost on other texts; serve_tokens: tokens of
-    inference that the budget must also pay for."""
+    """examples: distinct ones at hand; None: as many as it takes; memory_bytes; forget_at_most: nats a token lost on other texts;
+    serve_tokens: tokens of inference that the budget must also pay for."""
 
     examples: int | None = None
     memory_bytes: float | None = None
     forget_at_most: float | None = None
     serve_tokens: float = 0.0
+
+
+def examples_at_hand(table: Table) -> int | None:
+    """Training examples that the runs of a table have, known where a run has passed over all of its own; None elsewhere."""
+    if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples")):
+        return None
+    seen_M = table["unique_examples"][table["passes"] > 1.001]
+    seen_M = seen_M[np.isfinite(seen_M) & (seen_M >= 1)]
+    return int(seen_M.max()) if len(seen_M) else None
+
+
+def kept_examples(table: Table, given: float | None) -> tuple[int | None, tuple[str, ...]]:
+    """(examples that a plan may count on, what is assumed of them). given: None where nothing is said of them; infinity: as many
+    as it takes."""
+    if given is not None:
+        return None if math.isinf(given) else int(given), ()
+    found = examples_at_hand(table)
+    said = f"{found or 0:,} examples are taken to be at hand: the runs passed over no more; --examples says otherwise"
+    return found, () if found is None else (said,)
 
 
 def passes_limit(fit: Fit, option: Option) -> float:

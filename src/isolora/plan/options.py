@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -69,6 +70,13 @@ class Option:
     def unique_tokens(self, examples: int | None) -> float:
         """Distinct tokens in so many examples; without a number there is no end of them."""
         return np.inf if examples is None or np.isnan(self.tokens_per_example) else examples * self.tokens_per_example
+
+    def examples_for(self, tokens: float, at_hand: int | None) -> int | None:
+        """Examples that so many tokens take, of those at hand; None where the table tells none of either."""
+        if np.isnan(self.tokens_per_example):
+            return at_hand
+        needed = math.ceil(tokens / self.tokens_per_example)
+        return needed if at_hand is None else min(needed, at_hand)
 
     def columns(self, tokens: float, unique_tokens: float = np.inf) -> JsonObject:
         """A row in the laws' short names; what is not known is left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from isolora.fit import Fit, targeted
 from isolora.fit.target import ERROR_OF
 from isolora.json_types import JsonObject
 from isolora.laws import Array
-from isolora.plan.limits import FARTHEST, Limits, passes_limit
+from isolora.plan.limits import FARTHEST, Limits, kept_examples, passes_limit
 from isolora.plan.options import Option, Prices, options
 from isolora.plan.refusal import NoRecommendation
 from isolora.table import Table
@@ -85,6 +85,8 @@ def reach(
     predicted to reach it within what the evidence supports.
     """
     kept = limits or Limits()
+    at_hand, assumed = kept_examples(table, kept.examples)
+    kept = replace(kept, examples=at_hand)
     error = 1 - goal if fit.target.startswith(ERROR_OF) else goal
     if error <= 0:
         raise UserError(
@@ -107,12 +109,12 @@ def reach(
         learning_rate=option.learning_rate,
         tokens=round(tokens),
         tokens_interval=(_rounded(ends[0]), _rounded(ends[1])),
-        examples=None if math.isnan(option.tokens_per_example) else math.ceil(tokens / option.tokens_per_example),
+        examples=option.examples_for(tokens, kept.examples),
         flops=tokens * option.flops_per_token,
         flops_interval=(_times(ends[0], option.flops_per_token), _times(ends[1], option.flops_per_token)),
         seconds=seconds,
         money=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour,
-        warnings=tuple(_warnings(option, tokens, ends)),
+        warnings=(*_warnings(option, tokens, ends), *assumed),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from isolora.plan.best_sizes import optimum, sizes_words, switches
 from isolora.plan.budget import Budget, parse_budget
 from isolora.plan.choice import choose, chosen_at, tie
 from isolora.plan.curves import ONE_SIGMA
-from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens
+from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens, kept_examples
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, options
 from isolora.plan.recommendation_warnings import warnings_about
@@ -113,7 +113,7 @@ def plan(
     fit: Fit,
     table: Table,
     budget: str | Budget,
-    examples: int | None = None,
+    examples: float | None = None,
     memory_bytes: float | None = None,
     prices: Prices | None = None,
     forget_at_most: float | None = None,
@@ -121,12 +121,14 @@ def plan(
 ) -> Recommendation:
     """The option whose loss the law expects to be low even with some bad luck; of equal ones the smallest rank.
 
-    `examples` is how many there are to train on: tokens beyond them are further passes. Raises UserError for a budget that
+    `examples` is how many there are to train on: tokens beyond them are further passes. None: as many as the runs of the table
+    passed over, where they repeated theirs, else as many as it takes, as for infinity. Raises UserError for a budget that
     is none, TableError when no option fits the memory or a budget of time meets a table without times, NoRecommendation when
     a measured run already beats what could be recommended or the evidence does not reach so far.
     """
     bought = parse_budget(budget) if isinstance(budget, str) else budget
-    limits = Limits(examples, memory_bytes, forget_at_most, serve_tokens)
+    at_hand, assumed = kept_examples(table, examples)
+    limits = Limits(at_hand, memory_bytes, forget_at_most, serve_tokens)
     aimed = targeted(table, fit.target).table
     fitting = _fitting(options(aimed, prices), aimed, bought, limits)
     rows, left = _rows(fit, aimed, fitting, bought, limits)
@@ -136,7 +138,8 @@ def plan(
     row = rows[index][1]
     _demand_evidence(fit, aimed, fitting, bought, row)
     _demand_better_than_measured(fit, aimed, bought, limits, row)
-    return _recommendation(fit, aimed, bought, limits, rows, index, fitting, left)
+    found = _recommendation(fit, aimed, bought, limits, rows, index, fitting, left)
+    return replace(found, warnings=(*found.warnings, *assumed))
 
 
 def _recommendation(
@@ -219,7 +222,7 @@ def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits
         "rank": option.rank or None,
         "learning_rate": option.learning_rate,
         "tokens": tokens,
-        "examples": _examples(option, tokens, limits.examples),
+        "examples": option.examples_for(tokens, limits.examples),
         "epochs": max(1.0, tokens / unique_tokens),
         "flops": tokens * option.flops_per_token,
         "seconds": seconds,
@@ -229,13 +232,6 @@ def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits
         "prudent_loss": float(prudent),
         "stopped_early": tokens < 0.99 * option.tokens(budget, limits.serve_tokens),
     }
-
-
-def _examples(option: Option, tokens: float, examples: int | None) -> int | None:
-    if math.isnan(option.tokens_per_example):
-        return examples
-    needed = math.ceil(tokens / option.tokens_per_example)
-    return needed if examples is None else min(needed, examples)
 
 
 def _nothing_left(

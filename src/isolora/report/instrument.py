@@ -22,7 +22,7 @@ from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
 from isolora.plan.curves import ONE_SIGMA
-from isolora.plan.limits import FARTHEST, passes_limit
+from isolora.plan.limits import FARTHEST, examples_at_hand, passes_limit
 from isolora.plan.recommendation import WIDEST, WIDEST_BOUNDED
 from isolora.report.formula import symbolic_log_terms
 from isolora.report.study_report import StudyReport
@@ -69,6 +69,7 @@ def instrument(study: StudyReport) -> JsonObject | None:
         "smallest": smallest,
         "accelerators": _accelerators(),
         "start": study.recommendation.flops if study.recommendation else None,
+        "examplesAtHand": examples_at_hand(study.table),
         "target": study.target,
     }
 

@@ -38,6 +38,7 @@ if (document.getElementById("instrument")) {
   if (losses.length) limits.forget = [0, Math.max(...losses, 0.01) * 1.5];
 
   let typed = null; // a budget that was typed instead of slid
+  let atHand = null; // examples that the runs passed over, until the slider is moved
   function asked() {
     const unit = part("unit").value, amount = typed ?? log(...ends(), Number(part("budget").value) / 1000);
     const limit = (name, value) => {
@@ -50,7 +51,7 @@ if (document.getElementById("instrument")) {
       unit: unit === "flops" || rate() ? "flops" : "seconds",
       price: price(),
       shown: amount,
-      examples: limit("examples", (share) => Math.round(log(...limits.examples, share))),
+      examples: atHand ?? limit("examples", (share) => Math.round(log(...limits.examples, share))),
       memory: limit("memory", (share) => log(...limits.memory, share)),
       forget: limit("forget", (share) => limits.forget[0] + share * (limits.forget[1] - limits.forget[0])),
     };
@@ -139,6 +140,11 @@ if (document.getElementById("instrument")) {
     typed = start;
     part("budget").value = Math.round((1000 * Math.log(start / low)) / Math.log(high / low));
     for (const name of ["examples", "memory", "forget"]) part(name).value = part(name).max;
+    atHand = limits.examples && data.examplesAtHand;
+    if (atHand !== null) {
+      const [least, most] = limits.examples;
+      part("examples").value = Math.round((part("examples").max * Math.log(atHand / least)) / Math.log(most / least));
+    }
     update();
   }
 
@@ -154,6 +160,7 @@ if (document.getElementById("instrument")) {
     update();
   });
   for (const name of ["unit", "where", "share", "price"]) part(name).addEventListener("input", () => { typed = null; update(); });
+  part("examples").addEventListener("input", () => { atHand = null; });
   for (const name of ["examples", "memory", "forget"]) part(name).addEventListener("input", update);
   part("reset").addEventListener("click", reset);
   part("budget").form.addEventListener("submit", (event) => event.preventDefault());

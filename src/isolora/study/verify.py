@@ -130,17 +130,24 @@ def measured_base(store: Store, recommendation: Recommendation) -> JsonObject | 
 
 
 def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig:
-    """As many distinct examples as were recommended, or all there are; a single pass may draw on more, if the study does."""
+    """As many distinct examples as were recommended; a single pass may draw on more, if the study does."""
     data = run.data
     wanted, given = recommendation.examples, data.train_examples
     if wanted is None or (recommendation.epochs == 1 and given is None):
         return data
-    if data.streaming:  # how many there are is not known
+    available = examples_held(run)
+    if available is None:
         return data.model_copy(update={"train_examples": wanted})
-    available = len(DocumentLoader().load(data.model_copy(update={"train_examples": None}), run.task).train)
     if recommendation.epochs == 1 and data.drawn_examples(available) >= wanted:
         return data
     return data.model_copy(update={"train_examples": min(wanted, available)})
+
+
+def examples_held(run: RunConfig) -> int | None:
+    """Training documents in the run's source, however many it draws; None for a stream, whose end nobody knows."""
+    if run.data.streaming:
+        return None
+    return len(DocumentLoader().load(run.data.model_copy(update={"train_examples": None}), run.task).train)
 
 
 def to_train(store: Store, base: JsonMapping, recommendation: Recommendation, seed: int, workspace: Workspace) -> RunConfig:
