@@ -22,6 +22,7 @@ from isolora.plan.limits import Limits
 from isolora.report.headline import _measured_words, verdict
 from isolora.report.source import RecordedVerification as Recorded
 from isolora.report.source import verification_of
+from isolora.runs.document_loader import DocumentLoader
 from isolora.store import Store
 from isolora.study import study_recommendation
 from isolora.study.running import run_study
@@ -202,15 +203,19 @@ def test_no_more_examples_are_recommended_than_the_data_hold(labelled: Path, mon
     """The runs made less than a pass, so that the table alone does not tell how many there are."""
     asked = []
 
-    def planned(table: Any, budget: Any, limits: Limits, **fitting: Any) -> tuple[Any, Recommendation]:
+    def planned(fit: Any, table: Any, budget: Any, limits: Limits) -> Recommendation:
         asked.append(limits.examples)
         model = Store(labelled).runs()[0]["model"]
-        return None, a_recommendation(model=model, method={"name": "lora", "rank": 2}, examples=limits.examples or 10_000)
+        return a_recommendation(model=model, method={"name": "lora", "rank": 2}, examples=limits.examples or 10_000)
 
-    monkeypatch.setattr(study_recommendation, "fitted_plan", planned)
+    def fitted(table: Any, budget: Any, limits: Limits, **fitting: Any) -> tuple[Any, Recommendation]:
+        return None, planned(None, table, budget, limits)
+
+    monkeypatch.setattr(study_recommendation, "fitted_plan", fitted)
+    monkeypatch.setattr(study_recommendation, "plan_within", planned)
     advice = study_recommendation.advise(labelled, read(labelled), "1e9flops")
     [_, held] = asked
-    assert held == advice.recommendation.examples == examples_held(advice.run) < 60
+    assert held == advice.recommendation.examples == examples_held(advice.run, DocumentLoader()) < 60
     assert f"the study's data hold {held} training examples" in advice.recommendation.warnings[-1]
 
 

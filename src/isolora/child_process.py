@@ -21,14 +21,20 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel")
+"""What a driver of NVIDIA's, of AMD's, of Windows's below Linux or of another kind shows."""
 PRELOADED = "isolora.study.executors.preloaded"
 """What the fork server imports before it forks."""
 
 
+def beside_accelerator() -> bool:
+    """Whether the system shows one; told without torch."""
+    return any(Path(device).exists() for device in ACCELERATORS)
+
+
 def start_method() -> ForkServerContext | SpawnContext:
     """How worker processes begin. A driver that a library has begun to use may not be forked, so never beside an accelerator."""
-    accelerated = any(Path(f"/dev/{device}").exists() for device in ("nvidiactl", "kfd", "dxg", "accel"))
-    if sys.platform == "linux" and not accelerated:
+    if sys.platform == "linux" and not beside_accelerator():
         return get_context("forkserver")
     return get_context("spawn")
 

@@ -36,23 +36,33 @@ def is_there(name: str | Path) -> bool:
 
 
 @contextmanager
-def written_whole(path: Path, option: str) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when the context ends well: whole or not at all. Folders on the way
-    are made. Raises ConfigError, one line that names the option, where it cannot be written."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when the context ends well: whole or not at all, and in place of a
+    link rather than through it. Raises OSError as writing does."""
     draft = path.with_name(f".{path.name[:100]}.{os.getpid()}")
+    draft.unlink(missing_ok=True)  # a link of that name would be followed
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_whole(path: Path, option: str) -> Iterator[Path]:
+    """As `replacing`, for a file that a person named. Folders on the way are made. Raises ConfigError, one line that names the
+    option, where it cannot be written."""
     if is_folder(path):
         raise ConfigError(f"{option}: {path} is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        draft.replace(path)
+        with replacing(path) as draft:
+            yield draft
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"{option}: a part of {path} is a file; name a folder for it") from None
     except OSError as failure:
         raise ConfigError(f"{option}: {short_name(path)} cannot be written: {failure.strerror or failure}") from None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, option: str, text: str) -> None:

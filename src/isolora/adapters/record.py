@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -20,7 +19,7 @@ from isolora.data.sources import looks_like_a_file
 from isolora.errors import DataError
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, leads_out, read_json, saved_settings, tensor_files
-from isolora.paths import is_folder
+from isolora.paths import is_folder, replacing
 from isolora.tasks.base import Task
 
 RECORD, CERTIFICATE = "isolora.json", "certificate.json"
@@ -35,13 +34,10 @@ def write_record(folder: Path, facts: JsonMapping) -> None:
 
 def put(path: Path, text: str) -> None:
     """Write a file of an adapter's folder: whole or not at all, and in place of a link rather than through it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)  # a link of that name would be followed
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(text, encoding="utf-8")
     except OSError as failure:
-        aside.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({failure.strerror or failure})") from None
 
 

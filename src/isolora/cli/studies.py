@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isolora.child_process import import_ahead
 from isolora.cli.answer import Json, answer
 from isolora.json_types import JsonObject
 
@@ -77,6 +76,7 @@ def study(
 
 def _expect_workers(folder: Path) -> None:
     """Let what workers need be imported beside our own imports, unless there may be nothing to train."""
+    from isolora.child_process import import_ahead
     from isolora.store import FILE
 
     if not (folder / FILE).exists():

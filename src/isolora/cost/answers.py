@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from isolora.child_process import beside_accelerator
 from isolora.config import RunConfig, content_hash, read_yaml, with_word
 from isolora.cost import kept, step_rates
 from isolora.cost.run_price import Cost, Memory
 from isolora.cost.time import Place, predicted_seconds
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.ledger import Flops
-from isolora.paths import is_folder, is_there
-
-ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Where one of these is, torch alone can say which device will run."""
+from isolora.paths import is_folder
 
 Shape = tuple[int, int]
 
@@ -50,7 +48,7 @@ def keep(path: Path | None, words: Sequence[str], shape: Shape | None, config: R
 
 def _question(path: Path | None, words: Sequence[str], shape: Shape | None) -> str | None:
     """None for what is not kept: whole runs, which depend on data, and machines whose device is not known without torch."""
-    if shape is None or any(is_there(name) for name in ACCELERATORS):
+    if shape is None or beside_accelerator():
         return None
     given: JsonObject = read_yaml(path) if path else {}
     for word in words:

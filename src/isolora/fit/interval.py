@@ -50,7 +50,7 @@ def grown_error(fit: Fit, columns: Mapping[str, Array], seen: Mapping[str, Array
     """Standard deviation (M,) of the error that grows with distance: the laws' up to the end of the curves (`seen`), and from
     there along the curves, where errors are a share of their slope at most."""
     variance_M = fit.drift**2 * growth(distance(seen, fit.ranges))
-    if fit.continuation is not None and not fit.bounded:
+    if fit.continuation is not None:
         beyond_M, slope_M = fit.continuation.beyond(columns)
         variance_M = variance_M + np.minimum(fit.drift, MOST_OF_SLOPE * slope_M) ** 2 * growth(beyond_M)
     grown_M: Array = np.sqrt(variance_M)

@@ -40,8 +40,13 @@ def fitted_plan(
 ) -> tuple[Fit, Recommendation]:
     """A fit and what it recommends; raises as `asked_plan`."""
     fitted = _fitted(table, budget, limits, law, target, bootstrap)
+    return fitted, plan_within(fitted, table, budget, limits)
+
+
+def plan_within(fitted: Fit, table: Table, budget: Budget, limits: Limits) -> Recommendation:
+    """As `plan`, its limits together."""
     limited = (limits.examples, limits.memory_bytes, None, limits.forget_at_most, limits.serve_tokens)
-    return fitted, plan(fitted, table, budget, *limited)
+    return plan(fitted, table, budget, *limited)
 
 
 def asked_limits(given: JsonMapping) -> Limits:

@@ -23,7 +23,8 @@ _GRID = 48
 
 @dataclass(frozen=True)
 class Limits:
-    """examples: distinct ones at hand; None: as many as it takes; memory_bytes; forget_at_most: nats a token lost on other texts;
+    """examples: distinct ones at hand; None: nothing is said of them (see `kept_examples`), and to an option as many as it
+    takes; memory_bytes; forget_at_most: nats a token lost on other texts;
     serve_tokens: tokens of inference that the budget must also pay for."""
 
     examples: int | None = None
@@ -46,9 +47,9 @@ def kept_examples(table: Table, given: float | None) -> tuple[int | None, tuple[
     as it takes."""
     if given is not None:
         return None if math.isinf(given) else int(given), ()
-    found = examples_at_hand(table)
-    said = f"{found or 0:,} examples are taken to be at hand: the runs passed over no more; --examples says otherwise"
-    return found, () if found is None else (said,)
+    if (found := examples_at_hand(table)) is None:
+        return None, ()
+    return found, (f"{found:,} examples are taken to be at hand: the runs passed over no more; --examples says otherwise",)
 
 
 def passes_limit(fit: Fit, option: Option) -> float:

@@ -12,8 +12,8 @@ from isolora.config import RunConfig
 from isolora.cost.time import time_in_words
 from isolora.errors import ConfigError
 from isolora.fit import Fit, studied, targeted
-from isolora.json_types import JsonMapping
 from isolora.plan import Budget, Limits, Recommendation, fitted_plan, parse_budget
+from isolora.plan.asked import plan_within
 from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.runs.workspace import Workspace
 from isolora.store import FILE, Store
@@ -71,21 +71,22 @@ def advise(
     largest = largest_fitted_flops(table, fitting.get("target", "loss"))
     given = parse_budget(budget, price_per_hour) if budget else Budget(DEFAULT_BUDGET * largest, "flops", price_per_hour)
     said = "" if budget else f"no budget was given: {given}, {DEFAULT_BUDGET:g} x the largest fitted run"
-    fit, recommendation = _within_reach(store, table, given, limits or Limits(), fitting)
+    limits = limits or Limits()
+    fit, recommendation = fitted_plan(table, given, limits, **fitting)
+    first = recommended_run(base_of(store, recommendation), recommendation, seed, workspace.documents)
+    held = examples_held(first, workspace.documents)
+    if held is not None and (recommendation.examples or 0) > held:
+        recommendation = _on_examples(held, fit, table, given, limits)
     run = to_train(store, base_of(store, recommendation), recommendation, seed, workspace)
     price = priced_run(VERIFY, run, workspace)
     return Advice(store.folder, fit, recommendation, run, price, largest, price_per_hour, said)
 
 
-def _within_reach(store: Store, table: Table, budget: Budget, limits: Limits, fitting: JsonMapping) -> tuple[Fit, Recommendation]:
-    """A fit and what it recommends on no more examples than the study's data hold: further tokens are further passes."""
-    fit, recommendation = fitted_plan(table, budget, limits, **fitting)
-    held = examples_held(recommended_run(base_of(store, recommendation), recommendation, 0))
-    if held is None or recommendation.examples is None or recommendation.examples <= held:
-        return fit, recommendation
-    fit, recommendation = fitted_plan(table, budget, replace(limits, examples=held), **fitting)
+def _on_examples(held: int, fit: Fit, table: Table, budget: Budget, limits: Limits) -> Recommendation:
+    """What is recommended on no more examples than the study's data hold."""
+    found = plan_within(fit, table, budget, replace(limits, examples=held))
     said = f"the study's data hold {held:,} training examples: tokens beyond them are planned as further passes"
-    return fit, replace(recommendation, warnings=(*recommendation.warnings, said))
+    return replace(found, warnings=(*found.warnings, said))
 
 
 def study_of(source: Path | str) -> Store:

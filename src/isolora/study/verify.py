@@ -90,7 +90,9 @@ class Verification:
         )
 
 
-def recommended_run(base: JsonMapping, recommendation: Recommendation, seed: int) -> RunConfig:
+def recommended_run(
+    base: JsonMapping, recommendation: Recommendation, seed: int, documents: DocumentLoader | None = None
+) -> RunConfig:
     """The run that a recommendation describes, over a study's base configuration or that of a measured run."""
     values = {
         "model": recommendation.model,
@@ -101,7 +103,7 @@ def recommended_run(base: JsonMapping, recommendation: Recommendation, seed: int
     if math.isfinite(recommendation.learning_rate):
         values["training.learning_rate"] = recommendation.learning_rate
     run = run_from_grid(base, values)
-    return run.model_copy(update={"data": _with_examples(run, recommendation)})
+    return run.model_copy(update={"data": _with_examples(run, recommendation, documents or DocumentLoader())})
 
 
 def _method(given: Any, recommended: JsonMapping) -> JsonObject:
@@ -129,13 +131,13 @@ def measured_base(store: Store, recommendation: Recommendation) -> JsonObject | 
     return found
 
 
-def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig:
+def _with_examples(run: RunConfig, recommendation: Recommendation, documents: DocumentLoader) -> DataConfig:
     """As many distinct examples as were recommended; a single pass may draw on more, if the study does."""
     data = run.data
     wanted, given = recommendation.examples, data.train_examples
     if wanted is None or (recommendation.epochs == 1 and given is None):
         return data
-    available = examples_held(run)
+    available = examples_held(run, documents)
     if available is None:
         return data.model_copy(update={"train_examples": wanted})
     if recommendation.epochs == 1 and data.drawn_examples(available) >= wanted:
@@ -143,11 +145,11 @@ def _with_examples(run: RunConfig, recommendation: Recommendation) -> DataConfig
     return data.model_copy(update={"train_examples": min(wanted, available)})
 
 
-def examples_held(run: RunConfig) -> int | None:
+def examples_held(run: RunConfig, documents: DocumentLoader) -> int | None:
     """Training documents in the run's source, however many it draws; None for a stream, whose end nobody knows."""
     if run.data.streaming:
         return None
-    return len(DocumentLoader().load(run.data.model_copy(update={"train_examples": None}), run.task).train)
+    return len(documents.load(run.data.model_copy(update={"train_examples": None}), run.task).train)
 
 
 def to_train(store: Store, base: JsonMapping, recommendation: Recommendation, seed: int, workspace: Workspace) -> RunConfig:
@@ -156,7 +158,7 @@ def to_train(store: Store, base: JsonMapping, recommendation: Recommendation, se
     It is evaluated from where the study ended: up to there the study has been measured already.
     """
     fitted = {run["run"] for run in store.runs() if run["stage"] != VERIFY}
-    run = recommended_run(base, recommendation, seed)
+    run = recommended_run(base, recommendation, seed, workspace.documents)
     while workspace.identity(run) in fitted:
         run = run.model_copy(update={"seed": run.seed + 1})
     reached = max((point["tokens"] for point in store.points() if point["run"] in fitted), default=0)

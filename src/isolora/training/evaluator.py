@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -85,8 +86,7 @@ class Evaluator:
 
     def losses(self, on: HeldOut, members: Sequence[int]) -> dict[int, float]:
         """Mean loss of each member: nats per labelled token, or per example where the task says so."""
-        units = on.task.units(on.examples).sum()
-        return {k: float(total / units) for k, total in zip(members, self.row_losses(on, members).sum(1), strict=True)}
+        return dict(zip(members, map(partial(_mean, on), self.row_losses(on, members)), strict=True))
 
     def predictions(self, on: HeldOut, member: int, losses: NDArray[np.float64] | None = None) -> Predictions:
         """What one member answers on held-out examples. losses [examples]: receives their summed losses, from the same forward
@@ -122,8 +122,7 @@ class Evaluator:
         on = examples.held_out
         rows = {k: np.full(len(on.examples), np.nan) for k in answering}
         found = {k: self.all_predictions(examples, k, rows[k]) for k in answering}
-        units = on.task.units(on.examples).sum()
-        losses = {k: float(row.sum() / units) for k, row in rows.items() if np.isfinite(row).all()}
+        losses = {k: _mean(on, row) for k, row in rows.items() if np.isfinite(row).all()}
         others = [k for k in members if k not in losses]
         return losses | (self.losses(on, others) if others else {}), found
 
@@ -182,6 +181,11 @@ class Evaluator:
         return data.cached(
             lambda: replace(examples, values=self.reference_scores(task, examples)), self.base.tokenizer, decided_by
         )
+
+
+def _mean(on: HeldOut, summed: NDArray[np.float64]) -> float:
+    """Mean of summed losses [examples]: over labelled tokens, or over examples where the task says so."""
+    return float(summed.sum() / on.task.units(on.examples).sum())
 
 
 def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
