@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,19 @@ def test_without_bitsandbytes_one_line_says_how_to_get_it(monkeypatch: pytest.Mo
     monkeypatch.setattr("isolora.methods.qlora.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'isolora\[bnb\]'"):
         qlora.model_options(QloraSettings())
+
+
+def test_workers_import_it_only_when_weights_are_quantised() -> None:
+    """With it comes torch's compiler: 0.75 processor seconds of a worker's imports."""
+    program = """
+import sys
+from isolora.child_process import import_peft
+import_peft()
+import_peft()
+print("bitsandbytes" in sys.modules, "torch._inductor.compile_fx" in sys.modules)
+from peft import LoraConfig
+from peft.tuners.lora import Linear4bit
+print(Linear4bit.__name__, "bitsandbytes" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False", "Linear4bit", "True"]

@@ -91,7 +91,17 @@ def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPa
     assert later.storage_offset() == 12
     assert {view.untyped_storage()._cdata for view in (*views, later)} == {x.untyped_storage()._cdata}
     assert {(made.device.type, made.stride()) for made in products} == {("cpu", (1, 6))}
-    assert [sum(name in done for done in mode.worked_out) for name in ("slice", "transpose", "mul")] == [2, 2, 1]
+    assert [sum(name in done for done in mode.worked_out) for name in ("slice", "transpose", "mul")] == [2, 1, 1]
+
+
+def test_a_view_that_names_its_place_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_known", {})
+    with FakeTensorMode() as fake, Remembering(fake):
+        x = torch.empty(4, 6)
+        offsets = [part.as_strided((2, 3), (6, 1), 7).storage_offset() for part in (x, x[1:], x[1:])]
+        follow = [part.as_strided((2, 3), (6, 1)).storage_offset() for part in (x, x[1:], x[2:])]
+    assert offsets == [7, 7, 7]
+    assert follow == [0, 6, 12]
 
 
 def test_it_is_forgotten_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Made:
-    """A tensor, apart from its memory. offset: in that of the first argument; None where it has memory of its own."""
+    """A tensor, apart from its memory. offset: where it begins in that of the first argument, counted from that one's beginning;
+    None where it has memory of its own."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -72,7 +73,7 @@ def _again(found: Made, mode: FakeTensorMode | None, args: tuple[Any, ...]) -> T
             meta = torch.empty_strided(found.shape, found.strides, dtype=found.dtype, device="meta")
         else:
             meta = torch.empty(0, dtype=found.dtype, device="meta")
-            meta.set_(args[0].untyped_storage(), found.offset, found.shape, found.strides)
+            meta.set_(args[0].untyped_storage(), args[0].storage_offset() + found.offset, found.shape, found.strides)
     return FakeTensor(mode, meta, found.device)
 
 
@@ -87,8 +88,9 @@ def _described(out: Any, args: tuple[Any, ...], is_view: bool) -> Made | _Kind:
     held = out.untyped_storage()
     if is_view:
         alike = isinstance(args[0], Tensor) and args[0].dtype == out.dtype and args[0].untyped_storage()._cdata == held._cdata
-        view = Made(tuple(out.shape), out.stride(), out.dtype, out.device, int(out.storage_offset()))
-        return view if alike else _Kind.ASK_AGAIN
+        if not alike:
+            return _Kind.ASK_AGAIN
+        return Made(tuple(out.shape), out.stride(), out.dtype, out.device, int(out.storage_offset() - args[0].storage_offset()))
     if out.storage_offset():
         return _Kind.ASK_AGAIN
     last = sum((size - 1) * stride for size, stride in zip(out.shape, out.stride(), strict=True)) if out.numel() else -1
@@ -105,7 +107,8 @@ class _NotToRemember(Exception):
 def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], with_device: bool) -> Hashable:
     if (func.is_view and not (with_device and args)) or (func._schema.is_mutable and "out" in kwargs):
         raise _NotToRemember  # a view on `meta` is quick
-    offset = args[0].storage_offset() if func.is_view and isinstance(args[0], Tensor) else None
+    # of all views this one alone is given a place in the memory, and not in its first argument
+    offset = args[0].storage_offset() if func is torch.ops.aten.as_strided.default else None
     return (func, with_device, offset, *map(_part, args), *((name, _part(value)) for name, value in kwargs.items()))
 
 

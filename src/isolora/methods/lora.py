@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError
 from isolora.json_types import JsonObject
 from isolora.methods import adapter_files, missing_weights
@@ -142,6 +143,7 @@ class LoraAdapters(Attached):
         return {f"dropout.{member}": generator for member, generator in enumerate(self._dropout_generators)}
 
     def save(self, member: int, folder: Path) -> None:
+        import_peft()
         from peft import LoraConfig
 
         settings = self.settings[member]
