@@ -86,12 +86,20 @@ def _expect_workers(folder: Path) -> None:
 def study_summary(store: Store) -> tuple[JsonObject, str]:
     """What a study's folder holds, as JSON and in words."""
     from isolora.store import state_name
+    from isolora.study.status import stopped_early
 
     states = list(map(state_name, store.states().values()))
     counts = {state: states.count(state) for state in sorted(set(states))}
     found: JsonObject = {"folder": str(store.folder), "runs": len(states), "states": counts, "points": len(store.points())}
     shown = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return found, f"{store.folder}: {len(states)} runs ({shown}), {found['points']} points{_best(store.folder)}"
+    words = f"{store.folder}: {len(states)} runs ({shown}), {found['points']} points{_best(store.folder)}"
+    if early := stopped_early(store):
+        found["stopped_early"] = early
+        saved = early["saved_flops"] / sum(point["flops"] for point in store.last_points())
+        words += (
+            f"\nstopped early: {early['runs']} runs, which saved {early['saved_flops']:.3g} FLOPs, {saved:.0%} of what was spent"
+        )
+    return found, words
 
 
 def _best(folder: Path) -> str:

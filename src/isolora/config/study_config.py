@@ -40,6 +40,10 @@ class StudyConfig(Settings):
     own_seeds: bool = Field(
         True, description="where the grid names no seeds, give each run its own, so that no two share their data order"
     )
+    stop_early: bool = Field(
+        False,
+        description="end a grid's runs early that the law fitted so far leaves no chance of being recommended",
+    )
     stack: PositiveInt = Field(8, description="how many adapters may ride on one frozen base at a time")
 
     @model_validator(mode="after")
@@ -50,6 +54,8 @@ class StudyConfig(Settings):
             raise ValueError("exactly one of grid, search says what is run; found both")
         if self.search is not None and self.tune is not None:
             raise ValueError("tune: is for a grid; a search prunes instead")
+        if self.search is not None and self.stop_early:
+            raise ValueError("stop_early: is for a grid; a search has search.pruner")
         if self.tune is not None and self.runs:
             raise ValueError("tune: is for a grid; runs have their values")
         if self.search is None and self.final:

@@ -120,7 +120,15 @@ def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace
         for remark in remarks:
             print(remark, file=sys.stderr)
         write_description(study, store.folder, remarks)
-    return failures + train(balanced(design.stacks(runs, study.stack), workers), "grid", no_pruner)
+    pruner_of = _grid_pruner(store, runs, workspace) if study.stop_early and runs else no_pruner
+    return failures + train(balanced(design.stacks(runs, study.stack), workers), "grid", pruner_of)
+
+
+def _grid_pruner(store: Store, runs: Sequence[RunConfig], workspace: Workspace) -> PrunerOf:
+    from isolora.study.early_exit import GridPruner  # fits laws, with half a second of imports that other studies begin without
+    from isolora.study.study_price import largest_planned_flops
+
+    return GridPruner(store, largest_planned_flops(runs, workspace))
 
 
 def _raise_failed(store: Store, failures: Sequence[Failure]) -> None:

@@ -20,6 +20,7 @@ from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Tr
 from isolora.study import design
 from isolora.study.executors.base import Failure, StudyFailed, Trained, no_pruner
 from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, metric_at
+from isolora.study.status import unspent_share
 from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
 
@@ -190,7 +191,7 @@ def search_result(study: StudyConfig, store: Store, workspace: Workspace | None 
     rows = {row["run"]: row for row in store.runs()}
     last = {point["run"]: point for point in store.points()}
     own = dict.fromkeys(trial.run for trial in trials if trial.run in last)
-    rest = {run: 1 / json.loads(rows[run]["environment"])["spent"] - 1 for run in own if rows[run]["state"] == PRUNED}
+    rest = {run: unspent_share(rows[run]) for run in own if rows[run]["state"] == PRUNED}
     states = [state_name(trial.state) for trial in trials]
     metric = _search(study).metric
     return Searched(

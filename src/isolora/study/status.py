@@ -16,7 +16,19 @@ from typing import Any
 from isolora.config.training import BUDGETS
 from isolora.errors import ConfigError
 from isolora.json_types import JsonMapping, JsonObject
-from isolora.store import ENDED, FAILED, FILE, INTERRUPTED, OUT_OF_MEMORY, RUNNING, STATE_NAMES, Store, adapter_place, state_name
+from isolora.store import (
+    ENDED,
+    FAILED,
+    FILE,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    PRUNED,
+    RUNNING,
+    STATE_NAMES,
+    Store,
+    adapter_place,
+    state_name,
+)
 from isolora.training.lease import STOP_FILE, Owner, living_owner
 
 STOP_SECONDS = 15.0
@@ -104,6 +116,21 @@ def _line(folder: Path, row: JsonMapping, point: JsonMapping | None) -> RunLine:
         changed=row["changed"] or 0.0,
         **{name: row[name] for name in ("run", "stage", "model", "method", "rank", "learning_rate")},
     )
+
+
+def unspent_share(row: JsonMapping) -> float:
+    """What a run that was ended early would still have cost, over what it has cost."""
+    return 1 / float(json.loads(row["environment"])["spent"]) - 1
+
+
+def stopped_early(store: Store) -> JsonObject:
+    """Of a grid: how many runs were ended early, their FLOPs, and those that this saved; nothing where none was."""
+    rows = [row for row in store.runs() if row["stage"] == "grid" and row["state"] == PRUNED]
+    spent = {point["run"]: point["flops"] for point in store.last_points()}
+    if not rows:
+        return {}
+    saved = sum(spent[row["run"]] * unspent_share(row) for row in rows)
+    return {"runs": len(rows), "flops": sum(spent[row["run"]] for row in rows), "saved_flops": saved}
 
 
 def run_table(each: Sequence[RunLine]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from isolora import models
@@ -15,9 +15,10 @@ from isolora.json_types import JsonObject
 from isolora.runs.device import device
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples
-from isolora.runs.progress import dry_run
+from isolora.runs.progress import DryRun, dry_run
 from isolora.runs.workspace import Workspace
 from isolora.study import design, search
+from isolora.tasks.base import Examples
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,7 @@ def priced_run(stage: str, config: RunConfig, workspace: Workspace, place: Place
 
 def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: Workspace) -> tuple[StagePrice, Duration | None]:
     """(the price of so many runs like this one, how long one takes)."""
-    documents = RunDocuments.load(config, workspace.documents)
-    labels = documents.task.labels
-    examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config))).train
-    planned = dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
+    examples, labels, planned = drawn_on_paper(config, workspace)
     taken = predicted_seconds(step_rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place)
     row = StagePrice(
         stage=stage,
@@ -154,6 +152,19 @@ def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: W
         memory_bytes=peak_of_run(config, examples, labels, device(), workspace.memory_bytes),
     )
     return row, taken
+
+
+def drawn_on_paper(config: RunConfig, workspace: Workspace) -> tuple[Examples, Sequence[str], DryRun]:
+    """(a run's training examples, its task's classes, its steps with what they cost)."""
+    documents = RunDocuments.load(config, workspace.documents)
+    examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config))).train
+    labels = documents.task.labels
+    return examples, labels, dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
+
+
+def largest_planned_flops(runs: Iterable[RunConfig], workspace: Workspace) -> float:
+    """FLOPs of the run that takes most of them."""
+    return max(drawn_on_paper(group[0], workspace)[2].flops.total for group in _alike(runs))
 
 
 def method_name(config: RunConfig) -> str:

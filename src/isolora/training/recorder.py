@@ -35,14 +35,17 @@ class Recorder(Observer):
     def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
         self.store.write(points)
 
-    def conclude(self, stack: Stack, k: int, checks: Mapping[str, Pair]) -> None:
-        """Keep a finished member's adapter and enter how it ended."""
+    def conclude(self, stack: Stack, k: int, checks: Mapping[str, Pair], why: str = "") -> None:
+        """Keep a finished member's adapter and enter how it ended. why: it was pruned, where that is known."""
         member, name = stack.members[k], stack.names[k]
         progress = member.progress
         if progress.state == DONE:
             save_adapter(stack, k, adapter_place(self.store.folder, self.stage, name), self.left_out, checks)
         spent = member.spent()
-        reasons = {DIVERGED: f"the loss was not finite at step {progress.step}", PRUNED: f"pruned at {spent:.0%} of its budget"}
+        reasons = {
+            DIVERGED: f"the loss was not finite at step {progress.step}",
+            PRUNED: f"pruned at {spent:.0%} of its budget{why and f': {why}'}",
+        }
         self.store.note(name, {"checks": dict(checks), "spent": spent, "rows_left_out": self.left_out})
         self.store.set_state([name], progress.state, reasons.get(progress.state, ""))
 

@@ -15,8 +15,8 @@ CHECKPOINTS = "checkpoints"
 SMALLEST_STACKED, SMALLEST_ALONE = 4, 64
 """How many times smaller micro-batches may get before a stack is split, or a run alone is given up."""
 
-ShouldPrune = Callable[[Point], bool]
-"""Asked after every evaluation, in the order of the runs; a run that it says yes to ends there as PRUNED."""
+ShouldPrune = Callable[[Point], bool | str]
+"""Asked after every evaluation, in the order of the runs; a run that it says yes to, or why, ends there as PRUNED."""
 
 
 def never_prune(point: Point) -> bool:

@@ -186,12 +186,13 @@ def _train(job: StackJob) -> None:
         checkpointer = Checkpointer(job.folder, training.checkpoint_seconds, job.keeps_checkpoints)
         with tracking.tracked(stack, store.folder) as trackers, ProgressBar(title, job.quiet) as bar, deferred():
             stop_watch = StopWatch(checkpointer, store.folder)
-            observers = [recorder, trackers, Pruner(job.should_prune), *checks, bar, stop_watch]
+            pruner = Pruner(job.should_prune)
+            observers = [recorder, trackers, pruner, *checks, bar, stop_watch]
             Loop(stack, evaluator, checkpointer, observers).run(registry.load_plug_in("trainer", training.trainer).drive)
             line = f"drive() ended while {len(stack.running)} of {len(stack.members)} members were still running"
             registry.owed("trainer", training.trainer, not stack.running, line)
             for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
-                recorder.conclude(stack, k, crosscheck.of(stack, k))
+                recorder.conclude(stack, k, crosscheck.of(stack, k), pruner.reasons.get(stack.names[k], ""))
     job.ranks.training = False
 
 
@@ -258,9 +259,12 @@ class Pruner(Observer):
 
     def __init__(self, should_prune: ShouldPrune) -> None:
         self.should_prune = should_prune
+        self.reasons: dict[str, str] = {}
 
     def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
         members = dict(zip(stack.names, stack.members, strict=True))
         for point in points:
-            if self.should_prune(point) and members[point.run].running:
+            why = self.should_prune(point)
+            if why and members[point.run].running:
                 members[point.run].progress.state = PRUNED
+                self.reasons[point.run] = why if isinstance(why, str) else ""
