@@ -1,8 +1,8 @@
 """A search of 16 trials whose freed slots are refilled at once, against one in rounds of four that wait for their last member.
 
 Trials one at a time (`stack: 1`) are the first: where one is pruned or ends, the next one takes its place, suggested by all that
-have ended. Rounds (`stack: 4`) train four together, and what one of them leaves empty stays empty until the round is over. For
-each of three seeds: processor seconds and FLOPs of the whole search, and up to the first trial as good as the worse search's best.
+have ended. Rounds (`stack: 4`) train four together, and what one of them leaves empty stays empty until the round is over. Of
+each seed: processor seconds and FLOPs of the whole search, and up to the first trial as good as the worse search's best.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from isolora.study.search import identity, search_result
 
 BASE = {
     "model": "nano-55k",
-    "data": {"train_examples": 2000, "eval_examples": 40},
-    "training": {"tokens": 16384, "batch_tokens": 512, "warmup_steps": 4, "evaluate_from": 1024},
+    "data": {"train_examples": 1000, "eval_examples": 30},
+    "training": {"tokens": 8192, "batch_tokens": 512, "warmup_steps": 4, "evaluate_from": 512},
 }
 SEEDS, WAYS = range(3), {"refilled": 1, "rounds": 4}
 
