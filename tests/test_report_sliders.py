@@ -16,7 +16,7 @@ from test_continuation import curves
 from isolora import laws
 from isolora.errors import TableError
 from isolora.fit import fit, targeted
-from isolora.plan import Budget, NoRecommendation, plan
+from isolora.plan import Budget, Limits, NoRecommendation, plan, reach
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.next_runs import steps_towards
 from isolora.report import StudyReport, write_page
@@ -183,12 +183,15 @@ def slide(tab, rng, study):
     moves = {"budget": int(rng.integers(0, 1001))}
     for name, most in (("examples", 200), ("memory", 100), ("forget", 100)):
         moves[name] = most if rng.random() < 0.5 else int(rng.integers(0, most))
+    moves["serve"] = 0 if rng.random() < 0.5 else int(rng.integers(1, 120))
     unit = str(rng.choice(["flops", "hours", "money"]))
     where = str(rng.choice(["here", "A100-80GB"]))
     script = f"""(() => {{
       const chosen = {json.dumps({"unit": unit, "where": where, "price": "3.5", **moves})};
       for (const [name, value] of Object.entries(chosen)) document.getElementById("steer-" + name).value = value;
-      for (const name of ["examples", "budget"]) document.getElementById("steer-" + name).dispatchEvent(new Event("input"));
+      for (const name of ["examples", "memory", "forget", "serve", "budget"]) {{
+        document.getElementById("steer-" + name).dispatchEvent(new Event("input"));
+      }}
       const {{ asked, answer }} = window.steered;
       const named = ({{ option, tokens }}) => ({{ ...option, tokens }});
       return {{ asked, refused: answer.refused ?? null, row: answer.row && {{ ...answer.row }}, nearest: answer.nearest ?? null,
@@ -202,7 +205,8 @@ def planned(study, asked):
     """The same question to isolora plan: the recommendation, or its refusal."""
     budget = Budget(asked["amount"], asked["unit"], asked["price"])
     try:
-        return plan(study.fit, study.table, budget, asked["examples"] or math.inf, asked["memory"], None, asked["forget"])
+        limits = (asked["examples"] or math.inf, asked["memory"], None, asked["forget"], asked["serve"])
+        return plan(study.fit, study.table, budget, *limits)
     except NoRecommendation as refusal:
         return refusal
     except TableError as error:
@@ -244,6 +248,53 @@ def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
     print(f"{kind}: {recommended} recommended, {refused} refused, largest difference {worst:.1e}")
     assert recommended >= POSITIONS[kind] // 2
     assert tab.problems == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_reach_on_the_page_is_the_plans(tab, tmp_path, studies, kind):
+    """Goals from the worst that was measured to beyond the best within the evidence, each with limits of its own."""
+    study = studies[kind]
+    tab.open(write_page(tmp_path / "page.html", study))
+    rng = np.random.default_rng(11)
+    reached = 0
+    for _ in range(POSITIONS[kind]):
+        asked = slide(tab, rng, study)["asked"]
+        move = f"reach.value = {int(rng.integers(0, 401))}; reach.dispatchEvent(new Event('input'))"
+        found = tab.value(f"(() => {{ const reach = document.getElementById('reach'); {move}; return window.reached; }})()")
+        goal = 1 - found["goal"] if study.target.startswith("1 - ") else found["goal"]
+        limits = Limits(asked["examples"] or math.inf, asked["memory"])
+        try:
+            expected = reach(study.fit, study.table, goal, limits, price_per_hour=asked["price"])
+        except NoRecommendation:
+            assert found["answer"] is None
+            continue
+        reached += 1
+        answer = found["answer"]
+        assert (answer["option"]["model"], answer["option"]["rank"]) == (expected.model, expected.method.get("rank", 0))
+        assert abs(answer["tokens"] - expected.tokens) <= 0.51 + 1e-6 * expected.tokens
+        for mine, theirs in zip(answer["interval"], expected.tokens_interval, strict=True):
+            assert (mine is None) == (theirs is None)
+            assert mine is None or abs(mine - theirs) <= 0.51 + 1e-6 * theirs
+        pairs = [(answer[name], getattr(expected, name)) for name in ("flops", "seconds", "money", "examples")]
+        assert all(abs(mine - theirs) <= 1e-6 * theirs for mine, theirs in pairs), pairs
+    assert reached >= POSITIONS[kind] // 2
+    typed = "amount.value = '1e-9'; amount.dispatchEvent(new Event('input'))"
+    tab.value(f"(() => {{ const amount = document.getElementById('reach-amount'); {typed}; }})()")
+    assert tab.problems == []
+
+
+@needs_chromium
+def test_the_sliders_start_at_what_was_asked(tab, tmp_path, studies):
+    """The budget asked for, not the FLOPs of a plan that a limit ends before; limits to the last digit."""
+    limits = Limits(examples=777, memory_bytes=None, forget_at_most=0.123456789, serve_tokens=12345.0)
+    study = replace(studies["repeats and limits"], budget=Budget(5e11, "flops"), limits=limits)
+    tab.open(write_page(tmp_path / "page.html", study))
+    asked = tab.value("window.steered.asked")
+    found = [asked[name] for name in ("amount", "unit", "examples", "memory", "forget", "serve")]
+    assert found == [5e11, "flops", 777, None, 0.123456789, 12345]
+    tab.open(write_page(tmp_path / "hours.html", replace(study, budget=Budget(90.0, "seconds"))))
+    assert tab.value("[window.steered.asked.unit, Math.round(1e6 * window.steered.asked.amount)]") == ["seconds", 90_000_000]
 
 
 @needs_chromium

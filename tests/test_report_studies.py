@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from reported import EVIL, Page, columns, make_study, store_rows
 
+from isolora.plan import Limits
 from isolora.report import axes, headline, palette, rate_cells, report, search_parameters
 from isolora.report.cells import cells
 from isolora.report.gather import Asked, gather
@@ -155,7 +156,7 @@ def test_a_budget_that_was_not_asked_for_is_said(tmp_path):
     study = gather(tmp_path / "x.csv", table, Asked(bootstrap=20))
     assert study.recommendation.flops == pytest.approx(4 * table["flops"].max(), rel=1e-6)
     assert "No budget was asked for; this is 4 × the largest run." in Page(render_page(study)).text
-    asked = gather(tmp_path / "x.csv", table, Asked(bootstrap=20, budget="3e11flops", examples=500))
+    asked = gather(tmp_path / "x.csv", table, Asked(bootstrap=20, budget="3e11flops", limits=Limits(500)))
     assert (asked.recommendation.flops, asked.recommendation.examples) == (pytest.approx(3e11), 500)
     assert "No budget was asked for" not in Page(render_page(asked)).text
 

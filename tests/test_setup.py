@@ -12,7 +12,7 @@ import tiny
 from person import run as person
 
 from isolora.cli.runs import trained_too_long
-from isolora.cli.studies import study_summary
+from isolora.cli.studies import next_steps, study_summary
 from isolora.config import load_study, parse
 from isolora.config.study_config import StudyConfig
 from isolora.cost.time import Place
@@ -67,6 +67,7 @@ def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys
     assert study.base["data"]["eval_examples"] == found["held_out"] == 6, "a tenth is held out, and no more is asked for"
     assert "# data.train_examples: [12, 24]" in file.read_text()
     assert {run.model for run in design.grid_runs(study)} == {"nano-55k"}
+    assert study.base["training"]["batch_tokens"] == 2048, "one label an example: larger batches"
     assert price_study(study).runs == 3 * 2 + 2
 
 
@@ -125,6 +126,21 @@ def test_init_says_what_does_not_fit(words: list[str], line: str, tmp_path: Path
     assert status == 2
     assert line in said
     assert not (tmp_path / "study.yaml").exists()
+
+
+def test_init_guesses_no_task_where_no_column_is_known(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """A study of plain text that could not be read would be the alternative."""
+    rows = (f"{row},w{3 + row % 9} w{4 + row % 7} w5,{'ab'[row % 2]}\n" for row in range(60))
+    own = tmp_path / "own.csv"
+    own.write_text("id,body,topic\n" + "".join(rows))
+    status, _, said = person(monkeypatch, capsys, "init", tmp_path / "study.yaml", "--data", own)
+    assert status == 2
+    assert "(id, body, topic)" in said
+    assert "--columns text=body --columns label=COLUMN" in said, "the wordiest column is the text"
+    words = ["task=causal-lm", f"data.source={own}", "data.on_error=skip"]
+    status, _, said = person(monkeypatch, capsys, "preview", *words)
+    assert status == 2
+    assert said.count("data.text_field: say which column holds the text") == 1, "once, not once a row"
 
 
 def test_init_overwrites_nothing(tmp_path: Path, monkeypatch: Any) -> None:
@@ -194,3 +210,6 @@ def test_status_lists_runs_by_what_they_are(tmp_path: Path, monkeypatch: Any, ca
         ("aa", 4, 3.25), ("bb", 16, 3.125), ("cc", None, None)
     ]  # fmt: skip
     assert study_summary(store)[1].endswith(f"lowest loss: 3.1250, nano-55k with lora of rank 16: {tmp_path}/adapters/bb")
+    assert next_steps(store) == f"\nnext: isolora report {tmp_path}\n      isolora plan {tmp_path} --budget 2flops", (
+        "twice the largest run"
+    )

@@ -35,6 +35,7 @@ Bootstrap = Annotated[int, typer.Option(min=0, help="bootstrap repeats over whol
 Method = Annotated[str | None, typer.Option(help="only the points of this method")]
 Examples = Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")]
 Memory = Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")]
+Serve = Annotated[str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")]
 ForgetAtMost = Annotated[float | None, typer.Option(help="nats a token that other texts may lose")]
 
 
@@ -100,9 +101,7 @@ def plan(
     examples: Examples = None,
     memory: Memory = None,
     forget_at_most: ForgetAtMost = None,
-    serve: Annotated[
-        str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")
-    ] = None,
+    serve: Serve = None,
     price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
     next_: Annotated[
         Path | None, typer.Option("--next", help="a study file to write, of the runs that would narrow the decision most")
@@ -157,6 +156,7 @@ def report(
     examples: Examples = None,
     memory: Memory = None,
     forget_at_most: ForgetAtMost = None,
+    serve: Serve = None,
     price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
     law: Law = "auto",
     target: Target = "loss",
@@ -166,7 +166,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about a study: its advice or why there is none, pictures, sliders, runs."""
-    from isolora.plan import parse_budget, parse_memory
+    from isolora.plan import parse_budget, parse_memory, parse_tokens
     from isolora.report import report as write_report
 
     path = write_report(
@@ -180,6 +180,7 @@ def report(
         examples=examples,
         memory_bytes=parse_memory(memory) if memory else None,
         forget_at_most=forget_at_most,
+        serve_tokens=parse_tokens(serve) if serve else 0.0,
     )
     answer({"report": str(path)}, f"report: {path}", as_json)
 

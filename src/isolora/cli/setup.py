@@ -36,7 +36,7 @@ def init(
     from isolora.study.starter import Wanted, held_out_rows, look, starter_study
 
     if is_there(file):
-        raise ConfigError(f"FILE: {file} exists already; name another")
+        raise ConfigError(f"FILE: {file} exists already; name another, or delete it first")
     source = data or _asked("data (file, folder, packaged name or hub id)", "debian-descriptions")
     found = look(source, mapping(columns, "--columns", "text=COLUMN"))
     chosen = task or _asked(f"task (its columns are {', '.join(found.columns)}; valid: {', '.join(found.tasks)})", found.tasks[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from isolora.cli.answer import Json, answer
 from isolora.json_types import JsonObject
+from isolora.metrics.direction import is_score
 
 if TYPE_CHECKING:
     from isolora.store import Store
@@ -68,7 +70,7 @@ def study(
     if config.search and failure is None:
         found = search_result(config, Store(folder))
         result, words = {**result, "search": found.to_json()}, f"{words}\n{found}"
-    answer(result | ({"failed": str(failure)} if failure else {}), words, as_json)
+    answer(result | ({"failed": str(failure)} if failure else {}), f"{words}{next_steps(Store(folder))}", as_json)
     if failure:
         print(f"isolora: {failure}", file=sys.stderr)
         raise typer.Exit(1)
@@ -112,6 +114,17 @@ def _best(folder: Path) -> str:
     best = min(kept, key=lambda line: line.loss or 0.0)
     rank = f" of rank {best.rank}" if best.rank else ""
     return f"\nlowest loss: {best.loss:.4f}, {best.model} with {best.method}{rank}: {best.adapter}"
+
+
+def next_steps(store: Store) -> str:
+    """What to type after a study, in words: a page, and a plan for twice its largest run; nothing without points."""
+    points = store.points()
+    if not points:
+        return ""
+    budget = f"{2 * max(point['flops'] for point in points):.2g}".replace("e+", "e")
+    scores = [name for name in json.loads(points[-1]["metrics"] or "{}") if is_score(name)]
+    target = f" --target {scores[0]}" if scores else ""
+    return f"\nnext: isolora report {store.folder}{target}\n      isolora plan {store.folder}{target} --budget {budget}flops"
 
 
 def status(

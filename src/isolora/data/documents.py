@@ -66,9 +66,7 @@ class Documents:
     def texts(self) -> list[str]:
         """One text a row. Raises DataError when it is not clear which column holds it."""
         if self.template is None:
-            kinds = ((field.name, "" if is_text(field.type) else f" of {field.type}") for field in self.table.schema)
-            shown = ", ".join(f"{name}{kind}" for name, kind in kinds)
-            raise DataError(f"data.text_field: say which column holds the text (columns: {shown})")
+            raise _no_text_column(self.table)
         template = TextTemplate.parse(self.template) if isinstance(self.template, str) else self.template
         columns = {name: self.table[name].to_pylist() for name in template.columns}
         return [template.fill(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
@@ -137,6 +135,8 @@ class RowFormat:
         """From the first rows of train."""
         check_card(card, rows)
         template = None if task and task.columns else text_template(rows, config.text_field, card.text)
+        if task and not task.columns and template is None:
+            raise _no_text_column(own_columns(rows))
         return cls(config, task, card, left_out, template)
 
     @property
@@ -164,6 +164,12 @@ class RowFormat:
         """Rows to draw of each split, of those available for train."""
         held_out = self.config.eval_examples
         return {"train": self.config.drawn_examples(available), "validation": held_out, "test": held_out}
+
+
+def _no_text_column(table: pa.Table) -> DataError:
+    """What is said where it is not clear which column holds the text."""
+    kinds = ((field.name, "" if is_text(field.type) else f" of {field.type}") for field in table.schema)
+    return DataError(f"data.text_field: say which column holds the text (columns: {', '.join(map(''.join, kinds))})")
 
 
 def _read(config: DataConfig, task: Task | None, left_out: LeftOut) -> tuple[RowFormat, dict[str, pa.Table]]:

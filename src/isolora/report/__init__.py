@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from isolora.fit import Fit
-from isolora.plan import Budget, Recommendation
+from isolora.plan import Budget, Limits, Recommendation
 from isolora.report.gather import Asked, gather
 from isolora.report.page import write_page
 from isolora.report.study_report import StudyReport, Verified
@@ -29,6 +29,7 @@ def report(
     examples: int | None = None,
     memory_bytes: float | None = None,
     forget_at_most: float | None = None,
+    serve_tokens: float = 0.0,
 ) -> Path:
     """Write the page about `source`, a study's folder or a table's file, and return its path.
 
@@ -36,5 +37,5 @@ def report(
     `fit` the law is fitted here, and without a `recommendation` one is made for `budget` (by default four times the largest
     run). Where either cannot be had, the page gives the reason and shows what was measured.
     """
-    asked = Asked(target, law, bootstrap, budget, examples, memory_bytes, forget_at_most)
+    asked = Asked(target, law, bootstrap, budget, Limits(examples, memory_bytes, forget_at_most, serve_tokens))
     return write_page(Path(out), gather(Path(source), table, asked, fit, recommendation, verification))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from isolora.errors import TableError
 from isolora.fit import Fit, studied, targeted
 from isolora.fit import fit as fit_law
-from isolora.plan import Budget, NoRecommendation, Recommendation
-from isolora.plan import plan as plan_for
+from isolora.plan import Budget, Limits, NoRecommendation, Recommendation, parse_budget
+from isolora.plan.asked import plan_within
 from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.report.source import runs_of, search_of, title_of, verification_of
 from isolora.report.study_report import StudyReport, Verified
@@ -27,9 +27,7 @@ class Asked:
     law: str = "auto"
     bootstrap: int = 1000
     budget: str | Budget | None = None
-    examples: int | None = None
-    memory_bytes: float | None = None
-    forget_at_most: float | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 def gather(
@@ -48,8 +46,10 @@ def gather(
     if fit is None:
         fit, no_law = _fitted(table, asked)
     verification = verification or verification_of(source, aim.name)
+    budget = parse_budget(asked.budget) if isinstance(asked.budget, str) else asked.budget
     if fit is not None and recommendation is None:
-        recommendation, no_advice, words = _planned(fit, table, asked, verification)
+        budget, words = (budget, "") if budget else _default_budget(table, verification)
+        recommendation, no_advice = _planned(fit, table, budget, asked.limits)
     return StudyReport(
         title_of(source),
         aim.table,
@@ -62,6 +62,8 @@ def gather(
         no_advice=no_advice,
         budget_words=words,
         target=aim.name,
+        budget=budget,
+        limits=asked.limits,
     )
 
 
@@ -72,22 +74,21 @@ def _fitted(table: Table, asked: Asked) -> tuple[Fit | None, str]:
         return None, str(error)
 
 
-def _planned(
-    fit: Fit, table: Table, asked: Asked, verified: Verified | None
-) -> tuple[Recommendation | None, tuple[str, ...], str]:
-    """The recommendation, or why there is none and what to measure next, and where the budget comes from."""
-    budget, words = asked.budget, ""
-    if budget is None and verified is not None:
-        budget, words = Budget(verified.flops, "flops"), "The budget is the one that was verified."
-    elif budget is None:
-        largest = float(np.nanmax(training_flops(trained(studied(table)))))
-        budget = Budget(DEFAULT_BUDGET * largest, "flops")
-        words = f"No budget was asked for; this is {DEFAULT_BUDGET:g} × the largest run."
+def _default_budget(table: Table, verified: Verified | None) -> tuple[Budget, str]:
+    """The budget that was verified, else a multiple of the largest run's, and the sentence about it."""
+    if verified is not None:
+        return Budget(verified.flops, "flops"), "The budget is the one that was verified."
+    largest = float(np.nanmax(training_flops(trained(studied(table)))))
+    words = f"No budget was asked for; this is {DEFAULT_BUDGET:g} × the largest run."
+    return Budget(DEFAULT_BUDGET * largest, "flops"), words
+
+
+def _planned(fit: Fit, table: Table, budget: Budget, limits: Limits) -> tuple[Recommendation | None, tuple[str, ...]]:
+    """The recommendation, or why there is none and what to measure next."""
     try:
-        limits = (asked.examples, asked.memory_bytes, None, asked.forget_at_most)
-        return plan_for(fit, table, budget, *limits), (), words
+        return plan_within(fit, table, budget, limits), ()
     except NoRecommendation as refusal:
         first, *more = (line.strip() for line in refusal.words().splitlines())
-        return None, (first.removeprefix("no recommendation: "), *more), words
+        return None, (first.removeprefix("no recommendation: "), *more)
     except TableError as error:
-        return None, (str(error),), words
+        return None, (str(error),)

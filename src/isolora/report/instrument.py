@@ -1,7 +1,7 @@
 """What the page needs to plan by itself: the fitted law as data, the options with their prices, limits, measured points.
 
-The page's scripts (`evaluate.js`, `plan.js`) do the arithmetic of `isolora.fit.Fit` and `isolora.plan.plan`; the numbers below
-that those keep to themselves are theirs, and a test holds the page's answers against theirs at many positions.
+The page's scripts (`evaluate.js`, `plan.js`, `reach.js`) do the arithmetic of `isolora.fit.Fit` and `isolora.plan`; the numbers
+below that those keep to themselves are theirs, and a test holds the page's answers against theirs at many positions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
 from isolora.plan.curves import ONE_SIGMA
-from isolora.plan.limits import FARTHEST, examples_at_hand, passes_limit
+from isolora.plan.limits import FARTHEST, Limits, examples_at_hand, passes_limit
 from isolora.plan.recommendation import WIDEST, WIDEST_BOUNDED
 from isolora.report.formula import symbolic_log_terms
 from isolora.report.study_report import StudyReport
@@ -35,6 +35,7 @@ _FIT = {"near": 0.3, "randomWalk": 4.0, "upper": UPPER, "mostOfSlope": MOST_OF_S
 _RULES = {
     "below": 0.5,
     "grid": 48,
+    "reachGrid": 160,
     "widest": WIDEST,
     "widestBounded": WIDEST_BOUNDED,
     "nextStep": 10.0,
@@ -68,10 +69,23 @@ def instrument(study: StudyReport) -> JsonObject | None:
         "nearestRows": _nearest_rows(points),
         "smallest": smallest,
         "accelerators": _accelerators(),
-        "start": study.recommendation.flops if study.recommendation else None,
+        "start": _start(study),
+        "limits": _limits(study.limits),
         "examplesAtHand": examples_at_hand(study.table),
         "target": study.target,
     }
+
+
+def _start(study: StudyReport) -> JsonObject | None:
+    """The budget that the sliders start at: the one that was asked for, else what a recommendation spends."""
+    if study.budget is not None:
+        return {"amount": study.budget.amount, "unit": study.budget.unit}
+    return {"amount": study.recommendation.flops, "unit": "flops"} if study.recommendation else None
+
+
+def _limits(limits: Limits) -> JsonObject:
+    known = {"examples": limits.examples, "memory": limits.memory_bytes, "forget": limits.forget_at_most}
+    return {**known, "serve": limits.serve_tokens}
 
 
 def _fit(fit: Fit) -> JsonObject:

@@ -40,7 +40,7 @@ PLOTLY = "plotly/plotly-basic.min.js"
 """Under the package's assets, with its licence: plotly's basic bundle (scatter, bar and pie), 1.2 MB of the whole one's 4.8."""
 
 
-SCRIPTS = ("evaluate.js", "plan.js", "sliders.js", "page.js")
+SCRIPTS = ("evaluate.js", "plan.js", "amounts.js", "sliders.js", "reach.js", "page.js")
 """In the order in which they build on each other; the page's own data are JSON beside them."""
 
 

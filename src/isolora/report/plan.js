@@ -1,7 +1,7 @@
 "use strict";
 
 // What to train, as isolora.plan decides it, from the same options, limits and measured points. `asked` is
-// {amount, unit: "flops" or "seconds", price, examples, memory, forget}; null where a limit is not set.
+// {amount, unit: "flops" or "seconds", price, examples, memory, forget, serve}; null where a limit is not set, serve in tokens.
 function planner(data) {
   const { fit, options, rules, points, smallest, nearestRows } = data;
   const { predict, judge } = evaluator(fit);
@@ -11,6 +11,12 @@ function planner(data) {
       k === 0 ? first : k === count - 1 ? last : Math.exp(Math.log(first) + (k / (count - 1)) * (Math.log(last) - Math.log(first))));
 
   const priceOf = (option, unit) => (unit === "flops" ? option.flops_per_token : option.seconds_per_token);
+  // What the budget buys after serving: 2 FLOPs a weight of the merged base for each token served.
+  function tokensFor(option, asked) {
+    const price = priceOf(option, asked.unit), flops = 2 * (option.model_parameters ?? option.body_parameters ?? NaN) * (asked.serve || 0);
+    const served = !asked.serve || asked.unit === "flops" ? flops : (flops * option.seconds_per_token) / option.flops_per_token;
+    return missing(price) ? NaN : (asked.amount - (asked.serve ? served : 0)) / price;
+  }
   const uniqueTokens = (option, examples) =>
     missing(examples) || missing(option.tokens_per_example) ? Infinity : examples * option.tokens_per_example;
   function place(option, tokens, unique) {
@@ -34,8 +40,8 @@ function planner(data) {
 
   // Tokens that an option may be trained on; 0 where it is left out.
   function allowedTokens(option, asked) {
-    const price = priceOf(option, asked.unit), least = rules.below * smallest;
-    let tokens = missing(price) ? NaN : asked.amount / price;
+    const least = rules.below * smallest;
+    let tokens = tokensFor(option, asked);
     if (option.rising || !(tokens >= least)) return 0;
     tokens = Math.min(tokens, option.passes_limit * uniqueTokens(option, asked.examples));
     if (!missing(asked.forget)) {
@@ -63,7 +69,7 @@ function planner(data) {
       examples: needed === null ? asked.examples : missing(asked.examples) ? needed : Math.min(needed, asked.examples),
       epochs: Math.max(1, tokens / unique),
       money: missing(asked.price) || seconds === null ? null : (seconds / 3600) * asked.price,
-      stoppedEarly: tokens < (0.99 * asked.amount) / priceOf(option, asked.unit),
+      stoppedEarly: tokens < 0.99 * tokensFor(option, asked),
     };
   }
   // Lowest prudent loss; then, of that model and method, the smallest rank that the law cannot tell from the best.
@@ -133,8 +139,8 @@ function planner(data) {
     const [low, high] = chosen.interval;
     const widest = missing(fit.ceiling) ? rules.widest * chosen.predicted : rules.widestBounded;
     if (high - low > widest) return { refused: "wide", measured, next };
-    if (measured && measured.loss < chosen.predicted * (1 - rules.tie)) return { refused: "beaten", measured, next };
+    if (measured && !asked.serve && measured.loss < chosen.predicted * (1 - rules.tie)) return { refused: "beaten", measured, next };
     return { row: chosen, rows, nearest: nearest(chosen.option, chosen.tokens), next, factor: largest ? chosen.flops / largest : null };
   }
-  return { plan };
+  return { plan, place, uniqueTokens, spaced, predict, judge };
 }

@@ -10,15 +10,6 @@ if (document.getElementById("instrument")) {
   const seconds = data.points.seconds?.filter((value) => value > 0) ?? [], flops = data.points.flops?.filter((value) => value > 0) ?? [];
   const HERE = "here", FAR = data.rules.farthest;
 
-  const number = (value) => value >= 1e5 ? value.toPrecision(3).replace(/\.?0*e\+?/, "e") : value >= 100 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(3));
-  const LARGE = [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]];
-  const count = (value) => {
-    const found = LARGE.find(([size]) => value >= 0.9995 * size);
-    return found ? `${+(value / found[0]).toPrecision(3)} ${found[1]}` : Math.round(value).toLocaleString("en");
-  };
-  const time = (value) => value >= 172800 ? `${(value / 86400).toFixed(1)} days` : value >= 5400 ? `${(value / 3600).toFixed(1)} h` : value >= 90 ? `${(value / 60).toFixed(1)} min` : `${value.toFixed(1)} s`;
-  const called = ({ model, method, rank }) => [model, [method, rank ? `rank ${rank}` : ""].filter(Boolean).join(" of ")].filter(Boolean).join(", ");
-
   // What the machine does in a second, where it is not the one that measured.
   const rate = () => {
     const chosen = data.accelerators.find(({ name }) => name === part("where").value);
@@ -30,15 +21,22 @@ if (document.getElementById("instrument")) {
     const spent = rate() ? [Math.min(...flops) / 4 / rate(), (Math.max(...flops) * FAR) / rate()] : [Math.min(...seconds) / 4, Math.max(...seconds) * FAR];
     return spent.map((value) => (value / 3600) * (part("unit").value === "money" ? price() : 1));
   }
-  const limits = { examples: null, memory: null, forget: null };
+  const limits = { examples: null, memory: null, forget: null, serve: null };
   const perExample = known("tokens_per_example"), memories = known("peak_memory_bytes");
   const losses = data.options.flatMap((option) => option.forgetting.map(([, lost]) => lost));
   if (perExample.length) limits.examples = [10, Math.max(1000, (FAR * Math.max(...known("largest_tokens"))) / Math.min(...perExample))];
   if (memories.length) limits.memory = [Math.min(...memories) * 0.9, Math.max(...memories) * 1.1];
   if (losses.length) limits.forget = [0, Math.max(...losses, 0.01) * 1.5];
+  const weights = (option) => option.model_parameters ?? option.body_parameters, sizes = data.options.map(weights).filter((value) => value > 0);
+  if (flops.length && sizes.length) limits.serve = [Math.min(...flops) / 8 / Math.max(...sizes), (Math.max(...flops) * FAR) / 2 / Math.min(...sizes)];
 
   let typed = null; // a budget that was typed instead of slid
-  let atHand = null; // examples that the runs passed over, until the slider is moved
+  let given = {}; // limits that the page was asked about, to the last digit, until their sliders are moved
+  // Tokens of inference that the budget pays for too; none at the slider's left end.
+  function served() {
+    const share = Number(part("serve").value) / Number(part("serve").max);
+    return limits.serve === null || share === 0 ? 0 : Math.round(log(...limits.serve, share));
+  }
   function asked() {
     const unit = part("unit").value, amount = typed ?? log(...ends(), Number(part("budget").value) / 1000);
     const limit = (name, value) => {
@@ -51,15 +49,16 @@ if (document.getElementById("instrument")) {
       unit: unit === "flops" || rate() ? "flops" : "seconds",
       price: price(),
       shown: amount,
-      examples: atHand ?? limit("examples", (share) => Math.round(log(...limits.examples, share))),
-      memory: limit("memory", (share) => log(...limits.memory, share)),
-      forget: limit("forget", (share) => limits.forget[0] + share * (limits.forget[1] - limits.forget[0])),
+      examples: given.examples ?? limit("examples", (share) => Math.round(log(...limits.examples, share))),
+      memory: given.memory ?? limit("memory", (share) => log(...limits.memory, share)),
+      forget: given.forget ?? limit("forget", (share) => limits.forget[0] + share * (limits.forget[1] - limits.forget[0])),
+      serve: given.serve ?? served(),
     };
   }
 
   const REASONS = {
     memory: "No choice fits that memory.",
-    budget: "With these limits the budget buys less than anything that was measured, or more than the evidence supports.",
+    budget: "With these limits, and after serving, the budget buys less than anything that was measured, or more than the evidence supports.",
     far: `That is more than ${FAR} times the largest measured compute: the evidence does not reach so far.`,
     wide: "The interval is too wide to choose by.",
     beaten: "A run that was measured within this budget already beats what the law expects.",
@@ -72,14 +71,14 @@ if (document.getElementById("instrument")) {
     const spent = elsewhere ? row.flops / rate() : row.seconds;
     const found = [["predicted", `${row.predicted.toFixed(4)}, 95 % interval ${row.interval.map((end) => end.toFixed(4)).join(" to ")}`]];
     if (row.flops !== null) found.push(["compute", `${number(row.flops)} FLOPs${answer.factor ? `, ${number(answer.factor)} × the largest measured` : ""}`]);
-    if (spent !== null) found.push(["time and money", `${time(spent)}, ${((spent / 3600) * question.price).toPrecision(3)} at ${question.price} an hour`]);
+    if (spent !== null) found.push(["time and money", `${duration(spent)}, ${((spent / 3600) * question.price).toPrecision(3)} at ${question.price} an hour`]);
     if (row.examples !== null) found.push(["data", `${count(row.examples)} examples, ${number(row.epochs)} ${row.epochs === 1 ? "pass" : "passes"}`]);
+    if (question.serve) found.push(["serving", `${count(question.serve)} tokens take ${number(2 * weights(row.option) * question.serve)} FLOPs of the budget`]);
     if (row.option.learning_rate !== null) found.push(["learning rate", number(row.option.learning_rate)]);
     if (answer.nearest) found.push(["nearest evidence", measuredWords(answer.nearest)]);
     if (row.stoppedEarly) found.push(["mind", "the budget is not spent: a limit ends the training before"]);
     return found;
   }
-  const element = (name, text, kind = "") => Object.assign(document.createElement(name), { textContent: text, className: kind });
   function show(question, answer) {
     const { row } = answer;
     part("headline").textContent = row ? `Train ${called(row.option)} on ${count(row.tokens)} tokens` : "No recommendation";
@@ -122,6 +121,7 @@ if (document.getElementById("instrument")) {
     part("examples-words").textContent = question.examples === null ? "as many as it takes" : count(question.examples);
     part("memory-words").textContent = question.memory === null ? "no limit" : `${(question.memory / 1e9).toPrecision(3)} GB`;
     part("forget-words").textContent = question.forget === null ? "no limit" : `at most ${question.forget.toFixed(3)}`;
+    part("serve-words").textContent = question.serve ? `${count(question.serve)} tokens` : "nothing";
     part("where-row").hidden = unit === "flops";
     part("share-field").hidden = rate() === null;
   }
@@ -133,23 +133,28 @@ if (document.getElementById("instrument")) {
     window.steered = { asked: question, answer };
     document.dispatchEvent(new CustomEvent("steered"));
   }
+  const START = { examples: data.limits.examples ?? data.examplesAtHand, memory: data.limits.memory, forget: data.limits.forget, serve: data.limits.serve || null };
   function reset() {
-    part("unit").value = flops.length ? "flops" : "hours";
+    const start = data.start ?? (flops.length ? { amount: 4 * Math.max(...flops), unit: "flops" } : { amount: 4 * Math.max(...seconds), unit: "seconds" });
+    part("unit").value = start.unit === "flops" ? "flops" : "hours";
+    part("where").selectedIndex = 0;
     const [low, high] = ends();
-    const start = flops.length ? (data.start ?? 4 * Math.max(...flops)) : 4 * Math.max(...seconds) / 3600;
-    typed = start;
-    part("budget").value = Math.round((1000 * Math.log(start / low)) / Math.log(high / low));
+    typed = start.unit === "flops" ? start.amount : start.amount / 3600;
+    part("budget").value = Math.round((1000 * Math.log(typed / low)) / Math.log(high / low));
     for (const name of ["examples", "memory", "forget"]) part(name).value = part(name).max;
-    atHand = limits.examples && data.examplesAtHand;
-    if (atHand !== null) {
-      const [least, most] = limits.examples;
-      part("examples").value = Math.round((part("examples").max * Math.log(atHand / least)) / Math.log(most / least));
+    part("serve").value = 0;
+    given = {};
+    for (const [name, value] of Object.entries(START)) {
+      if (value === null || limits[name] === null) continue;
+      const [least, most] = limits[name], share = name === "forget" ? value / most : Math.log(value / least) / Math.log(most / least);
+      given[name] = value;
+      part(name).value = Math.round(part(name).max * share);
     }
     update();
   }
 
   part("where").append(...(seconds.length ? [new Option("this machine, as measured", HERE)] : []), ...(flops.length ? data.accelerators.map(({ name }) => new Option(name, name)) : []));
-  for (const name of ["examples", "memory", "forget"]) part(name).parentElement.hidden = limits[name] === null;
+  for (const name of ["examples", "memory", "forget", "serve"]) part(name).parentElement.hidden = limits[name] === null;
   if (!flops.length) part("unit").options[0].remove();
   part("budget").addEventListener("input", () => { typed = null; update(); });
   part("amount").addEventListener("input", () => {
@@ -160,8 +165,7 @@ if (document.getElementById("instrument")) {
     update();
   });
   for (const name of ["unit", "where", "share", "price"]) part(name).addEventListener("input", () => { typed = null; update(); });
-  part("examples").addEventListener("input", () => { atHand = null; });
-  for (const name of ["examples", "memory", "forget"]) part(name).addEventListener("input", update);
+  for (const name of ["examples", "memory", "forget", "serve"]) part(name).addEventListener("input", () => { delete given[name]; update(); });
   part("reset").addEventListener("click", reset);
   part("budget").form.addEventListener("submit", (event) => event.preventDefault());
   reset();

@@ -13,7 +13,7 @@ import numpy as np
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.json_types import JsonMapping
-from isolora.plan import Option, Recommendation, options
+from isolora.plan import Budget, Limits, Option, Recommendation, options
 from isolora.report import palette
 from isolora.report.cells import Cell, cells
 from isolora.report.source import Search
@@ -45,7 +45,8 @@ class Verified(Protocol):
 class StudyReport:
     """Everything that goes onto the page. `table` holds the target in its column `loss`; `runs` are the store's rows (states,
     reasons, environment), where there is a store. `no_law` says why there is no fit, `no_advice` why nothing is recommended
-    and what to measure next; `budget_words` says where a recommendation's budget comes from.
+    and what to measure next; `budget_words` says where a recommendation's budget comes from; `budget` and `limits` are what was
+    asked for.
     """
 
     title: str
@@ -60,6 +61,8 @@ class StudyReport:
     no_advice: tuple[str, ...] = ()
     budget_words: str = ""
     target: str = "loss"
+    budget: Budget | None = None
+    limits: Limits = field(default_factory=Limits)
 
     @cached_property
     def measure(self) -> str:

@@ -82,12 +82,13 @@ def demo(folder: Path | str, seed: int = 0, quiet: bool = False, workers: int | 
     say(f"fit     {len(table)} points of {len(set(table['run']))} runs")
     fitted = fit(table)
     largest = float(table["flops"].max())
-    recommendation = plan(fitted, table, Budget(BUDGET_OVER_LARGEST * largest, "flops"))
+    budget = Budget(BUDGET_OVER_LARGEST * largest, "flops")
+    recommendation = plan(fitted, table, budget)
     rank = recommendation.method["rank"]  # its grid is of ranks
     say(f"verify  {recommendation.model}, rank {rank}, on {recommendation.tokens:,.0f} tokens")
     proof = verify(folder, recommendation, largest, seed, quiet, fitted.law)
     say("report")
-    page = report(folder, read(folder), fitted, folder / "report.html", recommendation, proof)
+    page = report(folder, read(folder), fitted, folder / "report.html", recommendation, proof, budget=budget)
     story = Story(time.perf_counter() - started, len(table), fitted, recommendation, proof, page)
     (folder / "demo.json").write_text(json.dumps(story.to_json(), indent=1, default=str) + "\n", encoding="utf-8")
     return story

@@ -1,0 +1,93 @@
+"use strict";
+
+// What it takes to reach a loss or a score, as isolora.plan.reach finds it: the cheapest option whose prediction gets there.
+// `goal` is in the law's own words, an error where the law is of 1 - score; `asked` as for the planner.
+function reacher(data, { place, uniqueTokens, spaced, predict, judge }) {
+  const { options, rules, smallest } = data, kept = new Map();
+  // Tokens from the fewest measured to the farthest supported, with the prediction and, once asked for, the interval's ends.
+  function curve(option, asked) {
+    const key = `${options.indexOf(option)}/${asked.examples}`;
+    if (!kept.has(key)) {
+      const unique = uniqueTokens(option, asked.examples);
+      const farthest = Math.min(rules.farthest * option.largest_tokens, option.passes_limit * unique);
+      const tokens = spaced(smallest, Math.max(farthest, smallest * 1.01), rules.reachGrid);
+      kept.set(key, { tokens, unique, predicted: tokens.map((count) => predict(place(option, count, unique))) });
+    }
+    return kept.get(key);
+  }
+  function ends(option, asked) {
+    const found = curve(option, asked);
+    found.ends ??= found.tokens.map((count) => judge(place(option, count, found.unique)).interval);
+    return [0, 1].map((side) => found.ends.map((interval) => interval[side]));
+  }
+  // The fewest tokens at which a curve is at the goal, between two grid points by the logarithm of tokens; null where it is not.
+  function first({ tokens }, losses, goal) {
+    const at = losses.findIndex((loss) => loss <= goal);
+    if (at <= 0) return at < 0 ? null : tokens[0];
+    const share = Math.min(Math.max((losses[at - 1] - goal) / Math.max(losses[at - 1] - losses[at], 1e-12), 0), 1);
+    return Math.exp(Math.log(tokens[at - 1]) + share * Math.log(tokens[at] / tokens[at - 1]));
+  }
+  function fitting(asked) {
+    return options.filter((option) => !option.rising && (asked.memory === null || !(option.peak_memory_bytes > asked.memory)));
+  }
+  // The lowest loss that any option is predicted to reach within the evidence.
+  function lowest(asked) {
+    return Math.min(...fitting(asked).map((option) => Math.min(...curve(option, asked).predicted)));
+  }
+  function reach(goal, asked) {
+    const cost = ({ option, tokens }) => (option.flops_per_token ?? option.seconds_per_token) * tokens;
+    const ways = fitting(asked).map((option) => ({ option, tokens: first(curve(option, asked), curve(option, asked).predicted, goal) }));
+    const able = ways.filter(({ tokens }) => tokens !== null);
+    if (!able.length) return null;
+    const { option, tokens } = able.reduce((best, way) => (cost(way) < cost(best) ? way : best));
+    const interval = ends(option, asked).map((losses) => first(curve(option, asked), losses, goal));
+    const needed = option.tokens_per_example === null ? null : Math.ceil(tokens / option.tokens_per_example);
+    const seconds = option.seconds_per_token === null ? null : tokens * option.seconds_per_token;
+    return {
+      option, tokens, interval, seconds,
+      flops: option.flops_per_token === null ? null : tokens * option.flops_per_token,
+      examples: needed === null || asked.examples === null ? needed ?? asked.examples : Math.min(needed, asked.examples),
+      money: seconds === null ? null : (seconds / 3600) * asked.price,
+      farther: tokens / option.largest_tokens,
+    };
+  }
+  return { reach, lowest };
+}
+
+if (document.getElementById("reach")) {
+  const data = JSON.parse(document.getElementById("instrument").textContent);
+  const { reach, lowest } = reacher(data, planner(data)), part = (name) => document.getElementById(name);
+  const score = data.target.startsWith("1 - "), shown = (error) => (score ? 1 - error : error);
+  const worst = Math.max(...data.points.loss.filter((loss) => loss !== null));
+  let typed = null;
+  // Left: the worst that was measured; right: the best that is predicted within the evidence.
+  function update() {
+    const asked = window.steered.asked, best = lowest(asked), share = Number(part("reach").value) / Number(part("reach").max);
+    const goal = typed ?? (Number.isFinite(best) ? worst * (best / worst) ** share : worst), found = reach(goal, asked);
+    part("reach-words").textContent = `${score ? data.target.slice(4) : data.target} ${shown(goal).toFixed(4)}`;
+    if (document.activeElement !== part("reach-amount")) part("reach-amount").value = String(+shown(goal).toPrecision(5));
+    part("reach-headline").textContent = found ? `${called(found.option)} on ${count(found.tokens)} tokens` : "Out of reach";
+    part("reach-facts").replaceChildren(...told(found, best, asked).flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+    window.reached = { goal, answer: found };
+  }
+  function told(found, best, asked) {
+    if (!found) return Number.isFinite(best) ? [["best within the evidence", shown(best).toFixed(4)]] : [["why", "no choice fits that memory"]];
+    const [low, high] = found.interval.map((tokens) => (tokens === null ? "beyond the evidence" : count(tokens)));
+    const lines = [["95 % interval", `${low} to ${high} tokens`]];
+    if (found.flops !== null) lines.push(["compute", `${number(found.flops)} FLOPs`]);
+    if (found.seconds !== null) lines.push(["time and money", `${duration(found.seconds)}, ${found.money.toPrecision(3)} at ${asked.price} an hour`]);
+    if (found.examples !== null) lines.push(["data", `${count(found.examples)} examples`]);
+    if (found.farther > 1.05) lines.push(["mind", `${number(found.farther)} × the tokens that this choice was followed for: an extrapolation`]);
+    return lines;
+  }
+  part("reach").addEventListener("input", () => { typed = null; update(); });
+  part("reach-amount").addEventListener("input", () => {
+    const value = Number(part("reach-amount").value), error = shown(value);
+    if (!(value > 0 && error > 0)) return;
+    typed = error;
+    part("reach").value = Math.round((part("reach").max * Math.log(error / worst)) / Math.log(lowest(window.steered.asked) / worst));
+    update();
+  });
+  document.addEventListener("steered", update);
+  update();
+}
