@@ -84,16 +84,16 @@ def test_a_law_alone_bends_where_the_curves_do_not() -> None:
 def test_the_fall_is_the_integral_of_the_fading_slope() -> None:
     at = Continuation((End({"n": 10.0}, 1_000.0, 0.1),), 0.5, (1e-4, 1e-3, 4e-2))
     columns = {"n": np.exp([10.0, 12.0, 10.0]), "d": np.array([2_000.0, 500.0, 10_000.0]), "c": np.array([1e9, 1e9, 1e9])}
-    fall, error, seen = at.fall(columns)
+    beyond = at.fall(columns)
     x = np.log([2.0, 1.0, 10.0])
-    np.testing.assert_allclose(fall, 0.1 * (1 - np.exp(-0.5 * x)) / 0.5)
-    np.testing.assert_allclose(seen["d"], [1_000, 500, 1_000])
-    np.testing.assert_allclose(seen["c"], 1e9 * np.exp(-x))
+    np.testing.assert_allclose(beyond.fall, 0.1 * (1 - np.exp(-0.5 * x)) / 0.5)
+    np.testing.assert_allclose(beyond.seen["d"], [1_000, 500, 1_000])
+    np.testing.assert_allclose(beyond.seen["c"], 1e9 * np.exp(-x))
     grid = np.linspace(0, x[2], 10_001)
     by_slope, by_decay = np.trapezoid(np.exp(-0.5 * grid), grid), -0.1 * np.trapezoid(grid * np.exp(-0.5 * grid), grid)
     expected = by_slope**2 * 1e-4 + 2 * by_slope * by_decay * 1e-3 + by_decay**2 * 4e-2
-    assert error[2] == pytest.approx(np.sqrt(expected), rel=1e-3)
-    assert error[1] == 0.0
+    assert beyond.error[2] == pytest.approx(np.sqrt(expected), rel=1e-3)
+    assert beyond.error[1] == 0.0
 
 
 def test_the_nearest_curves_are_of_the_same_method_first() -> None:

@@ -55,6 +55,18 @@ class End:
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """What lies beyond the tokens seen, (M,) each: how much log loss falls from the end of the nearest curves, its standard
+    deviation, log tokens since that end, the curves' slope there. `seen` are the places at the end."""
+
+    fall: Array
+    error: Array
+    seen: Mapping[str, Array]
+    away: Array
+    slope: Array
+
+
+@dataclass(frozen=True)
 class Continuation:
     """The ends of all curves, how fast slopes fade, and the covariance of slope and decay: (slope's, both's, decay's)."""
 
@@ -68,21 +80,22 @@ class Continuation:
         tokens_M, slope_M = np.array([(end.tokens, end.slope) for end in self.ends])[nearest_M].T
         return np.maximum(np.log(columns["d"] / tokens_M), 0.0), slope_M
 
-    def fall(self, columns: Mapping[str, Array]) -> tuple[Array, Array, dict[str, Array]]:
-        """How much log loss falls beyond the end (M,), its standard deviation (M,), and the places at the end."""
-        beyond_M, slope_M = self.beyond(columns)
-        unit_M = _faded(beyond_M, self.decay)
-        by_decay_M = slope_M * (_faded(beyond_M, self.decay + _STEP) - unit_M) / _STEP
+    def fall(self, columns: Mapping[str, Array]) -> Beyond:
+        """How the loss goes on at places."""
+        away_M, slope_M = self.beyond(columns)
+        unit_M = _faded(away_M, self.decay)
+        by_decay_M = slope_M * (_faded(away_M, self.decay + _STEP) - unit_M) / _STEP
         slope, both, decay = self.covariance
         variance_M = unit_M**2 * slope + 2 * unit_M * by_decay_M * both + by_decay_M**2 * decay
-        return slope_M * unit_M, np.sqrt(np.maximum(variance_M, 0.0)), places_at_end(columns, beyond_M)
+        error_M = np.sqrt(np.maximum(variance_M, 0.0))
+        return Beyond(slope_M * unit_M, error_M, places_at_end(columns, away_M), away_M, slope_M)
 
 
-def go_on(found: Continuation | None, columns: Mapping[str, Array]) -> tuple[Array, Array, Mapping[str, Array]]:
+def go_on(found: Continuation | None, columns: Mapping[str, Array]) -> Beyond:
     """As `Continuation.fall`; where nothing is known of how runs go on, no fall, and the places as they are."""
     if found is None:
         nothing_M = np.zeros_like(next(iter(columns.values())))
-        return nothing_M, nothing_M, columns
+        return Beyond(nothing_M, nothing_M, columns, nothing_M, nothing_M)
     return found.fall(columns)
 
 

@@ -20,6 +20,7 @@ from isolora.fit.selection import MOST_OF_SLOPE
 from isolora.laws import Array
 
 if TYPE_CHECKING:
+    from isolora.fit.continuation import Beyond
     from isolora.fit.result import Fit
 
 TAILS = 7
@@ -46,14 +47,12 @@ def edge_scale(level: float) -> float:
     return float(stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL))
 
 
-def grown_error(fit: Fit, columns: Mapping[str, Array], seen: Mapping[str, Array]) -> Array:
-    """Standard deviation (M,) of the error that grows with distance: the laws' up to the end of the curves (`seen`), and from
-    there along the curves, where errors are a share of their slope at most."""
-    variance_M = fit.drift**2 * growth(distance(seen, fit.ranges))
-    if fit.continuation is not None:
-        beyond_M, slope_M = fit.continuation.beyond(columns)
-        variance_M = variance_M + np.minimum(fit.drift, MOST_OF_SLOPE * slope_M) ** 2 * growth(beyond_M)
-    grown_M: Array = np.sqrt(variance_M)
+def grown_error(fit: Fit, beyond: Beyond) -> Array:
+    """Standard deviation (M,) of the error that grows with distance: the laws' up to the end of the curves, and from there along
+    the curves, where errors are a share of their slope at most."""
+    variance_M = fit.drift**2 * growth(distance(beyond.seen, fit.ranges))
+    along_M = np.minimum(fit.drift, MOST_OF_SLOPE * beyond.slope)
+    grown_M: Array = np.sqrt(variance_M + along_M**2 * growth(beyond.away))
     return grown_M
 
 

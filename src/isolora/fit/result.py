@@ -14,7 +14,7 @@ from isolora import display, laws
 from isolora.fit import written
 from isolora.fit.averaging import AveragedLaw, weighted_mean
 from isolora.fit.best_rates import RateEffect, rate_cost
-from isolora.fit.continuation import Continuation, go_on
+from isolora.fit.continuation import Beyond, Continuation, go_on
 from isolora.fit.distance import distance
 from isolora.fit.interval import UPPER, bounded_ends, grown_error, noise_factor, parameter_spread, student_quantile
 from isolora.fit.law_columns import completed
@@ -95,13 +95,13 @@ class Fit:
         beyond the fitted range, as seen on the held-out budgets, and what the parameters leave open (bootstrap).
         """
         complete = self._complete(columns)
-        log_loss_M, spread_M, seen = self._continued(complete)
+        log_loss_M, spread_M, beyond = self._continued(complete)
         cost_M, rate_M = rate_cost(self.rates, columns, complete)
         away_M = distance(complete, self.ranges)
         predicted_M = self._shifted(log_loss_M, away_M, cost_M)
         quantile = student_quantile(self.runs, level)
-        below_M, above_M = parameter_spread(self, seen, level)
-        drift_M = quantile * grown_error(self, complete, seen)
+        below_M, above_M = parameter_spread(self, beyond.seen, level)
+        drift_M = quantile * grown_error(self, beyond)
         noise_M = self.noise * (noise_factor(predicted_M, self.level) if self.bounded else 1.0)
         own_M = quantile * np.sqrt(noise_M**2 + spread_M**2 + rate_M**2)
         below_M, above_M = (np.hypot(own_M, np.maximum(drift_M, side_M)) for side_M in (below_M, above_M))
@@ -119,14 +119,14 @@ class Fit:
         """Log losses (K, M) as different laws would have them: the bootstrap's draws, and the averaged laws as often as their
         weights say. What they disagree about is not known."""
         complete = self._complete(columns)
-        fall_M, error_M, seen = go_on(self.continuation, complete)
+        beyond = go_on(self.continuation, complete)
         theta_KT = self.draws if len(self.draws) else np.array([list(self.parameters.values())])
-        drawn_KM = np.log(self.shape.predict(theta_KT, seen))
+        drawn_KM = np.log(self.shape.predict(theta_KT, beyond.seen))
         count = len(drawn_KM)
-        others = [np.tile(m.log_loss(seen), (round(m.weight * count), 1)) for m in self.members if m.law != self.law]
+        others = [np.tile(m.log_loss(beyond.seen), (round(m.weight * count), 1)) for m in self.members if m.law != self.law]
         sampled: Array = np.concatenate([drawn_KM, *others])
         luck_K1 = np.random.default_rng(0).normal(size=(len(sampled), 1))
-        return sampled - fall_M + luck_K1 * error_M
+        return sampled - beyond.fall + luck_K1 * beyond.error
 
     def distance(self, columns: JsonMapping) -> Array:
         """How far beyond the fitted range, (M,), in units of natural logarithm: see `isolora.fit.distance`."""
@@ -170,14 +170,14 @@ class Fit:
         """The laws whose weighted average predicts: the members, or the law alone where there are none."""
         return self.members or (AveragedLaw(self.law, 1.0, tuple(self.parameters.values())),)
 
-    def _continued(self, complete: Mapping[str, Array]) -> tuple[Array, Array, Mapping[str, Array]]:
-        """(log loss (M,), what is not known of it (M,), the places that the laws were asked about).
+    def _continued(self, complete: Mapping[str, Array]) -> tuple[Array, Array, Beyond]:
+        """(log loss (M,), what is not known of it (M,), how far beyond the tokens seen).
 
         Beyond the tokens seen the laws are asked about the end of the curves, from where the loss goes on as curves did.
         """
-        fall_M, error_M, seen = go_on(self.continuation, complete)
-        log_loss_M, spread_M = weighted_mean(self.averaged, seen)
-        return log_loss_M - fall_M, np.hypot(spread_M, error_M), seen
+        beyond = go_on(self.continuation, complete)
+        log_loss_M, spread_M = weighted_mean(self.averaged, beyond.seen)
+        return log_loss_M - beyond.fall, np.hypot(spread_M, beyond.error), beyond
 
     def _shifted(self, log_loss_M: Array, away_M: Array, cost_M: Array) -> Array:
         """The laws' average with the signed error that hold-outs saw beyond the range, and what the rate costs."""
