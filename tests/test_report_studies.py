@@ -168,7 +168,7 @@ def test_a_target_is_named_on_axes_and_in_words(tmp_path):
         report(tmp_path / "x.csv", from_columns(rows, {}), target="f1", bootstrap=20, out=tmp_path / "x.html").read_text()
     )
     assert page.figure("curves")["layout"]["yaxis"]["title"]["text"] == "1 - f1, held out"
-    assert "The law expects a held-out 1 - f1 of" in page.text
+    assert "The law expects a held-out f1 of" in page.text, "the score itself in words"
     assert "nats" not in page.text.split("Steer the recommendation")[0]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from isolora.fit import Fit, about_bounds
+from isolora.fit import Fit, Score, about_bounds
 from isolora.json_types import JsonObject
 from isolora.plan.options import Option
 
@@ -60,7 +60,11 @@ def _about_law(fit: Fit, row: JsonObject) -> Iterator[str]:
     low, high = row["interval"]
     width = (high - low) / row["predicted_loss"]
     if width > _WIDE_INTERVAL:
-        yield f"the interval is wide: {width:.1%} of the predicted loss"
+        score = Score.of(fit.target, row["predicted_loss"], (low, high))
+        ends = (
+            f"{score.name} {score.interval[0]:.3g} to {score.interval[1]:.3g}" if score else f"{width:.1%} of the predicted loss"
+        )
+        yield f"the interval is wide: {ends}"
     yield from about_bounds(fit)
     if not fit.holdout:
         yield "nothing was held out, so how well the law predicts larger budgets was not tested"

@@ -9,4 +9,9 @@ const count = (value) => {
 };
 const duration = (value) => value >= 172800 ? `${(value / 86400).toFixed(1)} days` : value >= 5400 ? `${(value / 3600).toFixed(1)} h` : value >= 90 ? `${(value / 60).toFixed(1)} min` : `${value.toFixed(1)} s`;
 const called = ({ model, method, rank }) => [model, [method, rank ? `rank ${rank}` : ""].filter(Boolean).join(" of ")].filter(Boolean).join(", ");
+// A target as a person reads it: a score in place of its error, whose interval then turns around.
+const toldAs = (target) => {
+  const score = target.startsWith("1 - "), value = (error) => (score ? 1 - error : error);
+  return { name: score ? target.slice(4) : target, value, ends: (interval) => interval.map(value).sort((a, b) => a - b) };
+};
 const element = (name, text, kind = "") => Object.assign(document.createElement(name), { textContent: text, className: kind });

@@ -33,12 +33,12 @@ def measured_best(study: StudyReport) -> Texts | None:
     rate = f", learning rate {end.learning_rate:.3g}" if math.isfinite(end.learning_rate) else ""
     seeds = f", mean of {len(best.ends)} runs (± {best.spread:.3f})" if len(best.ends) > 1 else ""
     tokens = f", after {words.count(float(end.tokens[-1]))} tokens" if "tokens" in study.table else ""
-    measure = study.measure[:1].upper() + study.measure[1:]
+    measure = (study.measure if study.measured_name == study.target else f"{study.measured_name}, held out").capitalize()
     one_law = study.fit.law if study.fit and len(study.cells) == 1 else ""
     return {
         "kind": "The law of one curve" if one_law else "Best measured",
         "name": one_law or study.called(best),
-        "words": f"{measure}: {best.loss:.4f}{seeds}{tokens}{rate}. {_runner_up(study)}{scope(study)}",
+        "words": f"{measure}: {study.told(best.loss)[0]:.4f}{seeds}{tokens}{rate}. {_runner_up(study)}{scope(study)}",
         "title": "No law was fitted" if study.no_law else "No recommendation",
         "reasons": [_capital(sentence) for sentence in [*(reasons or ["none was asked for"]), *_edge_warnings(study)]],
     }
@@ -68,13 +68,13 @@ def advice(study: StudyReport) -> Texts | None:
     plan = study.recommendation
     if plan is None:
         return None
-    low, high = plan.interval
+    expected, low, high = study.told(plan.predicted_loss, *plan.interval)
     return {
         "model": plan.model,
         "adapter": adapter(plan.method["name"], plan.method.get("rank")),
         "tokens": words.count(plan.tokens),
         "diet": f"{_diet(plan)} {study.budget_words}".strip(),
-        "expectation": f"The law expects {_expected(study)} of {plan.predicted_loss:.3f}{_unit(study)}; "
+        "expectation": f"The law expects {_expected(study)} of {expected:.3f}{_unit(study)}; "
         f"with 95 % confidence a new run ends between {low:.3f} and {high:.3f}.",
         "facts": _facts(study, plan),
         "warnings": [_capital(sentence) for sentence in [*plan.warnings, *_edge_warnings(study)]],
@@ -82,7 +82,7 @@ def advice(study: StudyReport) -> Texts | None:
 
 
 def _expected(study: StudyReport) -> str:
-    return "a held-out loss" if study.target == "loss" else f"a held-out {study.target}"
+    return f"a held-out {study.measured_name}"
 
 
 def _unit(study: StudyReport) -> str:
@@ -97,11 +97,14 @@ def _diet(plan: Recommendation) -> str:
 
 
 def _facts(study: StudyReport, plan: Recommendation) -> list[Texts]:
-    low, high = plan.interval
-    name = "Predicted loss" if study.target == "loss" else f"Predicted {study.target}"
+    expected, low, high = study.told(plan.predicted_loss, *plan.interval)
     factor = plan.flops / study.largest_flops
     facts = [
-        {"name": name, "value": f"{plan.predicted_loss:.3f}", "note": f"95 % interval {low:.3f} to {high:.3f}"},
+        {
+            "name": f"Predicted {study.measured_name}",
+            "value": f"{expected:.3f}",
+            "note": f"95 % interval {low:.3f} to {high:.3f}",
+        },
         {
             "name": "Compute",
             "value": f"{words.flops_in_words(plan.flops)} FLOPs",
@@ -120,7 +123,7 @@ def _nearest(study: StudyReport, point: JsonMapping) -> Texts:
     return {
         "name": "Nearest evidence",
         "value": name,
-        "note": f"{words.count(point['tokens'])} tokens, {study.target} {point['loss']:.3f}",
+        "note": f"{words.count(point['tokens'])} tokens, {study.measured_name} {study.told(point['loss'])[0]:.3f}",
     }
 
 
@@ -135,7 +138,9 @@ def proof(study: StudyReport) -> Texts | None:
     found = study.verification
     if found is None:
         return None
-    low, high = min(found.interval[0], found.measured), max(found.interval[1], found.measured)
+    predicted, *ends = study.told(found.predicted, *found.interval)
+    (measured,) = study.told(found.measured)
+    low, high = min(*ends, measured), max(*ends, measured)
 
     def place(value: float) -> float:
         return round(100 * (value - low) / max(high - low, 1e-12), 2)
@@ -143,15 +148,15 @@ def proof(study: StudyReport) -> Texts | None:
     return {
         "held": verification_sentences(found),
         "verdict": verdict(found),
-        "words": _measured_words(found, study.target),
-        "edge": edge_words(found),
+        "words": _measured_words(study, found),
+        "edge": edge_words(found, study.measured_name != study.target),
         "gain": gain_words(study, found),
-        "predicted": f"{found.predicted:.3f}",
-        "measured": f"{found.measured:.3f}",
-        "predicted_percent": place(found.predicted),
-        "measured_percent": place(found.measured),
-        "low_percent": place(found.interval[0]),
-        "width_percent": round(place(found.interval[1]) - place(found.interval[0]), 2),
+        "predicted": f"{predicted:.3f}",
+        "measured": f"{measured:.3f}",
+        "predicted_percent": place(predicted),
+        "measured_percent": place(measured),
+        "low_percent": place(ends[0]),
+        "width_percent": round(place(ends[1]) - place(ends[0]), 2),
     }
 
 
@@ -177,11 +182,11 @@ def verdict(found: Verified) -> str:
     return "The prediction held." if edge_share(found) < _NEAR_EDGE else "The prediction held, but only just."
 
 
-def edge_words(found: Verified) -> str:
-    """How close to the interval's edge."""
+def edge_words(found: Verified, turned: bool = False) -> str:
+    """How close to the interval's edge. turned: a score is told, whose upper end is the error's lower one."""
     above = found.measured > found.predicted
     end = found.interval[1] if above else found.interval[0]
-    side, share, away = "upper" if above else "lower", edge_share(found), abs(end - found.measured)
+    side, share, away = "upper" if above != turned else "lower", edge_share(found), abs(end - found.measured)
     where = "inside" if verification_sentences(found) else "outside"
     return f"{words.percent(share)} of the way from the prediction to the {side} end of the interval: {away:.3f} {where} it."
 
@@ -196,7 +201,7 @@ def gain_words(study: StudyReport, found: Verified) -> str:
     if not (math.isfinite(promised) and abs(promised) > 1e-9):
         return ""
     ratio = f", {measured / promised:.1f} × what was promised" if promised > 0 else ""
-    return f"Gain over {name} ({reference:.3f}): promised {promised:.3f}, measured {measured:.3f}{ratio}."
+    return f"Gain over {name} ({study.told(reference)[0]:.3f}): promised {promised:.3f}, measured {measured:.3f}{ratio}."
 
 
 def _reference(study: StudyReport, plan: Recommendation) -> tuple[float, str]:
@@ -208,19 +213,26 @@ def _reference(study: StudyReport, plan: Recommendation) -> tuple[float, str]:
     return float(plan.nearest_evidence.get("loss", math.nan)), "the nearest run"
 
 
-def _measured_words(found: Verified, target: str) -> str:
+def _measured_words(study: StudyReport, found: Verified) -> str:
     where = "inside" if verification_sentences(found) else "outside"
     factor = found.flops_over_largest_fitted
-    name = target if target == "loss" else f"a {target}"
-    expected = f"predicted {name} of {found.predicted:.3f}" if factor > 1 else f"expected {name} of {found.predicted:.3f}"
+    (predicted,), (measured,) = study.told(found.predicted), study.told(found.measured)
+    score = study.measured_name != study.target
+    name = (
+        study.measured_name
+        if study.target == "loss"
+        else f"{'an' if study.measured_name[0] in 'aeiou' else 'a'} {study.measured_name}"
+    )
+    off = f"{abs(measured - predicted):.3f}" if score else words.percent(found.relative_error)
     inside = "" if factor > 1 else " Within what was measured that is no prediction."
     return (
-        f"The recommended adapter was then trained: {expected}, measured {found.measured:.3f}, "
-        f"{words.percent(found.relative_error)} off and {where} the 95 % interval, "
+        f"The recommended adapter was then trained: {'predicted' if factor > 1 else 'expected'} {name} of {predicted:.3f}, "
+        f"measured {measured:.3f}, {off} off and {where} the 95 % interval, "
         f"at {factor:.1f} × the largest compute that the law had seen.{inside}"
     )
 
 
 def _capital(text: str) -> str:
-    """With a capital letter, unless it begins with a name such as nano-1m."""
-    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+    """With a capital letter, unless it begins with a name such as nano-1m, or with a parameter: a is not A."""
+    first, _, rest = text.partition(" ")
+    return text[:1].upper() + text[1:] if first.isalpha() and not rest.startswith("= ") else text

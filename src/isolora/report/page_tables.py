@@ -112,27 +112,27 @@ def alternatives(study: StudyReport) -> Listing | None:
         f"What {flops} FLOPs buy with each choice. The recommendation does best even with some bad luck; "
         "of ranks that the law cannot tell apart it takes the smallest, which costs less memory and forgets less."
     )
-    columns = ("model", "method", "rank", "tokens", "time", f"predicted {study.target}", "95 % interval")
-    rows = tuple(_alternative(row, key_of(plan)) for row in plan.alternatives)
+    columns = ("model", "method", "rank", "tokens", "time", f"predicted {study.measured_name}", "95 % interval")
+    rows = tuple(_alternative(study, row, key_of(plan)) for row in plan.alternatives)
     return Listing("alternatives", "Alternatives", "What else the budget buys", caption, columns, columns[2:], rows)
 
 
-def _alternative(row: JsonMapping, chosen: Key) -> Row:
-    low, high = row["interval"]
-    rank, seconds, loss = row["rank"] or None, row["seconds"], row["predicted_loss"]
+def _alternative(study: StudyReport, row: JsonMapping, chosen: Key) -> Row:
+    predicted, low, high = study.told(row["predicted_loss"], *row["interval"])
+    rank, seconds = row["rank"] or None, row["seconds"]
     cells = (
         entry(row["model"]),
         entry(row["method"] or None),
         entry(rank),
         entry(row["tokens"], words.count(row["tokens"])),
         entry(seconds, None if seconds is None else words.duration(seconds)),
-        entry(loss, f"{loss:.3f}"),
+        entry(predicted, f"{predicted:.3f}"),
         entry(high - low, f"{low:.3f} to {high:.3f}"),
     )
     return Row(cells, chosen=(row["model"], row["method"], rank) == chosen)
 
 
-_METHOD_NUMBERS = ("learning rate", "loss", "± over seeds", "seeds", "tokens", "FLOPs", "time")
+_METHOD_NUMBERS = ("± over seeds", "seeds", "tokens", "FLOPs", "time")
 
 
 def method_rows(study: StudyReport) -> Listing | None:
@@ -144,8 +144,9 @@ def method_rows(study: StudyReport) -> Listing | None:
         "± is half the range over seeds; ← and → mark a best rate that is the lowest or highest tried."
     )
     rows = tuple(_cell(study, cell, first=index == 0) for index, cell in enumerate(study.cells))
-    columns = ("model", "adapter", *_METHOD_NUMBERS)
-    return Listing("cells", "Choices", "Every choice at its best", caption, columns, _METHOD_NUMBERS, rows, tall=len(rows) > 20)
+    numbers = ("learning rate", study.measured_name, *_METHOD_NUMBERS)
+    columns = ("model", "adapter", *numbers)
+    return Listing("cells", "Choices", "Every choice at its best", caption, columns, numbers, rows, tall=len(rows) > 20)
 
 
 def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
@@ -156,7 +157,7 @@ def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
         entry(cell.model),
         entry(cell.adapter),
         entry(end.learning_rate, f"{arrow}{end.learning_rate:.3g}"),
-        entry(cell.loss, f"{cell.loss:.4f}"),
+        entry(study.told(cell.loss)[0], f"{study.told(cell.loss)[0]:.4f}"),
         entry(cell.spread, f"{cell.spread:.4f}"),
         entry(len(cell.ends)),
         entry(float(end.tokens[-1]), words.count(float(end.tokens[-1]))),
@@ -166,7 +167,7 @@ def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
     return Row(cells, chosen=first)
 
 
-_RUN_NUMBERS = ("rank", "learning rate", "seed", "tokens", "FLOPs", "time", "loss")
+_RUN_NUMBERS = ("rank", "learning rate", "seed", "tokens", "FLOPs", "time")
 
 
 def runs(study: StudyReport) -> Listing:
@@ -178,9 +179,10 @@ def runs(study: StudyReport) -> Listing:
     shown = stored if len(stored) <= MOST_RUNS else sorted(stored, key=lambda row: _rank(row, curves))[:MOST_RUNS]
     cut = "" if len(shown) == len(stored) else f" The {len(shown)} that ended badly or best are shown."
     caption = f"Every run with its state and its last evaluation: {len(stored)} in all, {told}.{cut}"
-    columns = ("state", "stage", "model", "method", *_RUN_NUMBERS, "run")
+    numbers = (*_RUN_NUMBERS, study.measured_name)
+    columns = ("state", "stage", "model", "method", *numbers, "run")
     rows = tuple(_run(row, curves.get(str(row["run"])), study) for row in shown)
-    return Listing("runs", "Runs", "Runs", caption, columns, _RUN_NUMBERS, rows, tall=True)
+    return Listing("runs", "Runs", "Runs", caption, columns, numbers, rows, tall=True)
 
 
 def _rank(row: JsonMapping, curves: Mapping[str, Trajectory]) -> tuple[bool, float]:
@@ -209,13 +211,13 @@ def _end(curve: Trajectory | None, study: StudyReport) -> tuple[Entry, ...]:
     """Tokens, FLOPs, time and loss at the last evaluation."""
     if curve is None:
         return (entry(None),) * 4
-    tokens, flops, loss = float(curve.tokens[-1]), float(curve.flops[-1]), float(curve.loss[-1])
+    tokens, flops, (value,) = float(curve.tokens[-1]), float(curve.flops[-1]), study.told(float(curve.loss[-1]))
     seconds = study.seconds.get(curve.run)
     return (
         entry(tokens, f"{tokens:,.0f}"),
         entry(flops, words.flops_in_words(flops)),
         entry(seconds, None if seconds is None else words.duration(seconds)),
-        entry(loss, f"{loss:.4f}"),
+        entry(value, f"{value:.4f}"),
     )
 
 

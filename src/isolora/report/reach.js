@@ -57,28 +57,28 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge }) {
 if (document.getElementById("reach")) {
   const data = JSON.parse(document.getElementById("instrument").textContent);
   const { reach, lowest } = reacher(data, planner(data)), part = (name) => document.getElementById(name);
-  const score = data.target.startsWith("1 - "), shown = (error) => (score ? 1 - error : error);
+  const { name: measure, value: shown } = toldAs(data.target);
   const worst = Math.max(...data.points.loss.filter((loss) => loss !== null));
   let typed = null;
   // Left: the worst that was measured; right: the best that is predicted within the evidence.
   function update() {
     const asked = window.steered.asked, best = lowest(asked), share = Number(part("reach").value) / Number(part("reach").max);
     const goal = typed ?? (Number.isFinite(best) ? worst * (best / worst) ** share : worst), found = reach(goal, asked);
-    part("reach-words").textContent = `${score ? data.target.slice(4) : data.target} ${shown(goal).toFixed(4)}`;
+    part("reach-words").textContent = `${measure} ${shown(goal).toFixed(4)}`;
     if (document.activeElement !== part("reach-amount")) part("reach-amount").value = String(+shown(goal).toPrecision(5));
-    part("reach-headline").textContent = found ? `${called(found.option)} on ${count(found.tokens)} tokens` : "Out of reach";
-    part("reach-facts").replaceChildren(...told(found, best, asked).flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+    part("reach-headline").textContent = found ? `It takes ${called(found.option)} on ${count(found.tokens)} tokens` : "Out of reach";
+    part("reach-facts").replaceChildren(...lines(found, best, asked).flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
     window.reached = { goal, answer: found };
   }
-  function told(found, best, asked) {
+  function lines(found, best, asked) {
     if (!found) return Number.isFinite(best) ? [["best within the evidence", shown(best).toFixed(4)]] : [["why", "no choice fits that memory"]];
-    const [low, high] = found.interval.map((tokens) => (tokens === null ? "beyond the evidence" : count(tokens)));
-    const lines = [["95 % interval", `${low} to ${high} tokens`]];
-    if (found.flops !== null) lines.push(["compute", `${number(found.flops)} FLOPs`]);
-    if (found.seconds !== null) lines.push(["time and money", `${duration(found.seconds)}, ${found.money.toPrecision(3)} at ${asked.price} an hour`]);
-    if (found.examples !== null) lines.push(["data", `${count(found.examples)} examples`]);
-    if (found.farther > 1.05) lines.push(["mind", `${number(found.farther)} × the tokens that this choice was followed for: an extrapolation`]);
-    return lines;
+    const [low, high] = found.interval.map((tokens) => (tokens === null ? "beyond the evidence" : `${count(tokens)} tokens`));
+    const told = [["95 % interval", `${low} to ${high}`]];
+    if (found.flops !== null) told.push(["compute", `${number(found.flops)} FLOPs`]);
+    if (found.seconds !== null) told.push(["time and money", `${duration(found.seconds)}, ${found.money.toPrecision(3)} at ${asked.price} an hour`]);
+    if (found.examples !== null) told.push(["data", `${count(found.examples)} examples`]);
+    if (found.farther > 1.05) told.push(["mind", `${number(found.farther)} × the tokens that this choice was followed for: an extrapolation`]);
+    return told;
   }
   part("reach").addEventListener("input", () => { typed = null; update(); });
   part("reach-amount").addEventListener("input", () => {

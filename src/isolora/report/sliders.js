@@ -3,7 +3,7 @@
 // The sliders: what is asked, and the plan's answer in words, on the gauge, in the table and as a mark in the figures.
 if (document.getElementById("instrument")) {
   const data = JSON.parse(document.getElementById("instrument").textContent);
-  const { plan } = planner(data);
+  const { plan } = planner(data), told = toldAs(data.target);
   const part = (name) => document.getElementById(`steer-${name}`);
   const known = (name) => data.options.map((option) => option[name]).filter((value) => value !== null && value > 0);
   const log = (low, high, share) => low * (high / low) ** share;
@@ -63,13 +63,13 @@ if (document.getElementById("instrument")) {
     wide: "The interval is too wide to choose by.",
     beaten: "A run that was measured within this budget already beats what the law expects.",
   };
-  const measuredWords = (found) => `${called(found) || found.run}: ${found.loss.toFixed(4)} at ${count(found.tokens)} tokens`;
+  const measuredWords = (found) => `${called(found) || found.run}: ${told.value(found.loss).toFixed(4)} at ${count(found.tokens)} tokens`;
   function facts(question, answer) {
     const { row } = answer;
     if (!row) return answer.measured ? [["best measured within the budget", measuredWords(answer.measured)]] : [];
     const elsewhere = rate() && part("unit").value !== "flops";
     const spent = elsewhere ? row.flops / rate() : row.seconds;
-    const found = [["predicted", `${row.predicted.toFixed(4)}, 95 % interval ${row.interval.map((end) => end.toFixed(4)).join(" to ")}`]];
+    const found = [[`predicted ${told.name}`, `${told.value(row.predicted).toFixed(4)}, 95 % interval ${told.ends(row.interval).map((end) => end.toFixed(4)).join(" to ")}`]];
     if (row.flops !== null) found.push(["compute", `${number(row.flops)} FLOPs${answer.factor ? `, ${number(answer.factor)} × the largest measured` : ""}`]);
     if (spent !== null) found.push(["time and money", `${duration(spent)}, ${((spent / 3600) * question.price).toPrecision(3)} at ${question.price} an hour`]);
     if (row.examples !== null) found.push(["data", `${count(row.examples)} examples, ${number(row.epochs)} ${row.epochs === 1 ? "pass" : "passes"}`]);
@@ -89,8 +89,8 @@ if (document.getElementById("instrument")) {
     const rows = row ? [...answer.rows].sort((a, b) => a.prudent - b.prudent).slice(0, 8) : [];
     part("table").tBodies[0].replaceChildren(...rows.map((each) => {
       const line = element("tr", "", each === row ? "chosen" : "");
-      const interval = each.interval.map((end) => end.toFixed(3)).join(" to ");
-      line.append(element("td", called(each.option)), ...[count(each.tokens), each.predicted.toFixed(4), interval].map((text) => element("td", text, "right")));
+      const interval = told.ends(each.interval).map((end) => end.toFixed(3)).join(" to ");
+      line.append(element("td", called(each.option)), ...[count(each.tokens), told.value(each.predicted).toFixed(4), interval].map((text) => element("td", text, "right")));
       return line;
     }));
     part("table").parentElement.hidden = !rows.length;
@@ -100,19 +100,20 @@ if (document.getElementById("instrument")) {
   function gauge(row) {
     part("gauge").hidden = !row;
     if (!row) return;
-    const [low, high] = [Math.min(...data.points.loss, row.interval[0]), Math.max(row.interval[1], ...known("loss"), Math.min(...data.points.loss) * 1.2)];
+    const lowest = Math.min(...data.points.loss, row.interval[0]), highest = Math.max(row.interval[1], ...known("loss"), Math.min(...data.points.loss) * 1.2);
+    const [low, high] = told.ends([lowest, highest]), [start, end] = told.ends(row.interval), predicted = told.value(row.predicted);
     const place = (value) => `${(100 * (value - low)) / (high - low)}%`;
     const [band, mark, above, left, right] = [".band", ".predicted", ".above", ".low", ".high"].map((each) => part("gauge").querySelector(each));
-    band.style.left = place(row.interval[0]);
-    band.style.width = `${(100 * (row.interval[1] - row.interval[0])) / (high - low)}%`;
-    mark.style.left = above.style.left = place(row.predicted);
-    above.textContent = `predicted ${row.predicted.toFixed(3)}`;
-    left.style.left = place(row.interval[0]);
-    right.style.left = place(row.interval[1]);
-    [left.textContent, right.textContent] = row.interval.map((end) => end.toFixed(3));
+    band.style.left = place(start);
+    band.style.width = `${(100 * (end - start)) / (high - low)}%`;
+    mark.style.left = above.style.left = place(predicted);
+    above.textContent = `predicted ${predicted.toFixed(3)}`;
+    left.style.left = place(start);
+    right.style.left = place(end);
+    [left.textContent, right.textContent] = [start, end].map((each) => each.toFixed(3));
     const apart = right.getBoundingClientRect().left - left.getBoundingClientRect().right > 6;
     right.hidden = !apart;
-    if (!apart) left.textContent = row.interval.map((end) => end.toFixed(3)).join(" to ");
+    if (!apart) left.textContent = [start, end].map((each) => each.toFixed(3)).join(" to ");
   }
   function words(question) {
     const unit = part("unit").value;

@@ -12,6 +12,7 @@ import numpy as np
 
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
+from isolora.fit.target import ERROR_OF
 from isolora.json_types import JsonMapping
 from isolora.plan import Budget, Limits, Option, Recommendation, options
 from isolora.report import palette
@@ -63,6 +64,18 @@ class StudyReport:
     target: str = "loss"
     budget: Budget | None = None
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def measured_name(self) -> str:
+        """What texts call the target: the score where the law is of 1 - score."""
+        return self.target.removeprefix(ERROR_OF)
+
+    def told(self, *values: float) -> tuple[float, ...]:
+        """Values of the target as a person reads them, a score in place of its error: one, then the ends of its interval."""
+        if self.measured_name == self.target:
+            return values
+        first, *ends = (1 - value for value in values)
+        return first, *sorted(ends)
 
     @cached_property
     def measure(self) -> str:
