@@ -6,6 +6,7 @@ Each shape says what is expected of TALK (a system prompt, two questions, two an
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 Turns = list[dict[str, Any]]
@@ -178,7 +179,18 @@ END_AT_LAST = Shape(  # an end mark of the text behind the last turn alone
     ("Ans 1<|end|>", "Ans 2<|end|></s>"),
     PHI3.special,
 )
+HEADERS = Shape(  # no special token and no generation prompt: `assistant:` stands there only with its answer
+    "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}",
+    "system: Be kind.\nuser: Secret Q1\nassistant: Ans 1\nuser: Open Q2\nassistant: Ans 2\n",
+    (" Ans 1\n", " Ans 2\n"),
+)
 SHAPES = {name.lower(): value for name, value in list(globals().items()) if isinstance(value, Shape)}
+
+
+def without_prompt(shape: Shape) -> str:
+    """The template with an empty generation prompt, as many that are published have none."""
+    prompt = r"(\{%-? if (?:loop\.last and )?add_generation_prompt %\}).*?(?=\{%-? (?:else|endif))"
+    return re.sub(prompt, r"\1", shape.template, flags=re.DOTALL)
 
 
 def with_generation(shape: Shape) -> str:

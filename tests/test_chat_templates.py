@@ -22,6 +22,7 @@ from chat_template_shapes import (
     Shape,
     Turns,
     with_generation,
+    without_prompt,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 from isolora import models, registry
 from isolora.errors import ConfigError, DataError
 from isolora.tasks.base import IGNORED, Examples
-from isolora.tasks.chat_templates import assistant_spans, assistant_tokens, prompt_and_answer, template_of
+from isolora.tasks.chat_templates import assistant_spans, assistant_tokens, prompt_and_answer, render, template_of
 
 torch.set_num_threads(1)
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "of a place", "parameters": {"type": "object"}}}
@@ -69,6 +70,26 @@ def test_tokens_are_those_of_the_whole_text(name: str) -> None:
     assert tokens.decode(ids) == shape.text
     assert ids == tokens(shape.text, add_special_tokens=False).input_ids
     assert tokens.decode([entry for entry, mine in zip(ids, own, strict=True) if mine]) == "".join(shape.spoken)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_header_is_not_learnt_where_a_template_has_no_generation_prompt(name: str) -> None:
+    """Each shape with its prompt taken out: the same is spoken, and the same stands in front of an answer to come."""
+    shape, talk = SHAPES[name], talk_of(SHAPES[name])
+    template = without_prompt(shape)
+    assert (template == shape.template) == ("add_generation_prompt" not in template)
+    last = shape.spoken[-1].removeprefix("<think>\n\n</think>\n\n")  # which Qwen3's writes in front of the last answer
+    assert spoken(shape, talk, template=template) == (shape.text, [*shape.spoken[:-1], last])
+    if shape is not MISTRAL_V03:  # its system prompt comes and goes with the answer
+        assert render(talk[:-1], tokenizer(shape), template, answer_next=True) == shape.text[: shape.text.rindex(last)]
+
+
+def test_calls_of_tools_are_learnt_behind_a_header_without_a_generation_prompt() -> None:
+    template = CHATML_CALLS.split("{% if add_generation_prompt")[0]
+    talk = [TALK[1], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "12"}, TALK[2]]
+    call = '<tool_call>{"name": "weather", "arguments": {"place": "Oslo"}}</tool_call><|im_end|>'
+    for given in (CHATML_CALLS, template):
+        assert spoken(CHATML, talk, template=given)[1] == [call, "Ans 1<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -151,6 +172,11 @@ def test_a_pair_whose_answers_are_several_turns_is_refused() -> None:
         registry.load_plug_in("task", "preference").examples(tiny.documents([row]), tokenizer(CHATML), 256)
 
 
+CHATML_CALLS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.tool_calls %}{% for call in m.tool_calls %}"
+    "{{ '<tool_call>' + call.function | tojson + '</tool_call>' }}{% endfor %}{% else %}{{ m.content }}{% endif %}"
+    "{{ '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 THINKING: Turns = [
     TALK[1],
     {"role": "assistant", "content": "<think>\nhm\n</think>\n\nAns 1"},

@@ -5,7 +5,7 @@ the system prompt into the last user turn, Qwen's drops the thoughts of earlier 
 themselves what is the assistant's. In all others the turns are found by marks: each content is rendered with an invisible
 character at either end, and the marks are taken out again; what is left must be the rendering without marks, or nothing is
 trained on. The header in front of an answer and the end mark behind it are what the same template writes when the conversation
-stops there.
+stops there; a template without a generation prompt writes its header in front of any answer.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ MARK_THEM = "mark the assistant's turns with {% generation %} ... {% endgenerati
 THOUGHTS_END = "</think>"
 FIRST_MARK, LAST_MARK = 0xF0000, 0xFFFFD
 """Marks are characters for private use (Unicode plane 15), two for each turn."""
+ANSWER = chr(LAST_MARK)
+"""Stands for an answer that is still to come; no turn is marked with it."""
 MARKS = re.compile(f"([{chr(FIRST_MARK)}-{chr(LAST_MARK)}])")
 
 
@@ -77,7 +79,8 @@ def render(
     messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, answer_next: bool = False, tools: Any = None
 ) -> str:
     """The conversation as one text; answer_next: up to where the assistant goes on. Raises DataError where that is refused."""
-    return _rendered(messages, tokenizer, template, tools, answer_next)[0]
+    text = _rendered(messages, tokenizer, template, tools, answer_next)[0]
+    return _with_header(text, messages, tokenizer, template, tools) if answer_next else text
 
 
 def assistant_tokens(
@@ -121,6 +124,21 @@ def assistant_spans(
 def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many items two sequences have in common at their beginning."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+
+
+def _with_header(text: str, messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, tools: Any) -> str:
+    """The text that an answer follows, with what a template without a generation prompt writes in front of any answer, such as
+    "assistant:"; else a model would have to say its own header. Spaces stay with the answer, as tokens hold them with a word."""
+    if GENERATION.search(template):  # says itself where the assistant begins
+        return text
+    answer = {"role": "assistant", "content": ANSWER}
+    try:
+        if not _rendered(messages, tokenizer, template, tools)[0].startswith(text):
+            return text
+        answered = _rendered([*messages, answer], tokenizer, template, tools)[0].partition(ANSWER)[0].rstrip(" ")
+    except DataError:
+        return text
+    return answered if answered.startswith(text.removesuffix(tokenizer.eos_token or "")) else text
 
 
 class _Marked(NamedTuple):
