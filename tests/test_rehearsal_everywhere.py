@@ -59,15 +59,26 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def written(kind: str, folder: Path) -> bool:
-    """A small configuration of this kind, where transformers can make one."""
+def small(kind: str, **changed: Any) -> Any:
+    """A small configuration of this kind; None where transformers cannot make one: several models in one, or no defaults."""
     try:
         plain = CONFIG_MAPPING[kind]()
         own = {
-            name: value for name, value in SMALL.items() if hasattr(plain, name) and not isinstance(getattr(plain, name), list)
+            name: value
+            for name, value in (SMALL | changed).items()
+            if hasattr(plain, name) and value != "absent" and not isinstance(getattr(plain, name), list)
         }
-        CONFIG_MAPPING[kind](**own).save_pretrained(folder)
-    except Exception:  # configurations of several models in one, and others that have no defaults
+        return CONFIG_MAPPING[kind](**own)
+    except Exception:
+        return None
+
+
+def written(kind: str, folder: Path) -> bool:
+    """Whether there is a small configuration of this kind, in the folder then."""
+    found = small(kind)
+    try:
+        found.save_pretrained(folder)
+    except Exception:
         return False
     return True
 

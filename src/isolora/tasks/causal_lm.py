@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from isolora.data import Documents
 
 
-PROBED = 8
-"""Tokens of each of the two documents that tell whether a model keeps them apart."""
+PROBED = 150
+"""Tokens of each of the two documents that tell whether a model keeps them apart: more than the blocks of tokens that some
+models sum up (DeepSeek-V4: 128)."""
 
 
 class CausalLMSettings(BaseModel):
@@ -142,12 +143,15 @@ def packed_positions(batch: Batch) -> Tensor:
 @torch.no_grad()
 def keeps_documents_apart(model: PreTrainedModel) -> bool:
     """Whether a second document's states are the same behind another first one. Not every model that takes positions makes its
-    mask of them (OPT, XGLM, BioGPT), and a state space model (Jamba) carries its state on."""
-    entries = min(model.config.get_text_config().vocab_size, 64)
-    first = torch.arange(2 * PROBED, device=next(model.parameters()).device).view(2, PROBED) % entries
-    second = torch.arange(PROBED, device=first.device).mul(7).remainder(entries).expand(2, PROBED)
-    places = torch.arange(PROBED, device=first.device).repeat(2).expand(2, -1)
-    states = model.base_model(input_ids=torch.cat([first, second], 1), position_ids=places, use_cache=False)[0][:, PROBED:]
+    mask of them (OPT, XGLM, BioGPT), a state space model (Jamba) carries its state on, and blocks that are summed up as one
+    (DeepSeek-V4) are seen by whatever follows."""
+    config = model.config.get_text_config()
+    entries, bound = min(config.vocab_size, 64), getattr(config, "max_position_embeddings", None) or 2 * PROBED
+    places = torch.arange(max(1, min(PROBED, bound // 2)), device=next(model.parameters()).device)
+    first = (places + torch.tensor([[0], [1]], device=places.device)) % entries
+    second = places.mul(7).remainder(entries).expand(2, -1)
+    ids, twice = torch.cat([first, second], 1), places.repeat(2).expand(2, -1)
+    states = model.base_model(input_ids=ids, position_ids=twice, use_cache=False)[0][:, len(places) :]
     return torch.allclose(states[0].float(), states[1].float(), rtol=1e-2, atol=1e-4)
 
 
