@@ -88,8 +88,8 @@ def test_calls_of_tools_are_learnt_behind_a_header_without_a_generation_prompt()
     template = CHATML_CALLS.split("{% if add_generation_prompt")[0]
     talk = [TALK[1], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "12"}, TALK[2]]
     call = '<tool_call>{"name": "weather", "arguments": {"place": "Oslo"}}</tool_call><|im_end|>'
-    for given in (CHATML_CALLS, template):
-        assert spoken(CHATML, talk, template=given)[1] == [call, "Ans 1<|im_end|>"]
+    for written in (CHATML_CALLS, template):
+        assert spoken(CHATML, talk, template=written)[1] == [call, "Ans 1<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", SHAPES)

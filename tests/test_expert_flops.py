@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from test_ledger_matrix import unknown_to_torch
 from test_rehearsal_everywhere import written
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -43,6 +44,27 @@ def test_the_ledger_is_what_a_real_step_does(kind: str, way: str, tmp_path: Path
     ):
         task.loss(attached.model, task_batch(task, SHAPE, "cpu")).objective.backward()
     assert counter.get_total_flops() == rehearse(run).flops(SHAPE).total
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # which PEFT still asks for
+@pytest.mark.parametrize("way", WAYS)
+def test_torchs_own_counter_differs_by_what_it_leaves_out_and_by_logits_without_labels(way: str, tmp_path: Path) -> None:
+    """OLMoE with eager attention under PEFT, 2 rows of 48 tokens. transformers makes logits of each row's last position too, and
+    torch's counter takes grouped products for nothing."""
+    assert written("olmoe", tmp_path)
+    given = {"rank": 4, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+    run = parse(RunConfig, {"model": str(tmp_path), "task": "causal-lm", "method": given, "training": {"steps": 1}})
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path), attn_implementation="eager")
+    model.set_experts_implementation(way)
+    adapted, ids = get_peft_model(model, LoraConfig(r=4, target_modules=given["targets"])), torch.arange(96).view(2, 48)
+    with FlopCounterMode(display=False) as counter:
+        adapted(input_ids=ids, labels=ids).loss.backward()
+    ours = rehearse(run).flops(BatchShape(2, 48, 94))
+    experts = sum(ours.by_group()["experts"].values())
+    router = 96 * 2 * 32 * 4 * 2 * 2  # layers, forward and back
+    last_positions = 2 * 2 * 2 * 32 * 128
+    left_out = experts - router if way == "grouped_mm" else 0
+    assert counter.get_total_flops() == ours.total + last_positions - left_out
 
 
 def test_experts_are_booked_as_experts(tmp_path: Path) -> None:

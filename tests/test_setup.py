@@ -56,6 +56,13 @@ def test_preview_answers_in_json(tmp_path: Path, monkeypatch: Any, capsys: Any) 
     assert all({"text", "labelled_text"} <= row.keys() for row in found["rows"])
 
 
+def test_preview_says_once_that_labels_are_taken_for_numbers(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "marks.csv").write_text("text,label\n" + "".join(f"w{3 + row % 9},{row / 7:.2f}\n" for row in range(60)))
+    words = ["model=nano-55k", f"data.source={tmp_path / 'marks.csv'}", "task=sequence-classification"]
+    _, out, err = person(monkeypatch, capsys, "preview", *words)
+    assert (out + err).count("make this a regression") == 1
+
+
 def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "tickets.csv").write_text(TICKETS)
     file = tmp_path / "study.yaml"

@@ -50,6 +50,9 @@ def _one_line(model: type[BaseModel], errors: Sequence[Any], where: str) -> str:
     field = ".".join([where, *path] if where else path)
     if error["type"] == "extra_forbidden":
         return f"{field}: {unknown('key', path[-1], known[-1].model_fields)}"
+    if error["type"] == "model_type":
+        (first, *_), shown = [*_models_along(model, [*path, ""])][-1].model_fields, _short(error["input"])
+        return f"{field}: has keys of its own, such as {field}.{first} (got {shown})"
     message = str(error["msg"]).removeprefix("Value error, ")
     if field and message.startswith(f"{field}."):  # a method's own fields, already named in full
         return message

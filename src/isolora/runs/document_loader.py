@@ -70,11 +70,11 @@ class RunDocuments:
 
     @property
     def remark(self) -> str:
-        """What is to be said of the held-out documents: that there are fewer than asked for; empty where there are as many."""
+        """What differs from what was asked for, or is assumed: fewer held-out documents, labels that are taken for numbers."""
         asked, split = self.config.data.eval_examples, self.config.data.eval_split
-        if len(self.held_out) >= asked:
-            return ""
-        return f"data.eval_examples: {asked:,} asked for, {split} has {len(self.held_out):,}; all of them are used"
+        fewer = f"data.eval_examples: {asked:,} asked for, {split} has {len(self.held_out):,}; all of them are used"
+        said = (fewer if len(self.held_out) < asked else "", self.task.assumption(self.train))
+        return "; ".join(filter(None, said))
 
     def identity(self, config: RunConfig) -> str:
         """Content hash of a run over these documents: its configuration, the base's weights and the documents."""

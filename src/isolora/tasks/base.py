@@ -250,6 +250,10 @@ class Task(ABC):
         """The classes in training documents."""
         return []
 
+    def assumption(self, documents: Any) -> str:
+        """What is taken from training documents without having been asked for, as a line to say; empty where nothing is."""
+        return ""
+
     def problem(self, row: JsonMapping) -> str:
         """Why the task cannot use a document with these columns, in a few words; empty where it can."""
         return ""

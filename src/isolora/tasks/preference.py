@@ -64,10 +64,7 @@ class Preference(Task):
         if not isinstance(row["chosen"], list):
             if self.settings.template is not None:
                 return "task.template is for answers given as turns ({role, content}), and these are texts"
-            return (
-                text_problem(row, *SIDES, *(["prompt"] if "prompt" in row else []), *(["system"] if row.get("system") else []))
-                or same
-            )
+            return text_problem(row, *SIDES, *(["prompt"] if "prompt" in row else []), optional=("system",)) or same
         prompt = _turns(row.get("prompt"))
         found = [conversation_problem([*prompt, *(row[side] or [])], side) for side in SIDES]
         return next(filter(None, found), same or _answers_problem(row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from isolora.errors import DataError
@@ -36,9 +36,9 @@ def make_each(task: Task, documents: Documents, make: Callable[[JsonMapping], Ma
             raise DataError(f"data: {documents.origin(place)}: {failure}") from None
 
 
-def text_problem(row: JsonMapping, *names: str) -> str:
-    """Which of these columns holds no text, in a few words; empty where all do."""
-    for name in names:
+def text_problem(row: JsonMapping, *names: str, optional: Sequence[str] = ()) -> str:
+    """Which of these columns holds no text, in a few words; empty where all do. optional: columns that may be absent or empty."""
+    for name in (*names, *(name for name in optional if row.get(name))):
         value = row.get(name)
         if not isinstance(value, str):
             return f"{name} holds {'nothing' if value is None else type(value).__name__}, not text"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from isolora.data import Documents
 
-LOGGER = logging.getLogger(__name__)
 CORRELATIONS = ("pearson", "spearman")
 
 
@@ -86,12 +84,13 @@ class SequenceClassification(Task):
         """Whether labels are numbers to come near, not classes to tell apart."""
         if self._asked_for_numbers or self.settings.problem_type or self.settings.labels:
             return self._asked_for_numbers
-        fraction = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
-        if fraction is not None:
-            LOGGER.warning(
-                "task.problem_type: labels such as %s make this a regression; set it to regression to say so", fraction
-            )
-        return fraction is not None
+        return _fraction(labels) is not None
+
+    def assumption(self, documents: Documents) -> str:
+        labels = documents.fields["label"]
+        if self._asked_for_numbers or not self._is_regression(labels):
+            return ""
+        return f"task.problem_type: labels such as {_fraction(labels)} make this a regression; set it to regression to say so"
 
     @cached_property
     def _classes(self) -> Classes:
@@ -160,6 +159,11 @@ def _in_order(labels: Iterable[Any]) -> list[str]:
     """Names of the classes that occur: numbers by size, then texts by their letters."""
     found = {label_name(label): label for label in labels}
     return sorted(found, key=lambda name: (0, found[name], "") if isinstance(found[name], int | float) else (1, 0, name))
+
+
+def _fraction(labels: Sequence[Any]) -> float | None:
+    """The first label that is a number between whole ones."""
+    return next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
 
 
 def _second_texts(kinds: list[list[int]] | None) -> Any:

@@ -32,7 +32,7 @@ class Summarization(Prompted):
     columns: ClassVar[Mapping[str, bool]] = {"system": False, "document": True, "summary": True}
 
     def problem(self, row: JsonMapping) -> str:
-        return text_problem(row, "document", "summary", *(["system"] if row.get("system") else []))
+        return text_problem(row, "document", "summary", optional=("system",))
 
     def pairs(self, documents: Documents) -> list[Pair]:
         return [self._pair(row) for row in usable_rows(self, documents)]
