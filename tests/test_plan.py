@@ -405,6 +405,19 @@ def test_more_methods_than_a_law_tells_apart_get_the_best_measured_run():
     assert refused.value.measured["loss"] == points["loss"].min()
 
 
+def test_a_refusal_speaks_of_its_target():
+    """Without a law the best measured run stands in for advice: its accuracy, not 1 - accuracy as a loss."""
+    points = measured()
+    names = np.array([f"method-{row}" for row in range(len(points))], dtype=object)
+    scored = Table({**points.columns, "method": names, "accuracy": 1 - points["loss"] / 10})
+    with pytest.raises(NoRecommendation) as refused:
+        asked_plan(scored, "1e12flops", None, None, {}, target="accuracy")
+    best = points["loss"].min() / 10
+    assert f"reached accuracy {1 - best:.4g} at" in refused.value.words()
+    answer = refused.value.to_json()
+    assert (answer["target"], answer["measured"]["loss"]) == ("1 - accuracy", pytest.approx(best))
+
+
 def test_an_interval_that_says_nothing_is_no_recommendation():
     law = dataclasses.replace(fitted(), drift=0.3)
     with pytest.raises(NoRecommendation, match=r"the evidence leaves loss between .* too wide to choose by"):

@@ -64,4 +64,6 @@ def _fitted(table: Table, budget: Budget, limits: Limits, law: str, target: str,
     try:
         return fit_law(table, law, bootstrap, target=target)
     except ManyMethods as error:
-        raise NoRecommendation(str(error), best_measured(targeted(table, target).table, budget, limits.memory_bytes)) from error
+        measure = targeted(table, target)
+        best = best_measured(measure.table, budget, limits.memory_bytes)
+        raise NoRecommendation(str(error), best, target=measure.name) from error

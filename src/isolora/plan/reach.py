@@ -164,7 +164,8 @@ def _out_of_reach(fit: Fit, priced: Sequence[Option], table: Table, limits: Limi
     name = fit.target.removeprefix(ERROR_OF)
     return NoRecommendation(
         f"{name} of {goal:g} is out of reach: the best that any option is predicted to reach within {FARTHEST:.0f} x its measured"
-        f" tokens is {shown:.4g}"
+        f" tokens is {shown:.4g}",
+        target=fit.target,
     )
 
 

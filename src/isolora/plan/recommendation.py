@@ -252,7 +252,7 @@ def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: 
             f"the budget is {factor:,.0f} x the largest measured ({largest:.3g} FLOPs), beyond what the evidence supports"
             f" ({FARTHEST:.0f} x)"
         )
-        raise NoRecommendation(reason, None, next_runs(fit, fitting, budget))
+        raise NoRecommendation(reason, None, next_runs(fit, fitting, budget), fit.target)
     bounded = math.isfinite(fit.ceiling)
     if high - low > (WIDEST_BOUNDED if bounded else WIDEST * row["predicted_loss"]):
         score = Score.of(fit.target, row["predicted_loss"], (low, high))

@@ -33,10 +33,11 @@ class NoRecommendation(UserError):
         return type(self), (self.reason, self.measured, self.measure_next, self.target)
 
     def to_json(self) -> JsonObject:
-        """The answer of `isolora plan --json`."""
+        """The answer of `isolora plan --json`; what is measured is of the target: of "1 - f1" it is 1 - f1, under the key loss."""
         return {
             "recommendation": None,
             "reason": self.reason,
+            "target": self.target,
             "measured": self.measured,
             "measure_next": list(self.measure_next),
         }
