@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 
 from isolora import models
-from isolora.config import RunConfig
+from isolora.config import MethodConfig, RunConfig
 from isolora.errors import ConfigError, DataError
 from isolora.runs.prepared import PreparedRun
 from isolora.runs.workspace import Workspace
-from isolora.training import train
+from isolora.store import Store
+from isolora.training import train, train_stack
+from isolora.training.interruption import handled
 from isolora.training.stack import Stack
 
 
@@ -88,6 +93,35 @@ def test_a_run_after_an_interrupted_one_is_the_undisturbed_one(tmp_path: Path, m
             train(config, tmp_path / "out", quiet=True)
     ended = train(config, tmp_path / "out", quiet=True)
     assert (ended["state"], ended["loss"]) == ("complete", undisturbed["loss"])
+
+
+@pytest.mark.parametrize("method", [{"name": "lora", "rank": 4}, {"name": "peft:vera"}, {"name": "prefix"}], ids=str)
+def test_a_signal_in_mid_training_leaves_the_pools_base_as_it_was(
+    method: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INT at the third step; then, in the same process and from the same pool, another folder and the one that was cut."""
+    config = tiny.from_files(tmp_path, steps=6).model_copy(update={"method": MethodConfig(**method)})
+    train(config, tmp_path / "undisturbed", quiet=True)
+    workspace, step = Workspace(), Stack.step
+
+    def signalled(stack: Stack) -> Any:
+        if stack.steps == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(stack)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stack, "step", signalled)
+        with pytest.raises(KeyboardInterrupt), handled():
+            train_stack([config], Store(tmp_path / "cut"), "train", quiet=True, workspace=workspace)
+    for folder in ("another", "cut"):
+        train_stack([config], Store(tmp_path / folder), "train", quiet=True, workspace=workspace)
+        assert digests(tmp_path / folder) == digests(tmp_path / "undisturbed")
+
+
+def digests(folder: Path) -> dict[str, bytes]:
+    """Tensors of the only adapter below a folder, by name."""
+    [file] = folder.rglob("adapter_model.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
 
 
 def test_training_again_after_an_edit_sees_the_new_file(tmp_path: Path) -> None:

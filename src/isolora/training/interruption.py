@@ -66,6 +66,7 @@ def handled() -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        _asked.signal = None  # what is trained next in this process, without handlers perhaps, was not asked to stop
         for number, handler in before.items():
             signal.signal(number, handler)
 
