@@ -34,6 +34,7 @@ def on_ray(work: Path, short: bool) -> Iterator[bool]:
     STALE.write_text("127.0.0.1:6399")  # a cluster that is gone: it is not looked for
     yield completes(study, work, "started")
     STALE.unlink(missing_ok=True)
+    yield from tests("test_ray_resources.py", "loopback", work)
     began = time.perf_counter()
     status, _, err = run("study", study, "--out", work / "dead", "--executor", "ray", "--address", "127.0.0.1:6399")
     took = time.perf_counter() - began

@@ -1,7 +1,10 @@
-"""What a stack asks of a Ray cluster: told without Ray, since the nodes are given."""
+"""What a stack asks of a Ray cluster: told without Ray, since the nodes are given. And where a local cluster listens."""
 
 from __future__ import annotations
 
+import ipaddress
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,20 @@ from isolora.study.executors.ray_resources import PROCESS_BYTES, stack_bytes, ta
 from isolora.study.study_price import priced_run
 
 GIB = 2**30
+LISTENING = """
+import os, psutil, time
+from isolora.study.executors.ray import cluster
+with cluster(None, 2) as ray:
+    work = ray.remote(lambda: time.sleep(3))
+    tasks = [work.remote() for _ in range(2)]
+    time.sleep(2)
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    for process in processes:
+        for socket in process.net_connections(kind="inet"):
+            if socket.status == psutil.CONN_LISTEN:
+                print("listens", process.name(), socket.laddr.ip)
+    ray.get(tasks)
+"""
 
 
 def node(memory: int, alive: bool = True, **more: Any) -> dict[str, Any]:
@@ -55,3 +72,18 @@ def test_what_cannot_be_told_is_not_asked_for(tmp_path: Path, capsys: pytest.Cap
     assert stack_bytes([lost], Workspace()) is None
     assert task_options([lost], [node(GIB)], Workspace(), tmp_path) == {"num_cpus": 1, "num_gpus": 0}
     assert "isolora:" not in capsys.readouterr().err
+
+
+def test_every_process_of_a_local_cluster_listens_on_loopback_alone() -> None:
+    """Of a cluster that is started for a study alone: nobody on another machine reaches any of it."""
+    pytest.importorskip("ray")
+    ended = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120, check=True)
+    found = [line.split()[1:] for line in ended.stdout.splitlines() if line.startswith("listens")]
+    assert {"gcs_server", "raylet"} <= {name for name, _ in found}
+    strangers = [(name, address) for name, address in found if not on_loopback(address)]
+    assert (len(found) >= 5, strangers) == (True, [])
+
+
+def on_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback

@@ -61,6 +61,7 @@ def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
         quietly = {"logging_level": "ERROR"}
     else:
         _ask_for_token()
+        _stay_on_loopback()
         quietly |= {"num_cpus": workers, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(address=address or "local", **quietly)
@@ -75,13 +76,23 @@ def cluster(address: str | None, workers: int) -> Iterator[ModuleType]:
 
 
 def _ask_for_token() -> None:
-    """Ray 2.60 listens on every interface, whatever address it is given; so it gets a token that only this study knows."""
+    """Others on this machine can reach loopback too; so Ray gets a token that only this study knows."""
     from ray._raylet import AuthenticationTokenLoader, Config
 
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     Config.initialize("")  # both have looked when Ray was imported
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _stay_on_loopback() -> None:
+    """Ray 2.60 takes 127.0.0.1 for an address that other machines reach, and then listens on every interface, unless it is told
+    that it is to be no cluster. The variable is for the processes that it starts, and for whoever wants it otherwise (1)."""
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    os.environ.setdefault(name, "0")
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(name, True)
 
 
 def _check_answers(address: str) -> None:
