@@ -33,7 +33,7 @@ class NoRecommendation(UserError):
         return type(self), (self.reason, self.measured, self.measure_next, self.target)
 
     def to_json(self) -> JsonObject:
-        """The answer of `isolora plan --json`; what is measured is of the target: of "1 - f1" it is 1 - f1, under the key loss."""
+        """The answer of `isolora plan --json`; what was measured, under the key loss, is of the target."""
         return {
             "recommendation": None,
             "reason": self.reason,
