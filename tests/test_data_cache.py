@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import queue
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +101,36 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
     (tmp_path / "a-file").touch()
     monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path / "a-file"))
     assert len(tokenise(documents("a b"), tokenizer("a", "b"), max_length=4)) == 1
+
+
+def made_slowly(folder: str, made: Any) -> int:
+    """In a process of its own: examples that take a while, cached."""
+    os.environ["ISOLORA_CACHE"] = folder
+
+    def make() -> Examples:
+        made.put(os.getpid())
+        time.sleep(0.3)
+        return encode(["a b"], tokenizer("a", "b"), 4)
+
+    return len(data.cached(make, tokenizer("a", "b"), ["slow"]).ids)
+
+
+def test_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    made = context.Queue()
+    started = [context.Process(target=made_slowly, args=(str(tmp_path / "shared"), made)) for _ in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, 0]
+    makers = [made.get(timeout=1)]
+    with pytest.raises(queue.Empty):
+        makers.append(made.get(timeout=0.2))
+    assert len(list((tmp_path / "shared" / "tokens").glob("*"))) == 1
+
+
+def test_where_no_lock_can_be_had_it_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "locks").write_text("a file where the folder should be")
+    assert tokenise(documents("a"), tokenizer("a"), max_length=4).ids.tolist() == [2, END]

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,6 +41,20 @@ def write_json(path: Path, value: Any) -> None:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
             json.dump(value, file)
         Path(file.name).replace(path)
+
+
+@contextlib.contextmanager
+def one_at_a_time(key: str) -> Iterator[None]:
+    """Within the context no other process of this machine makes the thing with this key: whoever comes second waits, and finds it
+    made. Where files cannot be locked, nobody waits."""
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError, ImportError):
+            import fcntl  # Windows has none
+
+            place = cache_folder() / "locks" / key
+            place.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(opened.enter_context(place.open("ab")), fcntl.LOCK_EX)
+        yield
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

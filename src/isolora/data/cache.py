@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isolora.caches import cache_folder
+from isolora.caches import cache_folder, one_at_a_time
 from isolora.json_types import JsonObject
 from isolora.tasks.base import Examples
 
@@ -26,15 +26,28 @@ ARRAYS = ("ids", "labels", "starts", "values", "documents")
 
 
 def cached(make: Callable[[], Examples], tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> Examples:
-    """What `make` gives, from the cache where it was made before. decided_by: JSON values that decide it beside the tokenizer."""
-    path = cache_folder() / "tokens" / f"{_key(tokenizer, decided_by)}.npz"
-    # A cache is an acceleration: one that is broken, or cannot be written, costs time and nothing else.
+    """What `make` gives, from the cache where it was made before. decided_by: JSON values that decide it beside the tokenizer.
+
+    Workers of a study begin together and want the same examples: one of them makes these, with all cores.
+    """
+    key = _key(tokenizer, decided_by)
+    path = cache_folder() / "tokens" / f"{key}.npz"
+    if (known := _known(path)) is not None:
+        return known
+    with one_at_a_time(key):
+        if (known := _known(path)) is not None:
+            return known
+        examples = make()
+        with contextlib.suppress(OSError):
+            _write(examples, path)
+    return examples
+
+
+def _known(path: Path) -> Examples | None:
+    """A cache is an acceleration: one that is broken, or cannot be written, costs time and nothing else."""
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return _read(path)
-    examples = make()
-    with contextlib.suppress(OSError):
-        _write(examples, path)
-    return examples
+    return None
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> str:
