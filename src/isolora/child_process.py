@@ -1,5 +1,4 @@
-"""The first things that a process does: a worker ties its life to its parent's, and imports go without looking for garbage.
-Imports nothing heavy, so as not to be late.
+"""The first things that a worker process does: it ties its life to its parent's. Imports nothing heavy, so as not to be late.
 
 Where it is safe, workers are forked from one process that has imported what all of them need (multiprocessing's fork server),
 beside the imports of the process that asks for workers. Each worker on its own took 8 processor seconds for that.
@@ -7,7 +6,6 @@ beside the imports of the process that asks for workers. Each worker on its own 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import signal
@@ -20,6 +18,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from isolora.garbage import without_collection
 
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel")
 """What a driver of NVIDIA's, of AMD's, of Windows's below Linux or of another kind shows."""
@@ -80,17 +80,6 @@ def run_with_parent(environment: Mapping[str, str], module: str, function: str, 
     with without_collection():
         loaded = importlib.import_module(module)
     getattr(loaded, function)(*given)
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Within the context nothing looks for circular garbage. While torch and transformers are imported, nearly all that is made
-    stays, and looking through it again and again took 0.6 of 3.9 processor seconds."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def import_peft() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import sys
@@ -19,6 +17,7 @@ import typer
 from isolora import registry
 from isolora.cli import costs, fits, imports, life, listing, proofs, runs, setup, studies
 from isolora.errors import PlugInError, RunFailed, UserError
+from isolora.garbage import collect_seldom
 from isolora.paths import short_name
 
 app = typer.Typer(
@@ -79,7 +78,7 @@ def main() -> None:
 
     ISOLORA_DEBUG=1 shows the whole traceback.
     """
-    atexit.register(gc.freeze)  # torch and transformers make half a million objects: looking through them at the end took 0.8 s
+    collect_seldom()
     _open_streams()
     _quiet_libraries()
     try:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isolora.child_process import without_collection
 from isolora.cli.answer import Json, answer
 from isolora.cli.runs import Words, split_words
+from isolora.garbage import without_collection
 
 if TYPE_CHECKING:
     from isolora.cost.run_price import Cost

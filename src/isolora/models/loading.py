@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isolora import registry
 from isolora.config import RunConfig, TrainingConfig
 from isolora.errors import ConfigError
+from isolora.garbage import collect_as_usual
 from isolora.json_types import JsonObject
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
@@ -81,6 +83,8 @@ def load_base(config: RunConfig, task: Task) -> Base:
         folder = Path(locate(config.model))
         _check_folder(config.model, folder, architecture, task)
     kind = getattr(transformers, task.auto_class(architecture))
+    import_module("transformers.modeling_layers")  # nearly all that any architecture's module imports
+    collect_as_usual()
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
     with foreign(config.model), _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 from importlib import import_module
 
-from isolora.child_process import import_peft, without_collection
+from isolora.child_process import import_peft
+from isolora.garbage import without_collection
 
 MODULES = (
     "isolora.study.executors.workers",
