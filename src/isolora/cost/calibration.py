@@ -98,4 +98,5 @@ def random_model(config: RunConfig, task: Task) -> Any:
     architecture = models.load_architecture(config, task)
     model = getattr(transformers, task.auto_class(architecture)).from_config(architecture, dtype=torch.float32).eval()
     models.cast_base(model, config, task)
+    models.fuse(model)
     return model

@@ -82,7 +82,7 @@ class LowRankUpdate(torch.autograd.Function):
             a, b = factors[2 * index], factors[2 * index + 1]
             outer = gradient[start:stop]
             inner_gradient = (outer @ b).mul_(ctx.scalings[index])
-            factor_gradients += [inner_gradient.T @ x[start:stop], (outer.T @ inner[index]).mul_(ctx.scalings[index])]
+            factor_gradients += [inner_gradient.T @ x[start:stop], (inner[index].T @ outer).T.mul_(ctx.scalings[index])]
             if x_gradient is not None:
                 torch.mm(inner_gradient, a, out=x_gradient[start:stop])
         return gradient, x_gradient, None, None, *factor_gradients

@@ -1,6 +1,7 @@
 """Base models: names to folders, loading, and architectures as facts."""
 
 from isolora.models.configuration import load_architecture, positions
+from isolora.models.fused import fuse
 from isolora.models.loading import (
     Base,
     bound_task,
@@ -23,6 +24,7 @@ __all__ = [
     "fetched",
     "fetched_root",
     "fingerprint",
+    "fuse",
     "load_architecture",
     "load_base",
     "load_tokenizer",

@@ -19,6 +19,7 @@ from isolora.methods.adapter_files import refuse_pickles
 from isolora.methods.trained_heads import head_names
 from isolora.models import architectures, plausible
 from isolora.models.configuration import foreign, load_architecture, positions, published_architecture
+from isolora.models.fused import fuse
 from isolora.models.names import locate
 from isolora.paths import is_folder
 from isolora.tasks.base import Task, padding_id
@@ -98,6 +99,7 @@ def load_base(config: RunConfig, task: Task) -> Base:
     _note_missing(config.model, model, about, task.new_head)
     cast_base(model, config, task)
     registry.load_plug_in("method", config.method.name).after_loading(model.eval())
+    fuse(model)
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
     return count_weights(config.model, model, tokenizer)
 
@@ -192,6 +194,7 @@ def skeleton(config: RunConfig, task: Task) -> Base:
     """The same model without weights, on the `meta` device: enough for the ledger."""
     architecture = load_architecture(config, task)
     model = architectures.on_meta(architecture, task.auto_class(architecture), config.trust_remote_code)
+    fuse(model)
     return count_weights(config.model, model, None)
 
 
