@@ -79,7 +79,7 @@ def in_double_precision(model: Any) -> Any:
 
 
 def tolerance(model: Any) -> float:
-    return 1e-5 if model.dtype == torch.float64 else 1e-3
+    return 1e-4 if model.dtype == torch.float64 else 1e-3
 
 
 @pytest.mark.parametrize("kind", SAMPLE)
@@ -150,3 +150,10 @@ def test_only_the_same_statements_are_known() -> None:
     assert same_code(MistralRMSNorm.forward, LlamaRMSNorm.forward)
     assert not same_code(Norm.forward, LlamaRMSNorm.forward)
     assert not same_code(print, LlamaRMSNorm.forward)
+
+
+def test_keys_that_need_no_gradient_get_none() -> None:
+    """Else a rehearsal would book the product that makes it."""
+    q, k = torch.randn(1, 2, 3, 4, requires_grad=True), torch.randn(1, 2, 3, 4)
+    turned = rotary(q, k, torch.randn(1, 3, 4), torch.randn(1, 3, 4))
+    assert [each.requires_grad for each in turned] == [True, False]

@@ -44,21 +44,21 @@ class RMSNorm(torch.autograd.Function):
 
 
 class Rotary(torch.autograd.Function):
-    """Queries and keys [rows, heads, length, width] turned by their positions (Su et al. 2104.09864).
+    """Queries or keys [rows, heads, length, width] turned by their positions (Su et al. 2104.09864).
 
     cos, sin: of a shape that spreads to theirs.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return turned(q, cos, -sin, sin), turned(k, cos, -sin, sin)
+        return turned(x, cos, -sin, sin)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         back = sin.roll(sin.shape[-1] // 2, -1)  # the sine that a half was turned by lies in the other half
-        return turned(gradients[0], cos, back, -back), turned(gradients[1], cos, back, -back), None, None
+        return turned(gradients[0], cos, back, -back), None, None
 
 
 def turned(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ def turned(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
     """In the place of transformers' `apply_rotary_pos_emb`."""
-    turned_both: tuple[Tensor, Tensor] = Rotary.apply(q, k, cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim))  # type: ignore[no-untyped-call]
-    return turned_both
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return Rotary.apply(q, cos, sin), Rotary.apply(k, cos, sin)  # type: ignore[no-untyped-call]
 
 
 def fuse(model: PreTrainedModel) -> None:
