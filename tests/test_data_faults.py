@@ -14,7 +14,7 @@ import tiny
 
 from isolora import data, registry
 from isolora.config import DataConfig, RunConfig, parse
-from isolora.data.files import delimiter_of
+from isolora.data.csv_rows import delimiter_of
 from isolora.errors import ConfigError, DataError
 
 TEXTS = [{"text": f"w5 w{number + 6}"} for number in range(30)]
@@ -123,6 +123,45 @@ def test_the_delimiter_is_found(delimiter: str, ending: str, tmp_path: Path) -> 
 )
 def test_when_another_delimiter_is_taken(head: str, usual: str, found: str) -> None:
     assert delimiter_of(head, usual) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["01", "1", "007"], ["007", "01", "1"]),
+        ([str(2**70), str(2**70 + 1)], [str(2**70), str(2**70 + 1)]),
+        ([str(2**53 + 1), "1.5", str(2**53)], ["1.5", str(2**53), str(2**53 + 1)]),
+        (["-01", "+1", "1"], ["+1", "-01", "1"]),
+        (["1", "2.0", "3"], ["1", "2", "3"]),
+        (["10", "9", ""], ["9", "10"]),
+        (["0", "10", "-5"], ["-5", "0", "10"]),
+    ],
+)
+def test_numbers_that_are_names_are_kept_as_written(labels: list[str], classes: list[str], tmp_path: Path) -> None:
+    """007 is another class than 7, and an identifier of 20 digits is not rounded."""
+    path, task = tmp_path / "a.csv", registry.load_plug_in("task", "sequence-classification")
+    path.write_text("text,label\n" + "".join(f"w5 w{n % 50} {n},{labels[n % len(labels)]}\n" for n in range(90)))
+    for fields in ({}, {"streaming": True, "train_examples": 60}):
+        train = load(path, "sequence-classification", on_error="skip", **fields).train
+        assert task.find_labels(train) == classes
+
+
+def test_an_accent_is_one_however_it_is_written(tmp_path: Path) -> None:
+    path, task = tmp_path / "a.csv", registry.load_plug_in("task", "sequence-classification")
+    names = ["caf\u00e9", "cafe\u0301", "tea"]
+    path.write_text("text,label\n" + "".join(f"w{n % 50} {n},{names[n % 3]}\n" for n in range(90)), encoding="utf-8")
+    train = load(path, "sequence-classification").train
+    labels = task.find_labels(train)
+    assert labels == ["caf\u00e9", "tea"]
+    bound = task.bound(task.Settings(), labels)
+    assert {bound.problem({"text": "w5", "label": name}) for name in names} == {""}
+
+
+def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(("text,label\n" + "w5,a\n" * 9).encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"a\.csv: not UTF-8 at byte 1 \(line 1\); save it as UTF-8$"):
+        load(path, "sequence-classification")
 
 
 def test_torn_rows_behind_a_semicolon_are_named(tmp_path: Path) -> None:

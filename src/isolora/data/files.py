@@ -3,24 +3,21 @@ the row where it lies in one."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
-import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from isolora.data.origins import LeftOut, with_origins
+from isolora.data.csv_rows import CsvRows
+from isolora.data.origins import LeftOut, refuse_twice, with_origins
 from isolora.errors import DataError, UserError, in_brief
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.paths import is_file, is_folder
@@ -28,10 +25,6 @@ from isolora.paths import is_file, is_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-DELIMITERS = ",;\t|"
-SNIFFED_BYTES = 1 << 16
-CSV_BLOCK_BYTES = 1 << 24
-"""The longest row of a CSV file that is streamed."""
 NOT_ARROW = (pa.ArrowException, ArithmeticError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
 """What readers raise for contents that they cannot read; UnicodeError is a ValueError."""
 
@@ -64,6 +57,8 @@ def read_table(path: Path, left_out: LeftOut) -> pa.Table:
 def decoded(path: Path) -> str:
     """The file's text. Raises DataError with the byte offset and the line that is not UTF-8."""
     raw = path.read_bytes()
+    if (offset := raw.find(b"\0")) >= 0:  # UTF-16 of plain letters is UTF-8 too, with a NUL beside each
+        raise not_utf8(path, offset, raw.count(b"\n", 0, offset) + 1)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as failure:
@@ -90,13 +85,6 @@ def parquet_file(file: Any, path: Path, **options: Any) -> pq.ParquetFile:
     found = pq.ParquetFile(file, **options)
     refuse_twice(found.schema_arrow.names, path)
     return found
-
-
-def refuse_twice(names: Sequence[str], path: Path) -> None:
-    """Raises DataError for a name that two columns have."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: {len(names)} columns, of which several are called {twice[0]!r}")
 
 
 def plain_types(table: pa.Table) -> pa.Table:
@@ -133,62 +121,7 @@ def _csv(path: Path, left_out: LeftOut) -> pa.Table:
     if not data.strip():
         raise DataError(f"{path}: empty file")
     rows = CsvRows(path, left_out)
-    # One thread, so that an error can say in which row it lies; one block, so that a long field is in one.
-    read = pc_csv.ReadOptions(use_threads=False, block_size=min(max(len(data) + 1, 1 << 20), 2**31 - 1))
-    table = pc_csv.read_csv(pa.BufferReader(data), parse_options=rows.options, read_options=read)
-    return rows.numbered(table)
-
-
-class CsvRows:
-    """How the rows of a CSV or TSV file are parsed, and which of them have too few or too many fields."""
-
-    def __init__(self, path: Path, left_out: LeftOut) -> None:
-        self.path, self.left_out, self.torn, self.next = path, left_out, set[int](), 2
-        with path.open("rb") as file:
-            head = file.read(SNIFFED_BYTES).decode("utf-8-sig", errors="replace")
-        delimiter = delimiter_of(head, "\t" if path.suffix.lower() == ".tsv" else ",")
-        self.options = pc_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=self._skip)
-
-    def _skip(self, row: pc_csv.InvalidRow) -> str:
-        if self.left_out.skip:  # else pyarrow's own error names the row
-            problem = f"{row.actual_columns} columns, not {row.expected_columns}"
-            self.left_out.add(f"{self.path} row {row.number}", problem)
-            self.torn.add(row.number)
-            return "skip"
-        return "error"
-
-    def numbered(self, table: pa.Table) -> pa.Table:
-        """The next rows of the file with their origins."""
-        rows: list[int] = []
-        while len(rows) < table.num_rows:
-            rows += [self.next] * (self.next not in self.torn)
-            self.next += 1
-        refuse_twice(table.column_names, self.path)
-        return with_origins(table, f"{self.path} row", rows)
-
-
-def delimiter_of(head: str, usual: str) -> str:
-    """What separates the fields of a file that begins so: another delimiter than the usual one, where the header has that one
-    alone and most of the first rows have as many fields as the header."""
-    others = [delimiter for delimiter in DELIMITERS if delimiter != usual and _separates(head, delimiter)]
-    return others[0] if others and len(_first_rows(head, usual)[0]) == 1 else usual
-
-
-def _separates(head: str, delimiter: str) -> bool:
-    rows = _first_rows(head, delimiter)
-    names = rows[0] if rows else []
-    return len(names) > 1 and all(map(str.strip, names)) and 2 * sum(len(row) == len(names) for row in rows) > len(rows)
-
-
-def _first_rows(head: str, delimiter: str) -> list[list[str]]:
-    return [row for row in islice(_parsed(head, delimiter), 21) if row]
-
-
-def _parsed(head: str, delimiter: str) -> Iterator[list[str]]:
-    try:
-        yield from csv.reader(io.StringIO(head), delimiter=delimiter)
-    except csv.Error:  # such as a field beyond the module's own limit; the real reader will say what is wrong
-        return
+    return rows.numbered(rows.as_written(rows.read(data), data))
 
 
 # JSON Lines

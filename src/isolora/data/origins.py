@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -41,6 +43,13 @@ def with_origins(table: pa.Table, place: str, rows: Sequence[int] | None = None)
     places = pa.DictionaryArray.from_arrays(pa.nulls(table.num_rows, pa.int32()).fill_null(0), [place])
     numbers = pa.array(range(1, table.num_rows + 1) if rows is None else rows, pa.int64())
     return table.append_column(PLACE, places).append_column(ROW, numbers)
+
+
+def refuse_twice(names: Sequence[str], path: Path) -> None:
+    """Raises DataError for a name that two columns have."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: {len(names)} columns, of which several are called {twice[0]!r}")
 
 
 def own_columns(table: pa.Table) -> pa.Table:

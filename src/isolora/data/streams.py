@@ -11,10 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 
+from isolora.data.csv_rows import CSV_BLOCK_BYTES, CsvRows
 from isolora.data.files import (
-    CSV_BLOCK_BYTES,
     TEXT_ENDINGS,
-    CsvRows,
     json_rows,
     json_table,
     matching_files,
@@ -77,7 +76,9 @@ def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
     rows = CsvRows(path, left_out)
     options = pc_csv.ReadOptions(use_threads=False, encoding="utf-8-sig", block_size=CSV_BLOCK_BYTES)
     try:
-        for batch in pc_csv.open_csv(path, parse_options=rows.options, read_options=options):
+        with path.open("rb") as file:
+            types = pc_csv.ConvertOptions(column_types=rows.types(file.read(CSV_BLOCK_BYTES)))
+        for batch in pc_csv.open_csv(path, options, rows.options, types):
             yield rows.numbered(pa.Table.from_batches([batch]))
     except UnicodeDecodeError as failure:
         raise DataError(f"{path}: not UTF-8 ({failure.reason}); save it as UTF-8") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
@@ -49,8 +50,11 @@ def with_separator(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list
 
 
 def label_name(label: Any) -> str:
-    """A label as text: white space around it is no part of a class's name, and 1.0, as tables with gaps have it, is 1."""
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+    """A label as text: white space around it is no part of a class's name, an accent is the same whether it is a character of its
+    own or not, and 1.0, as tables with gaps have it, is 1."""
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return unicodedata.normalize("NFC", str(label).strip())
 
 
 def label_problem(label: Any) -> str:
@@ -66,7 +70,7 @@ class Classes:
     """Label to class number. A whole number is the class number itself, unless the classes have numbers for names."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self._numbers = {label_name(name): number for number, name in enumerate(names)}
         self._named = not any(name.removeprefix("-").isdecimal() for name in names)
 
     def number(self, label: Any) -> int | None:
