@@ -163,3 +163,19 @@ def test_every_example_has_a_label() -> None:
     _, examples = made(bound("causal-lm", stride=8), rows, 16, skip=True, tokenizer=tiny.tokenizer())
     assert np.all(examples.label_counts > 0)
     assert int(examples.label_counts.sum()) == 1 + 19 + 39
+
+
+def test_pairs_that_are_cut_before_they_differ_are_named_or_skipped() -> None:
+    """Both sides alike: their loss would be ln 2 whatever the adapter does."""
+    task = bound("preference", max_completion_tokens=4)
+    good = {"prompt": "w5", "chosen": "w6 w7", "rejected": "w8 w9"}
+    alike = {"prompt": "w5", "chosen": "w6 w7 w8 w9 w10", "rejected": "w6 w7 w8 w9 w11"}
+    said = (
+        r"an answer of which no token lies, or two that do not differ, within 32 tokens .* and 4 \(task\.max_completion_tokens\)"
+    )
+    with pytest.raises(DataError, match=said):
+        made(task, [good, alike], 32)
+    examples, documents = made(task, [good, alike, good], 32, skip=True)[:2]
+    assert len(examples) == 2
+    wider = bound("preference", max_completion_tokens=5)
+    assert len(made(wider, [good, alike, good], 32)[0]) == 3

@@ -225,12 +225,14 @@ def test_heads_that_are_more_than_a_product() -> None:
     assert not plain_head(other("google/gemma-2-2b").requires_grad_(False)), "its logits are capped"
 
 
-@pytest.mark.parametrize("settings", [{"packing": True}, {"stride": 3}])
-def test_learns_in_packs_and_windows_and_is_measured_again(settings: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("settings", "max_length"), [({"packing": True}, 9), ({"packing": True}, 40), ({"stride": 3}, 9)])
+def test_learns_in_packs_and_windows_and_is_measured_again(settings: dict[str, Any], max_length: int, tmp_path: Path) -> None:
     config = tiny.from_files(tmp_path, steps=30, learning_rate=2e-2, batch_tokens=128)
     task = TaskConfig.model_validate({"name": "causal-lm", **settings})
-    data = config.data.model_copy(update={"max_length": 9})
+    data = config.data.model_copy(update={"max_length": max_length})
     config = config.model_copy(update={"task": task, "data": data})
+    with PreparedRun.load(config) as run:
+        assert (len(run.examples.train) < len(run.documents.train)) == (max_length > 9)
     ended = train(config, tmp_path / "out", quiet=True)
     assert ended["loss"] < 0.95 * Store(tmp_path / "out").points()[0]["loss"]
     assert cost(config).flops.total == pytest.approx(ended["flops"], rel=1e-12)

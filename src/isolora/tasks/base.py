@@ -225,6 +225,11 @@ class Task(ABC):
         return None
 
     @property
+    def packs(self) -> bool:
+        """Whether an example may hold several documents; `labels_by_document` then knows where each of them is."""
+        return False
+
+    @property
     def value_columns(self) -> int:
         """How many `values` every example needs for its loss; a rehearsal is given so many zeros."""
         return 2 if self.uses_reference else 0

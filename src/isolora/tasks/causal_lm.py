@@ -60,6 +60,10 @@ class CausalLM(Task):
             raise ConfigError(f"task.packing: {architecture.model_type} cannot start its positions anew within a sequence")
         return found
 
+    @property
+    def packs(self) -> bool:
+        return bool(self.settings.packing)
+
     def check_model(self, model: PreTrainedModel) -> None:
         if self.settings.packing and not keeps_documents_apart(model):
             kind = model.config.model_type

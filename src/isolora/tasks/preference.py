@@ -76,13 +76,16 @@ class Preference(Task):
         return replace(chosen, second=rejected)
 
     def labels_by_document(self, examples: Examples, count: int) -> NDArray[np.int64]:
-        """Of the answer that has fewer: without either there is nothing to compare."""
-        assert examples.second is not None
-        fewer: NDArray[np.int64] = np.minimum(examples.label_counts - examples.second.label_counts, examples.second.label_counts)
-        return fewer
+        """Of the answer that has fewer: without either there is nothing to compare, nor where both are cut before they differ."""
+        second = examples.second
+        assert second is not None
+        fewer: NDArray[np.int64] = np.minimum(examples.label_counts - second.label_counts, second.label_counts)
+        sides = zip(np.split(examples.ids, examples.starts[1:-1]), np.split(second.ids, second.starts[1:-1]), strict=True)
+        return np.where([np.array_equal(*pair) for pair in sides], 0, fewer)
 
     def nothing_to_learn(self, max_length: int) -> str:
-        return f"an answer of which no token lies within {max_length} tokens (data.max_length)"
+        limits = f"{max_length} tokens (data.max_length) and {self.settings.max_completion_tokens} (task.max_completion_tokens)"
+        return f"an answer of which no token lies, or two that do not differ, within {limits}"
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         gains = self._gains(model, batch)

@@ -47,7 +47,8 @@ def _demand_layout(task: Task, examples: Examples, where: str) -> None:
 def _demand_documents(task: Task, examples: Examples, documents: int) -> None:
     numbers = examples.documents
     if numbers is None:
-        kept, expected = len(examples) == documents, f"one for each of {documents} documents, or their numbers in `documents`"
+        kept = len(task.labels_by_document(examples, documents) if task.packs else examples) == documents
+        expected = f"one for each of {documents} documents, or their numbers in `documents`"
     else:
         kept = len(numbers) == len(examples) and (not len(numbers) or 0 <= int(numbers.min()) <= int(numbers.max()) < documents)
         expected = f"as many numbers of documents below {documents}"
