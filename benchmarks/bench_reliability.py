@@ -2,7 +2,7 @@
 
     python benchmarks/bench_reliability.py [ROW ...] [--short]
 
-Rows are those of the table in docs/results.md. A tiny model and tiny texts, so that the time goes into what surrounds training.
+Rows are those of the table in README.md. A tiny model and tiny texts, so that the time goes into what surrounds training.
 `--short`: one or two tries a row.
 """
 

@@ -175,7 +175,7 @@ def test_pairs_that_are_cut_before_they_differ_are_named_or_skipped() -> None:
     )
     with pytest.raises(DataError, match=said):
         made(task, [good, alike], 32)
-    examples, documents = made(task, [good, alike, good], 32, skip=True)[:2]
+    _, examples = made(task, [good, alike, good], 32, skip=True)
     assert len(examples) == 2
     wider = bound("preference", max_completion_tokens=5)
     assert len(made(wider, [good, alike, good], 32)[0]) == 3

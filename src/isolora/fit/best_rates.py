@@ -172,15 +172,18 @@ def _best_rate(group: Table) -> float:
 
 
 def _shortest_run(runs: Table) -> float:
-    return min(float(runs["tokens"][runs["run"] == run].max()) for run in np.unique(runs["run"]))
+    return min(float(tokens[-1]) for tokens, _ in _by_run(runs))
 
 
 def _mean_loss(runs: Table, tokens: float) -> float:
     """Mean over the runs of the loss at a token count, between two points by the logarithm of tokens."""
-    losses = [_loss_at(runs.where(runs["run"] == run), tokens) for run in np.unique(runs["run"])]
+    losses = [float(np.interp(np.log1p(tokens), np.log1p(seen), measured)) for seen, measured in _by_run(runs)]
     return float(np.mean(losses))
 
 
-def _loss_at(run: Table, tokens: float) -> float:
-    order: NDArray[np.int64] = np.argsort(run["tokens"])
-    return float(np.interp(np.log1p(tokens), np.log1p(run["tokens"][order]), run["loss"][order]))
+def _by_run(runs: Table) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """(tokens, losses) of each run, fewest tokens first; one sort for all of them, since a table may hold thousands."""
+    _, numbers = np.unique(runs["run"], return_inverse=True)
+    order = np.lexsort((runs["tokens"], numbers))
+    starts = np.flatnonzero(np.diff(numbers[order])) + 1
+    yield from zip(np.split(runs["tokens"][order], starts), np.split(runs["loss"][order], starts), strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from isolora.fit import Fit
 from isolora.json_types import JsonObject
 from isolora.report import axes
@@ -59,10 +61,13 @@ def _diagonal(low: float, high: float) -> list[JsonObject]:
 
 def _fitted(study: StudyReport, fit: Fit) -> list[JsonObject]:
     by_model: dict[str, list[tuple[float, float]]] = {model: [] for model in study.models}
-    for run, choice in measured_choices(study):
-        chosen_M = run.tokens >= fit.cut
-        predicted_M = fit.predict(choice.columns(run.tokens[chosen_M]))
-        by_model[run.model] += zip(predicted_M.tolist(), run.loss[chosen_M].tolist(), strict=True)
+    runs = [(run, choice.columns(run.tokens[run.tokens >= fit.cut])) for run, choice in measured_choices(study)]
+    if runs:  # all at once: a prediction for each of thousands of runs takes minutes
+        columns = {name: np.concatenate([each[name] for _, each in runs]) for name in runs[0][1]}
+        ends = np.cumsum([len(each["d"]) for _, each in runs])[:-1]
+        for (run, _), predicted_M in zip(runs, np.split(fit.predict(columns), ends), strict=True):
+            measured_M = run.loss[run.tokens >= fit.cut]
+            by_model[run.model] += zip(predicted_M.tolist(), measured_M.tolist(), strict=True)
     named = len(by_model) <= MOST_NAMES
     return [
         {**_points(points, label(model), {"color": faded(study.colours[model], 0.75), "size": 6}), "showlegend": named}

@@ -92,8 +92,9 @@ def _longest(runs: list[Trajectory]) -> list[Trajectory]:
 
 def _tried(runs: list[Trajectory]) -> tuple[TriedRate, ...]:
     """The rates of the length at which most were tried: trials are often shorter than what follows them."""
-    lengths = [float(run.tokens[-1]) for run in runs]
-    groups = [[run for run in runs if abs(np.log(run.tokens[-1] / length)) <= _SAME_LENGTH] for length in lengths]
+    lengths = np.log([float(run.tokens[-1]) for run in runs])
+    alike = [np.flatnonzero(np.abs(lengths - length) <= _SAME_LENGTH) for length in dict.fromkeys(lengths.tolist())]
+    groups = [[runs[place] for place in places] for places in alike]
     widest = max(groups, key=lambda group: (len({run.learning_rate for run in group}), group[0].tokens[-1]))
     rates = Counter(run.learning_rate for run in widest if np.isfinite(run.learning_rate))
     if len(rates) < 2:
