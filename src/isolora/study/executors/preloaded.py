@@ -12,6 +12,7 @@ MODULES = (
     "isolora.study.executors.workers",
     "transformers.modeling_layers",  # and with it nearly all that any architecture's module imports
     "transformers.models.auto.modeling_auto",
+    "pandas",  # pyarrow imports it at its first conversion: 0.2 s in each worker
 )
 
 with without_collection():
