@@ -18,7 +18,7 @@ help: ## this list
 install: $(INSTALLED) ## the virtual environment, with everything the other targets need
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "installing into .venv (once; a few minutes)"
+	@echo "installing into .venv (once; a minute or two)"
 	@test -x $(PYTHON) || python3 -m venv .venv
 	@$(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -34,7 +34,7 @@ test test-slow: export OMP_NUM_THREADS = 1
 demo: $(INSTALLED) ## the whole story on packaged models and data: study, law, recommendation, proof
 	@$(BIN)/isolora demo
 
-test: $(INSTALLED) ## the tests (a few minutes on two cores, no network)
+test: $(INSTALLED) ## the tests (nine to ten minutes on two cores, no network)
 	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-slow: $(INSTALLED) ## the tests that take minutes

@@ -21,6 +21,8 @@ from isolora.runs.device import device
 
 CORE = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "numpy", "scipy")
 HUB_SECONDS = 2.0
+MAKERS = ("dev", "docs")
+"""Extras of those who work on isolora itself."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def _extras() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in requires("isolora") or []:
         declared = re.match(r"([A-Za-z0-9_.-]+).*extra == ['\"]([a-z]+)['\"]", line)
-        if declared and declared[2] != "dev":
+        if declared and declared[2] not in MAKERS:
             lacking = found.setdefault(declared[2], [])
             lacking += [] if _version(declared[1]) else [declared[1]]
     return found
