@@ -20,6 +20,7 @@ from isolora.ledger import GROUPS, PHASES, TERMS, Ledger
 from isolora.runs.optimizer import averaging_weight, rate_factor
 from isolora.store import DIVERGED, DONE, Point, Store
 from isolora.training import train, train_stack
+from isolora.training.progress_bar import ProgressBar
 from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
@@ -322,3 +323,11 @@ def test_members_own_rows_one_after_the_other() -> None:
     stack.attached.rows = assigned.append  # type: ignore[method-assign]
     stack.attached.rows_of({3: 2, 0: 5, 1: 1})
     assert assigned == [[(3, 0, 2), (0, 2, 7), (1, 7, 8)]]
+
+
+def test_progress_ends_at_a_hundred_per_cent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch goes beyond the budget; nobody is told 101 %."""
+    monkeypatch.setattr("isolora.training.progress_bar.PLAIN_SECONDS", -1.0)
+    with ProgressBar("nano-55k x 6") as bar:
+        bar.update(1.013, "")
+    assert capsys.readouterr().err == "nano-55k x 6: 100%\n"

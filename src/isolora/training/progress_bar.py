@@ -38,12 +38,13 @@ class ProgressBar(Observer):
         self.update(min(member.spent() for member in members), f"train loss {loss:.3f}" if loss else "")
 
     def update(self, share: float, note: str) -> None:
-        """share: part done, 0 to 1."""
+        """share: part done; the last batch may go a little beyond the budget, which is 1."""
+        share = min(share, 1.0)
         if self._bar is not None:
             self._bar.update(self._task, completed=share, note=note)
         elif not self.quiet and time.monotonic() - self._printed > PLAIN_SECONDS:
             self._printed = time.monotonic()
-            print(f"{self.title}: {share:.0%} {note}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {share:.0%} {note}".rstrip(), file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
