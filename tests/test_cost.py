@@ -14,7 +14,7 @@ import torch
 from isolora.config import RunConfig
 from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
-from isolora.cost.run_price import shape_of, table
+from isolora.cost.run_price import shape_of, table, with_one_step
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, BatchShape
 from isolora.training import train
@@ -139,6 +139,13 @@ def test_a_whole_run_needs_a_tokenizer(tmp_path: Path) -> None:
 )
 def test_shapes_are_taken_out_of_the_words(words: list[str], shape: tuple[int, int] | None, rest: list[str]) -> None:
     assert shape_of(words) == (shape, rest)
+
+
+def test_a_priced_step_needs_no_budget_of_its_own() -> None:
+    """Keys of training beside batch= and length= asked for a budget that the step does not have."""
+    assert with_one_step(["training.precision=bfloat16"]) == ["training.precision=bfloat16", "training.steps=1"]
+    for words in (["model=tiny"], ["training.precision=bfloat16", "training.tokens=100"]):
+        assert with_one_step(words) == words
 
 
 @pytest.mark.parametrize("words", ["batch=2", "length=64", "batch=0 length=64", "batch=2 length=", "batch=-1 length=8",

@@ -30,7 +30,7 @@ def cost(
     """FLOPs, memory, parameters and time of a run or a study, or with batch=B length=L of one step; needs no weights."""
     from isolora.config import is_study
     from isolora.cost import answers
-    from isolora.cost.run_price import shape_of
+    from isolora.cost.run_price import shape_of, with_one_step
     from isolora.cost.time import Place
 
     path, keys = split_words(words)
@@ -39,6 +39,7 @@ def cost(
         answer_study(path, keys, place, workers, calibrate, as_json)
         return
     shape, keys = shape_of(keys)
+    keys = with_one_step(keys) if shape and path is None else keys
     estimate = None if calibrate else answers.find_answer(path, keys, shape, place)
     if estimate is None:
         with without_collection():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from isolora import display
+from isolora.config.training import BUDGETS
 from isolora.cost.time import Duration
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
@@ -122,3 +123,10 @@ def shape_of(words: Sequence[str]) -> tuple[tuple[int, int] | None, list[str]]:
         if not given.get(name, "").isdecimal() or int(given[name]) < 1:
             raise ConfigError(f"{name}: one step needs batch=B and length=L, both whole numbers of 1 or more")
     return (int(given["batch"]), int(given["length"])), rest
+
+
+def with_one_step(words: Sequence[str]) -> list[str]:
+    """A run's key=value words with a budget of one step, where they say how to train but not for how long."""
+    keys = [word.partition("=")[0] for word in words]
+    silent = any(key.startswith("training.") for key in keys) and not {f"training.{name}" for name in BUDGETS} & set(keys)
+    return [*words, "training.steps=1"] if silent else list(words)
