@@ -151,6 +151,8 @@ def test_few_examples_become_passes_and_only_a_law_of_repeats_prices_them():
     answer = plan(fitted(), measured(), "4e12flops", examples=4000)
     assert answer.examples == 4000
     assert answer.epochs == pytest.approx(4.0), "more passes than 4 are not planned by a law that takes them for new data"
+    assert "4 passes)" in str(answer)
+    assert "1 pass)" in str(dataclasses.replace(answer, epochs=1.0))
     assert answer.tokens == 4 * 4000 * 50
     assert any("passed over" in sentence for sentence in answer.warnings)
     assert any("the budget is not spent" in sentence for sentence in answer.warnings)

@@ -81,7 +81,8 @@ class Recommendation:
         return Score.of(self.target, self.predicted_loss, self.interval)
 
     def __str__(self) -> str:
-        data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {self.epochs:.3g} passes)" if self.examples else "")
+        passes = f"{self.epochs:.3g} passes" if self.epochs >= 1.005 else "1 pass"
+        data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {passes})" if self.examples else "")
         adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method.get("rank") else "")
         rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"
         lines = [
