@@ -63,6 +63,20 @@ def test_preview_says_once_that_labels_are_taken_for_numbers(tmp_path: Path, mon
     assert (out + err).count("make this a regression") == 1
 
 
+@pytest.mark.parametrize("task", ["sequence-classification", "causal-lm"])
+def test_held_out_documents_that_are_trained_on_are_said(task: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """A folder's own splits are taken as they are, so that a loss on them may be no proof of anything."""
+    rows = [f"w{3 + row % 9} w{row % 50},{'ab'[row % 2]}\n" for row in range(60)]
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(rows))
+    (tmp_path / "validation.csv").write_text("text,label\n" + "".join(rows[:7]) + "w40 w41 w42,a\n")
+    (tmp_path / "test.csv").write_text("text,label\n" + "".join(f"w50 w{row},a\n" for row in range(8)))
+    words = ["model=nano-55k", f"data.source={tmp_path}", f"task={task}", "data.eval_examples=8"]
+    _, out, _ = person(monkeypatch, capsys, "preview", *words, "--json")
+    assert json.loads(out)["remark"] == "data: 7 of 8 documents of validation are in training too, word for word"
+    _, out, _ = person(monkeypatch, capsys, "preview", *words, "data.eval_split=test", "--json")
+    assert "in training too" not in json.loads(out)["remark"]
+
+
 def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "tickets.csv").write_text(TICKETS)
     file = tmp_path / "study.yaml"

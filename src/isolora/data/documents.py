@@ -92,6 +92,17 @@ class Documents:
         return digest.hexdigest()
 
 
+def in_both(train: Documents, held_out: Documents) -> int:
+    """How many held-out documents stand in training too, word for word, as a source's own splits may have it."""
+    names = sorted(train.fields.keys() & held_out.fields.keys())
+    if train.template is not None and held_out.template is not None:
+        seen = set(train.texts)
+        return sum(text in seen for text in held_out.texts)
+    rows = [map(repr, zip(*(part.fields[name] for name in names), strict=True)) for part in (train, held_out)]
+    known = set(rows[0])
+    return sum(row in known for row in rows[1])
+
+
 @dataclass(frozen=True)
 class Splits:
     """The documents of the three splits."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from isolora import data, models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, content_hash, parse
 from isolora.data import Documents, Splits
+from isolora.data.documents import in_both
 from isolora.tasks.base import Task
 
 KEPT = 8
@@ -68,12 +69,15 @@ class RunDocuments:
         held_out: Documents = getattr(self.splits, self.config.data.eval_split)
         return held_out
 
-    @property
+    @cached_property
     def remark(self) -> str:
-        """What differs from what was asked for, or is assumed: fewer held-out documents, labels that are taken for numbers."""
+        """What differs from what was asked for, or is assumed: fewer held-out documents, some that are trained on, labels that
+        are taken for numbers."""
         asked, split = self.config.data.eval_examples, self.config.data.eval_split
         fewer = f"data.eval_examples: {asked:,} asked for, {split} has {len(self.held_out):,}; all of them are used"
-        said = (fewer if len(self.held_out) < asked else "", self.task.assumption(self.train))
+        known = in_both(self.train, self.held_out)
+        leak = f"data: {known:,} of {len(self.held_out):,} documents of {split} are in training too, word for word"
+        said = (fewer if len(self.held_out) < asked else "", leak if known else "", self.task.assumption(self.train))
         return "; ".join(filter(None, said))
 
     def identity(self, config: RunConfig) -> str:
