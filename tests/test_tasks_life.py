@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from person import run as person
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -64,7 +65,7 @@ def a_run(folder: Path, task: str, kind: str, **changes: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
-def test_is_learnt_and_comes_back(task: str, kind: str, tmp_path: Path) -> None:
+def test_is_learnt_and_comes_back(task: str, kind: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     config = a_run(tmp_path, task, kind, steps=40, learning_rate=2e-2)
     ended = train(config, tmp_path / "out", quiet=True)
     points = Store(tmp_path / "out").points()
@@ -76,6 +77,8 @@ def test_is_learnt_and_comes_back(task: str, kind: str, tmp_path: Path) -> None:
     if task != "preference":
         prompt = f"w50 {tiny.words(7, 0)} w59" if task == "instruction" else tiny.words(7, 0)
         assert adapters.load(tmp_path / "out").generate(prompt, max_new_tokens=2).split() == ["w10", "w11"]
+        _, out, _ = person(monkeypatch, capsys, "generate", tmp_path / "out", "--prompt", prompt, "--max-new-tokens", 2)
+        assert out == "w10 w11\n", "an answer, without the question in front of it"
 
 
 def addmm_flops(_: Any, a: Any, b: Any, **more: Any) -> int:

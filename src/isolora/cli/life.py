@@ -33,7 +33,10 @@ def generate(
 
     adapter = load(folder)
     text = adapter.generate(prompt, max_new_tokens, temperature, seed)
-    shown = text if adapter.base.model.config.is_encoder_decoder else prompt + text
+    answered = (
+        adapter.base.model.config.is_encoder_decoder or adapter.task.columns
+    )  # a task on plain texts goes on with its prompt
+    shown = text.strip() if answered else prompt + text
     answer({"prompt": prompt, "text": text}, shown, as_json)
 
 
