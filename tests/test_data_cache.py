@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from isolora import data
+from isolora.data import cache
 from isolora.data.documents import Documents
 from isolora.tasks.base import Examples
 from isolora.tasks.causal_lm import encode
@@ -134,3 +135,13 @@ def test_where_no_lock_can_be_had_it_is_made_all_the_same(tmp_path: Path, monkey
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "locks").write_text("a file where the folder should be")
     assert tokenise(documents("a"), tokenizer("a"), max_length=4).ids.tolist() == [2, END]
+
+
+def test_other_code_of_tasks_finds_nothing_of_older_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that labels the same documents otherwise must not be given the labels of the one before."""
+    tokenise(documents("a b"), tokenizer("a"), max_length=4)
+    assert len(cached()) == 1
+    assert len(cache.code_of_tasks()) == 64
+    monkeypatch.setattr(cache, "code_of_tasks", lambda: "of another version")
+    tokenise(documents("a b"), tokenizer("a"), max_length=4)
+    assert len(cached()) == 2

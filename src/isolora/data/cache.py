@@ -8,6 +8,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ import numpy as np
 
 from isolora.caches import cache_folder, one_at_a_time
 from isolora.json_types import JsonObject
+from isolora.tasks import base
 from isolora.tasks.base import Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 4  # raise it when the same documents would give other examples
+FORMAT = 4  # of the file
 SECOND = "second."
 ARRAYS = ("ids", "labels", "starts", "values", "documents")
 
@@ -51,8 +53,17 @@ def _known(path: Path) -> Examples | None:
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> str:
-    parts = [FORMAT, _tokenizer_state(tokenizer), tokenizer.eos_token_id, *decided_by]
+    parts = [FORMAT, code_of_tasks(), _tokenizer_state(tokenizer), tokenizer.eos_token_id, *decided_by]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@cache
+def code_of_tasks() -> str:
+    """SHA-256 of all files beside the tasks' base: another version of isolora may give other labels for the same documents."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(base.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
