@@ -140,11 +140,11 @@ def test_short_of_memory(base: dict[str, Any], tmp_path: Path, monkeypatch: pyte
     """A pass of more rows than the limit fails, or of more than one run where it is 1; the batches stay the same."""
     backward = Stack._backward
 
-    def limited(stack: Stack, drawn: Any, part: int) -> Any:
-        rows = sum(len(stack.members[k].micro_batches(indices)[0]) for k, indices in drawn.items())
-        if rows > limit if limit > 1 else len(drawn) > 1:
+    def limited(stack: Stack, drawn: Any, part: int, together: Any) -> Any:
+        rows = sum(len(stack.members[k].micro_batches(drawn[k])[0]) for k in together)
+        if rows > limit if limit > 1 else len(together) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes")
-        return backward(stack, drawn, part)
+        return backward(stack, drawn, part, together)
 
     study = a_study(base, grid={RATE: [1e-3, 1e-2]})
     whole = points(run_study(study, tmp_path / "whole", quiet=True))
