@@ -178,12 +178,22 @@ def again(work: Path, short: bool) -> Iterator[bool]:
     yield points(work / "twice") == before and took - (cpu_seconds() - started) < 3
 
 
-@row("13 hostile YAML")
-def hostile_yaml(work: Path, short: bool) -> Iterator[bool]:
+@row("13 hostile YAML and JSON")
+def hostile_texts(work: Path, short: bool) -> Iterator[bool]:
+    """Refused in one line within 5 processor seconds and 500 MB; as studies, and as tables."""
+    for name, text in list(hostile_yaml().items())[: 2 if short else None]:
+        (work / f"{name}.yaml").write_text(text)
+        yield refused_cheaply("study", work / f"{name}.yaml", "--out", work / "out") and not (work / "out").exists()
+    for name, text in list(hostile_json().items())[: 1 if short else None]:
+        (work / f"{name}.json").write_text(text)
+        yield refused_cheaply("fit", work / f"{name}.json")
+
+
+def hostile_yaml() -> dict[str, str]:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    texts = {
+    return {
         "object": "base: !!python/object/apply:os.system ['true']\n",
         "bomb": bomb + "grid: *i\n",
         "keys": "base: {" + ", ".join(f"k{n}: 1" for n in range(1_000_000)) + "}\n",
@@ -191,12 +201,31 @@ def hostile_yaml(work: Path, short: bool) -> Iterator[bool]:
         "digits": "base: {seed: " + "9" * 1_000_000 + "}\n",
         "large": "# " + "x" * 100_000_000 + "\n",
     }
-    for name, text in list(texts.items())[: 2 if short else None]:
-        path = work / f"{name}.yaml"
-        path.write_text(text)
-        started = cpu_seconds()
-        status, _, err = run("study", path, "--out", work / "yaml")
-        yield status == 2 and err.count("\n") == 1 and cpu_seconds() - started < 5 and not (work / "yaml").exists()
+
+
+def hostile_json() -> dict[str, str]:
+    return {
+        "depth": "[" * 100_000 + "]" * 100_000,
+        "keys": "[{" + ", ".join(f'"k{n}": 1' for n in range(1_000_000)) + "}]",
+        "digits": '[{"n": ' + "9" * 1_000_000 + ', "d": 1, "loss": 1}]',
+        "large": '["' + "x" * 100_000_000 + '"]',
+        "endless": '[{"n": 1e999, "d": NaN, "loss": Infinity}]',
+        "shape": '{"n": [[1, [2]], {"d": {}}], "loss": "x"}',
+    }
+
+
+def refused_cheaply(*words: object) -> bool:
+    """In one line, with exit status 2, 5 processor seconds and 500 MB at most."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = start(*words, stdout=subprocess.DEVNULL, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        lines = said.read().count("\n")
+    cheap = used.ru_utime + used.ru_stime < 5 and used.ru_maxrss < 500_000
+    if not (ok := process.returncode == 2 and lines == 1 and cheap):
+        print(words, process.returncode, f"{lines} lines, {used.ru_utime + used.ru_stime:.1f} s, {used.ru_maxrss / 1000:.0f} MB")
+    return ok
 
 
 @row("17 no network")
@@ -211,20 +240,17 @@ def no_network(work: Path, short: bool) -> Iterator[bool]:
 
 @row("19 Ctrl-C and TERM")
 def signals(work: Path, short: bool) -> Iterator[bool]:
-    study = a_study(work, 200_000)
-    for count in (2,) if short else (1, 2):
+    """Studies with one and two workers, a search, a run alone, and a proof; then a study that is told twice."""
+    study, searched = a_study(work, 200_000), a_long_search(work)
+    told = {f"study-{count}": ["study", study, "--workers", count] for count in ((2,) if short else (1, 2))}
+    if not short:
+        told |= {"search": ["study", searched, "--workers", 2], "train": ["train", *one_run(work, 2_000_000)]}
+    for name, words in told.items():
         for number in (signal.SIGINT, signal.SIGTERM):
-            out = work / f"stopped-{count}-{number}"
-            process = start("study", study, "--out", out, "--workers", count, start_new_session=True)
-            wait_for(lambda out=out: has_checkpoint(out))
-            below, started = children(process.pid), time.monotonic()
-            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-            _, err = process.communicate(timeout=60)
-            took, ended = time.monotonic() - started, set(states(out))
-            gone = wait_for(lambda below=below: not any(map(alive, below)), 5)
-            yield (
-                process.returncode == 128 + number and gone and took < 20 and one_line(err) and ended <= {"interrupted", "queued"}
-            )
+            out = work / f"{name}-{number}"
+            yield stopped(start(*words, "--out", out, start_new_session=True), out, number)
+    if not short:
+        yield from stopped_proofs(work)
     out = work / "twice"
     process = start("study", study, "--out", out, "--workers", 2)
     wait_for(lambda: has_checkpoint(out))
@@ -234,6 +260,36 @@ def signals(work: Path, short: bool) -> Iterator[bool]:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     yield process.returncode == 130 and wait_for(lambda: not any(map(alive, below)), 5)
+
+
+def stopped(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> bool:
+    """Whether what trains into a folder ends within 20 s of a signal, in one line, with its exit status, and nobody is left."""
+    wait_for(lambda: has_checkpoint(out))
+    below, started = children(process.pid), time.monotonic()
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    took, ended = time.monotonic() - started, set(states(out))
+    gone = wait_for(lambda: not any(map(alive, below)), 5)
+    kept = ended <= {"interrupted", "queued", "complete", "pruned"} and "interrupted" in ended
+    return process.returncode == 128 + number and gone and took < 20 and one_line(err) and kept
+
+
+def a_long_search(work: Path) -> Path:
+    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
+    given = {"base": json.loads(json.dumps(files(work))), "search": {"space": space, "trials": 4, "startup": 2}, "stack": 2}
+    given["base"]["training"] |= {"tokens": 200_000, "checkpoint_seconds": 0.2}
+    path = work / "search.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+def stopped_proofs(work: Path) -> Iterator[bool]:
+    """A finished study whose recommendation is far larger than its runs, told to stop while it is trained."""
+    study, out = a_study(work, 3000, **{"method.rank": [2, 4, 8]}), work / "proved"
+    run("study", study, "--out", out)
+    largest = max(point[-1] for point in points(out))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        yield stopped(start("verify", out, "--budget", f"{60 * largest:g}", start_new_session=True), out, number)
 
 
 @row("20 odd surroundings")
@@ -270,21 +326,40 @@ def many(work: Path, short: bool) -> Iterator[bool]:
     print(f"{(grown[-1] - grown[half]) / (len(grown) - half) / 1024:.1f} KiB a run, {handles} descriptors")
     yield (grown[-1] - grown[half]) / (len(grown) - half) < 20 * 1024
     large_store(work / "large", store, 1_000 if short else 10_000)
-    started = time.perf_counter()
-    status, _, _ = run("status", work / "large")
-    yield status == 0 and time.perf_counter() - started < 10 + 10
+    for verb in (["status"], ["fit", "--json"], ["report", "--out", work / "large.html"]):
+        started = cpu_seconds()
+        status, _, _ = run(verb[0], work / "large", *verb[1:])
+        print(f"{verb[0]} of the large store: {cpu_seconds() - started:.1f} processor s")
+        yield status == 0 and cpu_seconds() - started < 10
 
 
 def large_store(folder: Path, like: Any, runs: int) -> None:
+    """Runs of ten sizes and three ranks, each with one point on a known law and a little noise."""
     from dataclasses import fields
+
+    import numpy as np
 
     from isolora.store import Point, Run, Store
 
-    store, point, row_ = Store(folder), like.points()[-1], like.runs()[0]
-    made = [Run(**{f.name: row_[f.name] for f in fields(Run)} | {"run": f"r{n}"}) for n in range(runs)]
+    store, point, row_, rng = Store(folder), like.points()[-1], like.runs()[0], np.random.default_rng(0)
+    known = {f.name: row_[f.name] for f in fields(Run)}
+    made, measured = [], []
+    for number in range(runs):
+        n, tokens, rank = 10_000 * 2 ** (number % 10), int(2000 * 1.5 ** (number % 17)), 2 ** (1 + number % 3)
+        loss = 2 + 30 * n**-0.3 + 20 * tokens**-0.35 / rank**0.05 + 0.005 * float(rng.standard_normal())
+        made.append(Run(**known | {"run": f"r{number}", "model": f"m{n}", "rank": rank}))
+        at = {
+            "run": f"r{number}",
+            "body_parameters": n,
+            "tokens": tokens,
+            "unique_tokens": tokens,
+            "loss": loss,
+            "flops": 6.0 * n * tokens,
+        }
+        measured.append(Point(**{f.name: point[f.name] for f in fields(Point)} | at))
     store.add(made, {})
-    store.write(Point(**{f.name: point[f.name] for f in fields(Point)} | {"run": f"r{n}"}) for n in range(runs))
-    store.set_state([f"r{n}" for n in range(runs)], "DONE")
+    store.write(measured)
+    store.set_state([one.run for one in made], "DONE")
 
 
 def measure(name: str, short: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from isolora.config import RunConfig
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.unfreeze()  # whatever another test has frozen
     yield
     gc.set_threshold(*before)
     gc.unfreeze()

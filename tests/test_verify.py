@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,7 +226,8 @@ def test_words_of_a_proof() -> None:
     assert str(ahead).startswith("predicted  f1 0.8000, 95 % interval 0.7000 to 0.9000\nmeasured   1.0000, outside")
     assert ahead.to_json()["score"] == {"name": "f1", "predicted": 0.8, "interval": [0.7, 0.9], "measured": 1.0}
     near = Recorded(2.0, (1.9, 2.1), 2.05, 0.03, 1.0, 0.5)
-    assert "predicted" not in _measured_words(near, "loss")
+    plain = SimpleNamespace(told=lambda *values: values, measured_name="loss", target="loss")
+    assert "predicted" not in _measured_words(plain, near)
     assert verdict(near) == "The law held."
 
 

@@ -146,7 +146,7 @@ def proof(study: StudyReport) -> Texts | None:
         return round(100 * (value - low) / max(high - low, 1e-12), 2)
 
     return {
-        "held": verification_sentences(found),
+        "held": lies_inside(found),
         "verdict": verdict(found),
         "words": _measured_words(study, found),
         "edge": edge_words(found, study.measured_name != study.target),
@@ -160,7 +160,7 @@ def proof(study: StudyReport) -> Texts | None:
     }
 
 
-def verification_sentences(found: Verified) -> bool:
+def lies_inside(found: Verified) -> bool:
     return found.interval[0] <= found.measured <= found.interval[1]
 
 
@@ -176,8 +176,8 @@ def edge_share(found: Verified) -> float:
 
 def verdict(found: Verified) -> str:
     if found.flops_over_largest_fitted <= 1:
-        return "The law held." if verification_sentences(found) else "The law missed."
-    if not verification_sentences(found):
+        return "The law held." if lies_inside(found) else "The law missed."
+    if not lies_inside(found):
         return "The prediction missed."
     return "The prediction held." if edge_share(found) < _NEAR_EDGE else "The prediction held, but only just."
 
@@ -187,7 +187,7 @@ def edge_words(found: Verified, turned: bool = False) -> str:
     above = found.measured > found.predicted
     end = found.interval[1] if above else found.interval[0]
     side, share, away = "upper" if above != turned else "lower", edge_share(found), abs(end - found.measured)
-    where = "inside" if verification_sentences(found) else "outside"
+    where = "inside" if lies_inside(found) else "outside"
     return f"{words.percent(share)} of the way from the prediction to the {side} end of the interval: {away:.3f} {where} it."
 
 
@@ -214,7 +214,7 @@ def _reference(study: StudyReport, plan: Recommendation) -> tuple[float, str]:
 
 
 def _measured_words(study: StudyReport, found: Verified) -> str:
-    where = "inside" if verification_sentences(found) else "outside"
+    where = "inside" if lies_inside(found) else "outside"
     factor = found.flops_over_largest_fitted
     (predicted,), (measured,) = study.told(found.predicted), study.told(found.measured)
     score = study.measured_name != study.target
