@@ -289,7 +289,8 @@ def stopped_proofs(work: Path) -> Iterator[bool]:
     run("study", study, "--out", out)
     largest = max(point[-1] for point in points(out))
     for number in (signal.SIGINT, signal.SIGTERM):
-        yield stopped(start("verify", out, "--budget", f"{60 * largest:g}", start_new_session=True), out, number)
+        own = Path(shutil.copytree(out, work / f"proved-{number}"))
+        yield stopped(start("verify", own, "--budget", f"{60 * largest:g}flops", start_new_session=True), own, number)
 
 
 @row("20 odd surroundings")

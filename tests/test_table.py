@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -242,3 +243,17 @@ def test_exactly_the_measured_rows_remain(losses):
             table.from_columns({"loss": losses}, {})
         return
     np.testing.assert_array_equal(table.from_columns({"loss": losses}, {})["loss"], measured)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv"])
+def test_a_table_of_endless_columns_is_refused_at_once(suffix: str, tmp_path: Path) -> None:
+    row = {f"k{number}": 1 for number in range(10_001)}
+    texts = {
+        "json": json.dumps([row]),
+        "jsonl": "".join(json.dumps({name: 1}) + "\n" for name in row),
+        "csv": ",".join(row) + "\n" + ",".join("1" for _ in row) + "\n",
+    }
+    path = tmp_path / f"wide.{suffix}"
+    path.write_text(texts[suffix])
+    with pytest.raises(TableError, match=r"^a table has 10,000 columns at most; this one has 10,001$"):
+        table.read(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from isolora.table.foreign import foreign_json, foreign_text, parsed_json, reada
 
 _LEFT_OUT_STATES = ("DIVERGED",)
 _DELIMITERS = (",", ";", "\t", "|")
+MOST_COLUMNS = 10_000
+"""Of a table of points: exports of trackers have hundreds."""
 
 
 def rows_of(path: Path) -> Rows:
@@ -30,7 +32,9 @@ def rows_of(path: Path) -> Rows:
     if path.suffix.lower() not in READERS:
         raise TableError(unknown("kind of table", path.suffix or path.name, READERS))
     try:
-        return READERS[path.suffix.lower()](readable(path))
+        rows = READERS[path.suffix.lower()](readable(path))
+        _check_width(rows)
+        return rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TableError(f"table {str(path)!r} cannot be read: {in_brief(error)}") from error
 
@@ -44,8 +48,15 @@ def read_store(path: Path) -> Rows:
 def columns_of_rows(rows: Iterable[JsonMapping]) -> Rows:
     """Objects as columns; None where one of them lacks a field."""
     kept = list(rows)
-    names = list(dict.fromkeys(name for row in kept for name in row))
+    names = dict.fromkeys(name for row in kept for name in row)
+    _check_width(names)
     return {name: [row.get(name) for row in kept] for name in names}
+
+
+def _check_width(names: Collection[str]) -> None:
+    """Raises TableError where there are more names than any table of points has."""
+    if len(names) > MOST_COLUMNS:
+        raise TableError(f"a table has {MOST_COLUMNS:,} columns at most; this one has {len(names):,}")
 
 
 def _measures(point: JsonMapping) -> dict[str, float]:
