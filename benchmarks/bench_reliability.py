@@ -240,7 +240,7 @@ def no_network(work: Path, short: bool) -> Iterator[bool]:
 
 @row("19 Ctrl-C and TERM")
 def signals(work: Path, short: bool) -> Iterator[bool]:
-    """Studies with one and two workers, a search, a run alone, and a proof; then a study that is told twice."""
+    """Studies with one and two workers, a search, a run alone; then a study that is told twice."""
     study, searched = a_study(work, 200_000), a_long_search(work)
     told = {f"study-{count}": ["study", study, "--workers", count] for count in ((2,) if short else (1, 2))}
     if not short:
@@ -249,8 +249,6 @@ def signals(work: Path, short: bool) -> Iterator[bool]:
         for number in (signal.SIGINT, signal.SIGTERM):
             out = work / f"{name}-{number}"
             yield stopped(start(*words, "--out", out, start_new_session=True), out, number)
-    if not short:
-        yield from stopped_proofs(work)
     out = work / "twice"
     process = start("study", study, "--out", out, "--workers", 2)
     wait_for(lambda: has_checkpoint(out))
@@ -281,16 +279,6 @@ def a_long_search(work: Path) -> Path:
     path = work / "search.yaml"
     path.write_text(yaml.safe_dump(given))
     return path
-
-
-def stopped_proofs(work: Path) -> Iterator[bool]:
-    """A finished study whose recommendation is far larger than its runs, told to stop while it is trained."""
-    study, out = a_study(work, 3000, **{"method.rank": [2, 4, 8]}), work / "proved"
-    run("study", study, "--out", out)
-    largest = max(point[-1] for point in points(out))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        own = Path(shutil.copytree(out, work / f"proved-{number}"))
-        yield stopped(start("verify", own, "--budget", f"{60 * largest:g}flops", start_new_session=True), own, number)
 
 
 @row("20 odd surroundings")
