@@ -72,4 +72,4 @@ def sources_digest(rooms: tuple[str, ...]) -> str:
     home, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(path for room in rooms for path in (home / f"{room}.py", *(home / room).rglob("*.py")) if path.is_file()):
         digest.update(str(path.relative_to(home)).encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()

@@ -33,9 +33,7 @@ def generate(
 
     adapter = load(folder)
     text = adapter.generate(prompt, max_new_tokens, temperature, seed)
-    answered = (
-        adapter.base.model.config.is_encoder_decoder or adapter.task.columns
-    )  # a task on plain texts goes on with its prompt
+    answered = adapter.base.model.config.is_encoder_decoder or adapter.task.columns  # plain texts go on with their prompt
     shown = text.strip() if answered else prompt + text
     answer({"prompt": prompt, "text": text}, shown, as_json)
 

@@ -8,15 +8,13 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isolora.caches import cache_folder, one_at_a_time
+from isolora.caches import cache_folder, one_at_a_time, sources_digest
 from isolora.json_types import JsonObject
-from isolora.tasks import base
 from isolora.tasks.base import Examples
 
 if TYPE_CHECKING:
@@ -57,13 +55,9 @@ def _key(tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@cache
 def code_of_tasks() -> str:
-    """SHA-256 of all files beside the tasks' base: another version of isolora may give other labels for the same documents."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(base.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 of the tasks' sources: another version of isolora may give other labels for the same documents."""
+    return sources_digest(("tasks",))
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+TOLD_BY = {"variance_epsilon", "apply_rotary_pos_emb"}
+"""Names of which every part that may be replaced uses one."""
+
+
 class RMSNorm(torch.autograd.Function):
     """y = w · x / sqrt(mean(x²) + eps) over the last dimension, in float32 within (Zhang and Sennrich 1910.07467)."""
 
@@ -85,11 +89,11 @@ def fuse(model: PreTrainedModel) -> None:
 
 def _replacement(module: nn.Module) -> Callable[..., Any] | None:
     """What a module should do in place of its class's `forward`; None where it stays as it is."""
-    from transformers.models.llama import modeling_llama as llama
-
     forward = type(module).forward
-    if not isinstance(forward, FunctionType) or "forward" in vars(module):
+    if not isinstance(forward, FunctionType) or "forward" in vars(module) or not TOLD_BY & set(forward.__code__.co_names):
         return None
+    from transformers.models.llama import modeling_llama as llama  # 60 ms that a BERT has no use for
+
     if same_code(forward, llama.LlamaRMSNorm.forward):
         return _norm
     if "apply_rotary_pos_emb" in forward.__code__.co_names and _turns_like_llama(forward.__globals__):
