@@ -11,7 +11,7 @@ from isolora import registry
 from isolora.config import RunConfig, StudyConfig, parse
 from isolora.errors import ConfigError
 from isolora.methods.lora import Lora
-from isolora.study.design import grid_runs, stacks, trial_runs, tuned_runs
+from isolora.study.design import cell_words, grid_runs, stacks, trial_runs, tuned_runs
 
 RATE, RANK = "training.learning_rate", "method.rank"
 RATES = [1e-3, 1e-2, 1e-1]
@@ -88,6 +88,12 @@ def test_each_cell_goes_on_with_its_best_rate() -> None:
     ]
     assert {run.training.budget for run in runs} == {("steps", 6.0)}
     assert remarks == [f"{RATE}: the best value 0.1 lies at the edge of the grid for {RANK} 4; a value beyond it may be better"]
+
+
+def test_a_cell_of_a_method_is_said_in_words() -> None:
+    assert cell_words({"model": "m", "method": {"name": "lora", "rank": 8}}) == "model m, method lora with rank 8"
+    assert cell_words({"method": {"name": "full"}}) == "method full"
+    assert cell_words({}) == "the only cell"
 
 
 def test_cells_at_the_same_edge_are_said_in_one_sentence() -> None:

@@ -393,7 +393,7 @@ def test_names_and_flops_are_not_needed_for_a_budget_of_time():
     points = measured()
     bare = Table({name: column for name, column in points.columns.items() if name not in ("model", "flops", "method", "rank")})
     answer = plan(fitted(), bare, "2min")
-    assert answer.model == "n=1e+06"
+    assert answer.model == "n=1M"
     assert answer.seconds == pytest.approx(120)
     with pytest.raises(TableError, match="a budget of FLOPs needs a flops column"):
         plan(fitted(), bare, "1e12flops")

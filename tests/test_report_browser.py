@@ -54,6 +54,9 @@ def test_quiet_alone_readable_and_whole(tab, pages, kind, width, dark):
     assert tab.value("document.documentElement.scrollWidth") == width
     assert check(tab, "outside") == []
     assert check(tab, "overlaps") == []
+    if kind == "study":
+        steered = "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.querySelector('.steer > .scroll'))"
+        assert tab.value(steered) <= 0, "the choices of a budget fit a phone"
     whole = "[...document.querySelectorAll('table')].every((table) => getComputedStyle(table.parentElement).overflowX === 'auto')"
     assert tab.value(whole)
     assert tab.problems == []

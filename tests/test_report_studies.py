@@ -13,7 +13,7 @@ import pytest
 from reported import EVIL, Page, columns, make_study, store_rows
 
 from isolora.plan import Limits
-from isolora.report import axes, headline, palette, rate_cells, report, search_parameters
+from isolora.report import axes, headline, method_comparison, page_tables, palette, rate_cells, report, search_parameters
 from isolora.report.cells import cells
 from isolora.report.gather import Asked, gather
 from isolora.report.page import PLOTLY, SCRIPTS, render_page
@@ -83,6 +83,38 @@ def test_settings_without_names_of_their_own_stay_unsaid():
     assert told == ["", "", "", "", ""]
     table = from_columns({"loss": [1.0] * 2, "method": ["x"] * 2, "config": [config[0], config[0].replace("1", "2")]}, {})
     assert variants(table) == ["a 1", "a 2"]
+
+
+def test_tables_leave_out_what_no_row_holds_and_put_the_loss_before_the_rest(compared):
+    """The foreign table knows no time and no seed's column of a store: no column of dashes for them."""
+    [runs] = [table for table in (page_tables.runs(compared),) if table]
+    assert runs.columns == ("state", "stage", "model", "method", "rank", "learning rate", "loss", "tokens", "FLOPs", "run")
+    assert {len(row.entries) for row in runs.rows} == {10}
+    choices = page_tables.method_rows(compared)
+    assert choices.columns[-2:] == ("tokens", "FLOPs")
+    assert [entry.shown for entry in choices.rows[0].entries] == [
+        *("m", "lora, rank 8", "0.003", "4.0050", "0.0050", "2", "8,192", "1.0 × 10⁹"),
+    ]
+
+
+def test_the_environment_says_where_and_not_what_was_checked(compared):
+    noted = {"versions": {"torch": "2.13.0"}, "device": None, "torch_threads": 2, "checks": {"flops": {}}, "spent": 1.0}
+    rows = page_tables.environment_rows(replace(compared, environment=noted))
+    assert rows == [("versions", "torch 2.13.0"), ("torch threads", "2")]
+
+
+def test_more_methods_than_a_legend_can_name_are_named_by_the_axis():
+    rows = one_evaluation_a_run()
+    several = {name: values * 6 for name, values in rows.items() if name != "config"}
+    copies = [copy for copy in range(6) for _ in rows["run"]]
+    for name in ("run", "method"):
+        several[name] = [f"{value}{copy}" for value, copy in zip(several[name], copies, strict=True)]
+    told = gather(Path("many.csv"), from_columns(several, {}), Asked())
+    assert len(told.families) == 24
+    assert method_comparison.figure(told)["layout"]["showlegend"]
+    more = {name: [*values, values[0]] for name, values in several.items()}
+    more["run"][-1], more["method"][-1] = "one more", "one more"
+    assert not method_comparison.figure(gather(Path("many.csv"), from_columns(more, {}), Asked()))["layout"]["showlegend"]
 
 
 def test_a_best_rate_at_the_edge_is_marked(compared):

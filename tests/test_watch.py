@@ -117,7 +117,9 @@ def test_the_report_is_made_anew_when_there_are_new_points(store: Store, monkeyp
 
 def test_a_study_without_points_or_a_law_has_a_page(store: Store, tmp_path: Path) -> None:
     Store(tmp_path / "empty")
-    assert "No point has been measured yet" in dashboard.Board(tmp_path / "empty").report()
+    page = dashboard.Board(tmp_path / "empty").report()
+    assert "No point has been measured yet" in page
+    assert "content='light dark'" in page, "white in a dark page otherwise"
     assert "<title>" in dashboard.Board(store.folder).report()
 
 
@@ -148,5 +150,6 @@ def test_a_browser_shows_the_study_and_follows_it(address: str, store: Store) ->
         store.set_state(["next"], "DONE")
         tab.wait("document.getElementById('words').textContent.startsWith('3 done')")
         assert tab.value("document.documentElement.scrollWidth") <= 390, "nothing runs out of a phone's width"
+        assert tab.value("document.querySelector('details').scrollWidth") <= 390, "nor does the table of losses"
         assert {request.removeprefix(address) for request in tab.requests} == {"/", "/state", "/report"}
         assert tab.problems == []

@@ -124,8 +124,16 @@ def options(table: Table, prices: Prices | None = None) -> list[Option]:
 def _with_names(table: Table) -> Table:
     if "model" in table or "body_parameters" not in table:
         return table
-    names = np.array([f"n={size:.4g}" for size in table["body_parameters"]], dtype=object)
+    names = np.array([name_by_size(size) for size in table["body_parameters"]], dtype=object)
     return replace(table, columns={**table.columns, "model": names})
+
+
+def name_by_size(weights: float) -> str:
+    """What a base without a name is called: n=16.18B, as `--at` takes it."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if weights >= 0.99995 * size:
+            return f"n={weights / size:.4g}{suffix}"
+    return f"n={weights:.4g}"
 
 
 def _option(table: Table, rows: list[int]) -> Option:

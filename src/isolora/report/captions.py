@@ -15,7 +15,12 @@ def loss_curves_caption(study: StudyReport) -> str:
     if len(study.models) > MOST_NAMES:
         marks = f"colours are {len(study.models)} base models, small to large (hover for names)"
     elif len(study.families) > 1 and len(study.models) == 1:
-        marks = "colours and symbols are methods"
+        many = len(study.families) > MOST_NAMES
+        marks = (
+            f"colours and symbols are {len(study.families)} methods (hover for names)"
+            if many
+            else "colours and symbols are methods"
+        )
     if study.fit is None:
         return f"Each run at its evaluations on held-out text; {marks}. Thin lines are trials at other learning rates."
     ahead = " The star is the prediction." if study.recommended else ""

@@ -23,6 +23,7 @@ from isolora.plan import Option
 from isolora.plan.choice import LARGEST_TIE
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, Limits, examples_at_hand, passes_limit
+from isolora.plan.options import name_by_size
 from isolora.plan.recommendation import WIDEST, WIDEST_BOUNDED
 from isolora.report.formula import symbolic_log_terms
 from isolora.report.study_report import StudyReport
@@ -140,7 +141,7 @@ def _points(points: Table) -> dict[str, list[Any]]:
     texts = {name: [str(value) for value in points[name]] for name in _TEXTS if name in points}
     numbers = {name: [_number(float(value)) for value in points[name]] for name in _NUMBERS if name in points}
     if "model" not in texts and "body_parameters" in points:
-        texts["model"] = [f"n={size:.4g}" for size in points["body_parameters"]]  # as a plan names them
+        texts["model"] = [name_by_size(size) for size in points["body_parameters"]]
     return {**texts, **numbers}
 
 

@@ -52,6 +52,8 @@ def _keys(study: StudyReport) -> list[JsonObject]:
 
 def _symbols(study: StudyReport) -> list[tuple[str, str, str, str]]:
     """Name, symbol, dash and colour of each method where there are several, else of each rank."""
+    if len(study.families) > MOST_NAMES:
+        return []
     if len(study.families) > 1:
         firsts = {run.family: run for run in study.fitted}
         looks = {family: study.look(firsts[family]) for family in study.families}

@@ -7,6 +7,7 @@ from isolora.report import axes, palette
 from isolora.report.axes import label
 from isolora.report.cells import Cell
 from isolora.report.palette import Figure, faded
+from isolora.report.rate_cells import MOST_NAMES
 from isolora.report.study_report import StudyReport
 
 MOST = 40
@@ -30,7 +31,8 @@ def figure(study: StudyReport) -> Figure | None:
     y = axes.axis("", type="category", categoryorder="array", categoryarray=rows[::-1], showline=False, ticks="")
     y["range"] = [-0.7, len(rows) - 0.3]
     hidden = axes.above_note(axes.count_above(losses, high), "run")
-    return {"data": traces, "layout": axes.layout(x, y, height=150 + 26 * len(rows), annotations=hidden)}
+    named = len(traces) <= 2 * MOST_NAMES  # beyond, the axis names them all the same
+    return {"data": traces, "layout": axes.layout(x, y, height=150 + 26 * len(rows), annotations=hidden, showlegend=named)}
 
 
 def _rows(study: StudyReport, shown: list[Cell]) -> list[str]:

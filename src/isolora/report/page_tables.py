@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isolora.fit import Fit
@@ -47,6 +47,12 @@ class Listing:
     rows: tuple[Row, ...]
     tall: bool = False
     formula: Any = ""
+
+    def without_gaps(self) -> Listing:
+        """The same without the columns that hold nothing in any row: a phone has no room for dashes."""
+        kept = [k for k in range(len(self.columns)) if not self.rows or any(row.entries[k].value != "" for row in self.rows)]
+        rows = tuple(replace(row, entries=tuple(row.entries[k] for k in kept)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[k] for k in kept), rows=rows)
 
 
 def entry(value: Any, shown: str | None = None, kind: str = "") -> Entry:
@@ -114,7 +120,8 @@ def alternatives(study: StudyReport) -> Listing | None:
     )
     columns = ("model", "method", "rank", "tokens", "time", f"predicted {study.measured_name}", "95 % interval")
     rows = tuple(_alternative(study, row, key_of(plan)) for row in plan.alternatives)
-    return Listing("alternatives", "Alternatives", "What else the budget buys", caption, columns, columns[2:], rows)
+    listed = Listing("alternatives", "Alternatives", "What else the budget buys", caption, columns, columns[2:], rows)
+    return listed.without_gaps()
 
 
 def _alternative(study: StudyReport, row: JsonMapping, chosen: Key) -> Row:
@@ -146,7 +153,8 @@ def method_rows(study: StudyReport) -> Listing | None:
     rows = tuple(_cell(study, cell, first=index == 0) for index, cell in enumerate(study.cells))
     numbers = ("learning rate", study.measured_name, *_METHOD_NUMBERS)
     columns = ("model", "adapter", *numbers)
-    return Listing("cells", "Choices", "Every choice at its best", caption, columns, numbers, rows, tall=len(rows) > 20)
+    listed = Listing("cells", "Choices", "Every choice at its best", caption, columns, numbers, rows, tall=len(rows) > 20)
+    return listed.without_gaps()
 
 
 def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
@@ -167,7 +175,7 @@ def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
     return Row(cells, chosen=first)
 
 
-_RUN_NUMBERS = ("rank", "learning rate", "seed", "tokens", "FLOPs", "time")
+_RUN_NUMBERS = ("tokens", "FLOPs", "time", "seed")
 
 
 def runs(study: StudyReport) -> Listing:
@@ -179,10 +187,10 @@ def runs(study: StudyReport) -> Listing:
     shown = stored if len(stored) <= MOST_RUNS else sorted(stored, key=lambda row: _rank(row, curves))[:MOST_RUNS]
     cut = "" if len(shown) == len(stored) else f" The {len(shown)} that ended badly or best are shown."
     caption = f"Every run with its state and its last evaluation: {len(stored)} in all, {told}.{cut}"
-    numbers = (*_RUN_NUMBERS, study.measured_name)
+    numbers = ("rank", "learning rate", study.measured_name, *_RUN_NUMBERS)
     columns = ("state", "stage", "model", "method", *numbers, "run")
     rows = tuple(_run(row, curves.get(str(row["run"])), study) for row in shown)
-    return Listing("runs", "Runs", "Runs", caption, columns, numbers, rows, tall=True)
+    return Listing("runs", "Runs", "Runs", caption, columns, numbers, rows, tall=True).without_gaps()
 
 
 def _rank(row: JsonMapping, curves: Mapping[str, Trajectory]) -> tuple[bool, float]:
@@ -202,31 +210,35 @@ def _run(row: JsonMapping, curve: Trajectory | None, study: StudyReport) -> Row:
         entry(row["state"], state_name(row["state"]), kind="state"),
         *(entry(row.get(name)) for name in ("stage", "model", "method")),
     )
-    numbers = (entry(row.get("rank")), entry(rate, None if rate is None else f"{rate:.3g}"), entry(row.get("seed")))
+    numbers = (entry(row.get("rank")), entry(rate, None if rate is None else f"{rate:.3g}"))
     reason = row.get("reason") or ""
-    return Row((*names, *numbers, *_end(curve, study), Entry(row["run"], str(row["run"]), f"run {reason}".strip())))
+    run = Entry(row["run"], str(row["run"]), f"run {reason}".strip())
+    return Row((*names, *numbers, *_end(curve, study), entry(row.get("seed")), run))
 
 
 def _end(curve: Trajectory | None, study: StudyReport) -> tuple[Entry, ...]:
-    """Tokens, FLOPs, time and loss at the last evaluation."""
+    """Loss, tokens, FLOPs and time at the last evaluation."""
     if curve is None:
         return (entry(None),) * 4
     tokens, flops, (value,) = float(curve.tokens[-1]), float(curve.flops[-1]), study.told(float(curve.loss[-1]))
     seconds = study.seconds.get(curve.run)
     return (
+        entry(value, f"{value:.4f}"),
         entry(tokens, f"{tokens:,.0f}"),
         entry(flops, words.flops_in_words(flops)),
         entry(seconds, None if seconds is None else words.duration(seconds)),
-        entry(value, f"{value:.4f}"),
     )
+
+
+_NOT_A_PLACE = ("checks", "spent", "rows_left_out")
+"""What a store notes of a run beside where it took place."""
 
 
 def environment_rows(study: StudyReport) -> list[tuple[str, str]]:
     """Names and values, nested ones spread out."""
-    spread: list[tuple[str, str]] = []
-    for name, value in study.places.items():
-        if isinstance(value, Mapping):
-            spread.append((name, ", ".join(f"{inner} {text}" for inner, text in value.items())))
-        elif value is not None:
-            spread.append((name, str(value)))
-    return spread
+    places = {name: value for name, value in study.places.items() if value is not None and name not in _NOT_A_PLACE}
+    return [(name.replace("_", " "), _place(value)) for name, value in places.items()]
+
+
+def _place(value: object) -> str:
+    return ", ".join(f"{name} {text}" for name, text in value.items()) if isinstance(value, Mapping) else str(value)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from isolora.json_types import JsonObject
 from isolora.laws import Array
+from isolora.plan.options import name_by_size
 from isolora.table import SHORT_NAMES, Table
 
 Key = tuple[str, str, int | None]
@@ -218,5 +219,5 @@ def _models(table: Table) -> NDArray[np.object_]:
         names: NDArray[np.object_] = table["model"]
         return names
     if "body_parameters" in table:
-        return np.array([f"n={size:.4g}" for size in table["body_parameters"]], dtype=object)  # as a plan names them
+        return np.array([name_by_size(size) for size in table["body_parameters"]], dtype=object)
     return np.full(len(table), "all points", dtype=object)

@@ -7,7 +7,8 @@ import re
 
 from markupsafe import Markup, escape
 
-_EXPONENT = re.compile(r"\^(-?\w+|\((?:[^()]|\([^()]*\))*\))")
+_INNER = r"[^()]|\((?:[^()]|\([^()]*\))*\)"
+_EXPONENT = re.compile(rf"\^(-?[\w.]+|\((?:{_INNER})*\))")
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -81,5 +82,13 @@ def parameter(value: float) -> str:
 
 def formula_html(text: str) -> Markup:
     """A law's formula with its exponents raised: 'A n^-a' becomes A n<sup>−a</sup>."""
-    raised = _EXPONENT.sub(lambda found: f"<sup>{found[1].replace('-', '−')}</sup>", str(escape(text)))
-    return Markup(raised.replace(" -> ", " → "))
+    return Markup(_raised(str(escape(text).replace(" -&gt; ", " → "))))
+
+
+def _raised(text: str) -> str:
+    """Exponents within exponents too; one that is raised needs no parentheses around it."""
+    return _EXPONENT.sub(lambda found: f"<sup>{_raised(_bare(found[1])).replace('-', '−')}</sup>", text)
+
+
+def _bare(exponent: str) -> str:
+    return exponent[1:-1] if exponent.startswith("(") else exponent

@@ -69,21 +69,29 @@ def tuned_runs(
         chosen = dict(zip(others, cell, strict=True))
         trials = [run_from_grid(_trial_base(study), {**chosen, over: value, "seed": _seeds(study)[0]}) for value in values]
         if failed & set(trials):
-            remarks.append(f"{over}: a trial failed for {_cell_words(chosen)}; its runs wait until it has been trained")
+            remarks.append(f"{over}: a trial failed for {cell_words(chosen)}; its runs wait until it has been trained")
             continue
         scores = [losses.get(trial, math.inf) for trial in trials]
         best = scores.index(min(scores))
         if math.isinf(scores[best]):
-            remarks.append(f"{over}: every trial diverged for {_cell_words(chosen)}; going on with {values[best]}")
+            remarks.append(f"{over}: every trial diverged for {cell_words(chosen)}; going on with {values[best]}")
         elif len(values) > 1 and best in (0, len(values) - 1):
-            edges.setdefault(values[best], []).append(_cell_words(chosen))
+            edges.setdefault(values[best], []).append(cell_words(chosen))
         winners = [run_from_grid(study.base, {**chosen, over: values[best], "seed": seed}) for seed in _seeds(study)]
         runs += [_seeded(winner, study) for winner in winners]
     return runs, [*remarks, *(_edge_words(over, value, cells) for value, cells in edges.items())]
 
 
-def _cell_words(chosen: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in chosen.items()) or "the only cell"
+def cell_words(chosen: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_value_words(value)}" for key, value in chosen.items()) or "the only cell"
+
+
+def _value_words(value: object) -> str:
+    """A method is `lora with rank 8`, not a dictionary."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    rest = ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "name")
+    return " with ".join(part for part in (str(value.get("name", "")), rest) if part)
 
 
 def _edge_words(over: str, value: object, cells: Sequence[str]) -> str:

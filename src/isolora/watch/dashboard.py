@@ -32,7 +32,10 @@ BOOTSTRAP = 100
 """Repeats of the law's bootstrap on a page that is made again and again; `isolora report` takes 1,000."""
 PAGE = "dashboard.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-src 'self'"
-EMPTY = "<!doctype html><title>no points yet</title><p style='font-family: sans-serif'>No point has been measured yet.</p>"
+EMPTY = (
+    "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='color-scheme' content='light dark'>"
+    "<title>no points yet</title><p style='font-family: sans-serif; padding: 0 1rem'>No point has been measured yet.</p>"
+)
 
 
 @dataclass
