@@ -61,6 +61,14 @@ def test_decay_is_measured(floor: float, slope: float, decay: tuple[float, float
     assert own.slope == pytest.approx(expected, rel=0.12)
 
 
+def test_a_run_that_is_measured_at_every_step_has_its_own_slope_at_the_end() -> None:
+    """Each of its points is as near to the next as two that count as one: its second half was one point."""
+    dense, sparse = found(curves(0.0, 0.075, points=400)), found(curves(0.0, 0.075))
+    assert dense is not None
+    assert sparse is not None
+    assert [end.slope for end in dense.ends] == pytest.approx([end.slope for end in sparse.ends], rel=0.12)
+
+
 @pytest.mark.parametrize(("floor", "slope"), [(0.0, 0.075), (6.0, 0.4)])
 @pytest.mark.parametrize("factor", [4.0, 10.0])
 def test_straight_and_bending_curves_are_both_foretold(floor: float, slope: float, factor: float) -> None:

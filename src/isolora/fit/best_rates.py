@@ -162,9 +162,10 @@ def _names_a_rate(table: Table) -> NDArray[np.bool_]:
 
 
 def _best_rate(group: Table) -> float:
-    reach = {
-        float(rate): _shortest_run(group.where(group["learning_rate"] == rate)) for rate in np.unique(group["learning_rate"])
-    }
+    rates = np.unique(group["learning_rate"])
+    if rates.size == 1:
+        return float(rates[0])
+    reach = {float(rate): _shortest_run(group.where(group["learning_rate"] == rate)) for rate in rates}
     longest = max(reach.values())
     full_length = [rate for rate, tokens in reach.items() if tokens >= _FULL_LENGTH * longest]
     shared = min(reach[rate] for rate in full_length)

@@ -21,7 +21,7 @@ from isolora.fit.optimum import Optimum
 from isolora.laws import Array
 
 _CHUNK = 128
-"""Replicates at a time: few enough for the processor's cache, enough for the calls of a step not to count."""
+"""Replicates whose weights are held at a time."""
 _STEPS = 60
 """Damped Newton steps from the fit itself: with 20 the interval of Chinchilla's floor under weighed points ended at 1.56, with
 40 at 1.79, with 60 or 120 at 1.84."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from isolora.fit.fit_points import Points
-from isolora.laws import METHOD_PREFIX, Array
+from isolora.laws import METHOD_PREFIX, Array, bunches
 
 FEWEST_CURVES = 3
 FEWEST_POINTS = 5
@@ -29,8 +29,9 @@ _LEAST_COVERED = 0.6
 _SHORTEST = 1.5
 """Factor of tokens that a curve, and its last half, spans at least."""
 _LAST = 0.5
-_SAME = 0.02
-"""Log tokens below which two points count as one."""
+_SAME, _WIDEST = 0.02, 0.1
+"""Log tokens below which two points count as one, and over which no such bunch reaches: at every step of a run its neighbours
+are that near, and its whole second half would be one point."""
 _MOST_PASSES = 1.5
 """Passes from which on a curve tells of repeats rather than of new tokens."""
 _DECAY, _DECAY_SPREAD = 0.1, 0.2
@@ -115,7 +116,9 @@ def continuation(points: Points) -> Continuation | None:
         return None
     if np.median([len(curve.x) for curve in curves]) < FEWEST_POINTS:
         return None
-    ends = {curve.key: max(other.x[-1] for other in curves if other.key == curve.key) for curve in curves}
+    ends: dict[tuple[tuple[str, float], ...], float] = {}
+    for curve in curves:
+        ends[curve.key] = max(curve.x[-1], ends.get(curve.key, -np.inf))
     steps = [_steps(curve, ends[curve.key]) for curve in curves]
     x_S, slope_S, weight_S = np.concatenate(steps, axis=1)
     slope, decay, covariance = _pooled(x_S, slope_S, weight_S)
@@ -153,16 +156,16 @@ def _curves(points: Points) -> list[_Curve]:
 def _groups(points: Points, group_M: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """The points of each group in order of tokens, less the groups that repeat their data."""
     passes_M = points.columns["d"] / points.columns["u"]
-    for group in range(int(group_M.max()) + 1):
-        chosen = np.flatnonzero(group_M == group)
-        if len(chosen) and passes_M[chosen].max() <= _MOST_PASSES:
-            yield chosen[np.argsort(points.columns["d"][chosen], kind="stable")]
+    order = np.lexsort((points.columns["d"], group_M))
+    for chosen in np.split(order, np.flatnonzero(np.diff(group_M[order])) + 1):
+        if passes_M[chosen].max() <= _MOST_PASSES:
+            yield chosen
 
 
 def _merged(points: Points, chosen: NDArray[np.int64]) -> tuple[Array, Array]:
     """Log tokens and log losses, points at the same tokens as their mean."""
     x, y = np.log(points.columns["d"][chosen]), np.log(points.loss[chosen])
-    same = np.cumsum(np.diff(x, prepend=x[0]) > _SAME)
+    same = bunches(x, _SAME, _WIDEST)
     count = np.bincount(same)
     return np.bincount(same, x) / count, np.bincount(same, y) / count
 

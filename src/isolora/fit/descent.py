@@ -7,11 +7,12 @@ shapes), so that a term's size and its exponent hardly correlate. K replicates, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isolora.fit.repeats import Repeats, repeats
 from isolora.laws import Array, Columns, Law
 
 HUBER_DELTA = 1e-3
@@ -25,16 +26,25 @@ _EASED, _RAISED = 0.3, 2.0
 is vanishing crept along their valley: after 40 steps their objective was 4.4 % above its end, with 2 it is 2.2 %."""
 _QUIET = 4
 """Steps in a row that gained nothing, after which a fit has ended."""
+_CACHED = 2**17
+"""Numbers that are in work at a time, terms of all points and replicates: few enough for the processor's cache, enough for the
+calls of a step not to count. 128 replicates of 10,000 points at once take 1.8 times as long as 4."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What stays fixed in a fit: the law, the points' logarithms (M,) and the box of z, (Z,) each."""
+    """What stays fixed in a fit: the law, the points' logarithms (M,) and the box of z, (Z,) each.
+
+    `repeats` are the places of the points where many share one; `share`, of a problem of places, is how many of the points are
+    at each, (M,) with sum 1.
+    """
 
     law: Law
     logs: Columns
     low: Array
     high: Array
+    repeats: Repeats | None = None
+    share: Array | None = None
 
     @classmethod
     def of(cls, law: Law, columns: Columns, loss_M: Array, shapes_from: Columns | None = None) -> Problem:
@@ -46,25 +56,39 @@ class Problem:
         count = len(law.coefficients)
         low = [level + _SMALLEST_TERM] * count + [low for low, _ in shape_bounds]
         high = [level + 2.0] * count + [high for _, high in shape_bounds]
-        return cls(law, logs, np.array(low), np.array(high))
+        return cls(law, logs, np.array(low), np.array(high), repeats(logs))
+
+    @property
+    def at_places(self) -> Problem:
+        """The same problem with one point for each place; itself where points do not share places."""
+        if self.repeats is None:
+            return self
+        share = self.repeats.count / self.repeats.count.sum()
+        return replace(self, logs=self.repeats.places(self.logs), repeats=None, share=share)
+
+    @property
+    def cells(self) -> int:
+        """Numbers that a replicate's terms consist of, and those of its points where their places are fewer."""
+        terms = len(self.law.coefficients) * len(next(iter(self.at_places.logs.values())))
+        return max(terms + (0 if self.repeats is None else len(self.repeats.order)), 1)
 
     def centred_terms(self, shapes_KQ: Array) -> tuple[Array, Array]:
         """Log terms (K, C, M) less their mean over the points, and that mean (K, C)."""
         terms_KCM = self.law.log_terms(shapes_KQ, self.logs)
-        centre_KC = terms_KCM.sum(axis=2) / terms_KCM.shape[2]
+        centre_KC = terms_KCM.sum(axis=2) / terms_KCM.shape[2] if self.share is None else terms_KCM @ self.share
         return terms_KCM - centre_KC[:, :, None], centre_KC
 
     def theta(self, z_KZ: Array) -> Array:
         """The law's own parameters (K, T) behind z."""
         count = len(self.law.coefficients)
-        _, centre_KC = self.centred_terms(z_KZ[:, count:])
+        _, centre_KC = self.at_places.centred_terms(z_KZ[:, count:])
         return np.concatenate([np.exp(z_KZ[:, :count] - centre_KC), self.law.natural(z_KZ[:, count:])], axis=1)
 
     def z(self, theta_KT: Array) -> Array:
         """The inverse of `theta`, clipped into the box."""
         count = len(self.law.coefficients)
         shapes_KQ = self.law.searched(theta_KT[:, count:])
-        _, centre_KC = self.centred_terms(shapes_KQ)
+        _, centre_KC = self.at_places.centred_terms(shapes_KQ)
         floor = np.exp(self.low[:count])
         logs_KC = np.log(np.maximum(theta_KT[:, :count] * np.exp(centre_KC), floor))
         z_KZ: Array = np.clip(np.concatenate([logs_KC, shapes_KQ], axis=1), self.low, self.high)
@@ -120,7 +144,9 @@ class Mixture:
 
 def huber(residual: Array, delta: float = HUBER_DELTA) -> Array:
     size = np.abs(residual)
-    return np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
+    square = np.minimum(size, delta)
+    size -= 0.5 * square
+    return np.multiply(square, size, out=square)
 
 
 @dataclass(frozen=True)
@@ -145,19 +171,30 @@ def descend(
     target_KM = np.broadcast_to(log_loss_KM, (count_K, count_M))
     weight_KM = np.broadcast_to(weight_KM, (count_K, count_M))
     z_KZ = np.clip(z_KZ, problem.low, problem.high)
-    at = problem.mixture(z_KZ)
-    objective_K = (weight_KM * huber(at.log_loss - target_KM)).sum(axis=1)
-    damping_K = np.ones(count_K)
-    quiet_K = np.zeros(count_K, dtype=int)
+    rows = max(_CACHED // problem.cells, 1)
+    parts = [slice(first, first + rows) for first in range(0, count_K, rows)] or [slice(0, 0)]
+    ended = [_descend(problem, z_KZ[part], target_KM[part], weight_KM[part], steps, tolerance) for part in parts]
+    return Descent(
+        np.concatenate([each.z for each in ended]),
+        np.concatenate([each.objective for each in ended]),
+        np.concatenate([each.converged for each in ended]),
+    )
+
+
+def _descend(problem: Problem, z_KZ: Array, target_KM: Array, weight_KM: Array, steps: int, tolerance: float) -> Descent:
+    misfit = Misfit.of(problem, target_KM, weight_KM)
+    at = misfit.problem.mixture(z_KZ)
+    objective_K = misfit.objective(at)
+    damping_K = np.ones(len(z_KZ))
+    quiet_K = np.zeros(len(z_KZ), dtype=int)
     for _ in range(steps):
         active = np.flatnonzero(quiet_K < _QUIET)
         if not active.size:
             break
-        here, target_AM, weight_AM = at.of(active), target_KM[active], weight_KM[active]
-        step_AZ = _step(problem, z_KZ[active], here, target_AM, weight_AM, damping_K[active])
-        trial_AZ = np.clip(z_KZ[active] + step_AZ, problem.low, problem.high)
-        there = problem.mixture(trial_AZ)
-        trial_A = (weight_AM * huber(there.log_loss - target_AM)).sum(axis=1)
+        here, missed = at.of(active), misfit.of_rows(active)
+        trial_AZ = np.clip(z_KZ[active] + missed.step(z_KZ[active], here, damping_K[active]), problem.low, problem.high)
+        there = missed.problem.mixture(trial_AZ)
+        trial_A = missed.objective(there)
         gain_A = objective_K[active] - trial_A
         better_A = gain_A > 0
         quiet_K[active] = np.where(gain_A > tolerance * objective_K[active], 0, quiet_K[active] + 1)
@@ -168,17 +205,52 @@ def descend(
     return Descent(z_KZ, objective_K, quiet_K >= _QUIET)
 
 
-def _step(problem: Problem, z_KZ: Array, at: Mixture, target_KM: Array, weight_KM: Array, damping_K: Array) -> Array:
-    slopes_KZM = problem.slopes(z_KZ, at)
-    residual_KM = at.log_loss - target_KM
-    size_KM = np.abs(residual_KM)
-    pull_KM = weight_KM * np.clip(residual_KM, -HUBER_DELTA, HUBER_DELTA)
-    gradient_KZ = np.matmul(slopes_KZM, pull_KM[:, :, None])[:, :, 0]
-    above_KM = HUBER_DELTA / np.maximum(size_KM, HUBER_DELTA)
-    curvature_KM = weight_KM * ((size_KM <= HUBER_DELTA) + damping_K[:, None] * above_KM)
-    hessian_KZZ = (slopes_KZM * curvature_KM[:, None, :]) @ np.swapaxes(slopes_KZM, 1, 2)
-    held_KZ = ((z_KZ <= problem.low) & (gradient_KZ > 0)) | ((z_KZ >= problem.high) & (gradient_KZ < 0))
-    return _solve(hessian_KZZ, gradient_KZ, held_KZ, damping_K)
+@dataclass(frozen=True)
+class Misfit:
+    """What K fits bring down: the weighted Huber loss of M points about a law that is computed at their places."""
+
+    problem: Problem
+    target: Array
+    weight: Array
+    repeats: Repeats | None
+
+    @classmethod
+    def of(cls, problem: Problem, target_KM: Array, weight_KM: Array) -> Misfit:
+        """Of targets and weights (K, M) of the problem's points."""
+        shared = problem.repeats
+        if shared is not None:
+            target_KM, weight_KM = target_KM[:, shared.order], weight_KM[:, shared.order]
+        return cls(problem.at_places, target_KM, weight_KM, shared)
+
+    def of_rows(self, chosen: NDArray[np.int64]) -> Misfit:
+        """Of some fits only."""
+        return replace(self, target=self.target[chosen], weight=self.weight[chosen])
+
+    def residual(self, at: Mixture) -> Array:
+        """Predicted less measured log loss, (K, M)."""
+        return (at.log_loss if self.repeats is None else self.repeats.spread(at.log_loss)) - self.target
+
+    def objective(self, at: Mixture) -> Array:
+        """(K,)."""
+        objective_K: Array = (self.weight * huber(self.residual(at))).sum(axis=1)
+        return objective_K
+
+    def step(self, z_KZ: Array, at: Mixture, damping_K: Array) -> Array:
+        """The damped Newton step (K, Z) from z, where `at` is the mixture."""
+        slopes_KZP = self.problem.slopes(z_KZ, at)
+        residual_KM = self.residual(at)
+        size_KM = np.abs(residual_KM)
+        pull_KP = self._at_places(self.weight * np.clip(residual_KM, -HUBER_DELTA, HUBER_DELTA))
+        gradient_KZ = np.matmul(slopes_KZP, pull_KP[:, :, None])[:, :, 0]
+        above_KM = HUBER_DELTA / np.maximum(size_KM, HUBER_DELTA)
+        curvature_KP = self._at_places(self.weight * ((size_KM <= HUBER_DELTA) + damping_K[:, None] * above_KM))
+        hessian_KZZ = (slopes_KZP * curvature_KP[:, None, :]) @ np.swapaxes(slopes_KZP, 1, 2)
+        low, high = self.problem.low, self.problem.high
+        held_KZ = ((z_KZ <= low) & (gradient_KZ > 0)) | ((z_KZ >= high) & (gradient_KZ < 0))
+        return _solve(hessian_KZZ, gradient_KZ, held_KZ, damping_K)
+
+    def _at_places(self, values_KM: Array) -> Array:
+        return values_KM if self.repeats is None else self.repeats.total(values_KM)
 
 
 def _solve(hessian_KZZ: Array, gradient_KZ: Array, held_KZ: NDArray[np.bool_], damping_K: Array) -> Array:

@@ -32,7 +32,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.loss)
 
-    def where(self, chosen_M: NDArray[np.bool_]) -> Points:
+    def where(self, chosen_M: NDArray[np.bool_] | NDArray[np.int64]) -> Points:
         """Those points, their runs numbered anew without gaps."""
         kept_R, run_M = np.unique(self.run[chosen_M], return_inverse=True)
         return Points(

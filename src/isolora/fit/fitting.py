@@ -23,6 +23,7 @@ from isolora.fit.result import Fit
 from isolora.fit.rolling import Trim, carries, roll
 from isolora.fit.selection import Selection, frontier_level, select, unjudged_drift
 from isolora.fit.target import Target, targeted
+from isolora.fit.thinning import thinned
 from isolora.laws import Array, Law
 from isolora.table import Table
 
@@ -61,13 +62,15 @@ def fit(
     aim = targeted(studied(table), target)
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
-    points = from_table(chosen)
+    measured = from_table(chosen)
+    points = thinned(measured)
     names = _few_methods(methods_of(chosen))
     contenders = _seeing_methods(_contenders(law, points), points, names)
     choosing = _selected if holdout == "largest" else _unjudged
     selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
-    return replace(found, left_out=left_out(table, aim, chosen, points, found), remarks=tuple(remarks(aim.table, chosen, found)))
+    unread = left_out(table, aim, chosen, (measured, points), found)
+    return replace(found, left_out=unread, remarks=tuple(remarks(aim.table, chosen, found)))
 
 
 def _contenders(name: str, points: Points) -> list[Law]:
@@ -76,7 +79,7 @@ def _contenders(name: str, points: Points) -> list[Law]:
         law = laws.resolve(name)
         _demand(law, points)
         return [law]
-    able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, points)]
+    able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, points.columns)]
     able = [law for law in able if law.last_resort == (points.progress == "flops")]
     if not able:
         raise TableError(
@@ -111,7 +114,7 @@ def _seeing_methods(contenders: list[Law], points: Points, names: Sequence[str])
     if points.progress == "flops":
         raise TableError("a law of several methods needs tokens; map them with --map d=COLUMN, or choose one with --method")
     seeing = [laws.by_method(law, names) for law in contenders]
-    able = [law for law in seeing if carries(law, points)]
+    able = [law for law in seeing if carries(law, points.columns)]
     if not able:
         _demand(min(seeing, key=lambda law: len(law.parameters)), points)
     return able

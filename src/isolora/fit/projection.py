@@ -15,7 +15,13 @@ from isolora.laws import Array
 
 
 def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int, samples: int = 512) -> Array:
-    """The `kept` best starts for each row of weights: (K, kept, Z), from one low-discrepancy sample of the shapes."""
+    """The `kept` best starts for each row of weights: (K, kept, Z), from one low-discrepancy sample of the shapes.
+
+    Points that share a place count there together, as their mean.
+    """
+    if (shared := problem.repeats) is not None:
+        log_loss_M = shared.total(log_loss_M[None, shared.order])[0] / shared.count
+        problem, weight_KM = problem.at_places, shared.total(weight_KM[:, shared.order])
     count = len(problem.law.coefficients)
     low_Q, high_Q = problem.low[count:], problem.high[count:]
     sample_SQ = qmc.Sobol(len(low_Q), scramble=False).random(samples) * (high_Q - low_Q) + low_Q

@@ -12,6 +12,7 @@ from isolora.fit.best_rates import rates_at_the_edge
 from isolora.fit.fit_points import Points
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
+from isolora.fit.thinning import thinning_summary
 from isolora.metrics.direction import is_known_measure
 from isolora.table import SHORT_NAMES, TEXT_COLUMNS, Table
 
@@ -35,14 +36,16 @@ def demand_sizes(table: Table) -> None:
         raise TableError(f"the table names {len(names)} models ({shown}) without a size; map their weights with --map n=COLUMN")
 
 
-def left_out(table: Table, aim: Target, chosen: Table, points: Points, fit: Fit) -> dict[str, int]:
-    """How many rows of the table the law did not see, by reason."""
-    started = len(chosen) - len(points)
+def left_out(table: Table, aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) -> dict[str, int]:
+    """How many rows of the table the law did not see, by reason. seen: points before and after they were thinned."""
+    measured, points = seen
+    started = len(chosen) - len(measured)
     reasons = {
         **table.left_out,
         **aim.left_out,
         "other learning rates than the best": len(aim.table) - len(chosen),
         "at 0 tokens, which only laws with a plateau use": started,
+        thinning_summary(measured, points): len(measured) - len(points),
         f"before the law's first {fit.cut:,.0f} tokens": len(points) - fit.points,
     }
     return {reason: count for reason, count in reasons.items() if count}

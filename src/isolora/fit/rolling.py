@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from isolora.errors import TableError
 from isolora.fit.fit_points import Points
 from isolora.fit.optimum import Effort, search_fit
-from isolora.laws import Array, Law
+from isolora.laws import Array, Columns, Law
 
 QUANTILES = (0.5, 0.65, 0.8, 0.9)
 """Shares of the points, in order of FLOPs, that lie below the cut-offs."""
@@ -121,12 +121,12 @@ def trims(points: Points) -> list[Trim]:
     return found
 
 
-def carries(law: Law, points: Points) -> bool:
-    """Whether the points can tell the law's parameters apart, with some to spare."""
-    if len(points) < len(law.parameters) + _SPARE_POINTS:
+def carries(law: Law, columns: Columns) -> bool:
+    """Whether points of these columns (M,) can tell the law's parameters apart, with some to spare."""
+    if len(columns["d"]) < len(law.parameters) + _SPARE_POINTS:
         return False
     try:
-        law.demand(points.columns)
+        law.demand(columns)
     except TableError:
         return False
     return True
@@ -146,7 +146,7 @@ def _candidates(law: Law, points: Points, limits: Sequence[float], tried: Sequen
     for index, trim in enumerate(tried):
         for stage, cutoff in enumerate((np.inf, *limits)):
             weight_M = trim.weights(points, cutoff)
-            if not carries(law, points.where(weight_M > 0)):
+            if not carries(law, {name: column[weight_M > 0] for name, column in points.columns.items()}):
                 if stage == 0:
                     break
                 continue

@@ -8,7 +8,7 @@ import numpy as np
 
 from isolora import registry
 from isolora.errors import ConfigError, unknown
-from isolora.laws.base import METHOD_PREFIX, Array, Columns, Law, Shape
+from isolora.laws.base import METHOD_PREFIX, Array, Columns, Law, Shape, bunches
 from isolora.laws.capacity import CAPACITIES
 from isolora.laws.method_offsets import SUFFIX, by_method, method_columns, methods_in_name
 
@@ -18,6 +18,7 @@ __all__ = [
     "Columns",
     "Law",
     "Shape",
+    "bunches",
     "by_method",
     "law_names",
     "method_columns",

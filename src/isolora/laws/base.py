@@ -22,8 +22,9 @@ EXPONENT_BOUNDS = (0.01, 2.0)
 METHOD_PREFIX = "m:"
 """Columns `m:NAME` hold e where a point is of that method, else 1: their logarithms are ones and zeros."""
 _POINTS_PER_METHOD = 3
-_SAME = 0.05
-"""Natural logarithm: members of a stack pass a token count by up to a batch, a few per cent of the first counts."""
+_SAME, _WIDEST = 0.05, 0.2
+"""Natural logarithms: members of a stack pass a token count by up to a batch, a few per cent of the first counts; no bunch of
+them is wider than that, for a run that is measured at every step has no gap at all."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,20 @@ def stack(*terms: Array | float) -> Array:
     return stacked
 
 
+def bunches(x_M: Array, gap: float, widest: float) -> NDArray[np.int64]:
+    """The number of the bunch that each of some ascending values is in, (M,): values closer than `gap` are in one, unless it
+    would be wider than `widest`."""
+    apart_M = np.diff(x_M, prepend=x_M[0]) > gap
+    first_M = x_M[np.maximum.accumulate(np.where(apart_M, np.arange(len(x_M)), 0))]
+    part_M = np.floor((x_M - first_M) / widest)
+    return np.cumsum(apart_M | (np.diff(part_M, prepend=0.0) != 0)).astype(np.int64)
+
+
 def _distinct(values: Array) -> Array:
     """Values further apart than a batch's jitter in tokens."""
     ordered = np.unique(values)
-    apart: NDArray[np.bool_] = np.diff(np.log(ordered), prepend=-np.inf) > _SAME
-    return ordered[apart]
+    number = bunches(np.log(ordered), _SAME, _WIDEST)
+    return ordered[np.flatnonzero(np.diff(number, prepend=-1))]
 
 
 def _varies_within(values: Array, groups: Array) -> bool:

@@ -165,10 +165,11 @@ def _option(table: Table, rows: list[int]) -> Option:
 def _rises(points: Table) -> bool:
     """Whether every run of three points or more ended above its own lowest loss, by more than the points' own scatter."""
     ends = []
-    for run in np.unique(points["run"].astype(str)):
-        of_run = points.where(points["run"].astype(str) == run)
-        log_loss = np.log(of_run["loss"][np.argsort(of_run["tokens"], kind="stable")])
-        if len(log_loss) > 2:
+    _, run_M = np.unique(points["run"].astype(str), return_inverse=True)
+    order = np.lexsort((points["tokens"], run_M))
+    for of_run in np.split(order, np.flatnonzero(np.diff(run_M[order])) + 1):
+        if len(of_run) > 2:
+            log_loss = np.log(points["loss"][of_run])
             scatter = float(np.diff(log_loss[: log_loss.argmin() + 1], prepend=log_loss[0]).max())
             ends.append(log_loss[-1] - log_loss.min() > max(_RISE, _SCATTERS * scatter))
     return bool(ends) and all(ends)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 
 from isolora.json_types import JsonObject
@@ -47,7 +49,8 @@ def _by_law(study: StudyReport) -> list[JsonObject]:
 def _envelope(study: StudyReport) -> list[JsonObject]:
     """The lowest loss measured for so much compute or less, as stairs."""
     points = sorted((float(x), float(y)) for run in study.fitted for x, y in zip(run.flops, run.loss, strict=True))
-    stairs = [point for index, point in enumerate(points) if point[1] <= min(loss for _, loss in points[: index + 1])]
+    lowest = accumulate((loss for _, loss in points), min)
+    stairs = [point for point, low in zip(points, lowest, strict=True) if point[1] <= low]
     x, y = [point[0] for point in stairs] + [points[-1][0]], [point[1] for point in stairs] + [stairs[-1][1]]
     line = {"color": INK, "width": 2, "shape": "hv"}
     return [{"type": "scatter", "mode": "lines", "x": x, "y": y, "name": "best measured so far", "line": line}]

@@ -102,6 +102,8 @@ class StudyReport:
     @cached_property
     def proof(self) -> list[Trajectory]:
         """The runs that verified the recommendation."""
+        if "stage" not in self.table or VERIFICATION not in set(self.table["stage"]):
+            return []
         return [run for run in trajectories(self.table) if run.stage == VERIFICATION]
 
     @cached_property

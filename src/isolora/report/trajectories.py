@@ -16,6 +16,11 @@ from isolora.table import SHORT_NAMES, Table
 
 Key = tuple[str, str, int | None]
 """Base model, method, rank."""
+_READ = (
+    *("run", "model", "method", "rank", "learning_rate", "stage"),
+    *("tokens", "flops", "loss", "body_parameters", "trainable_parameters"),
+)
+"""Columns that a trajectory is made of: each run is cut out of every one of them, and a store may hold ten thousand."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,8 @@ def trajectories(table: Table) -> list[Trajectory]:
     table = trained(table)
     if not len(table):
         return []
-    table = Table({**table.columns, "variant": np.array(variants(table), dtype=object)})
+    read = {name: table[name] for name in _READ if name in table}
+    table = Table({**read, "variant": np.array(variants(table), dtype=object)})
     order = np.argsort(table["run"].astype(str), kind="stable")
     _, starts = np.unique(table["run"].astype(str)[order], return_index=True)
     runs = [_trajectory(table.where(rows)) for rows in np.split(order, starts[1:])]
