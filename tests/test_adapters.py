@@ -79,7 +79,9 @@ def test_a_model_that_writes_nothing_says_so(tmp_path: Path) -> None:
     rows = [{"text": tiny.words(6, seed), "label": f"c{seed % 2}"} for seed in range(40)]
     config = tiny.from_rows(tmp_path, "bert", "sequence-classification", rows, steps=2)
     train(config, tmp_path / "out", quiet=True)
-    with pytest.raises(ConfigError, match="generate: BertForSequenceClassification scores texts and writes none"):
+    with pytest.raises(
+        ConfigError, match="generate: BertForSequenceClassification scores texts and writes none; isolora classify"
+    ):
         adapters.load(tmp_path / "out").generate("w5")
 
 

@@ -24,6 +24,7 @@ SURFACE = [
     "Batches",
     "Card",
     "Classes",
+    "Classifier",
     "Columns",
     "ConfigError",
     "DataError",

@@ -19,9 +19,9 @@ A plug-in is a module that ends in an object called after its kind, and an entry
 Settings. `Settings`: a frozen group of fields, each with a default and a description.
 
 Tasks. `usable_rows`, `make_each`, `text_problem`: rows, and what is wrong with one; `encode`, `next_tokens`, `causal_loss`: next
-tokens of texts; `Classes`, `class_names`, `class_options`, `head_class`, `class_scores`: heads that tell classes apart;
-`model_inputs`: what the forward pass is given; `from_logits`, `frozen_head`: cross-entropy; `classification_scores`: accuracy, F1
-and others; IGNORED: the label of a position without loss.
+tokens of texts; `Classifier`: a task that `isolora classify` can ask; `Classes`, `class_names`, `class_options`, `head_class`,
+`class_scores`: heads that tell classes apart; `model_inputs`: what the forward pass is given; `from_logits`, `frozen_head`:
+cross-entropy; `classification_scores`: accuracy, F1 and others; IGNORED: the label of a position without loss.
 
 Methods. `target_modules`, `layer_stacks`, `attention_outputs`, `feed_forward_output`: where to adapt; `AdaptedLinear`,
 `AdaptedEmbedding`, `LowRankUpdate`, `Rows`, `Span`, `dropout_mask`, `linear_shape`: low-rank layers of several members in one
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task
     from isolora.tasks.causal import causal_class, causal_loss
     from isolora.tasks.causal_lm import encode, next_tokens
-    from isolora.tasks.class_heads import Classes, class_names, class_options, head_class
+    from isolora.tasks.class_heads import Classes, Classifier, class_names, class_options, head_class
     from isolora.tasks.class_heads import inputs as model_inputs
     from isolora.tasks.cross_entropy import from_logits, frozen_head
     from isolora.tasks.rows import make_each, text_problem, usable_rows
@@ -97,6 +97,7 @@ __all__ = [
     "Batches",
     "Card",
     "Classes",
+    "Classifier",
     "Columns",
     "ConfigError",
     "DataError",
@@ -183,6 +184,7 @@ _HOMES = {
     "make_each": ("tasks.rows", "make_each"),
     "text_problem": ("tasks.rows", "text_problem"),
     "Classes": ("tasks.class_heads", "Classes"),
+    "Classifier": ("tasks.class_heads", "Classifier"),
     "class_names": ("tasks.class_heads", "class_names"),
     "class_options": ("tasks.class_heads", "class_options"),
     "head_class": ("tasks.class_heads", "head_class"),

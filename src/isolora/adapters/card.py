@@ -123,8 +123,15 @@ def _use(record: Record, form: str) -> str:
             f'model = {auto_class}.from_pretrained("this-folder")',
             'tokenizer = AutoTokenizer.from_pretrained("this-folder")',
         )
-    own = _python("import isolora", 'adapter = isolora.load("this-folder")')
+    own = _python("import isolora", 'adapter = isolora.load("this-folder")', *_call(auto_class))
     return "\n\n".join(["## Use", own, *_with_peft(record, auto_class)])
+
+
+def _call(auto_class: str) -> list[str]:
+    """What a loaded adapter is asked, where it can be asked anything."""
+    calls = {"classification": 'print(adapter.classify(["a text"]))', "generation": 'print(adapter.generate("a text"))'}
+    pipeline = PIPELINES.get(auto_class, "")
+    return [call for kind, call in calls.items() if pipeline.endswith(kind)]
 
 
 def _with_peft(record: Record, auto_class: str) -> Iterator[str]:

@@ -62,7 +62,7 @@ class Writer:
         """New tokens [prompts, length]. Raises ConfigError where the model writes none, or a prompt leaves no room."""
         if not self.base.model.can_generate():
             raise ConfigError(
-                f"generate: {type(self.base.model).__name__} scores texts and writes none; isolora eval measures it"
+                f"generate: {type(self.base.model).__name__} scores texts and writes none; isolora classify or eval asks it"
             )
         ids, mask = self._padded(prompts)
         left = self.positions - (1 if self.reads_first else ids.shape[1])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isolora import models, registry
+from isolora.adapters.classification import classify
 from isolora.adapters.generation import Sampling, Writer
 from isolora.adapters.record import find_adapter, read_record, saved_task
 from isolora.config import MethodConfig, RunConfig
-from isolora.json_types import JsonObject
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.methods.base import Attached
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
@@ -32,6 +34,10 @@ class Adapter:
         """Continue `prompt`, or answer it where the model has an encoder that reads it; greedy at temperature 0, else sampled
         with the seed. Returns the new text only."""
         return self.writer.texts([(self.task, prompt)], Sampling(max_new_tokens, temperature, seed))[0]
+
+    def classify(self, texts: str | Sequence[str | JsonMapping]) -> list[JsonObject]:
+        """What a classifier says of each text, with probabilities; see `isolora.adapters.classification`."""
+        return classify(self, [texts] if isinstance(texts, str) else texts)
 
     @property
     def writer(self) -> Writer:

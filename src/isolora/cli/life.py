@@ -1,4 +1,4 @@
-"""Verbs of an adapter's life: generate, chat, export, certify."""
+"""Verbs of an adapter's life: generate, chat, classify, export, certify."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.errors import UserError
+from isolora.errors import ConfigError, UserError
+from isolora.json_types import JsonObject
 
 if TYPE_CHECKING:
     from isolora.adapters.chat import MultiAdapterChat
@@ -67,6 +68,44 @@ def chat(
         answer({"turns": talk.turns}, "", as_json)
 
 
+def classify(
+    folder: Folder,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="the texts, each in quotation marks")] = None,
+    pair: Annotated[str | None, typer.Option(help="the second text, where the task reads pairs")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="a CSV, TSV, JSON Lines, Parquet or text file with the columns of training; labels may be missing"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Classes, numbers or entities of new texts by a saved classifier, with probabilities."""
+    from isolora.adapters import load
+    from isolora.adapters.classification import classify as ask
+    from isolora.adapters.classification import rows_of
+
+    if (file is None) == (not texts) or (pair is not None and len(texts or ()) != 1):
+        raise ConfigError("classify: give texts or --file, one of the two; --pair goes with one text")
+    adapter = load(folder)
+    given: list[JsonObject] = [{"text": text, **({} if pair is None else {"text_pair": pair})} for text in texts or ()]
+    rows, origins = (given, []) if file is None else rows_of(adapter, file)
+    found = [{**row, **said} for row, said in zip(rows, ask(adapter, rows, origins), strict=True)]
+    if cut := [row for row in found if row["cut"]]:
+        limit = "data.max_length, or what the model takes"
+        print(f"isolora: mind: {len(cut)} of {len(found)} texts are longer than the model reads ({limit}): cut", file=sys.stderr)
+    answer({"texts": found}, "\n".join(map(_classified_words, found)), as_json)
+
+
+def _classified_words(found: JsonObject) -> str:
+    """One line a text, of entities one line each: a table that other programs read, with tabs."""
+    text = " ".join(str(found.get("text") or " ".join(found.get("words", ()))).split())
+    if "entities" in found:
+        entities = [f"{each['type']}\t{each['probability']:.3f}\t{each['text']}" for each in found["entities"]]
+        return "\n".join(entities or [f"O\t\t{text}"])
+    if "value" in found:
+        return f"{found['value']:.5g}\t{text}"
+    return f"{found['label']}\t{found['probability']:.3f}\t{text}"
+
+
 def _swap(talk: MultiAdapterChat, name: str) -> None:
     """A name mistyped in the middle of a conversation does not end it."""
     try:
@@ -113,4 +152,4 @@ def certify(folder: Folder, as_json: Json = False) -> None:
     raise typer.Exit(0 if certificate.passed else 1)
 
 
-VERBS = (generate, chat, export, certify)
+VERBS = (generate, chat, classify, export, certify)

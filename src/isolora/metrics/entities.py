@@ -73,7 +73,7 @@ class EntityCounts:
 def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
     """Counts of each sentence, from true and predicted tags, both [sentences][tokens] and repaired first."""
     pairs = [(repair(truth), repair(guess)) for truth, guess in zip(true, predicted, strict=True)]
-    entities = [(_entities(truth), _entities(guess)) for truth, guess in pairs]
+    entities = [(entities_of(truth), entities_of(guess)) for truth, guess in pairs]
     kinds = sorted({kind for both in entities for found in both for kind, *_ in found})
     by_kind = [[_by_kind(found, kinds) for found in (truth & guess, guess, truth)] for truth, guess in entities]
     return EntityCounts(
@@ -95,7 +95,8 @@ def _token_row(true: Sequence[str], predicted: Sequence[str]) -> tuple[int, int,
     return matched, sum(tag != "O" for tag in predicted), sum(tag != "O" for tag in true)
 
 
-def _entities(tags: Sequence[str]) -> set[Entity]:
+def entities_of(tags: Sequence[str]) -> set[Entity]:
+    """The entities of repaired tags."""
     from seqeval.metrics.sequence_labeling import get_entities
 
     return set(get_entities(list(tags)))

@@ -6,24 +6,50 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import torch
 import transformers
+from numpy.typing import NDArray
 from torch import Tensor
 
 from isolora.errors import ConfigError
-from isolora.json_types import JsonObject
-from isolora.tasks.base import Batch
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.tasks.base import Batch, Task
 from isolora.tasks.rows import is_blank
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Classifier(Task):
+    """A task that can be asked about texts whose labels nobody knows (`isolora classify`)."""
+
+    label_columns: ClassVar[tuple[str, ...]] = ("label",)
+    """Of its columns those that hold labels."""
+
+    @abstractmethod
+    def unlabelled(self, row: JsonMapping) -> JsonObject:
+        """The row as a document of the task, with any label wherever one is asked for."""
+
+    @abstractmethod
+    def scores(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """What the head gives [labels, classes] at the labelled positions of a batch, before any softmax."""
+
+    @abstractmethod
+    def classified(self, row: JsonMapping, scores: NDArray[np.float64]) -> JsonObject:
+        """What a document's scores [labels, classes] mean, for a person and for JSON."""
+
+    def tokens_cut(self, row: JsonMapping, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+        """How many tokens at the end of a document are not read."""
+        return 0
 
 
 def head_class(kind: str, architecture: PretrainedConfig) -> str:

@@ -9,16 +9,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import softmax
 from torch import Tensor
 
 from isolora.errors import DataError, unknown
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.classification import GLUE, classification_scores
 from isolora.metrics.predictions import Predictions
-from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, Task, once_a_batch
+from isolora.tasks.base import IGNORED, Batch, Batches, Examples, Loss, once_a_batch
 from isolora.tasks.class_heads import (
     Classes,
+    Classifier,
     class_names,
     class_options,
     head_class,
@@ -49,7 +52,7 @@ class SequenceClassificationSettings(BaseModel):
     )
 
 
-class SequenceClassification(Task):
+class SequenceClassification(Classifier):
     """Labels are text, whole numbers or yes and no. Numbers with fractions make it a regression, which has no classes; that is
     logged unless it is asked for."""
 
@@ -110,10 +113,7 @@ class SequenceClassification(Task):
     def examples(self, documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         """The label is at the last token, where decoders are asked for it; other heads look where they do."""
         rows = list(usable_rows(self, documents))
-        texts, pairs = [row["text"] for row in rows], None
-        if "text_pair" in rows[0]:
-            texts, pairs = with_separator(tokenizer, texts), [row["text_pair"] for row in rows]
-        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, split_special_tokens=True, verbose=False)
+        encoded = _encoded(rows, tokenizer, max_length)
         if empty_texts := [place for place, ids in enumerate(encoded["input_ids"]) if not ids]:
             raise DataError(f"data: {documents.origin(empty_texts[0])}: text gives no token with this tokenizer")
         if strange := [] if self.labels else [place for place, row in enumerate(rows) if not _is_number(row["label"])]:
@@ -126,7 +126,7 @@ class SequenceClassification(Task):
         )
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
-        outputs, weights = class_scores(model, batch), batch.row_weights[batch.target_rows]
+        outputs, weights = self.scores(model, batch), batch.row_weights[batch.target_rows]
         if self.labels:
             objective, losses = from_logits(outputs, batch.targets, weights)
             return Loss.of(objective, losses, batch)
@@ -143,11 +143,40 @@ class SequenceClassification(Task):
     ) -> Predictions:
         predicted = np.zeros(len(examples), np.int64 if self.labels else np.float64)
         for indices, batch in batches():
-            outputs = class_scores(model, batch).float().cpu().numpy()
+            outputs = self.scores(model, batch).float().cpu().numpy()
             predicted[indices] = outputs.argmax(-1) if self.labels else outputs[:, 0]
         true = examples.labels[examples.starts[1:] - 1]
         names = GLUE[self.settings.glue] if self.settings.glue else ("accuracy", "f1_macro") if self.labels else CORRELATIONS
         return Predictions(len(true), lambda rows: classification_scores(names, true[rows], predicted[rows]))
+
+    def unlabelled(self, row: JsonMapping) -> JsonObject:
+        own = {name: row[name] for name in ("text", "text_pair") if name in row}
+        return {**own, "label": self.labels[0] if self.labels else 0.0}
+
+    def scores(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        found: Tensor = class_scores(model, batch)
+        return found
+
+    def classified(self, row: JsonMapping, scores: NDArray[np.float64]) -> JsonObject:
+        """`label`, `probability` and the `probabilities` of all classes, likeliest first; of a regression its `value`."""
+        if not self.labels:
+            return {"value": float(scores[0, 0])}
+        shares = softmax(scores[0])
+        ranked = {self.labels[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
+        label, probability = next(iter(ranked.items()))
+        return {"label": label, "probability": probability, "probabilities": ranked}
+
+    def tokens_cut(self, row: JsonMapping, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+        return max(0, len(_encoded([row], tokenizer, None)["input_ids"][0]) - max_length)
+
+
+def _encoded(rows: Sequence[JsonMapping], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Any:
+    """Texts, or pairs of texts, as the tokenizer gives them. max_length: where they are cut; nowhere without one."""
+    texts, pairs = [row["text"] for row in rows], None
+    if "text_pair" in rows[0]:
+        texts, pairs = with_separator(tokenizer, texts), [row["text_pair"] for row in rows]
+    cut = {"truncation": max_length is not None, "max_length": max_length}
+    return tokenizer(texts, pairs, split_special_tokens=True, verbose=False, **cut)
 
 
 def _is_number(label: Any) -> bool:
