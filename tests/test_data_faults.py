@@ -160,7 +160,9 @@ def test_an_accent_is_one_however_it_is_written(tmp_path: Path) -> None:
 def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(("text,label\n" + "w5,a\n" * 9).encode("utf-16-le"))
-    with pytest.raises(DataError, match=r"a\.csv: not UTF-8 at byte 1 \(line 1\); save it as UTF-8$"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: not UTF-8 at byte 1 \(line 1\); save it as UTF-8 \(spreadsheets call it CSV UTF-8\)$"
+    ):
         load(path, "sequence-classification")
 
 

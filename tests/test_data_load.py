@@ -150,7 +150,7 @@ def test_refuses_other_encodings(tmp_path: Path) -> None:
     for ending in ("txt", "csv", "jsonl"):
         path = tmp_path / f"a.{ending}"
         path.write_bytes(b"    \nol\xe9\n" if ending == "jsonl" else b"text\nol\xe9\n")
-        assert refusal(path) == f"{path}: not UTF-8 at byte 7 (line 2); save it as UTF-8"
+        assert refusal(path) == f"{path}: not UTF-8 at byte 7 (line 2); save it as UTF-8 (spreadsheets call it CSV UTF-8)"
 
 
 def test_refuses_other_encodings_behind_a_byte_order_mark(tmp_path: Path) -> None:

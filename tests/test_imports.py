@@ -183,6 +183,18 @@ def test_tokens_follow_from_batches_where_none_were_logged(tmp_path: Path) -> No
     assert any("no model is named" in note for note in found.notes)
 
 
+def test_a_run_without_a_held_out_loss_is_left_out_where_others_have_one(tmp_path: Path) -> None:
+    """It had stood in the table with its training loss, beside the others' held-out ones."""
+    runs = [
+        {"name": "ended", "config": {"model": "m"}, "summary": {"_step": 9, "eval/loss": 2.5, "train/loss": 2.0}},
+        {"name": "crashed", "config": {"model": "m"}, "summary": {"_step": 4, "train/loss": 2.3}},
+    ]
+    found = import_runs(put(tmp_path / "runs.json", runs), "wandb", tmp_path / "t.csv")
+    assert found.left_out == {"runs without a held-out loss, which others have": 1}
+    assert list(read(found.out)["loss"]) == [2.5]
+    assert not any("training loss" in note for note in found.notes)
+
+
 def test_results_of_peft(tmp_path: Path) -> None:
     result = {
         "run_info": {

@@ -13,7 +13,8 @@ from isolora.cli import app
 from isolora.errors import TableError
 from isolora.fit.place_defaults import with_defaults
 from isolora.fit.places import asked
-from isolora.table import Table, known_sizes
+from isolora.table import Table, from_columns, known_sizes
+from isolora.table.packaged_sizes import size_in_name
 
 SIZES = {"small": 1e5, "middle": 4e5, "large": 1.6e6}
 
@@ -57,7 +58,16 @@ def test_a_packaged_model_that_the_study_has_not_has_its_size():
     found, notes = filled("model=nano-1m rank=8 tokens=1e6")
     assert found["body_parameters"] == 1_004_928
     assert found["trainable_parameters"] == pytest.approx(8 * 20 * np.sqrt(1_004_928))
-    assert notes[0] == "n was filled from packaged facts: nano-1m 1e+06"
+    assert notes[0] == "nano-1m was not measured: its size is known, 1.005e+06"
+
+
+def test_a_model_of_the_study_has_the_size_that_the_study_says():
+    """Not the packaged one: whoever counts embeddings counts them everywhere. And a size that a place gives is kept."""
+    own = study()
+    own["model"][own["model"] == "middle"] = "nano-1m"
+    assert filled("model=nano-1m rank=8 tokens=1e6", own)[0]["body_parameters"] == 4e5
+    places = Table({"model": np.array(["small", "large"], object), "body_parameters": np.array([7.0, np.nan])})
+    assert list(with_defaults(places, own)[0]["body_parameters"]) == [7.0, 1.6e6]
 
 
 def test_defaults_are_said():
@@ -107,3 +117,30 @@ def test_the_verb_takes_a_place_in_words(tmp_path: Path) -> None:
     expected = 2 + 40 * 4e5**-0.3 + 60 * 2e5**-0.4 + 5 * (4 * 20 * np.sqrt(4e5)) ** -0.5
     assert point["predicted"] == pytest.approx(expected, rel=2e-3)
     assert "rank 4 was not measured" in json.loads(answer.stdout)["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Qwen/Qwen2.5-3B", 3e9),
+        ("facebook/opt-125m", 125e6),
+        ("Phi-3-mini-3.8B-4k", 3.8e9),
+        ("Qwen/Qwen3-30B-A3B", 30e9),
+        ("mistralai/Mixtral-8x7B", None),
+        ("draft-1b-2b", None),
+        ("openai-community/gpt2", None),
+        ("7b/vicuna", None),
+    ],
+)
+def test_a_name_may_bear_its_size(name, size):
+    assert size_in_name(name) == size
+
+
+def test_sizes_come_from_the_names_where_not_all_models_are_known():
+    """Of one kind for all: Qwen2.5-0.5B is known, without its embeddings; 3B is not."""
+    models = ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-3B"]
+    table = from_columns({"loss": [2.0, 1.9], "tokens": [1e6, 1e6], "model": models}, {})
+    assert list(table["body_parameters"]) == [5e8, 3e9]
+    assert any("n is what the models' names say, embeddings included" in note for note in table.notes)
+    unknown = from_columns({"loss": [2.0, 1.9], "tokens": [1e6, 1e6], "model": ["Qwen/Qwen2.5-0.5B", "mine"]}, {})
+    assert "body_parameters" not in unknown

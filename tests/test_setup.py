@@ -164,6 +164,46 @@ def test_init_guesses_no_task_where_no_column_is_known(tmp_path: Path, monkeypat
     assert said.count("data.text_field: say which column holds the text") == 1, "once, not once a row"
 
 
+TURNS = [{"role": "user", "content": "w55"}, {"role": "assistant", "content": "w6"}]
+SHARED = [{"from": "human", "value": "w55"}, {"from": "gpt", "value": "w6"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "task"),
+    [
+        ({"id": "x", "messages": TURNS}, [], "conversation"),
+        ({"id": "x", "talk": SHARED}, ["--columns", "messages=talk"], "conversation"),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:]}, [], "conversation"),
+        ({"prompt": "w55", "completion": "w6"}, [], "instruction"),
+        ({"prompt": "w55", "chosen": "w6", "rejected": "w7"}, [], "preference"),
+    ],
+)
+def test_init_knows_trls_columns_by_what_they_hold(
+    row: dict[str, Any], words: list[str], task: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Tasks that read several forms have no column that all need; they were never proposed, and refused when named."""
+    rows = [json.loads(json.dumps(row).replace("w55", f"w{number}")) for number in range(60)]
+    source = tiny.json_lines(tmp_path / "rows.jsonl", rows)
+    status, _, said = person(monkeypatch, capsys, "init", tmp_path / "s.yaml", "--data", source, *words, "--model", "nano-55k")
+    assert (status, load_study(tmp_path / "s.yaml").base["task"]) == (0, task)
+    assert f"valid: {task}, " in said
+
+
+def test_init_says_which_column_holds_turns(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    source = tiny.json_lines(tmp_path / "rows.jsonl", [{"id": "a long text of an id", "talk": SHARED}] * 9)
+    status, _, said = person(monkeypatch, capsys, "init", tmp_path / "s.yaml", "--data", source)
+    assert status == 2
+    assert "say which one holds the turns: --columns messages=talk" in said
+
+
+def test_init_writes_letters_as_they_are(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "t.csv").write_text(TICKETS.replace("text,label", "Text,Zuständig"), encoding="utf-8")
+    words = ["--data", str(tmp_path / "t.csv"), "--columns", "text=Text", "--columns", "label=Zuständig", "--model", "nano-55k"]
+    assert person(monkeypatch, capsys, "init", tmp_path / "s.yaml", *words)[0] == 0
+    assert '"label": "Zuständig"' in (tmp_path / "s.yaml").read_text(encoding="utf-8")
+    assert load_study(tmp_path / "s.yaml").base["data"]["columns"]["label"] == "Zuständig"
+
+
 def test_init_overwrites_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     from isolora.cli.setup import init
 

@@ -150,3 +150,15 @@ def test_a_template_from_a_file_is_part_of_the_run(tmp_path: Path) -> None:
 def test_a_template_cannot_reach_out() -> None:
     with pytest.raises(DataError, match=r"task\.template: refuses the conversation that begins with 'w40': access to attribute"):
         heard("{{ messages.__class__.__mro__ }}")
+
+
+def test_turns_as_sharegpt_has_them_are_read() -> None:
+    task = registry.load_plug_in("task", "conversation")
+    names = {"user": "human", "assistant": "gpt", "system": "system"}
+    shared = [{"from": names[turn["role"]], "value": turn["content"]} for turn in TALK]
+    tokenizer = tiny.tokenizer(eos_token="w60")
+    theirs, ours = (task.examples(tiny.documents([{"messages": talk}]), tokenizer, 64) for talk in (shared, TALK))
+    assert theirs.ids.tolist() == ours.ids.tolist()
+    assert theirs.labels.tolist() == ours.labels.tolist()
+    strange = [{"from": "bing", "value": "w5"}, {"from": "gpt", "value": "w6"}]
+    assert "turn 1 is not {role, content} with a role of" in task.problem({"messages": strange})

@@ -46,3 +46,10 @@ def _cell(value: Any) -> str:
         return "" if value != value else f"{value:.6g}"
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def time_in_words(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from isolora.cost import accelerators
 from isolora.cost.step_rates import Speed
+from isolora.display import time_in_words
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
 from isolora.ledger import Flops
@@ -74,10 +75,3 @@ def predicted_seconds(here: Speed | None, precision: str, flops: Flops, micro_ba
 def _priced(seconds: float, basis: str, place: Place, memory_bytes: float | None = None) -> Duration:
     price = None if place.price_per_hour is None else place.price_per_hour * seconds / 3600
     return Duration(seconds, basis, price, memory_bytes)
-
-
-def time_in_words(seconds: float) -> str:
-    """A time as a person says it."""
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

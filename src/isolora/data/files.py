@@ -68,7 +68,7 @@ def decoded(path: Path) -> str:
 
 
 def not_utf8(path: Path, offset: int, line: int) -> DataError:
-    return DataError(f"{path}: not UTF-8 at byte {offset} (line {line}); save it as UTF-8")
+    return DataError(f"{path}: not UTF-8 at byte {offset} (line {line}); save it as UTF-8 (spreadsheets call it CSV UTF-8)")
 
 
 # Parquet

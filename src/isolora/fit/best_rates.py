@@ -114,8 +114,15 @@ def rates_at_the_edge(table: Table) -> list[str]:
         tried = np.unique(group["learning_rate"])
         rate = _best_rate(group)
         if tried.size > 1 and rate in (tried[0], tried[-1]):
-            found.append("/".join(str(group[name][0]) for name in _GROUP[:3] if name in group) or "the table")
+            found.append(_group_words(group))
     return found
+
+
+def _group_words(group: Table) -> str:
+    """Base, method and rank of a group, those that the table names."""
+    names = [str(group[name][0]) for name in ("model", "method") if name in group]
+    ranked = "rank" in group and np.isfinite(group["rank"][0])
+    return ", ".join([*filter(None, names), *([f"rank {group['rank'][0]:g}"] if ranked else [])]) or "the table"
 
 
 def _quadratic(x_P: NDArray[np.float64], excess_P: NDArray[np.float64], weight_P: NDArray[np.float64]) -> tuple[float, float]:

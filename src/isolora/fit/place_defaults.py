@@ -40,7 +40,9 @@ def with_defaults(places: Table, table: Table) -> tuple[Table, tuple[str, ...]]:
     chosen = [_completed(place, table, notes) for place in asked]
     columns = dict(places.columns)
     if "body_parameters" in table and _lacking(columns, "body_parameters"):
-        columns["body_parameters"] = np.array([_size(place, table, notes) for place in chosen])
+        given = columns.get("body_parameters", np.full(len(places), np.nan))
+        every = [n if np.isfinite(n) else _size(place, table, notes) for n, place in zip(given, chosen, strict=True)]
+        columns["body_parameters"] = np.array(every, dtype=float)
     if "trainable_parameters" in table and _lacking(columns, "trainable_parameters") and "body_parameters" in columns:
         sizes = columns["body_parameters"]
         columns["trainable_parameters"] = np.array(

@@ -14,7 +14,7 @@ from isolora.fit.result import Fit
 from isolora.fit.target import Score
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.paths import is_there
-from isolora.table import SHORT_NAMES, Table, places_of, read_places
+from isolora.table import SHORT_NAMES, Table, places_of, read_places, with_known_sizes
 
 _EXTRA = {"lr": "learning_rate", **{name: name for name in ("learning_rate", "method", "model", "rank", "examples")}}
 _FAR = 100.0
@@ -44,7 +44,7 @@ def predicted(fit: Fit, places: Table, table: Table | None = None) -> JsonObject
 
     table: of the study, from which places that name a model and a rank get their sizes.
     """
-    places, taken = (places, ()) if table is None else with_defaults(places, table)
+    places, taken = (with_known_sizes(places), ()) if table is None else with_defaults(places, table)
     columns = _columns(fit, places)
     low_M, high_M = fit.interval(columns)
     rows = zip(fit.predict(columns), low_M, high_M, strict=True)

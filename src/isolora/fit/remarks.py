@@ -62,7 +62,7 @@ def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
     edges = rates_at_the_edge(table)
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
-        yield f"the best learning rate of {', '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"
+        yield f"the best learning rate of {'; '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"
     unread = [name for name in chosen.columns if name not in _READ and not is_known_measure(name) and not _was_read(chosen, name)]
     if unread:
         yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"

@@ -54,7 +54,9 @@ def points_of_runs(read: Read) -> tuple[list[JsonObject], Counter[str], list[str
     """(a row for each evaluation of each run, what was left out by reason, sentences about what was assumed)."""
     rows: list[JsonObject] = []
     left_out, assumed = Counter(read.left_out), Counter[str]()
-    for run in read.runs:
+    measured = [run for run in read.runs if _is_held_out(run)]
+    left_out["runs without a held-out loss, which others have"] += len(read.runs) - len(measured) if measured else 0
+    for run in measured or read.runs:
         found = _points(run, left_out, assumed)
         rows += found
         left_out["runs without a loss"] += not found
@@ -85,6 +87,12 @@ def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> li
         }
         for i, (step, row) in enumerate(measured.items())
     ]
+
+
+def _is_held_out(run: LoggedRun) -> bool:
+    """Whether its loss is one on held-out data: a law of both kinds at once would be of neither."""
+    name = _loss_name(run.history.values())
+    return name is not None and (name not in TRAINING or _own(run))
 
 
 def _own(run: LoggedRun) -> bool:

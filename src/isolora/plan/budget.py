@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from isolora.display import time_in_words
 from isolora.errors import UserError
 
 _FORM = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
@@ -33,7 +34,7 @@ class Budget:
         return Budget(self.amount * factor, self.unit, self.price_per_hour)
 
     def __str__(self) -> str:
-        return f"{self.amount:.3g} FLOPs" if self.unit == "flops" else f"{self.amount:,.0f} s"
+        return f"{self.amount:.3g} FLOPs" if self.unit == "flops" else time_in_words(round(self.amount))
 
 
 def parse_budget(text: str, price_per_hour: float | None = None) -> Budget:

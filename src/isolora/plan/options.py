@@ -50,8 +50,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        adapter = f"{self.method} of rank {self.rank}" if self.rank else self.method
-        return f"{self.model} with {adapter}" if adapter else self.model
+        return self.model + adapter_words(self.method, self.rank)
 
     @property
     def adapter(self) -> JsonObject:
@@ -126,6 +125,11 @@ def _with_names(table: Table) -> Table:
         return table
     names = np.array([name_by_size(size) for size in table["body_parameters"]], dtype=object)
     return replace(table, columns={**table.columns, "model": names})
+
+
+def adapter_words(method: str, rank: int | None) -> str:
+    """` with lora of rank 8`, ` of rank 8` where a table names no method, nothing where it names neither."""
+    return (f" with {method}" if method else "") + (f" of rank {rank}" if rank else "")
 
 
 def name_by_size(weights: float) -> str:

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from isolora.display import time_in_words
 from isolora.errors import UserError
 from isolora.fit import Fit, targeted
 from isolora.fit.target import ERROR_OF
 from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.limits import FARTHEST, Limits, kept_examples, passes_limit
-from isolora.plan.options import Option, Prices, options
+from isolora.plan.options import Option, Prices, adapter_words, options
 from isolora.plan.refusal import NoRecommendation
 from isolora.table import Table
 
@@ -46,9 +47,9 @@ class Reached:
 
     def __str__(self) -> str:
         low, high = ("beyond the evidence" if end is None else f"{end:,}" for end in self.tokens_interval)
-        adapter = f" with {self.method['name']}" if self.method["name"] else ""
+        adapter = adapter_words(self.method["name"], self.method.get("rank"))
         cost = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
-        cost += [] if self.seconds is None else [f"about {self.seconds:,.0f} s"]
+        cost += [] if self.seconds is None else [f"about {time_in_words(round(self.seconds))}"]
         cost += [] if self.money is None else [f"{self.money:.2f} in money"]
         examples = f" ({self.examples:,} examples)" if self.examples else ""
         lines = [

@@ -27,7 +27,7 @@ from isolora.plan.choice import choose, chosen_at, tie
 from isolora.plan.curves import ONE_SIGMA
 from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens, kept_examples
 from isolora.plan.next_runs import next_runs
-from isolora.plan.options import Option, Prices, options
+from isolora.plan.options import Option, Prices, adapter_words, options
 from isolora.plan.recommendation_warnings import warnings_about
 from isolora.plan.refusal import NoRecommendation, best_measured, point_in_words, run_words
 from isolora.table import Table
@@ -83,10 +83,9 @@ class Recommendation:
     def __str__(self) -> str:
         passes = f"{self.epochs:.3g} passes" if self.epochs >= 1.005 else "1 pass"
         data = f"{self.tokens:,} tokens" + (f" ({self.examples:,} examples, {passes})" if self.examples else "")
-        adapter = self.method["name"] + (f" of rank {self.method['rank']}" if self.method.get("rank") else "")
         rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"
         lines = [
-            f"train {self.model}{f' with {adapter}' if adapter else ''}{rate}",
+            f"train {self.model}{adapter_words(self.method['name'], self.method.get('rank'))}{rate}",
             f"  on {data}: {self._spent()}",
             f"  expected {_expected(self.target, self.predicted_loss, self.interval)}",
             *(f"  with {name} the budget: {_sensitivity_words(self.target, found)}" for name, found in self.sensitivity.items()),
@@ -105,7 +104,7 @@ class Recommendation:
 
     def _spent(self) -> str:
         parts = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
-        parts += [] if self.seconds is None else [f"about {self.seconds:,.0f} s"]
+        parts += [] if self.seconds is None else [f"about {display.time_in_words(round(self.seconds))}"]
         parts += [] if self.money is None else [f"{self.money:.2f} in money"]
         return ", ".join(parts)
 
@@ -270,11 +269,10 @@ def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits:
     measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
     if measured is None or measured["loss"] >= row["predicted_loss"] * (1 - tie(fit)):
         return
-    rank = f" of rank {row['rank']}" if row["rank"] else ""
     expected = value_words(fit.target, row["predicted_loss"])
     reason = (
         f"a measured run already beats what could be recommended: {point_in_words(measured, fit.target)}; the best option,"
-        f" {row['model']} with {row['method'] or 'its method'}{rank}, is expected at {expected}"
+        f" {row['model']}{adapter_words(row['method'], row['rank'])}, is expected at {expected}"
     )
     raise NoRecommendation(reason, measured, target=fit.target)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isolora.display import time_in_words
 from isolora.errors import UserError
 from isolora.fit import studied, value_words
 from isolora.json_types import JsonObject
@@ -55,7 +56,7 @@ def point_in_words(measured: JsonObject, target: str = "loss") -> str:
     """A measured point in words; its `loss` is of the target."""
     spent = [f"{measured['tokens']:,.0f} tokens"]
     spent += [f"{measured['flops']:.3g} FLOPs"] if "flops" in measured else []
-    spent += [f"{measured['seconds']:,.0f} s"] if "seconds" in measured else []
+    spent += [time_in_words(round(measured["seconds"]))] if "seconds" in measured else []
     return f"run {measured['run']} reached {value_words(target, measured['loss'])} at {', '.join(spent)}"
 
 

@@ -11,11 +11,12 @@ from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.data.origins import LeftOut, own_columns
 from isolora.data.sources import read_source
 from isolora.data.table_source import text_template
-from isolora.data_cards import card_of
+from isolora.data_cards import Card
 from isolora.errors import DataError, unknown
 from isolora.json_types import JsonObject
 from isolora.models import packaged_models
 from isolora.runs.document_loader import DocumentLoader
+from isolora.tasks.base import Task, problem_of
 
 FALLBACK_TASK = "causal-lm"
 MOST_HELD_OUT = 500
@@ -104,14 +105,29 @@ def look(source: str, renamed: Mapping[str, str] | None = None) -> SourceSummary
     for name in (renamed or {}).values():
         if name not in columns:
             raise DataError(f"--columns: {unknown(f'column of {source}', name, columns)}")
-    tasks = _tasks(source, (*columns, *(renamed or {})))
-    if tasks == (FALLBACK_TASK,) and text_template(train, (renamed or {}).get("text"), tables.card.text) is None:
+    tasks = _tasks(tables.card, {**{name: name for name in columns}, **(renamed or {})}, sample)
+    text = (renamed or {}).get("text")
+    turns = _columns_of_turns(sample, columns) if text is None else []
+    if tasks == (FALLBACK_TASK,) and (turns or text_template(train, text, tables.card.text) is None):
         raise DataError(
-            f"--columns: no task knows a column of {source} by its name ({', '.join(columns)}); say which one holds the text, and"
-            f" which the classes if it has any: --columns text={_wordiest(sample, columns)} --columns label=COLUMN"
+            f"--columns: no task knows a column of {source} by its name ({', '.join(columns)}); say which one holds"
+            f" {f'the turns: --columns messages={turns[0]}' if turns else _text_columns(sample, columns)}"
         )
     words = sum(len(json.dumps(row, default=str).split()) for row in sample)
     return SourceSummary(source, train.num_rows, columns, renamed or {}, tasks, words * train.num_rows // max(1, len(sample)))
+
+
+def _text_columns(sample: Sequence[JsonObject], columns: Sequence[str]) -> str:
+    text = f"--columns text={_wordiest(sample, columns)}"
+    return f"the text, and which the classes if it has any: {text} --columns label=COLUMN"
+
+
+def _columns_of_turns(sample: Sequence[JsonObject], columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if sample and all(_are_turns(row[name]) for row in sample)]
+
+
+def _are_turns(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and len(turn) > 1 for turn in value)
 
 
 def _wordiest(sample: Sequence[JsonObject], columns: Sequence[str]) -> str:
@@ -120,15 +136,24 @@ def _wordiest(sample: Sequence[JsonObject], columns: Sequence[str]) -> str:
     return max(lengths, key=lambda name: lengths[name])
 
 
-def _tasks(source: str, columns: Sequence[str]) -> tuple[str, ...]:
-    """Tasks whose needed columns are there, those that need most first; plain text last."""
-    known = card_of(source).columns
+def _tasks(card: Card, found: Mapping[str, str], sample: Sequence[JsonObject]) -> tuple[str, ...]:
+    """Tasks whose needed columns are there and that can read most of the sample: those that need most first, of these the ones
+    that cannot do without and that know fewest others; plain text last. found: what a task may ask for -> the source's own."""
     fitting = []
     for name in registry.names("task"):
-        needed = {column for column, must in registry.load_plug_in("task", name).columns.items() if must}
-        if needed and needed <= {*columns, *known.get(name, {})}:
-            fitting.append((-len(needed), name))
-    return (*(name for _, name in sorted(fitting)), FALLBACK_TASK)
+        task: Task = registry.load_plug_in("task", name)
+        known = {**found, **card.columns.get(name, {})}
+        own = {column for column, must in task.columns.items() if must}
+        sets = [own | set(one) for one in task.either or ((),) if own | set(one) and own | set(one) <= known.keys()]
+        if sets and (name in card.columns or _reads_most(task, known, sample)):
+            fitting.append((-max(map(len, sets)), not own, len(task.columns), name))
+    return (*(name for *_, name in sorted(fitting)), FALLBACK_TASK)
+
+
+def _reads_most(task: Task, known: Mapping[str, str], sample: Sequence[JsonObject]) -> bool:
+    """Whether a task finds no fault with half of the rows or more."""
+    rows = [{name: row[known[name]] for name in task.columns if known.get(name) in row} for row in sample]
+    return not sample or sum(not problem_of(task, row) for row in rows) * 2 >= len(rows)
 
 
 def held_out_rows(found: SourceSummary, task: str, train_examples: int = 0) -> int:
@@ -148,8 +173,8 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
     budget = wanted.tokens or max(8192, min(pace.tokens, round(pace.passes * found.words * TOKENS_A_WORD)))
     return TEMPLATE.format(
         source=found.source,
-        source_yaml=json.dumps(found.source),
-        columns="".join(f"    {key}: {json.dumps(value)}\n" for key, value in found.keys(wanted.task).items()),
+        source_yaml=_quoted(found.source),
+        columns="".join(f"    {key}: {_quoted(value)}\n" for key, value in found.keys(wanted.task).items()),
         task=wanted.task,
         name=name,
         rows=found.rows,
@@ -159,11 +184,17 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
         batch_tokens=pace.batch_tokens,
         rates=pace.rates,
         evaluate_from=max(512, budget // 16),
-        models=json.dumps(list(wanted.models) or list(packaged_models())[:3]),
+        models=_quoted(list(wanted.models) or list(packaged_models())[:3]),
         train_examples=_examples_line(found, wanted),
         tune_tokens=max(2048, budget // 4),
         header=_header(name, file, " --target accuracy" if one_label else ""),
     )
+
+
+def _quoted(value: object) -> str:
+    """As YAML and a person read it: letters as they are, and nothing raw that does not print."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
 
 
 def _header(name: str, file: str, target: str) -> str:

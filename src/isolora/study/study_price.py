@@ -10,7 +10,8 @@ from isolora.config import RunConfig, StudyConfig, content_hash
 from isolora.cost import step_rates
 from isolora.cost.flops import ledger_of
 from isolora.cost.memory import peak_of_run
-from isolora.cost.time import HERE, Duration, Place, predicted_seconds, time_in_words
+from isolora.cost.time import HERE, Duration, Place, predicted_seconds
+from isolora.display import time_in_words
 from isolora.json_types import JsonObject
 from isolora.runs.device import device
 from isolora.runs.document_loader import RunDocuments

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isolora.config import RunConfig
-from isolora.cost.time import time_in_words
+from isolora.display import time_in_words
 from isolora.errors import ConfigError
 from isolora.fit import Fit, studied, targeted
 from isolora.plan import Budget, Limits, Recommendation, fitted_plan, parse_budget

@@ -36,6 +36,7 @@ __all__ = [
     "read",
     "read_places",
     "read_store",
+    "with_known_sizes",
 ]
 
 _SHOWN_ROWS = 10
@@ -105,7 +106,7 @@ def read_places(source: str | Path, mapping: Mapping[str, str] | None = None) ->
 
 def places_of(rows: Rows, mapping: Mapping[str, str] | None = None) -> Table:
     """The same from raw columns."""
-    return _with_sizes(_named(rows, {name: column for name, column in (mapping or {}).items() if name != "loss"}))
+    return _named(rows, {name: column for name, column in (mapping or {}).items() if name != "loss"})
 
 
 def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") -> Table:
@@ -120,7 +121,7 @@ def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") 
     table = replace(table.where(measured_M), left_out=left_out)
     if (table["loss"] <= 0).any():
         raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
-    table = _with_sizes(table)
+    table = with_known_sizes(table)
     _demand_positive(table, source)
     columns, without_place, notes = without_gaps(table.columns)
     if not len(columns["loss"]):
@@ -143,7 +144,7 @@ def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
     return Table(columns if tokens is None else {**columns, "tokens": tokens}, tuple(notes))
 
 
-def _with_sizes(table: Table) -> Table:
+def with_known_sizes(table: Table) -> Table:
     """With a base model's own size where the table lacks it and the model is known."""
     if "model" not in table:
         return table

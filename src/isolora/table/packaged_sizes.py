@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 
 from isolora.json_types import JsonMapping
 from isolora.table.columns import Column
+
+_SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bBmM])(?![a-zA-Z0-9])")
 
 
 def known_sizes(models: Iterable[str]) -> dict[str, float]:
@@ -48,11 +51,21 @@ def filled_sizes(models: Column, sizes: Column | None) -> tuple[Column | None, s
     missing_M = np.ones(len(models), dtype=bool) if sizes is None else ~np.isfinite(sizes)
     names = sorted({str(model) for model in models[missing_M]})
     known = known_sizes(names) if names else {}
+    source = "was filled from packaged facts"
+    if set(known) != set(names) and missing_M.all():
+        known = {name: size for name in names if (size := size_in_name(name)) is not None}
+        source = "is what the models' names say, embeddings included (--map n=COLUMN says otherwise)"
     if not names or set(known) != set(names):
         return sizes, ""
     full_M = np.array([known.get(str(model), np.nan) for model in models])
     shown = ", ".join(f"{name} {size:.3g}" for name, size in known.items())
-    return np.where(missing_M, full_M, full_M if sizes is None else sizes), f"n was filled from packaged facts: {shown}"
+    return np.where(missing_M, full_M, full_M if sizes is None else sizes), f"n {source}: {shown}"
+
+
+def size_in_name(model: str) -> float | None:
+    """Weights that a name such as `Qwen/Qwen2.5-3B` or `opt-125m` bears; None where it bears none, or several."""
+    found = _SIZE.findall(model.rpartition("/")[2])
+    return float(found[0][0]) * {"b": 1e9, "m": 1e6}[found[0][1].lower()] if len(found) == 1 else None
 
 
 def _body(facts: JsonMapping) -> float:

@@ -199,6 +199,8 @@ class Task(ABC):
     Settings: ClassVar[type[BaseModel]] = NoSettings
     columns: ClassVar[Mapping[str, bool]] = {}
     """Columns that a document needs (True) or may have (False); none: its text."""
+    either: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Of the columns that it may have, sets of which it needs one, where it is read in several forms."""
     new_head: ClassVar[bool] = False
     """Whether the model's head is made for the task and trained beside the adapter."""
     labels_per_row: ClassVar[int | None] = None

@@ -32,7 +32,8 @@ class ConversationSettings(BaseModel):
 
 
 class Conversation(Task):
-    """What is learnt is every turn of the assistant in `messages`, or a `completion` alone, behind its `prompt`.
+    """What is learnt is every turn of the assistant in `messages` (of role and content, or of from and value), or a `completion`
+    alone, behind its `prompt`.
 
     system: the system prompt of either; tools: descriptions of tools for the template, as a list or as JSON.
     """
@@ -41,6 +42,7 @@ class Conversation(Task):
     predicts_tokens: ClassVar[bool] = True
     Settings: ClassVar[type[BaseModel]] = ConversationSettings
     columns: ClassVar[Mapping[str, bool]] = dict.fromkeys(("messages", "system", "tools", "prompt", "completion"), False)
+    either: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",), ("prompt", "completion"))
 
     def auto_class(self, architecture: PretrainedConfig) -> str:
         return causal_class(architecture)
@@ -84,9 +86,22 @@ def turns(row: JsonMapping) -> tuple[Any, int]:
     """(the conversation, how many of its turns are only read); prompt and completion are turns, or a text each."""
     system = [{"role": "system", "content": row["system"]}] if _given_system(row) else []
     if row.get("messages") is not None or not {"prompt", "completion"} <= row.keys():
-        return _behind(system, row.get("messages")), 0
+        return _behind(system, _with_roles(row.get("messages"))), 0
     context = _behind(system, _as_turns(row["prompt"], "user"))
     return context + _as_turns(row["completion"], "assistant"), len(context)
+
+
+SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""What ShareGPT's files call the two."""
+
+
+def _with_roles(messages: Any) -> Any:
+    """Turns of {from, value}, as ShareGPT's files have them, as {role, content}; others as they are."""
+    if not isinstance(messages, list) or not all(
+        isinstance(turn, dict) and {"from", "value"} <= turn.keys() for turn in messages
+    ):
+        return messages
+    return [{"role": SPEAKERS.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in messages]
 
 
 def _as_turns(given: Any, role: str) -> list[Any]:
