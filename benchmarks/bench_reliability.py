@@ -18,22 +18,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import reliability_clusters  # noqa: F401
+import reliability_clusters
 import reliability_kills  # noqa: F401
+import reliability_large  # noqa: F401
 import reliability_resumed  # noqa: F401
+import reliability_signals  # noqa: F401
 import reliability_strangers  # noqa: F401
+import reliability_verbs  # noqa: F401
 import yaml
 from tried import (
     PYTHON,
     ROWS,
     a_study,
-    alive,
     children,
     cpu_seconds,
-    files,
     has_checkpoint,
     one_line,
     one_run,
@@ -43,6 +45,7 @@ from tried import (
     run,
     start,
     states,
+    tests,
     wait_for,
 )
 
@@ -89,8 +92,32 @@ def no_room(work: Path, short: bool) -> Iterator[bool]:
         subprocess.run(["mount", "-o", "remount,size=50m", place], check=True)
         status, _, _ = run("study", study, "--out", place / "out")
         yield status == 0 and set(states(place / "out")) == {"complete"}
+        yield from without_room(work, place)
     finally:
         subprocess.run(["umount", "-l", place], check=False)
+
+
+def without_room(work: Path, place: Path) -> Iterator[bool]:
+    """Exports, a certificate and a page on a full disk: one line and nothing half-written; with room the same command is done."""
+    run("train", *one_run(work), "--out", work / "made")
+    shutil.copytree(work / "made", place / "made")
+    certificate = place / "made" / "adapter" / "certificate.json"
+    wanted: dict[Path, list[object]] = {
+        place / "merged": ["export", work / "made", "--to", "merged", "--out", place / "merged"],
+        place / "peft": ["export", work / "made", "--to", "peft", "--out", place / "peft"],
+        place / "page.html": ["report", place / "out", "--out", place / "page.html"],
+        certificate: ["certify", place / "made"],
+    }
+    fill = place / "fill"
+    with fill.open("wb", buffering=0) as full, suppress(OSError):
+        while full.write(b"x" * 4096):
+            pass
+    for path, words in wanted.items():
+        status, _, err = run(*words)
+        yield status == 2 and one_line(err) and not path.exists()
+    fill.unlink()
+    for path, words in wanted.items():
+        yield run(*words)[0] == 0 and path.exists()
 
 
 @row("5 a member at 1e38")
@@ -156,14 +183,46 @@ def writers(work: Path, short: bool) -> Iterator[bool]:
     study, out = a_study(work, 20000), work / "shared"
     first = start("study", study, "--out", out)
     wait_for(lambda: has_checkpoint(out))
-    status, _, err = run("study", study, "--out", out)
-    yield status == 2 and f"process {first.pid}" in err and err.count("\n") == 1
+    others = [start("study", study, "--out", out) for _ in range(1 if short else 2)]
+    for other in others:
+        _, err = other.communicate(timeout=60)
+        yield other.returncode == 2 and f"process {first.pid}" in err and err.count("\n") == 1
     status, text, _ = run("stop", out, "--json")
     yield status == 0 and json.loads(text)["stopped"]
     first.communicate(timeout=60)
     yield first.returncode == 143 and states(out)["interrupted"] >= 1
     status, _, err = run("train", *one_run(work), "--out", work / "ranks", env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"})
     yield status == 2 and err.count("\n") == 1 and not (work / "ranks").exists()
+    if not short:
+        yield launched_twice(work)
+
+
+def launched_twice(work: Path) -> bool:
+    """Two ranks train in a folder; two more are refused there, naming a process, and the first two are not disturbed."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    out, words = work / "launched", [*one_run(work, 6000), "--out", str(work / "launched")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def launched() -> subprocess.Popen[str]:
+        port = f"--main_process_port={reliability_clusters.free_port()}"
+        return subprocess.Popen(
+            [*launch, port, "--mixed_precision=no", "--dynamo_backend=no", "-m", "isolora", "train", *words], **streams
+        )  # type: ignore[call-overload]
+
+    first = launched()
+    wait_for(lambda: has_checkpoint(out) or first.poll() is not None)
+    second = launched()
+    _, refused = second.communicate(timeout=120)
+    _, err = first.communicate(timeout=600)
+    told = [line for line in refused.splitlines() if line.startswith("isolora:")]
+    if first.returncode or not told:
+        print(err[-2000:], refused[-2000:], file=sys.stderr)
+    return (
+        first.returncode == 0
+        and second.returncode != 0
+        and any("process" in line for line in told)
+        and states(out) == {"complete": 1}
+    )
 
 
 @row("8 the same command again")
@@ -228,59 +287,6 @@ def refused_cheaply(*words: object) -> bool:
     return ok
 
 
-@row("17 no network")
-def no_network(work: Path, short: bool) -> Iterator[bool]:
-    blocked = ["unshare", "-n"]
-    if subprocess.run([*blocked, "true"], capture_output=True, check=False).returncode:
-        return
-    out = work / "unplugged"
-    for words in (["study", a_study(work, 300), "--out", out], ["status", out], ["list", "models"]):
-        yield subprocess.run([*blocked, *PYTHON, *map(str, words)], capture_output=True, check=False).returncode == 0
-
-
-@row("19 Ctrl-C and TERM")
-def signals(work: Path, short: bool) -> Iterator[bool]:
-    """Studies with one and two workers, a search, a run alone; then a study that is told twice."""
-    study, searched = a_study(work, 200_000), a_long_search(work)
-    told = {f"study-{count}": ["study", study, "--workers", count] for count in ((2,) if short else (1, 2))}
-    if not short:
-        told |= {"search": ["study", searched, "--workers", 2], "train": ["train", *one_run(work, 2_000_000)]}
-    for name, words in told.items():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            out = work / f"{name}-{number}"
-            yield stopped(start(*words, "--out", out, start_new_session=True), out, number)
-    out = work / "twice"
-    process = start("study", study, "--out", out, "--workers", 2)
-    wait_for(lambda: has_checkpoint(out))
-    below = children(process.pid)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    yield process.returncode == 130 and wait_for(lambda: not any(map(alive, below)), 5)
-
-
-def stopped(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> bool:
-    """Whether what trains into a folder ends within 20 s of a signal, in one line, with its exit status, and nobody is left."""
-    wait_for(lambda: has_checkpoint(out))
-    below, started = children(process.pid), time.monotonic()
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    took, ended = time.monotonic() - started, set(states(out))
-    gone = wait_for(lambda: not any(map(alive, below)), 5)
-    kept = ended <= {"interrupted", "queued", "complete", "pruned"} and "interrupted" in ended
-    return process.returncode == 128 + number and gone and took < 20 and one_line(err) and kept
-
-
-def a_long_search(work: Path) -> Path:
-    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
-    given = {"base": json.loads(json.dumps(files(work))), "search": {"space": space, "trials": 4, "startup": 2}, "stack": 2}
-    given["base"]["training"] |= {"tokens": 200_000, "checkpoint_seconds": 0.2}
-    path = work / "search.yaml"
-    path.write_text(yaml.safe_dump(given))
-    return path
-
-
 @row("20 odd surroundings")
 def surroundings(work: Path, short: bool) -> Iterator[bool]:
     bare = {key: value for key, value in os.environ.items() if key not in ("HOME", "LANG", "LC_ALL", "LC_CTYPE")}
@@ -296,59 +302,29 @@ def surroundings(work: Path, short: bool) -> Iterator[bool]:
     yield status == 2 and err.count("\n") == 1
     status, _, err = run("train", *words, "--out", "/proc/nothing/here")
     yield status == 2 and err.count("\n") == 1
+    yield clock_backwards(work)
+    of_folders = "cannot_be_written_is_read or earlier_versions or elsewhere_is_believed"
+    yield from tests("test_reliability.py", of_folders, work)
+    yield from tests("test_store.py", "earlier_version", work)
 
 
-@row("22 many runs, large stores")
-def many(work: Path, short: bool) -> Iterator[bool]:
-    from isolora.config import RunConfig, parse
-    from isolora.store import Store
-    from isolora.training import train_stack
-
-    base, grown = files(work), []
-    base["training"] |= {"tokens": 120}
-    store = Store(work / "many")
-    for seed in range(20 if short else 200):
-        train_stack([parse(RunConfig, {**base, "seed": seed})], store, "grid", quiet=True)
-        grown.append(int(read(Path("/proc/self/statm")).split()[1]) * resource.getpagesize())
-    half = len(grown) // 2
-    handles = len(list(Path("/proc/self/fd").iterdir()))
-    print(f"{(grown[-1] - grown[half]) / (len(grown) - half) / 1024:.1f} KiB a run, {handles} descriptors")
-    yield (grown[-1] - grown[half]) / (len(grown) - half) < 20 * 1024
-    large_store(work / "large", store, 1_000 if short else 10_000)
-    for verb in (["status"], ["fit", "--json"], ["report", "--out", work / "large.html"]):
-        started = cpu_seconds()
-        status, _, _ = run(verb[0], work / "large", *verb[1:])
-        print(f"{verb[0]} of the large store: {cpu_seconds() - started:.1f} processor s")
-        yield status == 0 and cpu_seconds() - started < 10
+BACKWARDS = """
+import time
+now, began = time.time, time.monotonic()
+time.time = lambda: now() - (0 if time.monotonic() - began < 3 else 7200)
+"""
 
 
-def large_store(folder: Path, like: Any, runs: int) -> None:
-    """Runs of ten sizes and three ranks, each with one point on a known law and a little noise."""
-    from dataclasses import fields
-
-    import numpy as np
-
-    from isolora.store import Point, Run, Store
-
-    store, point, row_, rng = Store(folder), like.points()[-1], like.runs()[0], np.random.default_rng(0)
-    known = {f.name: row_[f.name] for f in fields(Run)}
-    made, measured = [], []
-    for number in range(runs):
-        n, tokens, rank = 10_000 * 2 ** (number % 10), int(2000 * 1.5 ** (number % 17)), 2 ** (1 + number % 3)
-        loss = 2 + 30 * n**-0.3 + 20 * tokens**-0.35 / rank**0.05 + 0.005 * float(rng.standard_normal())
-        made.append(Run(**known | {"run": f"r{number}", "model": f"m{n}", "rank": rank}))
-        at = {
-            "run": f"r{number}",
-            "body_parameters": n,
-            "tokens": tokens,
-            "unique_tokens": tokens,
-            "loss": loss,
-            "flops": 6.0 * n * tokens,
-        }
-        measured.append(Point(**{f.name: point[f.name] for f in fields(Point)} | at))
-    store.add(made, {})
-    store.write(measured)
-    store.set_state([one.run for one in made], "DONE")
+def clock_backwards(work: Path) -> bool:
+    """Two workers whose clock is set back by two hours, three seconds after each process begins: the table of right clocks."""
+    study, late, place = a_study(work), work / "late", work / "clock"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(BACKWARDS)
+    seen = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run("study", study, "--out", work / "right", "--workers", 2)
+    status, _, err = run("study", study, "--out", late, "--workers", 2, env={**os.environ, "PYTHONPATH": seen})
+    told = json.loads(run("status", late, "--json")[1])
+    return status == 0 and "Traceback" not in err and points(late) == points(work / "right") and told["runs"] == 4
 
 
 def measure(name: str, short: bool) -> dict[str, Any]:

@@ -52,6 +52,24 @@ def a_study(folder: Path, tokens: int = 1500, **grid: list[Any]) -> Path:
     return path
 
 
+def a_long_proof(work: Path) -> Path:
+    """The file of a study of two runs whose law carries a proof of ninety times as many FLOPs."""
+    base = files(work)
+    import tiny
+
+    base["data"] = {"source": str(tiny.texts(work / "many.txt", 20_000)), "eval_examples": 20}
+    base["training"] |= {
+        "tokens": 2000,
+        "evaluate_from": 200,
+        "evaluate_ratio": 1.5,
+        "learning_rate": 3e-3,
+        "checkpoint_seconds": 0.2,
+    }
+    path = work / "proof.yaml"
+    path.write_text(yaml.safe_dump({"base": base | {"method": "bottleneck"}, "grid": {"seed": [0, 1]}}))
+    return path
+
+
 def start(*words: object, **how: Any) -> subprocess.Popen[str]:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*PYTHON, *map(str, words)], **(streams | how))
