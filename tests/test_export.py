@@ -21,7 +21,7 @@ from test_merging import TIED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isolora import adapters
-from isolora.adapters import plain
+from isolora.adapters import plain, round_trip
 from isolora.adapters.export import EXPORTS
 from isolora.config import MethodConfig, RunConfig, parse
 from isolora.errors import ConfigError, DataError
@@ -213,6 +213,12 @@ def test_kept_checkpoints_of_a_finished_run_are_handed_over(tmp_path: Path) -> N
     before = {path: path.stat().st_mtime_ns for path in Path(ended["adapter"]).iterdir()}
     assert train(config, tmp_path / "out", quiet=True)["loss"] == ended["loss"], "asked for again, nothing is done again"
     assert {path: path.stat().st_mtime_ns for path in Path(ended["adapter"]).iterdir()} == before
+
+
+@pytest.mark.parametrize(("scale", "allowed"), [(1.0, 1.1e-4), (30.0, 4e-4)])
+def test_rounding_grows_with_the_logits(scale: float, allowed: float) -> None:
+    """Right merges of bases with large logits were refused: 1.6e-4 apart at logits of 21, where 1e-4 was allowed."""
+    assert round_trip.tolerance(scale * torch.tensor([-1.0, 0.5])) == pytest.approx(allowed)
 
 
 @pytest.mark.parametrize(("kind", "method"), [("llama", "lora"), ("gpt2", "lora"), ("llama", "adalora")])

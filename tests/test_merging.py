@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ import pytest
 import tiny
 import torch
 from test_peft_variants import FIELDS
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
+)
 
 from isolora import registry
 from isolora.errors import ConfigError
@@ -37,13 +47,13 @@ OTHER_PARTS = {"LN_TUNING", "TRAINABLE_TOKENS", "BEFT"}
 """Types that adapt norms, entries or biases, never a tied matrix that is a layer's."""
 
 
-def moved(attached: Any) -> torch.Tensor:
+def moved(attached: Any, asked: Callable[[Any], torch.Tensor] = life.logits) -> torch.Tensor:
     """Logits after weights were drawn that matter."""
     generator = torch.Generator().manual_seed(3)
     for tensor in attached.tensors(0):
         tensor.data.add_(0.1 * torch.randn(tensor.shape, generator=generator))
     attached.train(False)
-    return life.logits(attached.model)
+    return asked(attached.model)
 
 
 def reloaded(model: Any, folder: Path) -> torch.Tensor:
@@ -107,6 +117,30 @@ def test_encoder_decoders_share_one_matrix_three_times(kind: str) -> None:
     storages = [weight.data_ptr() for _, weight in model.named_parameters(remove_duplicate=False)]
     assert len(storages) == len(set(storages))
     assert model.config.tie_word_embeddings is False
+
+
+@pytest.mark.parametrize("name", ["lora", "peft:LORA"])
+def test_a_model_that_computes_by_the_switch_keeps_it(name: str, tmp_path: Path) -> None:
+    """UMT5 scales what reaches a tied head: untied, the merged model's logits differed by 14, and an export was refused."""
+    config = UMT5Config(vocab_size=tiny.VOCABULARY, **tiny.T5)
+    method, model = registry.load_plug_in("method", name), tiny.seeded(UMT5ForConditionalGeneration, config)
+    bare = answered(model)
+    attached = method.attach(model, [method.settings({"targets" if name == "lora" else "target_modules": ["lm_head"]})], [0])
+    moved(attached, answered)
+    before = answered(attached.model)
+    assert (before - bare).abs().max() > 0.1
+    merged = attached.merge(0)
+    torch.testing.assert_close(answered(merged), before, rtol=0, atol=1e-4)
+    merged.save_pretrained(tmp_path)
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=torch.float32)
+    torch.testing.assert_close(answered(again), before, rtol=0, atol=1e-4)
+
+
+def answered(model: Any) -> torch.Tensor:
+    """Logits of an encoder-decoder."""
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=tiny.ids(), decoder_input_ids=tiny.ids()).logits
+    return found
 
 
 def test_what_shares_nothing_stays_tied() -> None:

@@ -22,7 +22,7 @@ from isolora import adapters, models, registry
 from isolora.adapters import compatibility, plain, round_trip
 from isolora.adapters.card import CARD, card
 from isolora.adapters.record import beyond_peft, files
-from isolora.adapters.round_trip import TOLERANCE, largest_difference
+from isolora.adapters.round_trip import largest_difference
 from isolora.adapters.saved_adapter import Adapter
 from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonObject
@@ -116,7 +116,7 @@ def _write_peft(place: Path, aside: Path, mergeable: bool) -> list[str]:
     del live
     with _elsewhere("--to peft: PEFT alone"):
         theirs = plain.plain_scores(plain.loaded(**round_trip.request(place), adapter=str(aside)), ids)
-    _insist(largest_difference(ours, theirs), "--to peft: loaded by PEFT alone, the adapter")
+    _insist(ours, theirs, "--to peft: loaded by PEFT alone, the adapter")
     return _remarks(place, mergeable)
 
 
@@ -126,7 +126,7 @@ def _write_merged(place: Path, aside: Path) -> list[str]:
     ours, ids = round_trip.adapter_scores(live), round_trip.probe_on_device(live.base)
     effect = largest_difference(ours, _bare_scores(live))
     merged = live.attached.merge(0)
-    _insist(largest_difference(ours, plain.plain_scores(merged, ids)), "--to merged: merged, the adapter")
+    _insist(ours, plain.plain_scores(merged, ids), "--to merged: merged, the adapter")
     precision = models.own_precision(live.config)
     _cast(merged, precision)
     if broken := not_finite(dict(merged.named_parameters())):
@@ -139,7 +139,7 @@ def _write_merged(place: Path, aside: Path) -> list[str]:
     del merged, live
     with _elsewhere("--to merged: transformers alone"):
         again = plain.plain_scores(plain.loaded(str(aside), auto_class, {}), ids)
-    _insist(largest_difference(rounded, again), "--to merged: loaded by transformers alone, the folder")
+    _insist(rounded, again, "--to merged: loaded by transformers alone, the folder")
     return _about_precision(precision, largest_difference(ours, rounded), effect)
 
 
@@ -183,8 +183,9 @@ def not_finite(tensors: JsonObject) -> str:
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), "")
 
 
-def _insist(difference: float, what: str) -> None:
-    if difference > TOLERANCE:
+def _insist(ours: Tensor, theirs: Tensor, what: str) -> None:
+    difference = largest_difference(ours, theirs)
+    if difference > round_trip.tolerance(ours):
         raise DataError(f"{what} computes something else (logits differ by {difference:.2g}); nothing was written")
 
 

@@ -53,4 +53,4 @@ def _near(value: float | None, recorded: float) -> bool:
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> Verdict:
     difference = round_trip.largest_difference(a, b)
-    return difference <= round_trip.TOLERANCE, f"largest difference of logits {difference:.1e}"
+    return difference <= round_trip.tolerance(a), f"largest difference of logits {difference:.1e}"

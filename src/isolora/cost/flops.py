@@ -22,6 +22,7 @@ from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept as disk
 from isolora.cost.bookkeeper import Bookkeeper, Weights, storage, watching_modules, weight_groups
+from isolora.cost.idle_targets import leaves, refuse_idle_targets
 from isolora.cost.layers import Layers, LayerTracker, Place, find_layers, shortened
 from isolora.cost.no_values import refused_in_one_line
 from isolora.ledger import GROUPS, PHASES, BatchShape, Ledger
@@ -66,8 +67,10 @@ def _rehearsed(config: RunConfig, task: Task, whole: bool) -> Ledger:
     replaced = sum(
         p.numel() for name in head_names(base.model) * task.new_head for p in base.model.get_submodule(name).parameters()
     )
+    before = leaves(base.model)
     attached = attach_for_rehearsal(config, task, base.model)
     rehearsal = Rehearsal(task, attached, groups)
+    refuse_idle_targets(config.method, before, attached.model, rehearsal.forward)
     booked = rehearsal.all_layers() if whole else rehearsal.by_layers()
     terms = np.array([shape.terms for shape in _shapes(task)])
     coefficients = np.rint(np.linalg.lstsq(terms, booked.reshape(len(terms), -1))[0])  # FLOPs are whole; the solver rounds
@@ -158,7 +161,7 @@ class Rehearsal:
             return self.all_layers()
         try:
             booked = self._extended(layers)
-            alike = np.array_equal(booked[0, 0], self._forward(_shapes(self.task)[0]))
+            alike = np.array_equal(booked[0, 0], self.forward())
         except Exception:  # a model that counts its layers itself, or looks one up by its number, is rehearsed as it is
             alike = False
         return booked if alike else self.all_layers()
@@ -175,11 +178,11 @@ class Rehearsal:
         finally:
             self.tracker = None
 
-    def _forward(self, shape: BatchShape) -> NDArray[np.float64]:
-        """FLOPs [groups] of a forward pass alone, through every layer."""
+    def forward(self) -> NDArray[np.float64]:
+        """FLOPs [groups] of a forward pass of the first shape alone, through every layer."""
         books = Bookkeeper(self.weights)
         with torch.no_grad(), self._products(), books, self.attached.rows([(0, 0, -1)]):
-            batch = task_batch(self.task, shape, self.device)
+            batch = task_batch(self.task, _shapes(self.task)[0], self.device)
             checked_loss(self.task, self.task.loss(self.attached.model, batch), len(batch.lengths))
             self.attached.extra_loss()
         forward: NDArray[np.float64] = books.booked[PHASES.index("forward")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -25,9 +26,18 @@ def untie(model: PreTrainedModel, changed: Iterable[nn.Module]) -> None:
         for module, name in places[1:]:
             weight = module.get_parameter(name)
             setattr(module, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
-    for config in {id(config): config for config in (model.config, model.config.get_text_config())}.values():
-        config.tie_word_embeddings = False
+    if not _computes_by_the_switch(model):
+        for config in {id(config): config for config in (model.config, model.config.get_text_config())}.values():
+            config.tie_word_embeddings = False
     model.all_tied_weights_keys = {}  # what `save_pretrained` would leave out
+
+
+def _computes_by_the_switch(model: PreTrainedModel) -> bool:
+    """Whether the model's own forward pass reads the switch: UMT5 and Switch Transformers scale what reaches a tied head.
+
+    There it stays on, and transformers leaves apart what a checkpoint holds apart.
+    """
+    return "tie_word_embeddings" in inspect.unwrap(type(model).forward).__code__.co_names
 
 
 def _holders(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:

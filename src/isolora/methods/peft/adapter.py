@@ -170,11 +170,13 @@ class PeftAdapter(Attached):
             raise ConfigError(f"method: {self.name} has no place in the base's weights; its adapters cannot be merged")
         settle_heads(self.base, self.config)
         untie(self.base, [layer.get_base_layer() for layer in self._adapted_layers()])
+        tied = getattr(self.base.config, "tie_word_embeddings", False)
         try:
             with quietly():
                 self.peft.base_model.merge_and_unload()
         except PEFT_RAISES as failure:
             raise ConfigError(f"method: {self.name} cannot be merged here: {in_brief(failure)}") from None
+        self.base.config.tie_word_embeddings = tied  # PEFT sees no more that `untie` has settled it
         self._restore_flags()
         return self.base
 
