@@ -34,7 +34,6 @@ from tried import (
     PYTHON,
     ROWS,
     a_study,
-    children,
     cpu_seconds,
     has_checkpoint,
     one_line,
@@ -47,6 +46,7 @@ from tried import (
     states,
     tests,
     wait_for,
+    workers_of,
 )
 
 
@@ -141,7 +141,7 @@ def workers(work: Path, short: bool) -> Iterator[bool]:
         out = work / f"limited-{count}"
         process = start("study", study, "--out", out, "--workers", count)
         wait_for(lambda out=out: has_checkpoint(out))
-        victims = [pid for pid in children(process.pid) if "spawn_main" in read(Path(f"/proc/{pid}/cmdline"))] or [process.pid]
+        victims = workers_of(process.pid) or [process.pid]
         held = int(read(Path(f"/proc/{victims[-1]}/statm")).split()[0]) * resource.getpagesize()
         resource.prlimit(victims[-1], resource.RLIMIT_AS, (held + 2**20, held + 2**20))
         _, err = process.communicate(timeout=600)
@@ -152,7 +152,7 @@ def workers(work: Path, short: bool) -> Iterator[bool]:
     out = work / "killed"
     process = start("study", study, "--out", out, "--workers", 2)
     wait_for(lambda: has_checkpoint(out))
-    os.kill(next(pid for pid in children(process.pid) if "spawn_main" in read(Path(f"/proc/{pid}/cmdline"))), signal.SIGKILL)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     _, err = process.communicate(timeout=600)
     yield process.returncode == 0 and "killed by SIGKILL" in err and states(out) == {"complete": 8}
 
@@ -200,7 +200,7 @@ def writers(work: Path, short: bool) -> Iterator[bool]:
 def launched_twice(work: Path) -> bool:
     """Two ranks train in a folder; two more are refused there, naming a process, and the first two are not disturbed."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    out, words = work / "launched", [*one_run(work, 6000), "--out", str(work / "launched")]
+    out, words = work / "launched", [*one_run(work, 40_000), "--out", str(work / "launched")]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
     def launched() -> subprocess.Popen[str]:
@@ -212,7 +212,7 @@ def launched_twice(work: Path) -> bool:
     first = launched()
     wait_for(lambda: has_checkpoint(out) or first.poll() is not None)
     second = launched()
-    _, refused = second.communicate(timeout=120)
+    _, refused = second.communicate(timeout=240)
     _, err = first.communicate(timeout=600)
     told = [line for line in refused.splitlines() if line.startswith("isolora:")]
     if first.returncode or not told:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tried import a_study, alive, children, has_checkpoint, points, row, run, start, states, wait_for
+from tried import a_study, alive, below, has_checkpoint, points, row, run, start, states, wait_for, workers_of
 
 
 @row("2 kills")
@@ -88,8 +88,8 @@ def kill_a_worker(study: Path, out: Path, draw: random.Random) -> bool:
     process = start("study", study, "--out", out, "--workers", 2)
     wait_for(lambda: has_checkpoint(out) or process.poll() is not None)
     time.sleep(draw.uniform(0, 0.5))
-    below = children(process.pid)
-    for victim in (draw.choice(below or [process.pid]), *([process.pid] if draw.random() < 0.5 else [])):
+    others = below(process.pid)
+    for victim in (draw.choice(workers_of(process.pid) or [process.pid]), *([process.pid] if draw.random() < 0.5 else [])):
         os.kill(victim, signal.SIGKILL) if alive(victim) else None
     process.communicate(timeout=600)
-    return wait_for(lambda: not any(map(alive, below)), 5)
+    return wait_for(lambda: not any(map(alive, others)), 5)

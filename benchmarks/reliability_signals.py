@@ -17,7 +17,7 @@ from tried import (
     a_long_proof,
     a_study,
     alive,
-    children,
+    below,
     files,
     has_checkpoint,
     one_line,
@@ -48,12 +48,12 @@ def signals(work: Path, short: bool) -> Iterator[bool]:
     out = work / "twice"
     process = start("study", study, "--out", out, "--workers", 2)
     wait_for(lambda: has_checkpoint(out))
-    below = children(process.pid)
+    others = below(process.pid)
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    yield process.returncode == 130 and wait_for(lambda: not any(map(alive, below)), 5)
+    yield process.returncode == 130 and wait_for(lambda: not any(map(alive, others)), 5)
 
 
 def stopped_proofs(work: Path) -> Iterator[bool]:
@@ -71,11 +71,11 @@ def stopped_proofs(work: Path) -> Iterator[bool]:
 def stopped(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> bool:
     """Whether what trains into a folder ends within 20 s of a signal, in one line, with its exit status, and nobody is left."""
     wait_for(lambda: has_checkpoint(out))
-    below, started = children(process.pid), time.monotonic()
+    others, started = below(process.pid), time.monotonic()
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     _, err = process.communicate(timeout=60)
     took, ended = time.monotonic() - started, set(states(out))
-    gone = wait_for(lambda: not any(map(alive, below)), 5)
+    gone = wait_for(lambda: not any(map(alive, others)), 5)
     kept = ended <= {"interrupted", "queued", "complete", "pruned"} and "interrupted" in ended
     return process.returncode == 128 + number and gone and took < 20 and one_line(err) and kept
 

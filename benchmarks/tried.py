@@ -100,6 +100,19 @@ def children(pid: int) -> list[int]:
     return [int(number) for number in listed.split()]
 
 
+def below(pid: int) -> list[int]:
+    """Children, theirs, and so on."""
+    found = children(pid)
+    return found + [other for child in found for other in below(child)]
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that train for a study: started anew, or forked from one that has imported everything."""
+    commands = {child: read(Path(f"/proc/{child}/cmdline")) for child in children(pid)}
+    forked = [worker for child, command in commands.items() if "forkserver" in command for worker in children(child)]
+    return forked + [child for child, command in commands.items() if "spawn_main" in command]
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

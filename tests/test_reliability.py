@@ -30,7 +30,7 @@ from isolora.study.status import status, stop
 from isolora.training import checkpoint, train
 from isolora.training import lease as leases
 from isolora.training.folder import LOG, locked_store
-from isolora.training.interruption import STOP_FILE, Interrupted
+from isolora.training.interruption import STOP_FILE, Interrupted, handled
 from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
@@ -87,6 +87,28 @@ def test_a_signal_keeps_a_checkpoint(
     assert kept.name == "step-000000003", "the step under way is finished"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "handlers are as they were"
     assert train(a_run(base), tmp_path / "cut", quiet=True)["loss"] == whole["loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_library_that_knows_ctrl_c_alone_does_not_change_the_exit_status(number: signal.Signals) -> None:
+    """Ray made a KeyboardInterrupt of its own of TERM, and a study ended with status 130."""
+
+    def library() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(Interrupted) as stopped, handled():
+        library()
+    assert stopped.value.exit_status == 128 + number
+
+
+def test_a_bare_keyboard_interrupt_stays_one() -> None:
+    with pytest.raises(KeyboardInterrupt) as stopped, handled():
+        raise KeyboardInterrupt
+    assert not isinstance(stopped.value, Interrupted)
 
 
 def test_a_stop_file_counts_as_term(base: dict[str, Any], tmp_path: Path, before_step: Any) -> None:

@@ -56,7 +56,10 @@ _asked = _Asked()
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Within the context INT and TERM raise Interrupted. Outside the main thread, which alone may, nothing is changed."""
+    """Within the context INT and TERM raise Interrupted. Outside the main thread, which alone may, nothing is changed.
+
+    Ray puts a bare KeyboardInterrupt in the place of what a handler has raised; it leaves the context as what was asked.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -64,6 +67,10 @@ def handled() -> Iterator[None]:
     _asked.signal = None
     try:
         yield
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted) or _asked.signal is None:
+            raise
+        raise Interrupted(_asked.signal) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         _asked.signal = None  # what is trained next in this process, without handlers perhaps, was not asked to stop
