@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from record import record
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
+from torch.profiler._utils import traverse_dfs
 
 from isolora import models
 from isolora.config import RunConfig, parse
@@ -58,11 +60,22 @@ def measured(config: RunConfig, shape: BatchShape) -> int:
         optimizer.finish_step(1)
         begun = time.time_ns()
         one_step(config, task, attached, optimizer, padded(task_batch(task, shape, "cpu")))
-    records = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return most_held(profiler, begun)
+
+
+def most_held(profiler: profile, begun: int) -> int:
+    """Peak bytes since `begun` [ns] by the allocator's records; what is released that was there before the records is left out,
+    such as garbage of earlier work that Python finds on the way."""
+    events = profiler.profiler.kineto_results.experimental_event_tree()
+    records = [event for event in traverse_dfs(events) if event.typed[0] == _EventType.Allocation]
+    sizes: dict[int, int] = {}
     held, most = 0, 0
-    for event in sorted(records, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held) if event.start_ns() >= begun else held
+    for event in sorted(records, key=lambda event: event.start_time_ns):
+        place, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            sizes[place] = size
+        held += size if size > 0 else -sizes.pop(place, 0)
+        most = max(most, held) if event.start_time_ns >= begun else held
     return most
 
 

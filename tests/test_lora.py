@@ -19,7 +19,7 @@ from isolora.config import parse
 from isolora.cost.flops import rehearse
 from isolora.errors import ConfigError, DataError
 from isolora.methods.lora import CONFIG, WEIGHTS, LoraSettings, saved_lora_settings, target_modules
-from isolora.methods.low_rank import LowRankUpdate, dropout_mask
+from isolora.methods.low_rank import AdaptedLinear, AdaptedProduct, LowRankUpdate, dropout_mask
 
 torch.set_num_threads(1)
 # PEFT asks transformers for an attribute that will be renamed.
@@ -289,6 +289,15 @@ def test_low_rank_update_gradients(x_learns: bool) -> None:
     for k, (_, start, stop) in enumerate(spans):
         expected[start:stop] += scalings[k] * x[start:stop].detach() @ (factors[2 * k + 1] @ factors[2 * k]).detach().T
     torch.testing.assert_close(update(y, x, *factors).detach(), expected)
+    weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in ((4, 3), (4,)))
+
+    def product(x: Tensor, *factors: Tensor) -> Tensor:
+        adapted: Tensor = AdaptedProduct.apply(x, weight, bias, spans, scalings, *factors)
+        return adapted
+
+    assert torch.autograd.gradcheck(product, (x, *factors))
+    changed = expected - y.detach() + (x.detach() @ weight.T + bias)
+    torch.testing.assert_close(product(x, *factors).detach(), changed)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -321,9 +330,11 @@ def test_settings_fields_are_checked_by_the_run() -> None:
         parse(type(tiny.run()), {"method": {"rank": 0}})
 
 
-def test_autograd_copies_nothing_for_a_change_in_place() -> None:
+@pytest.mark.parametrize(("dropout", "step"), [(0.0, "AdaptedProduct"), (0.5, "LowRankUpdate")])
+def test_autograd_copies_nothing_for_a_change_in_place(dropout: float, step: str) -> None:
     """An update of a view becomes a `CopySlices`, which clones the gradient of the whole product: a tenth of a step."""
-    ours, _ = pair("llama-all-linear")
+    ours = lora.attach(tiny.llama(), [LoraSettings(dropout=dropout)], [0])
+    ours.train(True)
     seen, waiting = set(), [logits(ours.model).grad_fn]
     while waiting:
         node = waiting.pop()
@@ -331,5 +342,23 @@ def test_autograd_copies_nothing_for_a_change_in_place() -> None:
             seen.add(node)
             waiting += [parent for parent, _ in node.next_functions]
     names = [node.name() for node in seen]
-    assert sum("LowRankUpdate" in name for name in names) == 2 * 7
+    assert sum(step in name for name in names) == 2 * 7
     assert not [name for name in names if "CopySlices" in name]
+
+
+@pytest.mark.parametrize("by", ["forward hook", "forward of its own", "weights in halves"])
+def test_what_is_put_around_a_base_layer_is_called(by: str) -> None:
+    """An offloading library hangs on to a layer's forward; its base is then called as it is."""
+    attached = lora.attach(tiny.llama(), [LoraSettings()], [0])
+    layer = attached.model.model.layers[0].self_attn.q_proj
+    assert isinstance(layer, AdaptedLinear)
+    plain, own = layer(x := torch.randn(2, 3, 16)), layer.base.forward
+    if by == "forward hook":
+        layer.base.register_forward_hook(lambda module, given, out: 2 * out)
+    elif by == "forward of its own":
+        layer.base.forward = lambda x: 2 * own(x)
+    else:
+        layer.base.to(torch.bfloat16)
+        assert layer(x.bfloat16()).dtype == torch.bfloat16
+        return
+    torch.testing.assert_close(layer(x), 2 * plain)

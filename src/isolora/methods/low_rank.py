@@ -56,11 +56,7 @@ class LowRankUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, spans: list[Span], scalings: list[float], *factors: Tensor) -> Tensor:
-        inner = []
-        for index, (_, start, stop) in enumerate(spans):
-            a, b = factors[2 * index], factors[2 * index + 1]
-            inner.append(x[start:stop] @ a.T)
-            y[start:stop].addmm_(inner[-1], b.T, alpha=scalings[index])
+        inner = _add_updates(y, x, spans, scalings, factors)
         ctx.mark_dirty(y)
         ctx.save_for_backward(x, *factors, *inner)
         ctx.spans, ctx.scalings = spans, scalings
@@ -69,23 +65,59 @@ class LowRankUpdate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | list[Span] | list[float] | None, ...]:
         (gradient,) = gradients
-        count = len(ctx.spans)
         x, *saved = ctx.saved_tensors  # asked for once: recomputed tensors are handed out a single time
-        factors, inner = saved[: 2 * count], saved[2 * count :]
         x_gradient = None
         if ctx.needs_input_grad[1]:
-            x_gradient = (
-                torch.zeros_like(x) if sum(stop - start for _, start, stop in ctx.spans) < len(x) else torch.empty_like(x)
-            )
-        factor_gradients: list[Tensor] = []
-        for index, (_, start, stop) in enumerate(ctx.spans):
-            a, b = factors[2 * index], factors[2 * index + 1]
-            outer = gradient[start:stop]
-            inner_gradient = (outer @ b).mul_(ctx.scalings[index])
-            factor_gradients += [inner_gradient.T @ x[start:stop], (inner[index].T @ outer).T.mul_(ctx.scalings[index])]
-            if x_gradient is not None:
-                torch.mm(inner_gradient, a, out=x_gradient[start:stop])
-        return gradient, x_gradient, None, None, *factor_gradients
+            all_rows = sum(stop - start for _, start, stop in ctx.spans) == len(x)
+            x_gradient = torch.empty_like(x) if all_rows else torch.zeros_like(x)
+        return gradient, x_gradient, None, None, *_gradients(ctx, gradient, x, saved, x_gradient, kept=0)
+
+
+class AdaptedProduct(torch.autograd.Function):
+    """y = x Wᵀ + bias and its low-rank updates as one step: the gradient to x is one sum in place of two that autograd adds.
+
+    Shapes: x [tokens, in], weight [out, in], bias [out] or None, the rest as in `LowRankUpdate`; weight and bias are frozen.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spans: list[Span], scalings: list[float], *factors: Tensor
+    ) -> Tensor:
+        y = nn.functional.linear(x, weight, bias)
+        inner = _add_updates(y, x, spans, scalings, factors)
+        ctx.save_for_backward(x, weight, *factors, *inner)
+        ctx.spans, ctx.scalings = spans, scalings
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, weight, *saved = ctx.saved_tensors
+        x_gradient = gradient @ weight if ctx.needs_input_grad[0] else None
+        return x_gradient, None, None, None, None, *_gradients(ctx, gradient, x, saved, x_gradient, kept=1)
+
+
+def _add_updates(y: Tensor, x: Tensor, spans: list[Span], scalings: list[float], factors: Sequence[Tensor]) -> list[Tensor]:
+    """Adds each member's update to its rows of y; returns x A_kᵀ."""
+    inner = []
+    for (_, start, stop), scaling, a, b in zip(spans, scalings, factors[::2], factors[1::2], strict=True):
+        inner.append(x[start:stop] @ a.T)
+        y[start:stop].addmm_(inner[-1], b.T, alpha=scaling)
+    return inner
+
+
+def _gradients(ctx: Any, outer: Tensor, x: Tensor, saved: list[Tensor], x_gradient: Tensor | None, kept: int) -> list[Tensor]:
+    """Gradients to the factors; adds what leads to x to `kept` times x_gradient. saved: factors and x A_kᵀ of all spans."""
+    count, found = len(ctx.spans), []
+    factors, inner = saved[: 2 * count], saved[2 * count :]
+    members = zip(ctx.spans, ctx.scalings, factors[::2], factors[1::2], inner, strict=True)
+    for (_, start, stop), scaling, a, b, product in members:
+        rows = slice(start, stop)
+        inner_gradient = (outer[rows] @ b).mul_(scaling)
+        found += [inner_gradient.T @ x[rows], (product.T @ outer[rows]).T.mul_(scaling)]
+        if x_gradient is not None:
+            x_gradient[rows].addmm_(inner_gradient, a, beta=kept)
+    return found
 
 
 class AdaptedLayer(nn.Module):
@@ -138,25 +170,41 @@ class AdaptedLinear(AdaptedLayer):
         self.b.append(nn.Parameter(torch.zeros(outputs, rank, device=device)))
 
     def forward(self, x: Tensor) -> Tensor:
-        flat_x = x.reshape(-1, x.shape[-1])
-        y = self.base(flat_x)  # of rows alone: a view of it, changed in place, would have autograd copy it whole, twice
-        if y._is_view():  # what another autograd function hands out as a view may not be changed in place
-            y = y.clone()
+        flat_x = x.reshape(-1, x.shape[-1])  # of rows alone: autograd would copy a view that is changed in place whole, twice
         spans = self.batch_rows.token_spans(x.shape[0], len(flat_x))
-        if self.training and any(self.dropouts[member] for member, _, _ in spans):
-            flat_x = self._dropped(flat_x, spans, len(flat_x) // x.shape[0])
-        factors = [f.to(y.dtype) for member, _, _ in spans for f in self.factors(member)]
         scalings = [self.scalings[member] for member, _, _ in spans]
-        updated: Tensor = LowRankUpdate.apply(y, flat_x.to(y.dtype), spans, scalings, *factors)  # type: ignore[no-untyped-call]
-        return updated.view(*x.shape[:-1], y.shape[-1])
+        if self._is_plain(flat_x) and not self._drops(spans):
+            factors = self._factors(spans, x.dtype)
+            y: Tensor = AdaptedProduct.apply(flat_x, self.weight, self.bias, spans, scalings, *factors)  # type: ignore[no-untyped-call]
+        else:
+            y = self.base(flat_x)
+            if y._is_view():  # what another autograd function hands out as a view may not be changed in place
+                y = y.clone()
+            given = self._dropped(flat_x, spans, len(flat_x) // x.shape[0]) if self._drops(spans) else flat_x
+            y = LowRankUpdate.apply(y, given.to(y.dtype), spans, scalings, *self._factors(spans, y.dtype))  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether the base is nothing but x Wᵀ + bias, frozen, in the precision of x."""
+        base, weight = self.base, self.weight
+        called_alone = "forward" not in vars(base) and not base._forward_pre_hooks and not base._forward_hooks
+        kind = x.device.type
+        cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return type(base) is nn.Linear and called_alone and weight.dtype == x.dtype and not cast and not weight.requires_grad
+
+    def _factors(self, spans: list[Span], dtype: torch.dtype) -> list[Tensor]:
+        return [factor.to(dtype) for member, _, _ in spans for factor in self.factors(member)]
+
+    def _drops(self, spans: list[Span]) -> bool:
+        return self.training and any(self.dropouts[member] for member, _, _ in spans)
 
     def _dropped(self, x: Tensor, spans: list[Span], length: int) -> Tensor:
-        dropped = x.clone()
+        mask = torch.ones_like(x)
         for member, start, stop in spans:
             if self.dropouts[member]:
                 seed = self.batch_rows.dropout_seed(member) + self.number
-                dropped[start:stop] *= dropout_mask(x[start:stop], length, self.dropouts[member], seed)
-        return dropped
+                mask[start:stop] = dropout_mask(x[start:stop], length, self.dropouts[member], seed)
+        return x * mask
 
     def delta(self, member: int) -> Tensor:
         product = super().delta(member)
