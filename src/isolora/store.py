@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
@@ -205,6 +205,16 @@ class Store:
         with self._connection() as connection:
             for point in points:
                 _insert(connection, "INSERT OR REPLACE", "points", asdict(point))
+
+    def settle(self, run: str, measures: Mapping[int, Mapping[str, float]]) -> None:
+        """Enter what is now known to be the `loss` of points [by tokens], and what restates it."""
+        with self._connection() as connection:
+            for tokens, found in measures.items():
+                restated = json.dumps({name: value for name, value in found.items() if name != "loss"})
+                connection.execute(
+                    "UPDATE points SET loss = ?, metrics = json_patch(metrics, ?) WHERE run = ? AND tokens = ?",
+                    (found["loss"], restated, run, tokens),
+                )
 
     def keep_trials(self, trials: Iterable[Trial]) -> None:
         """Enter trials, or what has become of them."""

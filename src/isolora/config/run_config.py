@@ -64,7 +64,8 @@ class RunConfig(Settings):
             "data": {"on_error", "streaming"},
         }
         # Keys that are younger than stores which hold runs: at their default they change nothing, and no run's name.
-        aside["training"] |= {"base_precision"} if self.training.base_precision == "float32" else set()
+        younger = {"base_precision": "float32", "evaluate_between": None}
+        aside["training"] |= {name for name, default in younger.items() if getattr(self.training, name) == default}
         return content_hash(self.model_dump(exclude=aside))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -24,3 +24,7 @@ class Observer:
 
     def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
         """Called with the points of the members that have just been evaluated; their loss is finite."""
+
+    def on_settled(self, stack: Stack, k: int, measures: Mapping[int, Mapping[str, float]]) -> None:
+        """Called at the end of a member whose points between were measured on a share of the held-out examples, with what their
+        `loss` and all that restates it [by tokens] are in the light of its last evaluation."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from isolora import data, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig
@@ -33,6 +35,10 @@ class HeldOut:
     task: Task
     examples: Examples
     documents: Documents
+
+    def mean_loss(self, summed: NDArray[np.float64], rows: NDArray[np.int64] | slice = slice(None)) -> float:
+        """Mean of summed losses [examples], of all or of these: over labelled tokens, or over examples where the task says so."""
+        return float(summed[rows].sum() / self.task.units(self.examples)[rows].sum())
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class Progress:
     last_loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
     forgotten: dict[str, float] = field(default_factory=dict)
+    first_evaluation: int = 0  # tokens
+    share_gaps: list[float] = field(default_factory=list)  # there: loss on all held-out examples less that on each share
+    share_losses: list[tuple[int, float]] = field(default_factory=list)  # since: (tokens, mean loss on a share)
     state: str = "RUNNING"
 
     @property

@@ -241,6 +241,11 @@ class Task(ABC):
         """When `predictions` are taken: at "points", or at the "end" where it is slow."""
         return "points"
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether `predictions` give any."""
+        return type(self).predictions is not Task.predictions
+
     @abstractmethod
     def auto_class(self, architecture: PretrainedConfig) -> str:
         """The transformers class that loads its models, for example AutoModelForCausalLM. Raises ConfigError where the

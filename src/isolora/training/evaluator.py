@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -48,9 +47,9 @@ class Evaluator:
         """Evaluate in less memory."""
         self.batch_tokens, self.least_tokens = max(1, self.batch_tokens // factor), 0
 
-    def _batches(self, examples: Examples, members: int = 1) -> list[NDArray[np.int64]]:
-        """All examples in batches of like size, as members see them in one pass."""
-        return list(short_first(examples, max(self.batch_tokens, self.least_tokens // members)))
+    def _batches(self, examples: Examples, members: int = 1, rows: NDArray[np.int64] | None = None) -> list[NDArray[np.int64]]:
+        """All examples, or these, in batches of like size, as members see them in one pass."""
+        return list(short_first(examples, max(self.batch_tokens, self.least_tokens // members), rows))
 
     def _together(self, members: Sequence[int]) -> Iterator[Sequence[int]]:
         """Members that share a pass."""
@@ -68,14 +67,15 @@ class Evaluator:
         with torch.no_grad(), self.attached.rows(()) if self.bare else rows, autocast(self.device, self.precision):
             yield
 
-    def row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
-        """Summed loss in nats of every example under every member: [members, examples]."""
-        return self.ranks.total(np.concatenate([self._row_losses(on, part) for part in self._together(members)]))
+    def row_losses(self, on: HeldOut, members: Sequence[int], rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Summed loss in nats of every example under every member: [members, examples]. rows: the examples that are wanted, all
+        others having 0."""
+        return self.ranks.total(np.concatenate([self._row_losses(on, part, rows) for part in self._together(members)]))
 
-    def _row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
+    def _row_losses(self, on: HeldOut, members: Sequence[int], rows: NDArray[np.int64] | None) -> NDArray[np.float64]:
         """The same in joint passes, of this process's share of the examples."""
         losses = np.zeros((len(members), len(on.examples)))
-        for number, indices in enumerate(self._batches(on.examples, len(members))[self.ranks.share]):
+        for number, indices in enumerate(self._batches(on.examples, len(members), rows)[self.ranks.share]):
             batch = self._batch(on.examples, np.tile(indices, len(members)))
             with self._forward(self.attached.rows_of(dict.fromkeys(members, len(indices)))):
                 loss = on.task.loss(self.attached.model, batch)
@@ -86,7 +86,7 @@ class Evaluator:
 
     def losses(self, on: HeldOut, members: Sequence[int]) -> dict[int, float]:
         """Mean loss of each member: nats per labelled token, or per example where the task says so."""
-        return dict(zip(members, map(partial(_mean, on), self.row_losses(on, members)), strict=True))
+        return dict(zip(members, map(on.mean_loss, self.row_losses(on, members)), strict=True))
 
     def predictions(self, on: HeldOut, member: int, losses: NDArray[np.float64] | None = None) -> Predictions:
         """What one member answers on held-out examples. losses [examples]: receives their summed losses, from the same forward
@@ -116,15 +116,15 @@ class Evaluator:
 
     def losses_and_predictions(
         self, examples: RunExamples, members: Sequence[int], answering: Sequence[int]
-    ) -> tuple[dict[int, float], dict[int, dict[str, Predictions]]]:
-        """(mean held-out loss of each member, what `all_predictions` gives of those who are to answer). Where a task answers from
-        the scores that its loss is of, one pass gives both."""
+    ) -> tuple[dict[int, NDArray[np.float64]], dict[int, dict[str, Predictions]]]:
+        """(summed loss of every held-out example under each member, what `all_predictions` gives of those who are to answer).
+        Where a task answers from the scores that its loss is of, one pass gives both."""
         on = examples.held_out
         rows = {k: np.full(len(on.examples), np.nan) for k in answering}
         found = {k: self.all_predictions(examples, k, rows[k]) for k in answering}
-        losses = {k: _mean(on, row) for k, row in rows.items() if np.isfinite(row).all()}
+        losses = {k: row for k, row in rows.items() if np.isfinite(row).all()}
         others = [k for k in members if k not in losses]
-        return losses | (self.losses(on, others) if others else {}), found
+        return losses | (dict(zip(others, self.row_losses(on, others), strict=True)) if others else {}), found
 
     def measures(self, examples: RunExamples, predictions: Mapping[str, Predictions], loss: float) -> dict[str, float]:
         """What `all_predictions` gave, scored, and the mean loss on the held-out examples as the task restates it."""
@@ -183,14 +183,10 @@ class Evaluator:
         )
 
 
-def _mean(on: HeldOut, summed: NDArray[np.float64]) -> float:
-    """Mean of summed losses [examples]: over labelled tokens, or over examples where the task says so."""
-    return float(summed.sum() / on.task.units(on.examples).sum())
-
-
-def short_first(examples: Examples, batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """All examples in batches of like size."""
-    return cut_by_tokens(np.argsort(examples.sizes, kind="stable"), examples.sequence_lengths, batch_tokens)
+def short_first(examples: Examples, batch_tokens: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
+    """All examples, or these, in batches of like size."""
+    rows = np.arange(len(examples)) if rows is None else rows
+    return cut_by_tokens(rows[np.argsort(examples.sizes[rows], kind="stable")], examples.sequence_lengths, batch_tokens)
 
 
 def examples_digest(examples: Examples) -> str:

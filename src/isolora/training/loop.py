@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.store import DIVERGED, DONE
 from isolora.training.checkpoint import Checkpointer
 from isolora.training.evaluator import Evaluator
 from isolora.training.recorder import point
+from isolora.training.shares import HeldOutShares
 from isolora.training.stack import Stack
 
 
@@ -24,6 +28,8 @@ class Loop:
     ) -> None:
         self.stack, self.evaluator, self.checkpointer = stack, evaluator, checkpointer
         self.observers = list(observers)
+        between = stack.members[0].training.evaluate_between
+        self.shares = HeldOutShares(stack.examples.held_out, between)
         self.text_losses_before: dict[str, float] = {}
 
     @property
@@ -74,8 +80,13 @@ class Loop:
         stack, examples = self.stack, self.stack.examples
         at_points = stack.task.scored_at == "points"  # slow measures are taken at the end of a budget alone
         scored = [k for k in which if at_points or stack.members[k].spent() >= 1]
+        whole = [k for k in which if not self.shares.suffice(stack.members[k])]
         with stack.averaged(which):
-            losses, predictions = self.evaluator.losses_and_predictions(examples, which, scored)
+            rows, predictions = self.evaluator.losses_and_predictions(examples, whole, scored)
+            losses = {k: examples.held_out.mean_loss(row) for k, row in rows.items()}
+            losses |= self.shares.losses(self.evaluator, stack.members, [k for k in which if k not in whole])
+        for k, row in rows.items():
+            self._note_shares(k, row)
         for k in scored:
             stack.members[k].progress.metrics = self.evaluator.measures(examples, predictions[k], losses[k])
         with stack.averaged(which):
@@ -84,6 +95,18 @@ class Loop:
                 before = self.text_losses_before
                 stack.members[k].progress.forgotten = {name: loss - before[name] for name, loss in after.items()}
         return losses
+
+    def _note_shares(self, k: int, summed: NDArray[np.float64]) -> None:
+        """What a member's losses on all held-out examples say of its evaluations on shares of them."""
+        progress, held_out, tokenizer = self.stack.members[k].progress, self.stack.examples.held_out, self.stack.base.tokenizer
+        if losses := self.shares.settled(progress, summed):
+            settled = {
+                tokens: {"loss": loss, **held_out.task.restated(loss, held_out.examples, tokenizer)}
+                for tokens, loss in losses.items()
+            }
+            for observer in self.observers:
+                observer.on_settled(self.stack, k, settled)
+        self.shares.note_first(progress, summed)
 
 
 Drive = Callable[[Loop], None]

@@ -35,6 +35,9 @@ class Recorder(Observer):
     def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
         self.store.write(points)
 
+    def on_settled(self, stack: Stack, k: int, measures: Mapping[int, Mapping[str, float]]) -> None:
+        self.store.settle(stack.names[k], measures)
+
     def conclude(self, stack: Stack, k: int, checks: Mapping[str, Pair], why: str = "") -> None:
         """Keep a finished member's adapter and enter how it ended. why: it was pruned, where that is known."""
         member, name = stack.members[k], stack.names[k]

@@ -1,0 +1,167 @@
+"""Points between a run's first and its last, measured on a share of the held-out examples."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny
+import torch
+
+from isolora import registry
+from isolora.config import RunConfig
+from isolora.data import Documents
+from isolora.errors import ConfigError
+from isolora.runs.prepared import HeldOut
+from isolora.runs.progress import Progress
+from isolora.store import Store
+from isolora.training import train
+from isolora.training.evaluator import Evaluator
+from isolora.training.shares import HeldOutShares, dealt
+
+torch.set_num_threads(1)
+FIRST, LENGTHS = 100, [3, 12, 5, 7, 9, 4, 11, 6]
+
+
+def held_out() -> HeldOut:
+    task = registry.load_plug_in("task", "causal-lm")
+    return HeldOut(task, tiny.examples(LENGTHS), Documents(pa.table({"text": []}), "{text}"))
+
+
+def losses_at(tokens: int, bend: float = 0.0) -> np.ndarray[Any, Any]:
+    """Summed losses of the examples, each of which falls at a rate of its own with the logarithm of tokens."""
+    counts, way = held_out().examples.label_counts, math.log(tokens / FIRST)
+    return counts * (5 - np.linspace(0.1, 0.4, len(counts)) * way + bend * way**2)
+
+
+def test_shares_hold_every_example_once_and_are_of_like_sizes() -> None:
+    on = held_out()
+    parts = dealt(on.examples, 3)
+    assert [len(part) for part in parts] == [3, 3, 2]
+    assert sorted(np.concatenate(parts)) == list(range(8))
+    assert max(on.examples.sizes[part].mean() for part in parts) < 1.3 * min(on.examples.sizes[part].mean() for part in parts)
+    assert len(dealt(on.examples, 8)) == len(dealt(on.examples, 100)) == 1
+
+
+def test_what_goes_with_the_logarithm_of_tokens_is_found_exactly() -> None:
+    """Each example's loss is a line of its own, and the last evaluation tells how the shares part."""
+    on, progress, shares = held_out(), Progress(tokens=FIRST), HeldOutShares(held_out(), 2)
+    shares.note_first(progress, losses_at(FIRST))
+    assert not shares.settled(progress, losses_at(FIRST))
+    for number, tokens in enumerate((150, 220, 400, 700, 1000)):
+        rows = shares.parts[number % 4]
+        progress.share_losses.append((tokens, on.mean_loss(losses_at(tokens), rows)))
+    progress.tokens = 1600
+    shares.note_first(progress, losses_at(1600))
+    assert progress.first_evaluation == FIRST, "there is one first evaluation"
+    settled = shares.settled(progress, losses_at(1600))
+    assert settled == pytest.approx({tokens: on.mean_loss(losses_at(tokens)) for tokens in (150, 220, 400, 700, 1000)}, rel=1e-12)
+    before = {tokens: loss + progress.share_gaps[number % 4] for number, (tokens, loss) in enumerate(progress.share_losses)}
+    assert max(abs(before[tokens] - settled[tokens]) for tokens in settled) > 0.01, "the last evaluation adds something"
+
+
+def a_run(folder: Path, between: int | None, **changes: Any) -> RunConfig:
+    found = tiny.from_files(folder, tokens=1500, evaluate_ratio=1.4, evaluate_between=between, **changes)
+    tiny.texts(folder / "texts.txt", 120)
+    return found.model_copy(update={"data": found.data.model_copy(update={"eval_examples": 12})})
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Examples of every evaluation."""
+    found: list[int] = []
+    real = Evaluator.row_losses
+
+    def row_losses(self: Any, on: Any, members: Any, rows: Any = None) -> Any:
+        found.append(len(on.examples if rows is None else rows))
+        return real(self, on, members, rows)
+
+    monkeypatch.setattr(Evaluator, "row_losses", row_losses)
+    yield found
+
+
+def points_of(folder: Path) -> list[dict[str, Any]]:
+    return Store(folder).points()
+
+
+def test_a_run_measured_on_shares_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(a_run(tmp_path, None), tmp_path / "whole", quiet=True)
+    with counted(monkeypatch) as examples:
+        train(a_run(tmp_path, 3), tmp_path / "shares", quiet=True)
+    whole, shares = points_of(tmp_path / "whole"), points_of(tmp_path / "shares")
+    assert examples == [12, *[3] * (len(whole) - 2), 12]
+    assert len(whole) > 5
+    for point in shares:
+        assert json.loads(point["metrics"])["perplexity"] == pytest.approx(math.exp(point["loss"]), rel=1e-9)
+    same = ("tokens", "flops", "step", "unique_tokens", "train_loss")
+    assert [[point[name] for name in same] for point in shares] == [[point[name] for name in same] for point in whole]
+    assert [shares[at]["loss"] for at in (0, -1)] == [whole[at]["loss"] for at in (0, -1)]
+    errors = [abs(ours["loss"] / theirs["loss"] - 1) for ours, theirs in zip(shares, whole, strict=True)]
+    assert 0 < max(errors) < 0.05  # of shares of three short texts; of 27 out of 80 descriptions it is 0.001
+    sha = [(tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("whole", "shares")]
+    assert sha[0] == sha[1]
+
+
+def test_points_of_an_interrupted_run_are_those_of_an_undisturbed_one(tmp_path: Path) -> None:
+    class Interrupted(Exception): ...
+
+    def stack(points: list[Any]) -> Any:
+        config = tiny.run(tokens=1500, evaluate_ratio=1.4, evaluate_between=1)
+        return tiny.stack([config], points, held_out=tiny.examples(LENGTHS, seed=2))
+
+    def settled(made: Any, folder: Path, until: float = math.inf) -> dict[int, float]:
+        def on_step(running: Any) -> None:
+            if running.members[0].progress.tokens > until:
+                raise Interrupted
+
+        loop, found = tiny.loop(made, folder, 1e9, on_step), {}
+        for observer in loop.observers[:1]:
+            observer.on_settled = lambda stack, k, measures: found.update({at: of["loss"] for at, of in measures.items()})
+        loop.run()
+        return found
+
+    undisturbed = settled(stack(whole := []), tmp_path / "undisturbed")
+    with pytest.raises(Interrupted):
+        settled(stack(first := []), tmp_path / "cut", until=700)
+    resumed = settled(stack(second := []), tmp_path / "cut")
+    assert resumed == undisturbed
+    assert len(undisturbed) > 4
+    assert [point.loss for point in (*first, *second)] == [point.loss for point in whole]
+
+
+def test_a_study_measured_on_shares(tmp_path: Path) -> None:
+    from isolora import load_study, run_study
+
+    (tmp_path / "study.yaml").write_text(
+        "base: {data: {source: debian-descriptions, train_examples: 200, eval_examples: 16},"
+        " training: {tokens: 4000, batch_tokens: 512, evaluate_from: 1000, evaluate_ratio: 1.5, evaluate_between: 4}}\n"
+        "grid: {model: [nano-55k], method.rank: [2, 8]}\n"
+    )
+    run_study(load_study(tmp_path / "study.yaml"), tmp_path / "study")
+    by_run: dict[str, list[float]] = {}
+    for point in points_of(tmp_path / "study"):
+        by_run.setdefault(point["run"], []).append(point["loss"])
+    assert [len(losses) for losses in by_run.values()] == [5, 5]
+    assert all(losses[0] > losses[-1] for losses in by_run.values())
+
+
+def test_scores_are_of_all_examples(tmp_path: Path) -> None:
+    rows = [{"text": f"w{k % 7} w{k % 5}", "label": "ab"[k % 2]} for k in range(40)]
+    run = tiny.from_rows(tmp_path, "bert_classifier", "sequence-classification", rows, evaluate_between=2)
+    with pytest.raises(ConfigError, match=r"^training\.evaluate_between: task sequence-classification is scored at every point"):
+        train(run, tmp_path / "out", quiet=True)
+
+
+def test_a_run_without_it_keeps_its_name() -> None:
+    run = tiny.run()
+    assert (
+        run.model_copy(update={"training": run.training.model_copy(update={"evaluate_between": 5})}).identity() != run.identity()
+    )
+    assert "evaluate_between" in run.model_dump()["training"]
