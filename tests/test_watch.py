@@ -48,8 +48,8 @@ def running(store: Store) -> Status:
     return replace(found, owner=OWNER, seconds_left=90.0, states={**found.states, "interrupted": 1, "running": 1}, each=lines)
 
 
-def shown(found: Status) -> str:
-    console = Console(file=StringIO(), width=100)
+def shown(found: Status, width: int = 100) -> str:
+    console = Console(file=StringIO(), width=width)
     console.print(view(found))
     return console.file.getvalue()
 
@@ -63,10 +63,16 @@ def test_the_terminal_shows_counts_time_left_and_the_newest_losses(store: Store)
     assert "2 of 6" in words
     assert "2 done  1 running  2 waiting  1 failed  about 90 s left" in words
     rows = [line.split() for line in words.splitlines() if line.startswith("nano-55k")]
-    assert rows[0] == ["nano-55k", "lora,", "rank", "3", "0.005", "grid", "running", "4,096", "3.7500"], "what runs comes first"
-    assert ["nano-55k", "lora,", "rank", "1", "0.005", "grid", "complete", "8,192", "3.2500"] in rows
+    assert rows[0] == ["nano-55k", "lora,", "rank", "3", "3.7500", "4,096", "running", "0.005", "grid"], "what runs comes first"
+    assert ["nano-55k", "lora,", "rank", "1", "3.2500", "8,192", "complete", "0.005", "grid"] in rows
     assert not [row for row in rows if "queued" in row]
     assert "nobody trains here now" in shown(status(store.folder))
+
+
+def test_a_narrow_terminal_keeps_losses_tokens_and_states(store: Store) -> None:
+    line = next(line for line in shown(running(store), 60).splitlines() if "running" in line and "rank" in line)
+    assert "3.7500" in line
+    assert "4,096" in line
 
 
 def test_those_that_changed_last_are_shown(store: Store) -> None:

@@ -64,15 +64,19 @@ def newest_runs(found: Status) -> list[RunLine]:
 
 
 def runs_table(lines: list[RunLine]) -> Table:
+    """In a narrow terminal names and settings are shortened, never a loss, a count of tokens or a state."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("base", "adapter", "rate", "stage", "state"):
+    for name in ("base", "adapter"):
         table.add_column(name, no_wrap=True)
-    table.add_column("tokens", justify="right")
-    table.add_column("loss", justify="right")
+    table.add_column("loss", justify="right", no_wrap=True, min_width=len("10.1234"))
+    table.add_column("tokens", justify="right", no_wrap=True, min_width=max([6, *(len(f"{line.tokens:,}") for line in lines)]))
+    table.add_column("state", no_wrap=True, min_width=max([5, *(len(line.state) for line in lines)]))
+    for name in ("rate", "stage"):
+        table.add_column(name, no_wrap=True)
     for line in lines:
         adapter = line.method + (f", rank {line.rank}" if line.rank else "")
         loss = "" if line.loss is None else f"{line.loss:.4f}"
         state = Text(line.state, style=STYLES.get(line.state, ""))
-        cells = (Text(line.model), Text(adapter), f"{line.learning_rate:g}", line.stage, state, f"{line.tokens:,}", loss)
+        cells = (Text(line.model), Text(adapter), loss, f"{line.tokens:,}", state, f"{line.learning_rate:g}", line.stage)
         table.add_row(*cells)
     return table
