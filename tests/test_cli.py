@@ -13,6 +13,8 @@ import pytest
 from person import run
 
 import isolora
+from isolora.cli.fits import kept_adapter
+from isolora.plan import NoRecommendation
 from isolora.store import Store
 
 COLUMNS = "run,model,rank,body_parameters,tokens,trainable_parameters,flops,loss\n"
@@ -152,3 +154,11 @@ def test_looking_at_a_study_needs_no_torch(tmp_path):
     code = "import sys; from isolora.study.status import status; status(sys.argv[1]); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
+
+
+def test_a_refusal_names_the_adapter_that_was_measured(tmp_path: Path) -> None:
+    refusal = NoRecommendation("why", {"run": "abc"})
+    assert kept_adapter(tmp_path, refusal) == ""
+    (tmp_path / "adapters" / "abc").mkdir(parents=True)
+    assert kept_adapter(tmp_path, refusal) == f"\n  its adapter: {tmp_path / 'adapters' / 'abc'}"
+    assert kept_adapter(tmp_path, NoRecommendation("why")) == ""

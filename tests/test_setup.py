@@ -20,7 +20,7 @@ from isolora.doctor import doctor
 from isolora.errors import ConfigError
 from isolora.runs.preview import preview
 from isolora.store import Point, Run, Store
-from isolora.study import design
+from isolora.study import design, study_price
 from isolora.study.study_price import price_study
 from isolora.training import train
 from isolora.training.recorder import better_before
@@ -104,6 +104,32 @@ def test_init_maps_columns_and_compares_numbers_of_examples(tmp_path: Path, monk
     person(monkeypatch, capsys, "init", tmp_path / "b.yaml", *words, "--columns", "text=body")
     data = load_study(tmp_path / "b.yaml").base["data"]
     assert (data["text_field"], "columns" in data) == ("body", False), "plain text has one column"
+
+
+def test_init_finds_the_tokens_that_a_time_buys(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """Here the study as it would be without a time trains for 50 s; six tenths of a study are training."""
+    timed: list[str] = []
+    monkeypatch.setattr(study_price, "calibrate", lambda config: timed.append(config.model))
+    monkeypatch.setattr(study_price.StudyPrice, "seconds", property(lambda price: 50.0))
+    (tmp_path / "tickets.csv").write_text(TICKETS * 60)
+    words = ["--data", tmp_path / "tickets.csv", "--model", "nano-55k"]
+
+    def tokens(*more: Any) -> tuple[int, str]:
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        status, _, said = person(monkeypatch, capsys, "init", file, *words, *more)
+        return (load_study(file).base["training"]["tokens"], said) if status == 0 else (status, said)
+
+    usual, _ = tokens()
+    bought, said = tokens("--time", "1min")
+    assert bought == int(float(f"{usual * 0.6 * 60 / 50:.2g}"))
+    assert f"1min for the study: {bought:,} tokens a run at most\n" in said
+    assert set(timed) == {"nano-55k"}
+    most, said = tokens("--time", "100h")
+    assert most == 2 * usual, "four passes, and two without a time"
+    assert "no more than 4 passes are worth it" in said
+    assert tokens("--time", "1s")[0] == 8192
+    assert "--time: 1e9flops is no time" in tokens("--time", "1e9flops")[1]
+    assert "name one of the two" in tokens("--time", "1h", "--tokens", 9000)[1]
 
 
 def test_fewer_held_out_rows_than_asked_for_are_said(tmp_path: Path, capsys: Any) -> None:

@@ -16,6 +16,7 @@ from isolora.paths import is_file, is_there
 
 if TYPE_CHECKING:
     from isolora.fit import Fit
+    from isolora.plan import NoRecommendation
     from isolora.table import Table
 
 Source = Annotated[
@@ -127,11 +128,17 @@ def plan(
     except NoRecommendation as refusal:
         _, _, details = refusal.words().partition("\n")  # the reason itself goes to standard error
         if as_json or details:
-            answer(refusal.to_json(), details, as_json)
+            answer(refusal.to_json(), details + kept_adapter(source, refusal), as_json)
         _write_next(next_, source, refusal.measure_next)
         raise
     answer(found.to_json(), str(found), as_json)
     _write_next(next_, source, getattr(found, "measure_next", ()))
+
+
+def kept_adapter(source: Path, refusal: NoRecommendation) -> str:
+    """A line with the folder of the best measured run's adapter, which is what a person can use; empty where there is none."""
+    folder = source / "adapters" / str((refusal.measured or {}).get("run"))
+    return f"\n  its adapter: {folder}" if is_there(folder) else ""
 
 
 def _write_next(file: Path | None, source: Path, runs: Sequence[JsonMapping]) -> None:

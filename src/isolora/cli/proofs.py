@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.cli.fits import Bootstrap, Examples, ForgetAtMost, Law, Map, Memory, Method, Source, Target, read_points
+from isolora.cli.fits import (
+    Bootstrap,
+    Examples,
+    ForgetAtMost,
+    Law,
+    Map,
+    Memory,
+    Method,
+    Source,
+    Target,
+    kept_adapter,
+    read_points,
+)
 
 
 def verify(
@@ -41,7 +53,7 @@ def verify(
     try:
         advice = advise(source, table, budget, price_per_hour, limits, seed, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:
-        answer(refusal.to_json(), refusal.words(), as_json)
+        answer(refusal.to_json(), refusal.words() + kept_adapter(source, refusal), as_json)
         raise
     print(advice, file=sys.stderr)
     proof = advice.verified(quiet=as_json)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 
 from isolora.cli.answer import Json, answer
 from isolora.cli.fits import mapping
 from isolora.cli.runs import Words, split_words
 from isolora.errors import ConfigError, unknown
 from isolora.paths import is_there, write_whole
+
+if TYPE_CHECKING:
+    from isolora.study.starter import SourceSummary
 
 
 def init(
@@ -22,6 +27,9 @@ def init(
     task: Annotated[str | None, typer.Option(help="what is learnt; guessed from the data's columns when absent")] = None,
     model: Annotated[list[str] | None, typer.Option(help="a base model; may be given again, three sizes make a law")] = None,
     tokens: Annotated[int | None, typer.Option(min=1024, help="largest budget of a run in tokens")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="time for the whole study here, such as 10min, instead of tokens; times some steps first")
+    ] = None,
     max_length: Annotated[int, typer.Option(min=8, help="longest example in tokens")] = 256,
     columns: Annotated[
         list[str] | None,
@@ -37,6 +45,8 @@ def init(
 
     if is_there(file):
         raise ConfigError(f"FILE: {file} exists already; name another, or delete it first")
+    if tokens is not None and time is not None:
+        raise ConfigError("--time: chooses the tokens of a run, and --tokens gives them; name one of the two")
     source = data or _asked("data (file, folder, packaged name or hub id)", "debian-descriptions")
     found = look(source, mapping(columns, "--columns", "text=COLUMN"))
     chosen = task or _asked(f"task (its columns are {', '.join(found.columns)}; valid: {', '.join(found.tasks)})", found.tasks[0])
@@ -47,12 +57,38 @@ def init(
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem)[:64] or "study"
     bases = tuple(part.strip() for part in models)
     wanted = Wanted(chosen, bases, held_out, tokens, max_length, tuple(train_examples or ()))
+    time = time or (None if tokens else _asked_on_a_terminal("time for the whole study, such as 10min (empty: a pass or two)"))
+    if time:
+        wanted = replace(wanted, tokens=_tokens_in_time(time, found, starter_study(found, wanted, name, str(file))))
     text = starter_study(found, wanted, name, str(file))
     write_whole(file, "FILE", text)
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
     result |= {"held_out": held_out}
     words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {held_out:,} held out"
     answer(result, f"{words}; next: isolora preview {file}", as_json)
+
+
+def _tokens_in_time(time: str, found: SourceSummary, text: str) -> int:
+    """The largest budget of a run, so that the study of this text takes about so long here; what it is, is said."""
+    from isolora.config import StudyConfig, parse
+    from isolora.plan.budget import parse_budget
+    from isolora.study.starter import within_data
+    from isolora.study.study_price import tokens_within
+
+    budget = parse_budget(time)
+    if budget.unit != "seconds":
+        raise ConfigError(f"--time: {time} is no time (valid: a number with s, min or h, such as 10min)")
+    wanted = tokens_within(parse(StudyConfig, yaml.safe_load(text)), budget.amount)
+    tokens = within_data(found, wanted)
+    why = "" if tokens == wanted else f", and not {wanted:,}: no fewer than that make a curve, no more than 4 passes are worth it"
+    print(f"isolora: {time} for the study: {tokens:,} tokens a run at most{why}", file=sys.stderr)
+    return tokens
+
+
+def _asked_on_a_terminal(question: str) -> str:
+    """What is typed; nothing where nobody can be asked."""
+    ask = sys.stdin.isatty() and sys.stderr.isatty()
+    return str(typer.prompt(question, default="", show_default=False, err=True)) if ask else ""
 
 
 def _asked(question: str, default: str) -> str:

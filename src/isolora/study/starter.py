@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import yaml
+
 from isolora import registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, parse
 from isolora.data.origins import LeftOut, own_columns
@@ -20,11 +22,13 @@ from isolora.tasks.base import Task, problem_of
 
 FALLBACK_TASK = "causal-lm"
 MOST_HELD_OUT = 500
+LEAST_TOKENS, MOST_PASSES = 8192, 4
+"""Of a run's largest budget; beyond four passes repeats are worth little (Muennighoff et al. 2305.16264)."""
 TOKENS_A_WORD = 1.5
 """A rough count, good enough to choose a first budget: subword tokenizers need 1.3 to 1.8 tokens an English word."""
 
 TEMPLATE = """\
-{header}name: {name}
+{header}name: {name_yaml}
 base:                                  # a run's configuration that all runs share; keys: docs/reference.md
   task: {task}
   data:
@@ -170,13 +174,13 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
         raise DataError(f"data.source: {found.source} holds no rows")
     one_label = registry.load_plug_in("task", wanted.task).labels_per_row == 1
     pace = ONE_LABEL if one_label else EVERY_TOKEN
-    budget = wanted.tokens or max(8192, min(pace.tokens, round(pace.passes * found.words * TOKENS_A_WORD)))
+    budget = wanted.tokens or max(LEAST_TOKENS, min(pace.tokens, round(pace.passes * found.words * TOKENS_A_WORD)))
     return TEMPLATE.format(
         source=found.source,
         source_yaml=_quoted(found.source),
         columns="".join(f"    {key}: {_quoted(value)}\n" for key, value in found.keys(wanted.task).items()),
         task=wanted.task,
-        name=name,
+        name_yaml=name if yaml.safe_load(name) == name else _quoted(name),  # 2026.yaml and no.yaml are names too
         rows=found.rows,
         held_out=wanted.held_out,
         max_length=wanted.max_length,
@@ -195,6 +199,11 @@ def _quoted(value: object) -> str:
     """As YAML and a person read it: letters as they are, and nothing raw that does not print."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)
+
+
+def within_data(found: SourceSummary, tokens: int) -> int:
+    """Tokens that a run may be given: no fewer than the least, and no more than MOST_PASSES over the data."""
+    return max(LEAST_TOKENS, min(tokens, round(MOST_PASSES * found.words * TOKENS_A_WORD)))
 
 
 def _header(name: str, file: str, target: str) -> str:
