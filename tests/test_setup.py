@@ -92,6 +92,24 @@ def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys
     assert price_study(study).runs == 3 * 2 + 2
 
 
+def test_init_measures_between_on_some_of_the_held_out_where_no_scores_need_all(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def between(rows: int, *more: str) -> object:
+        (tmp_path / "own.csv").write_text("text\n" + "".join(f"w{row} w{row % 7} w{row % 5}\n" for row in range(rows)))
+        words = ["init", tmp_path / f"{rows}{len(more)}.yaml", "--data", tmp_path / "own.csv", "--model", "nano-55k"]
+        assert person(monkeypatch, capsys, *words, *more)[0] == 0
+        return load_study(words[1]).base["training"].get("evaluate_between")
+
+    assert [between(rows) for rows in (400, 600, 8000)] == [None, 27, 100]
+    (tmp_path / "tickets.csv").write_text(TICKETS * 20)
+    assert (
+        person(monkeypatch, capsys, "init", tmp_path / "t.yaml", "--data", tmp_path / "tickets.csv", "--model", "nano-55k")[0]
+        == 0
+    )
+    assert "evaluate_between" not in load_study(tmp_path / "t.yaml").base["training"]
+
+
 def test_init_maps_columns_and_compares_numbers_of_examples(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "own.csv").write_text(TICKETS.replace("text,label", "body,topic"))
     words = ["--data", tmp_path / "own.csv", "--model", "nano-55k", "--train-examples", 10, "--train-examples", 40, "--json"]

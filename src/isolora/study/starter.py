@@ -21,7 +21,7 @@ from isolora.runs.document_loader import DocumentLoader
 from isolora.tasks.base import Task, problem_of
 
 FALLBACK_TASK = "causal-lm"
-MOST_HELD_OUT = 500
+MOST_HELD_OUT, FEWEST_BETWEEN = 500, 27
 LEAST_TOKENS, MOST_PASSES = 8192, 4
 """Of a run's largest budget; beyond four passes repeats are worth little (Muennighoff et al. 2305.16264)."""
 TOKENS_A_WORD = 1.5
@@ -41,7 +41,7 @@ base:                                  # a run's configuration that all runs sha
     batch_tokens: {batch_tokens}
     evaluate_from: {evaluate_from}
     evaluate_ratio: 1.4142136          # each evaluation at so many times the tokens of the one before
-grid:                                  # every combination is trained
+{between}grid:                                  # every combination is trained
   model: {models}
   method.rank: [4, 16]
   training.learning_rate: {rates}
@@ -188,11 +188,21 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
         batch_tokens=pace.batch_tokens,
         rates=pace.rates,
         evaluate_from=max(512, budget // 16),
+        between=_between_line(wanted),
         models=_quoted(list(wanted.models) or list(packaged_models())[:3]),
         train_examples=_examples_line(found, wanted),
         tune_tokens=max(2048, budget // 4),
         header=_header(name, file, " --target accuracy" if one_label else ""),
     )
+
+
+def _between_line(wanted: Wanted) -> str:
+    """A fifth of the held-out examples for the evaluations between, where no scores ask for all of them."""
+    plain: Task = registry.load_plug_in("task", wanted.task)
+    count = max(FEWEST_BETWEEN, wanted.held_out // 5)
+    if plain.bound(plain.Settings()).scores_points or count > wanted.held_out // 2:
+        return ""
+    return f"    evaluate_between: {count:<16} # held-out examples at each evaluation between the first and the last, in turn\n"
 
 
 def _quoted(value: object) -> str:

@@ -242,9 +242,9 @@ class Task(ABC):
         return "points"
 
     @property
-    def has_scores(self) -> bool:
-        """Whether `predictions` give any."""
-        return type(self).predictions is not Task.predictions
+    def scores_points(self) -> bool:
+        """Whether every point has scores, which are of all held-out examples."""
+        return self.scored_at == "points" and type(self).predictions is not Task.predictions
 
     @abstractmethod
     def auto_class(self, architecture: PretrainedConfig) -> str:

@@ -78,7 +78,7 @@ def dealt(examples: Examples, count: int) -> list[NDArray[np.int64]]:
 
 def demand_unscored(config: RunConfig, task: Task) -> None:
     """Raises ConfigError where points have scores, which are of all held-out examples."""
-    if config.training.evaluate_between is not None and task.has_scores and task.scored_at == "points":
+    if config.training.evaluate_between is not None and task.scores_points:
         raise ConfigError(
             f"training.evaluate_between: task {task.name} is scored at every point, on all held-out examples; leave it out (null)"
         )
