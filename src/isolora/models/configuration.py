@@ -60,11 +60,16 @@ def positions(architecture: PretrainedConfig) -> int:
     Relative positions set none: there it is the length of pretraining, which T5 and BLOOM write down.
     """
     text = architecture.get_text_config()
-    bounds = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length"))
-    found = next((int(bound) for bound in bounds if bound), 1024) - _positions_of_padding(text)
+    found = (position_bound(text) or 1024) - _positions_of_padding(text)
     if found < 1:
         raise ConfigError(f"model: its configuration leaves {found} positions for text")
     return found
+
+
+def position_bound(text: PretrainedConfig) -> int | None:
+    """The number of positions that a configuration states; None where it states none, or -1 as XLNet does."""
+    stated = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length"))
+    return next((int(bound) for bound in stated if bound and bound > 0), None)
 
 
 def _positions_of_padding(architecture: PretrainedConfig) -> int:

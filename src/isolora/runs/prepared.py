@@ -22,6 +22,7 @@ from isolora.models import Base
 from isolora.runs.document_loader import DocumentLoader, RunDocuments
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
+from isolora.tasks.causal import check_causal
 from isolora.tasks.returned import checked_examples
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
         documents = RunDocuments.load(config, workspace.documents)
         cleanup = ExitStack()
         base = cleanup.enter_context(workspace.bases.borrow(config, documents.task))
+        check_causal(documents.task, base.model)
         documents.task.check_model(base.model)
         examples = RunExamples.of(documents, base.tokenizer, base.max_length)
         demand_embeddings(examples, base, len(config.new_tokens))

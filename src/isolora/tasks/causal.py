@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
-from isolora.tasks.base import Batch, Loss
+from isolora.tasks.base import Batch, Loss, Task
 from isolora.tasks.cross_entropy import from_logits, frozen_head
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
+
+DECODER = "AutoModelForCausalLM"
+PROBED_TOKENS = 16
 
 
 def causal_class(architecture: PretrainedConfig) -> str:
@@ -21,7 +25,33 @@ def causal_class(architecture: PretrainedConfig) -> str:
     if architecture.is_encoder_decoder or encoder:
         kind = "an encoder-decoder" if architecture.is_encoder_decoder else "an encoder"
         raise ConfigError(f"model: {architecture.model_type} is {kind}; this task needs a decoder such as llama or gpt2")
-    return "AutoModelForCausalLM"
+    return DECODER
+
+
+def check_causal(task: Task, model: PreTrainedModel) -> None:
+    """Raises ConfigError where the task takes a decoder and this one sees the tokens that it has to predict: its loss would be
+    that of copying them."""
+    if task.auto_class(model.config) == DECODER and sees_what_follows(model):
+        raise ConfigError(
+            f"model: {model.config.model_type} lets a token see those that follow it, which this task has to predict; a decoder"
+            " such as llama or gpt2 does not (some configurations become one by is_decoder: true)"
+        )
+
+
+@torch.no_grad()
+def sees_what_follows(model: PreTrainedModel) -> bool:
+    """Whether the states of tokens change with the one behind them. transformers loads some bidirectional models as decoders:
+    BertGeneration without `is_decoder`, CPM-Ant."""
+    text, weight = model.config.get_text_config(), model.get_input_embeddings().weight
+    bound = max(getattr(text, "max_position_embeddings", None) or 0, 0) or PROBED_TOKENS
+    length, was_training = min(PROBED_TOKENS, bound), model.training
+    row = torch.arange(3, 3 + length, device=weight.device) % len(weight)
+    ids = torch.stack([row, torch.cat([row[:-1], (row[-1:] + 1) % len(weight)])])
+    model.eval()
+    states = model.base_model(input_ids=ids, use_cache=False)[0][:, :-1].float()
+    model.train(was_training)
+    near = 1e-4 if weight.dtype == torch.float32 else 1e-2
+    return not torch.allclose(states[0], states[1], rtol=near, atol=near)
 
 
 def causal_loss(model: Any, batch: Batch, position_ids: Tensor | None = None) -> Loss:

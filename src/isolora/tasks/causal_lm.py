@@ -150,7 +150,7 @@ def keeps_documents_apart(model: PreTrainedModel) -> bool:
     mask of them (OPT, XGLM, BioGPT), a state space model (Jamba) carries its state on, and blocks that are summed up as one
     (DeepSeek-V4) are seen by whatever follows."""
     config = model.config.get_text_config()
-    entries, bound = min(config.vocab_size, 64), getattr(config, "max_position_embeddings", None) or 2 * PROBED
+    entries, bound = min(config.vocab_size, 64), max(getattr(config, "max_position_embeddings", None) or 0, 0) or 2 * PROBED
     places = torch.arange(max(1, min(PROBED, bound // 2)), device=next(model.parameters()).device)
     first = (places + torch.tensor([[0], [1]], device=places.device)) % entries
     second = places.mul(7).remainder(entries).expand(2, -1)
