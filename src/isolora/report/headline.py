@@ -128,8 +128,8 @@ def _nearest(study: StudyReport, point: JsonMapping) -> Texts:
 
 
 def adapter(method: str, rank: int | None) -> str:
-    """' with LoRA of rank 8'; nothing for a table that names no method."""
-    name = {"lora": "LoRA"}.get(method, method)
+    """' with LoRA of rank 8', ' with full fine-tuning'; nothing for a table that names no method."""
+    name = {"lora": "LoRA", "full": "full fine-tuning"}.get(method, method)
     return " with " + " of ".join(part for part in (name, f"rank {rank}" if rank else "") if part) if name or rank else ""
 
 

@@ -29,6 +29,9 @@ function fitted(layout) {
   if (!narrow) return layout;
   layout.margin = { ...layout.margin, l: 46, r: 20 };
   layout.font.size = 11;
+  const across = layout.xaxis; // more ticks than a phone has room for would be turned on their side
+  if (across?.tickvals?.length > 6)
+    for (const name of ["tickvals", "ticktext"]) across[name] = across[name].filter((_, place) => place % 2 === 0);
   for (const name of ["legend", "legend2", "legend3"]) if (layout[name]) layout[name].font.size = 11;
   for (const note of layout.annotations ?? []) if (note.font) note.font.size = 11;
   return layout;
