@@ -33,7 +33,7 @@ def read_kept_json(path: Path) -> Any:
     return None
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Written aside and renamed, so that a process beside this one never reads half a file. A cache that cannot be written costs
     time and nothing else."""
     with contextlib.suppress(OSError):

@@ -17,7 +17,6 @@ from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from isolora.garbage import without_collection
 
@@ -49,7 +48,7 @@ def import_ahead() -> None:
             forkserver.ensure_running()
 
 
-def start_worker(module: str, function: str, *given: Any) -> BaseProcess:
+def start_worker(module: str, function: str, *given: object) -> BaseProcess:
     """A process that calls a function of a module, with the environment of now, and ends with this one."""
     import_ahead()
     process = start_method().Process(target=run_with_parent, args=(dict(os.environ), module, function, *given), daemon=True)
@@ -69,7 +68,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_with_parent(environment: Mapping[str, str], module: str, function: str, *given: Any) -> None:
+def run_with_parent(environment: Mapping[str, str], module: str, function: str, *given: object) -> None:
     """Call a function of a module in this new process, which ends with the one that asked for it, even if that is killed by -9.
 
     environment: of that one; a fork server's is as old as the server.

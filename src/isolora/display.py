@@ -22,7 +22,7 @@ def register_drawer(kind: str, load: Callable[[], Drawer]) -> None:
     _DRAWERS[kind] = load
 
 
-def drawn(kind: str, *given: Any) -> PlotlyFigure:
+def drawn(kind: str, *given: object) -> PlotlyFigure:
     """The picture of what is given, as a plotly figure."""
     return _DRAWERS[kind]()(*given)
 
@@ -41,7 +41,7 @@ def table_html(columns: Mapping[str, Iterable[Any]], caption: str) -> str:
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.6g}"
     text = str(value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import yaml
 
@@ -171,14 +170,14 @@ def shown(record: Record, what: str) -> str:
     return name if _origin(record, what) != "folder" else name.rstrip("/").rpartition("/")[2]
 
 
-def code(value: Any) -> str:
+def code(value: object) -> str:
     """A code span: one line, without anything that could end it."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     line = " ".join(text.replace("`", "'").replace("|", "/").split())
     return f"`{line if len(line) <= LONGEST else f'{line[:LONGEST]} ...'}`" if line else "-"
 
 
-def markdown(value: Any) -> str:
+def markdown(value: object) -> str:
     """Digits for a person; anything else as code."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return code(value)

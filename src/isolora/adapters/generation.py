@@ -144,6 +144,6 @@ class Teller(TextStreamer):  # type: ignore[misc]
         lengths = range(len(self.stop) - 1, 0, -1)
         return next((length for length in lengths if self.text.endswith(self.stop[:length])), 0)
 
-    def stops(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def stops(self, ids: Tensor, scores: Any, **_: object) -> Tensor:
         """A stopping criterion of transformers: one answer a row."""
         return torch.full((len(ids),), self.stopped, device=ids.device)

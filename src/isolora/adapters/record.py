@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from isolora import data, models
 from isolora.adapters.card import CARD, card
@@ -41,7 +40,7 @@ def put(path: Path, text: str) -> None:
         raise DataError(f"{path}: cannot be written ({failure.strerror or failure})") from None
 
 
-def amend(folder: Path, **facts: Any) -> None:
+def amend(folder: Path, **facts: object) -> None:
     """Add what came to be known after training, such as how a prediction held."""
     write_record(folder, {**_read(folder), **facts})
 
@@ -117,7 +116,7 @@ def _measured_on(record: JsonMapping) -> str:
     return content_hash([config.get("task"), held_out])
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

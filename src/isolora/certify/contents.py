@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -60,7 +59,7 @@ def _leading_out(subject: Subject) -> Iterator[str]:
                 yield f"{path.name} names {text!r}"
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """All texts in JSON, keys included, but those that are allowed to be paths."""
     if isinstance(value, str):
         yield value

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version as installed_version
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -46,7 +46,7 @@ def interruptible(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb with one line and an exit status for INT and TERM; typer has no line, and one status for both."""
 
     @wraps(verb)
-    def ended(*given: Any, **named: Any) -> None:
+    def ended(*given: object, **named: object) -> None:
         try:
             verb(*given, **named)
         except KeyboardInterrupt as stop:

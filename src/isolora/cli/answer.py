@@ -18,7 +18,7 @@ def answer(result: JsonObject, words: str, as_json: bool) -> None:
     print(json.dumps(_finite(result), ensure_ascii=False) if as_json else words)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -32,7 +32,7 @@ def lines(result: JsonObject) -> str:
     return "\n".join(f"{key.replace('_', ' '):<{width}}  {_shown(value)}" for key, value in result.items())
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -67,7 +67,7 @@ def _groups(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[Bas
                 yield from _groups(inner, f"{prefix}{name}.")
 
 
-def _settings_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _settings_in(annotation: object) -> Iterator[type[BaseModel]]:
     """Settings that a type is, or holds as one of several, in a list or in a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -134,7 +134,7 @@ def _kind(annotation: Any) -> str:
     return words.get(annotation, "list" if get_origin(annotation) is list else "keys and values")
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     return "see below" if isinstance(value, BaseModel) else f"`{value}`"
 
 

@@ -56,7 +56,7 @@ class DataConfig(Settings):
 
     @field_validator("train_examples", mode="before")
     @classmethod
-    def _sizes_have_names(cls, given: Any) -> Any:
+    def _sizes_have_names(cls, given: object) -> Any:
         if isinstance(given, str) and given not in SIZES and not given.isdecimal():
             raise ValueError(f"{unknown('size', given, SIZES)}, or a whole number")
         return given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from isolora.config import strict_yaml
 from isolora.config.plug_ins import PLUG_INS
@@ -20,7 +19,7 @@ def with_word(given: JsonObject, word: str) -> JsonObject:
     return with_value(given, key, strict_yaml.parse_yaml(text, where=key))
 
 
-def with_value(given: JsonMapping, dotted: str, value: Any) -> JsonObject:
+def with_value(given: JsonMapping, dotted: str, value: object) -> JsonObject:
     """A copy of a nested mapping with one dotted key set; a budget that was set before in the same group is removed."""
     head, _, rest = dotted.partition(".")
     copy = dict(given)

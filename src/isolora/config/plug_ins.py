@@ -23,7 +23,7 @@ class PlugInConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
+    def _fill_in(cls, given: object) -> Any:
         """Own fields validated and completed by the plug-in, so that defaults are part of a run's identity."""
         if isinstance(given, str):
             given = {"name": given}

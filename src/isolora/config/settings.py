@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, given: Any, info: ValidationInfo) -> Any:
+    def _true_is_no_number(cls, given: object, info: ValidationInfo) -> Any:
         """`steps: yes` is a slip, not one step."""
         if isinstance(given, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError(f"expected no yes or no (got {given})")
@@ -60,7 +60,7 @@ def _one_line(model: type[BaseModel], errors: Sequence[Any], where: str) -> str:
     return f"{field}: {message}{shown}" if field else f"{message}{shown}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -77,6 +77,6 @@ def _models_along(model: type[BaseModel], path: list[str]) -> Iterator[type[Base
         model = inner
 
 
-def content_hash(value: Any) -> str:
+def content_hash(value: object) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

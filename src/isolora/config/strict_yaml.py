@@ -66,7 +66,7 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
-def _count(value: Any, left: list[int]) -> None:
+def _count(value: object, left: list[int]) -> None:
     """Raises ValueError where a value has more parts than are left."""
     left[0] -= 1
     if left[0] < 0:

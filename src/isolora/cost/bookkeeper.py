@@ -135,10 +135,10 @@ class Bookkeeper(TorchDispatchMode):
 def watching_modules(books: Bookkeeper) -> Iterator[None]:
     """Tell the books while a module's forward runs within the backward pass."""
 
-    def enter(*_: Any) -> None:
+    def enter(*_: object) -> None:
         books.modules_running += books.backward
 
-    def leave(*_: Any) -> None:
+    def leave(*_: object) -> None:
         books.modules_running -= books.backward
 
     # always_call: checkpointing leaves a recomputed forward by an exception as soon as it has what it needs

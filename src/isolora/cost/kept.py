@@ -17,7 +17,7 @@ ROOMS = ("config", "cost", "methods", "models", "runs", "tasks", "ledger", "regi
 """Parts of isolora that decide a price."""
 
 
-def price_key(config: RunConfig, classes: int, *more: Any) -> str | None:
+def price_key(config: RunConfig, classes: int, *more: object) -> str | None:
     """Content hash of all that decides the price of a run's step; None where it cannot be told."""
     from isolora import models
 
@@ -45,6 +45,6 @@ def read_kept(kind: str, name: str | None) -> Any:
     return None if name is None else read_kept_json(cache_folder() / kind / f"{name}.json")
 
 
-def write_kept(kind: str, name: str | None, value: Any) -> None:
+def write_kept(kind: str, name: str | None, value: object) -> None:
     if name is not None:
         write_json(cache_folder() / kind / f"{name}.json", value)

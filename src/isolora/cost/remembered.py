@@ -77,7 +77,7 @@ def _again(found: Made, mode: FakeTensorMode | None, args: tuple[Any, ...]) -> T
     return FakeTensor(mode, meta, found.device)
 
 
-def _described(out: Any, args: tuple[Any, ...], is_view: bool) -> Made | _Kind:
+def _described(out: object, args: tuple[Any, ...], is_view: bool) -> Made | _Kind:
     """Whatever is neither a new dense tensor with memory of its own nor a view of the first argument is asked for again."""
     if not isinstance(out, Tensor) or out.layout != torch.strided:
         return _Kind.ASK_AGAIN
@@ -112,7 +112,7 @@ def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], with_device: 
     return (func, with_device, offset, *map(_part, args), *((name, _part(value)) for name, value in kwargs.items()))
 
 
-def _part(value: Any) -> Hashable:
+def _part(value: object) -> Hashable:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or not value.dim() or not (value.is_meta or isinstance(value, FakeTensor)):
             raise _NotToRemember  # a number in a tensor decides types by other rules

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from isolora.training.stack import Stack
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> int:
     """Scores and their use as weights; all [rows, heads, length, width]."""
     return _scores(query, key) * (query.shape[3] + value.shape[3])
 
 
-def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
+def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: object, **___: object) -> int:
     """The products that the gradients asked for need; a fused kernel gives all of them and makes the scores again."""
     towards_scores = query.requires_grad or key.requires_grad
     values = value.shape[3] * (value.requires_grad + towards_scores)
@@ -32,17 +32,17 @@ def _scores(query: Tensor, key: Tensor) -> int:
     return 2 * query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
 
 
-def _grouped_product(left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+def _grouped_product(left: Tensor, right: Tensor, *_: object, **__: object) -> int:
     """Rows [rows, in] by experts [experts, in, out], or a gradient to these: every row meets one expert."""
     return 2 * left.numel() * right.shape[-1]
 
 
-def _quantised_product(x: Tensor, _: Tensor, shape: Sequence[int], *__: Any, **___: Any) -> int:
+def _quantised_product(x: Tensor, _: Tensor, shape: Sequence[int], *__: object, **___: object) -> int:
     """x [..., in] by a packed weight whose shape is (out, in)."""
     return 2 * x.numel() * shape[0]
 
 
-def _int8_product(x: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
+def _int8_product(x: Tensor, _: Tensor, weight: Tensor, *__: object, **___: object) -> int:
     """x [..., in], of which the second argument is the rounded part, by weight [out, in]."""
     return 2 * x.numel() * weight.shape[0]
 

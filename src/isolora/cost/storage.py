@@ -114,7 +114,7 @@ class RehearsedStorageTracker(StorageTracker):
         self.differing.discard(key)
 
 
-def _grouped(x: Tensor, other: Tensor, ends: Tensor, *_: Any) -> Tensor:
+def _grouped(x: Tensor, other: Tensor, ends: Tensor, *_: object) -> Tensor:
     """Products of experts, whose own form without values refuses float32: x [rows, in] · other [experts, in, out], or a weight's
     gradient, x [in, rows] · other [rows, out], one for each of `ends`."""
     experts = () if other.dim() == 3 else (len(ends),)

@@ -80,7 +80,7 @@ def _parquet(path: Path, left_out: LeftOut) -> pa.Table:
         return with_origins(plain_types(parquet_file(file, path).read()), f"{path} row")
 
 
-def parquet_file(file: Any, path: Path, **options: Any) -> pq.ParquetFile:
+def parquet_file(file: object, path: Path, **options: object) -> pq.ParquetFile:
     """An open Parquet file. Raises DataError for a name that two columns have."""
     found = pq.ParquetFile(file, **options)
     refuse_twice(found.schema_arrow.names, path)
@@ -199,14 +199,14 @@ def _misfits(values: Sequence[Any]) -> dict[int, str]:
     return {place: _unlike(values[place], model) for place in strange}
 
 
-def _unlike(value: Any, model: PreTrainedModel) -> str:
+def _unlike(value: object, model: PreTrainedModel) -> str:
     name, before = type(value).__name__, type(model).__name__
     if name == before == "int":
         return "holds a whole number beyond 64 bits"
     return f"holds {name}, rows before it {before if before != name else f'another kind of {name}'}"
 
 
-def _misfit(value: Any) -> str:
+def _misfit(value: object) -> str:
     """Why a value alone is of no type."""
     text = json.dumps(value, ensure_ascii=False)
     if not _is_text(text):

@@ -91,7 +91,7 @@ def _loaded(names: Sequence[str], specs: Sequence[Any], manager: Any) -> list[An
     return built
 
 
-def _measured(adapter: Adapter, tasks: list[Any], manager: Any, limit: int | None) -> dict[str, JsonObject]:
+def _measured(adapter: Adapter, tasks: list[Any], manager: object, limit: int | None) -> dict[str, JsonObject]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 

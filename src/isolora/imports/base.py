@@ -82,7 +82,7 @@ def foreign_yaml(path: Path) -> Any:
         raise TableError(f"{error}") from error
 
 
-def at_step(given: Any) -> float:
+def at_step(given: object) -> float:
     """A step as a number. Raises TableError."""
     value = (
         None if isinstance(given, bool | list | Mapping) else parse_number(given.decode() if isinstance(given, bytes) else given)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +176,7 @@ def _measures(row: JsonMapping, loss: str) -> dict[str, float]:
     return found
 
 
-def _value(given: Any) -> float | None:
+def _value(given: object) -> float | None:
     """A finite number, or None."""
     found = None if isinstance(given, bool | Mapping | list) else parse_number(given)
     return found if found is not None and math.isfinite(found) else None

@@ -110,7 +110,7 @@ def _whole(row: JsonMapping, path: Path) -> LoggedRun:
     return LoggedRun(name, dotted_settings(config), by_step(zip(steps, [*history, *map(dotted_settings, last)], strict=True)))
 
 
-def _object(given: Any) -> JsonObject:
+def _object(given: object) -> JsonObject:
     """An object, or JSON text of one, as the API's exports hold it."""
     if isinstance(given, str):
         try:

@@ -10,7 +10,6 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -73,7 +72,7 @@ def read_json(path: Path) -> JsonObject:
     return found
 
 
-def _has_half_characters(value: Any) -> bool:
+def _has_half_characters(value: object) -> bool:
     """Whether a text holds a lone surrogate, which JSON can spell and UTF-8 cannot: it would end whatever writes it again."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -82,7 +81,7 @@ def _has_half_characters(value: Any) -> bool:
     return False
 
 
-def _depth(value: Any) -> int:
+def _depth(value: object) -> int:
     """Levels of nesting, as far as one too many."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:

@@ -73,7 +73,7 @@ class Prefix(PromptMethod):
             init_weights="zero" if settings.start == "zero" else None,
         )
 
-    def _attached(self, model: PreTrainedModel, config: Any, seed: int, heads: bool) -> PeftAdapter:
+    def _attached(self, model: PreTrainedModel, config: object, seed: int, heads: bool) -> PeftAdapter:
         if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
             raise ConfigError(f"method: prefix needs a model that takes past_key_values; {type(model).__name__} does not")
         return super()._attached(model, config, seed, heads)

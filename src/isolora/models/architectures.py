@@ -44,7 +44,7 @@ def by_name() -> dict[str, Architecture]:
     }
 
 
-def on_meta(configuration: Any, auto_class: str, trust_remote_code: bool = False) -> Any:
+def on_meta(configuration: object, auto_class: str, trust_remote_code: bool = False) -> Any:
     """The model of a transformers configuration on the `meta` device: modules and shapes, no weights."""
     import torch
     import transformers

@@ -14,7 +14,7 @@ MISSING = object()
 
 
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
     """Within the context `owner.name` is `value`; owner: a module, a class, or a dictionary."""
     held = owner if isinstance(owner, dict) else vars(owner)
     before = held.get(name, MISSING)
@@ -25,7 +25,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         _set(owner, name, before)
 
 
-def _set(owner: Any, name: str, value: Any) -> None:
+def _set(owner: object, name: str, value: object) -> None:
     if isinstance(owner, dict):
         owner[name] = value
     elif value is MISSING:
@@ -48,5 +48,5 @@ def without_initialisers() -> Iterator[None]:
         yield
 
 
-def _unchanged(tensor: Any = None, *_: Any, **__: Any) -> Any:
+def _unchanged(tensor: object = None, *_: object, **__: object) -> Any:
     return tensor

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -61,7 +60,7 @@ def _base(study: JsonMapping) -> JsonObject:
     return base
 
 
-def _with(base: JsonMapping, dotted: str, value: Any) -> JsonObject:
+def _with(base: JsonMapping, dotted: str, value: object) -> JsonObject:
     from isolora.config import with_value
 
     return with_value(base, dotted, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from markupsafe import escape
@@ -21,7 +20,7 @@ def label(text: object) -> str:
     return str(escape(text)).replace("%{", "%&#123;")
 
 
-def axis(title: str, **more: Any) -> JsonObject:
+def axis(title: str, **more: object) -> JsonObject:
     style = {
         "title": {"text": title, "standoff": 10, "font": {"size": 13, "color": SOFT}},
         "gridcolor": HAIRLINE,
@@ -116,7 +115,7 @@ def loss_axis(title: str, low: float, high: float, margin: float = 0.05) -> Json
     return log_axis(title, low, high, ticks, margin)
 
 
-def layout(x: JsonObject, y: JsonObject, height: int = 460, **more: Any) -> JsonObject:
+def layout(x: JsonObject, y: JsonObject, height: int = 460, **more: object) -> JsonObject:
     style = {
         "height": height,
         "font": {"family": _FAMILY, "size": 13, "color": INK},
@@ -132,7 +131,7 @@ def layout(x: JsonObject, y: JsonObject, height: int = 460, **more: Any) -> Json
     return {**style, **more}
 
 
-def legend(y: float, **more: Any) -> JsonObject:
+def legend(y: float, **more: object) -> JsonObject:
     """A row above the plot."""
     style = {"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "bottom", "font": {"size": 12, "color": INK}}
     return {**style, "bgcolor": CLEAR, **more}
@@ -143,12 +142,12 @@ def corner() -> JsonObject:
     return legend(0.03, x=0.02, orientation="v", bgcolor="@paper/0.8")
 
 
-def legend_row(name: str, **more: Any) -> JsonObject:
+def legend_row(name: str, **more: object) -> JsonObject:
     """A row of a legend that has no points of its own."""
     return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "name": name, "hoverinfo": "skip", **more}
 
 
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, **more: Any) -> JsonObject:
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, **more: object) -> JsonObject:
     """A filled strip between two curves over the same x."""
     outline = {
         "type": "scatter",

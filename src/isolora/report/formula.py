@@ -95,7 +95,7 @@ class Terms:
         return _combined(function, arguments)
 
 
-def as_symbol(value: Any) -> Symbol:
+def as_symbol(value: object) -> Symbol:
     """A number, or an array of one, as a symbol; a symbol as it is."""
     return value if isinstance(value, Symbol) else Symbol(float(np.asarray(value, dtype=float).item()))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from isolora.fit import Fit
@@ -58,7 +56,7 @@ def _budgets(study: StudyReport) -> list[float]:
     return [float(budget) for budget in np.geomspace(min(low, high / 4), high, BUDGETS)]
 
 
-def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: Any) -> JsonObject:
+def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: object) -> JsonObject:
     """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut)."""
     found = isoflop(fit, study.options, budget)
     best: dict[float, float] = {}

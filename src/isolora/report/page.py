@@ -114,7 +114,7 @@ def _figures(study: StudyReport) -> Iterator[JsonObject]:
             yield {**facts, "caption": panel.caption(study), "plot": plain(plot)}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """The same data as JSON can say it: a number that is not finite becomes null, which plotly leaves out."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}

@@ -55,7 +55,7 @@ class Listing:
         return replace(self, columns=tuple(self.columns[k] for k in kept), rows=rows)
 
 
-def entry(value: Any, shown: str | None = None, kind: str = "") -> Entry:
+def entry(value: object, shown: str | None = None, kind: str = "") -> Entry:
     """A missing value shows as a dash and sorts last."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return Entry("", "–", kind)

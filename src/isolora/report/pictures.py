@@ -72,7 +72,7 @@ def as_plotly(figure: Figure, models: int) -> PlotlyFigure:
     return PlotlyFigure(_coloured({**figure, "layout": layout}, palette.themes(max(models, 1))["light"]))
 
 
-def _coloured(value: Any, theme: Mapping[str, str], key: str = "") -> Any:
+def _coloured(value: object, theme: Mapping[str, str], key: str = "") -> Any:
     """As the page's script does it: only keys that end in "color" are roles, never text from outside."""
     if isinstance(value, Mapping):
         return {inner: _coloured(each, theme, inner) for inner, each in value.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.direction import larger_is_better
@@ -92,7 +91,7 @@ def runs_of(source: Path) -> list[JsonObject]:
     return Store(folder).runs() if (folder / FILE).is_file() else []
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

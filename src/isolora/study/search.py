@@ -65,7 +65,7 @@ class Searched:
         return f"{self.metric} {self.final['value']:.4f} for {self.final['flops']:.3g} FLOPs ({self.final['state']})"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -42,7 +42,7 @@ def suggest(search: SearchConfig, told: Sequence[Trial], count: int) -> list[Par
     return [{name: _decoded(search, name, value) for name, value in trial.params.items()} for trial in asked]
 
 
-def study_with_trials(search: SearchConfig, told: Sequence[Trial], **parts: Any) -> Any:
+def study_with_trials(search: SearchConfig, told: Sequence[Trial], **parts: object) -> Any:
     """An Optuna study in memory that has seen the trials."""
     direction = "maximize" if search.maximizes else "minimize"
     study = optuna().create_study(direction=direction, study_name=f"search-{search.seed}", **parts)

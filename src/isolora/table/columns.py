@@ -116,7 +116,7 @@ def typed(name: str, values: Iterable[Any]) -> Column:
     return np.array([str(value) for value in listed], dtype=object)
 
 
-def parse_number(value: Any) -> float | None:
+def parse_number(value: object) -> float | None:
     """A number as people write it; None for what is none."""
     if value is None:
         return float("nan")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -99,7 +98,7 @@ def _read_json(path: Path) -> Rows:
     raise TableError(f"table {str(path)!r} is no array of objects, no object of equally long arrays and no PEFT result")
 
 
-def _object(found: Any, path: Path) -> JsonMapping:
+def _object(found: object, path: Path) -> JsonMapping:
     if not isinstance(found, dict):
         raise TableError(f"table {str(path)!r} must hold objects; it holds {str(found)[:40]!r}")
     return {name: value for name, value in found.items() if not isinstance(value, list | dict)}

@@ -94,7 +94,7 @@ def is_encoder(architecture: PretrainedConfig) -> bool:
     return type(architecture) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(architecture, "is_decoder", False)
 
 
-def plain_head(model: Any) -> bool:
+def plain_head(model: object) -> bool:
     """Whether logits are exactly hidden · Wᵀ with W frozen: no bias, no adapter, no scaling or capping in the configuration."""
     from transformers import PreTrainedModel  # takes a second to import: whoever only reads data needs no model class
 

@@ -48,7 +48,7 @@ def plain_template() -> str:
     return (resources.files("isolora") / "assets" / "templates" / "chat.jinja").read_text(encoding="utf-8")
 
 
-def template_of(given: str | None, tokenizer: PreTrainedTokenizerBase, tools: Any = None) -> str:
+def template_of(given: str | None, tokenizer: PreTrainedTokenizerBase, tools: object = None) -> str:
     """The template asked for, else the tokenizer's own, else the plain one. Of several that a tokenizer has under names, that for
     tools where there are some. Raises ConfigError where none of those is the default."""
     own = given or getattr(tokenizer, "chat_template", None) or plain_template()
@@ -60,7 +60,7 @@ def template_of(given: str | None, tokenizer: PreTrainedTokenizerBase, tools: An
     return str(own[name])
 
 
-def conversation_problem(messages: Any, name: str = "messages") -> str:
+def conversation_problem(messages: object, name: str = "messages") -> str:
     """What is wrong with a conversation, in a few words; empty where nothing is."""
     if not isinstance(messages, list) or not messages:
         return f"{name} holds no list of turns like {{role: user, content: ...}}"
@@ -76,7 +76,7 @@ def conversation_problem(messages: Any, name: str = "messages") -> str:
 
 
 def render(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, answer_next: bool = False, tools: Any = None
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, answer_next: bool = False, tools: object = None
 ) -> str:
     """The conversation as one text; answer_next: up to where the assistant goes on. Raises DataError where that is refused."""
     text = _rendered(messages, tokenizer, template, tools, answer_next)[0]
@@ -84,7 +84,7 @@ def render(
 
 
 def assistant_tokens(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, context: int = 0, tools: Any = None
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, context: int = 0, tools: object = None
 ) -> tuple[Ids, list[bool]]:
     """(token ids, whether each is the assistant's) of a conversation whose first `context` turns are only read. Raises as
     `assistant_spans` does."""
@@ -105,7 +105,7 @@ def prompt_and_answer(prompt: Messages, answer: Messages, tokenizer: PreTrainedT
 
 
 def assistant_spans(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, context: int = 0, tools: Any = None
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, context: int = 0, tools: object = None
 ) -> tuple[str, list[Span]]:
     """(text of a conversation, spans of what the assistant says in it, end marks included, behind the first `context` turns).
 
@@ -126,7 +126,7 @@ def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
-def _with_header(text: str, messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, tools: Any) -> str:
+def _with_header(text: str, messages: Messages, tokenizer: PreTrainedTokenizerBase, template: str, tools: object) -> str:
     """The text that an answer follows, with what a template without a generation prompt writes in front of any answer, such as
     "assistant:"; else a model would have to say its own header. Spaces stay with the answer, as tokens hold them with a word."""
     if GENERATION.search(template):  # says itself where the assistant begins
@@ -258,7 +258,7 @@ def _last_space(text: str) -> int:
     return found[-1].start() if found else 0
 
 
-def _is_turn(turn: Any) -> bool:
+def _is_turn(turn: object) -> bool:
     if not isinstance(turn, dict) or turn.get("role") not in ROLES:
         return False
     content, calls = turn.get("content"), turn.get("tool_calls")
@@ -269,7 +269,7 @@ def _with_marks(turn: JsonMapping, number: int, at_start: bool) -> JsonObject:
     """A turn with marks within its content, or within the names of the tools that it calls."""
     start, end = (chr(FIRST_MARK + 2 * (number % 30000) + side) for side in (0, 1))
 
-    def marked(text: Any) -> Any:
+    def marked(text: object) -> Any:
         if not isinstance(text, str) or not (body := text.strip()):
             return text
         before, _, after = text.partition(body)
@@ -279,7 +279,7 @@ def _with_marks(turn: JsonMapping, number: int, at_start: bool) -> JsonObject:
             body = f"{start}{thoughts}{ended}{space}{start if ended else ''}{answer[len(space) :]}"
         return f"{before}{body}{end}{after}"
 
-    def called(call: Any) -> Any:
+    def called(call: object) -> Any:
         if not isinstance(call, Mapping):
             return call
         return {
@@ -309,7 +309,7 @@ def _rendered(
     messages: Messages,
     tokenizer: PreTrainedTokenizerBase,
     template: str,
-    tools: Any,
+    tools: object,
     answer_next: bool = False,
     track: bool = False,
 ) -> tuple[str, list[Span]]:
@@ -332,7 +332,7 @@ def _refusals(messages: Messages) -> Iterator[None]:
         raise DataError(f"task.template: refuses the conversation that begins with {begins!r}: {problem}") from None
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: object) -> Any:
     """Without keys that only other turns or other tools have, which tables fill with nulls."""
     if isinstance(value, Mapping):
         return {key: without_nulls(part) for key, part in value.items() if part is not None}

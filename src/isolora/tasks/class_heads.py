@@ -75,7 +75,7 @@ def with_separator(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list
     return texts if None in tokenizer("a", "b").sequence_ids()[1:-1] else [f"{text}\n" for text in texts]
 
 
-def label_name(label: Any) -> str:
+def label_name(label: object) -> str:
     """A label as text: white space around it is no part of a class's name, an accent is the same whether it is a character of its
     own or not, and 1.0, as tables with gaps have it, is 1."""
     if isinstance(label, float) and label.is_integer():
@@ -83,7 +83,7 @@ def label_name(label: Any) -> str:
     return unicodedata.normalize("NFC", str(label).strip())
 
 
-def label_problem(label: Any) -> str:
+def label_problem(label: object) -> str:
     """Why a value is no label, in a few words; empty where it is one."""
     if label is None or (isinstance(label, float) and math.isnan(label)):
         return "label holds nothing"

@@ -95,7 +95,7 @@ SPEAKERS = {"human": "user", "gpt": "assistant"}
 """What ShareGPT's files call the two."""
 
 
-def _with_roles(messages: Any) -> Any:
+def _with_roles(messages: object) -> Any:
     """Turns of {from, value}, as ShareGPT's files have them, as {role, content}; others as they are."""
     if not isinstance(messages, list) or not all(
         isinstance(turn, dict) and {"from", "value"} <= turn.keys() for turn in messages
@@ -108,7 +108,7 @@ def _as_turns(given: Any, role: str) -> list[Any]:
     return [{"role": role, "content": given}] if isinstance(given, str) else list(given or ())
 
 
-def _behind(system: list[Any], messages: Any) -> Any:
+def _behind(system: list[Any], messages: object) -> Any:
     """The turns behind the system prompt, unless they have one."""
     return messages if not isinstance(messages, list) or _own_system(messages) is not None else system + messages
 
@@ -130,12 +130,12 @@ def _given_system(row: JsonMapping) -> bool:
     return bool(given.strip() if isinstance(given, str) else given)
 
 
-def tools_of(given: Any) -> Any:
+def tools_of(given: object) -> Any:
     """Descriptions of tools from a row: a list, or JSON. Raises ValueError for other text."""
     return json.loads(given) if isinstance(given, str) and given.strip() else given or None
 
 
-def _tools_problem(given: Any) -> str:
+def _tools_problem(given: object) -> str:
     try:
         tools = tools_of(given)
     except ValueError:

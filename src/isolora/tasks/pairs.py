@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -136,5 +136,5 @@ def _with_space(pair: Pair) -> str:
     return f" {pair.completion}" if touching else pair.completion
 
 
-def _one_a_document(rows: Sequence[tuple[Ids, Ids]], **more: Any) -> Examples:
+def _one_a_document(rows: Sequence[tuple[Ids, Ids]], **more: object) -> Examples:
     return Examples.of(rows, documents=np.arange(len(rows)), **more)

@@ -33,7 +33,7 @@ def _read(given: str) -> str:
 Template = Annotated[str, AfterValidator(_read)]
 
 
-def _text(value: Any) -> Any:
+def _text(value: object) -> Any:
     """What a prompt shows of a field's value."""
     if isinstance(value, list | dict):
         name = type(value).__name__

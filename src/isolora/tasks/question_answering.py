@@ -210,7 +210,7 @@ def best_span(start: NDArray[np.float32], end: NDArray[np.float32], longest: int
 FORM = '{"text": [...], "answer_start": [...]}'
 
 
-def answers_problem(answers: Any, context: str) -> str:
+def answers_problem(answers: object, context: str) -> str:
     """Why the true answers to a question cannot be used, in a few words; empty where they can, or where there are none."""
     if answers is None:
         return ""

@@ -179,7 +179,7 @@ def _encoded(rows: Sequence[JsonMapping], tokenizer: PreTrainedTokenizerBase, ma
     return tokenizer(texts, pairs, split_special_tokens=True, verbose=False, **cut)
 
 
-def _is_number(label: Any) -> bool:
+def _is_number(label: object) -> bool:
     """Whether a regression can learn it."""
     return isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label) and label != IGNORED
 

@@ -85,7 +85,7 @@ class TokenClassification(Classifier):
         types = sorted({tag[2:] for tag in found} - {""})
         return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in ("I" if self.settings.scheme == "io" else "BI"))]
 
-    def _bio(self, tag: Any) -> str:
+    def _bio(self, tag: object) -> str:
         """A tag by its name in BIO."""
         if not isinstance(tag, str):
             raise DataError(f"data: tags such as {tag!r} have no names in this file; give them in task.labels, in their order")
@@ -93,7 +93,7 @@ class TokenClassification(Classifier):
             raise DataError(f"data: {flaw}")
         return tag if self.settings.scheme == "bio" or tag == "O" else f"I-{tag}"
 
-    def _flaw(self, tag: Any) -> str:
+    def _flaw(self, tag: object) -> str:
         """What is wrong with a tag's form; numbers have none."""
         if not isinstance(tag, str):
             return "tags has a gap" if tag is None else ""
@@ -109,7 +109,7 @@ class TokenClassification(Classifier):
     def _classes(self) -> Classes:
         return Classes(self.labels)
 
-    def _number(self, tag: Any) -> int | None:
+    def _number(self, tag: object) -> int | None:
         bare = self.settings.scheme == "io" and isinstance(tag, str) and tag != "O"
         return self._classes.number(f"I-{tag}" if bare else tag)
 
@@ -157,7 +157,7 @@ class TokenClassification(Classifier):
             labels = [self._spread(self._number(tag), len(piece)) for tag, piece in zip(tags[number], pieces, strict=True)]
             yield list(chain.from_iterable(pieces)), list(chain.from_iterable(labels))
 
-    def _spread(self, tag: Any, length: int) -> list[Any]:
+    def _spread(self, tag: object, length: int) -> list[Any]:
         """A word's tag at one of its `length` tokens."""
         rest = [IGNORED] * (length - 1)
         return [tag, *rest] if is_encoder(self.architecture) else [*rest, tag]

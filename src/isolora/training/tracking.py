@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from isolora import registry
 from isolora.config import RunConfig
@@ -86,7 +85,7 @@ class TrackedStack:
     def _log(self, point: Point) -> None:
         self.runs[point.run].log(series(point, self.members[point.run]), step=point.tokens)
 
-    def _try(self, act: Callable[..., None], *given: Any) -> None:
+    def _try(self, act: Callable[..., None], *given: object) -> None:
         if not self.works:
             return
         try:

@@ -19,7 +19,7 @@ PASTED = re.compile(r"\^?[\w.\\$-]+")
 """What PEFT puts into a pattern of its own: nothing in it may be repeated."""
 
 
-def check_module_names(model: PreTrainedModel, config: Any) -> None:
+def check_module_names(model: PreTrainedModel, config: object) -> None:
     """Raises ConfigError, naming the field, for a name that matches nothing and a pattern that takes too long."""
     names = [name for name, _ in model.named_modules() if name]
     for field in FIELDS:
@@ -40,7 +40,7 @@ def check_module_names(model: PreTrainedModel, config: Any) -> None:
             raise ConfigError(nothing_matches(key, names, f"method.{field}"))
 
 
-def _pasted(config: Any) -> Iterator[tuple[str, Any]]:
+def _pasted(config: object) -> Iterator[tuple[str, Any]]:
     """(field, name) of those that PEFT pastes into patterns. AdaLoRA's `rank_pattern` of truth values is looked up instead."""
     layers = getattr(config, "layers_pattern", None)
     for key in [layers] if isinstance(layers, str) else layers or []:

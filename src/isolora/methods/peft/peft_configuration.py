@@ -62,7 +62,7 @@ def default(field: Field[Any]) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _is_plain(hint: Any) -> bool:
+def _is_plain(hint: object) -> bool:
     if get_origin(hint) in (Union, UnionType, list, dict, tuple):
         return all(_is_plain(part) for part in get_args(hint))
     is_enum = isinstance(hint, type) and issubclass(hint, Enum)
@@ -104,7 +104,7 @@ def _counts(saved: JsonMapping) -> Iterator[tuple[str, int]]:
             yield from ((f"{name}.{inner}", number) for inner, number in _counts(value))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """As JSON reads it back, sets and lists alike in any order."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}

@@ -35,7 +35,7 @@ class PromptAdapter(PeftAdapter):
             self.model.generate = self._generate
         return self.model
 
-    def _generate(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Tensor:
+    def _generate(self, input_ids: Tensor, attention_mask: Tensor, **options: object) -> Tensor:
         """Rows with padding in front: PEFT would put the virtual tokens in front of that, and all tokens at other positions."""
         virtual, own = self.model.get_prompt(len(input_ids)), self.model.word_embeddings(input_ids)
         padding = (attention_mask.cumsum(1) == 0).sum(1).tolist()

@@ -125,7 +125,7 @@ class RemoteStore:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def call(*given: Any) -> Any:
+        def call(*given: object) -> Any:
             import ray
 
             kept = tuple(list(values) if isinstance(values, Iterator) else values for values in given)
@@ -178,7 +178,7 @@ def train_remotely(job: Job, store: Store, stage: str, quiet: bool, pruner_of: P
         return "interrupted"
 
 
-def _result(ray: ModuleType, task: Any, job: Job, store: Store, workspace: Workspace) -> UserError | None:
+def _result(ray: ModuleType, task: object, job: Job, store: Store, workspace: Workspace) -> UserError | None:
     try:
         error: UserError | str | None = ray.get(task)
     except ray.exceptions.RayError as failure:

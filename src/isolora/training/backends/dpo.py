@@ -38,11 +38,11 @@ class PreferenceTrainer(RowTrainer, DPOTrainer):  # type: ignore[misc]
         loss: Tensor = share * DPOTrainer.compute_loss(self, model, inputs)  # TRL's is the mean over the micro-batch
         return loss
 
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+    def _prepare_dataset(self, dataset: object, *_: object) -> Any:
         """TRL tokenises texts here; ours are tokens."""
         return dataset
 
-    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+    def _precompute_ref_logps(self, dataset: object, *_: object) -> Any:
         """TRL scores the reference here; ours come with every example."""
         return dataset
 

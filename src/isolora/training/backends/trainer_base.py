@@ -72,10 +72,10 @@ class StackTrainer(Trainer):  # type: ignore[misc]
         self.callback.loss += summed
         return objective if extra is None else objective + share * extra
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: object) -> None:
         """The stack counts for itself, empty micro-batches included."""
 
-    def _get_grad_norm(self, model: PreTrainedModel, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: PreTrainedModel, grad_norm: object = None) -> Any:
         """Only what clipping has found; without clipping, a Trainer multiplies every gradient by one to learn its norm."""
         return grad_norm
 
@@ -135,7 +135,7 @@ def run_trainer(kind: type[StackTrainer], settings: TrainingArguments, loop: Loo
 
 
 @contextmanager
-def as_it_was(*things: Any) -> Iterator[None]:
+def as_it_was(*things: object) -> Iterator[None]:
     """Take back, at the end, whatever attributes have been set or replaced."""
     before = [(thing, dict(vars(thing))) for thing in things if thing is not None]
     try:

@@ -33,20 +33,20 @@ class LoopCallback(TrainerCallback):  # type: ignore[misc]
         """What this step's loss is a mean over."""
         return int(self.stack.units[self.drawn].sum())
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, *_: object, **__: object) -> None:
         self.member.optimizer.link()
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_step_begin(self, *_: object, **__: object) -> None:
         self.step.enter_context(self.loop.watched_step())
 
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+    def on_pre_optimizer_step(self, *_: object, **__: object) -> None:
         self.stack.consume(0, self.drawn, self.loss)
 
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+    def on_optimizer_step(self, *_: object, **__: object) -> None:
         if self.member.running:
             self.stack.finish_step(0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         self.member.optimizer.link()  # the Trainer has thrown the gradients away, and with them the views
         self.stack.steps += 1
         self.member.progress.seconds += time.perf_counter() - self.started
