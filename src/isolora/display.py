@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
@@ -32,7 +32,7 @@ def text_html(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def table_html(columns: Mapping[str, Iterable[Any]], caption: str) -> str:
+def table_html(columns: Mapping[str, Iterable[object]], caption: str) -> str:
     """Rows under their names; every cell is escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join(

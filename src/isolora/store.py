@@ -243,7 +243,7 @@ class Store:
         )
         return self._rows(query, (run,) if run else ())
 
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[JsonObject]:
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[JsonObject]:
         with self._connection() as connection:
             return [dict(row) for row in connection.execute(query, values)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isolora import models, registry
-from isolora.adapters.classification import classify
+from isolora.adapters.classify import classify
 from isolora.adapters.generation import Sampling, Writer
 from isolora.adapters.record import find_adapter, read_record, saved_task
 from isolora.config import MethodConfig, RunConfig
@@ -36,7 +36,7 @@ class Adapter:
         return self.writer.texts([(self.task, prompt)], Sampling(max_new_tokens, temperature, seed))[0]
 
     def classify(self, texts: str | Sequence[str | JsonMapping]) -> list[JsonObject]:
-        """What a classifier says of each text, with probabilities; see `isolora.adapters.classification`."""
+        """What a classifier says of each text, with probabilities; see `isolora.adapters.classify`."""
         return classify(self, [texts] if isinstance(texts, str) else texts)
 
     @property

@@ -80,14 +80,14 @@ def classify(
 ) -> None:
     """Classes, numbers or entities of new texts by a saved classifier, with probabilities."""
     from isolora.adapters import load
-    from isolora.adapters.classification import classify as ask
-    from isolora.adapters.classification import rows_of
+    from isolora.adapters.classify import classify as ask
+    from isolora.adapters.classify import unlabelled_rows
 
     if (file is None) == (not texts) or (pair is not None and len(texts or ()) != 1):
         raise ConfigError("classify: give texts or --file, one of the two; --pair goes with one text")
     adapter = load(folder)
     given: list[JsonObject] = [{"text": text, **({} if pair is None else {"text_pair": pair})} for text in texts or ()]
-    rows, origins = (given, []) if file is None else rows_of(adapter, file)
+    rows, origins = (given, []) if file is None else unlabelled_rows(adapter, file)
     found = [{**row, **said} for row, said in zip(rows, ask(adapter, rows, origins), strict=True)]
     if cut := [row for row in found if row["cut"]]:
         limit = "data.max_length, or what the model takes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -56,7 +56,7 @@ class DataConfig(Settings):
 
     @field_validator("train_examples", mode="before")
     @classmethod
-    def _sizes_have_names(cls, given: object) -> Any:
+    def _sizes_have_names(cls, given: object) -> object:
         if isinstance(given, str) and given not in SIZES and not given.isdecimal():
             raise ValueError(f"{unknown('size', given, SIZES)}, or a whole number")
         return given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,7 +23,7 @@ class PlugInConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: object) -> Any:
+    def _fill_in(cls, given: object) -> object:
         """Own fields validated and completed by the plug-in, so that defaults are part of a run's identity."""
         if isinstance(given, str):
             given = {"name": given}

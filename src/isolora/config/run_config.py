@@ -47,7 +47,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_data_needs(cls, given: Any) -> Any:
+    def _as_the_data_needs(cls, given: Any) -> object:
         """The task with the settings that the card of the data asks for, such as few-nerd's scheme, where none are given."""
         task, data = (given.get(key) for key in ("task", "data")) if isinstance(given, Mapping) else (None, None)
         named = {"name": task} if isinstance(task, str) else task

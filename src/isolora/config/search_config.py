@@ -50,13 +50,13 @@ class SearchConfig(Settings):
 
     @field_validator("space", mode="before")
     @classmethod
-    def _choices(cls, given: object) -> Any:
+    def _choices(cls, given: object) -> object:
         if not isinstance(given, Mapping) or not given:
             raise ValueError("expected at least one dotted key of a run with its values")
         return {key: cls._choice(f"search.space.{key}", values) for key, values in given.items()}
 
     @staticmethod
-    def _choice(name: str, values: object) -> Any:
+    def _choice(name: str, values: object) -> object:
         if isinstance(values, Mapping):
             return parse(RangeConfig, values, where=name)
         if isinstance(values, RangeConfig) or (isinstance(values, list) and values):

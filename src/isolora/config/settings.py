@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, given: object, info: ValidationInfo) -> Any:
+    def _true_is_no_number(cls, given: object, info: ValidationInfo) -> object:
         """`steps: yes` is a slip, not one step."""
         if isinstance(given, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError(f"expected no yes or no (got {given})")

@@ -93,7 +93,7 @@ class Bookkeeper(TorchDispatchMode):
             tracker.at_node()
         return self.stands_for.get(tracker.place, 1)
 
-    def _book(self, flops: int, args: tuple[Any, ...]) -> None:
+    def _book(self, flops: int, args: tuple[object, ...]) -> None:
         weight = next((key for key in map(storage, reversed(args)) if key in self.groups), None)
         group = ATTENTION_SCORES if weight is None else GROUPS.index(self.groups[weight])
         if not self.backward:
@@ -106,7 +106,7 @@ class Bookkeeper(TorchDispatchMode):
         else:
             self.untouched += flops
 
-    def _alone(self, args: tuple[Any, ...]) -> bool:
+    def _alone(self, args: tuple[object, ...]) -> bool:
         """Whether all tensors are weights; what leads back through their product touches a weight again and is booked there."""
         found = False
         for arg in args:
@@ -116,7 +116,7 @@ class Bookkeeper(TorchDispatchMode):
                 found = True
         return found
 
-    def _derive(self, args: tuple[Any, ...], out: Tensor) -> None:
+    def _derive(self, args: tuple[object, ...], out: Tensor) -> None:
         """What is made of weights alone (a cast, a product of factors, chosen experts) counts as a weight."""
         if storage(out) not in self.groups and self._alone(args):
             tensors = [arg for arg in args if isinstance(arg, Tensor)]

@@ -144,7 +144,7 @@ def _described(layer: nn.Module) -> dict[tuple[str, str], Any]:
     return found
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """A setting as something that can be compared; of an object its class alone."""
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -42,7 +42,7 @@ _known: dict[Hashable, Made | _Kind] = {}
 """What an operation makes follows from its key alone, so that no run can spoil another."""
 
 
-def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], act: Callable[[], Any], mode: FakeTensorMode | None) -> Any:
+def made(func: Any, args: tuple[object, ...], kwargs: dict[str, Any], act: Callable[[], Any], mode: FakeTensorMode | None) -> Any:
     """What `act`, which is func(*args, **kwargs), would give.
 
     mode: of tensors that bear a device; None where they are on `meta`.

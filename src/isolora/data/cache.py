@@ -25,7 +25,7 @@ SECOND = "second."
 ARRAYS = ("ids", "labels", "starts", "values", "documents")
 
 
-def cached(make: Callable[[], Examples], tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> Examples:
+def cached(make: Callable[[], Examples], tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[object]) -> Examples:
     """What `make` gives, from the cache where it was made before. decided_by: JSON values that decide it beside the tokenizer.
 
     Workers of a study begin together and want the same examples: one of them makes these, with all cores.
@@ -50,7 +50,7 @@ def _known(path: Path) -> Examples | None:
     return None
 
 
-def _key(tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[Any]) -> str:
+def _key(tokenizer: PreTrainedTokenizerBase, decided_by: Sequence[object]) -> str:
     parts = [FORMAT, code_of_tasks(), _tokenizer_state(tokenizer), tokenizer.eos_token_id, *decided_by]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -153,7 +153,7 @@ def json_rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, JsonObject]]
                     left_out.add(f"{path} line {number}", f'{type(row).__name__}, not an object like {{"text": ...}}')
 
 
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
+def _unique_keys(pairs: Sequence[tuple[str, object]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -184,7 +184,7 @@ def json_table(path: Path, found: Sequence[tuple[int, JsonMapping]], left_out: L
     return with_origins(table, f"{path} line", [number for number, _ in found])
 
 
-def _misfits(values: Sequence[Any]) -> dict[int, str]:
+def _misfits(values: Sequence[object]) -> dict[int, str]:
     """Places of values that are of no type, or of another than those before them, and what is wrong with each."""
     if _fit(values):
         return {}
@@ -225,7 +225,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _fit(values: Sequence[Any]) -> bool:
+def _fit(values: Sequence[object]) -> bool:
     try:
         pa.array(values)
     except NOT_ARROW:

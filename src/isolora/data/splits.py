@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +45,7 @@ def hash_order(table: pa.Table, together: Sequence[str]) -> tuple[NDArray[np.int
     return places.astype(np.int64), len(distinct)
 
 
-def hash_of(values: Sequence[Any], salt: object = SPLIT_SEED) -> int:
+def hash_of(values: Sequence[object], salt: object = SPLIT_SEED) -> int:
     """A 64-bit hash of the values."""
     text = "\x1f".join(str(value) for value in values)
     return int.from_bytes(hashlib.sha256(f"{salt}:{text}".encode(errors="surrogatepass")).digest()[:8], "big")

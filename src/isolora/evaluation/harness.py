@@ -78,7 +78,7 @@ def _known(names: Sequence[str], include: Path | str | None) -> tuple[list[Any],
     return [packaged.get(name, name) for name in names], manager
 
 
-def _loaded(names: Sequence[str], specs: Sequence[Any], manager: Any) -> list[Any]:
+def _loaded(names: Sequence[str], specs: Sequence[object], manager: Any) -> list[Any]:
     """Tasks with their data."""
     built = []
     for name, spec in zip(names, specs, strict=True):

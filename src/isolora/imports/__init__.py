@@ -90,7 +90,7 @@ def _columns(rows: Sequence[JsonMapping]) -> dict[str, list[Any]]:
     return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 
-def _missing(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+def _missing(columns: Mapping[str, Sequence[object]]) -> list[str]:
     """What laws and plans would like to read and the tool did not keep."""
     wanted = {
         "tokens": "no tokens are known: log them, or map a column with --map d=COLUMN",
@@ -102,7 +102,7 @@ def _missing(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     return said
 
 
-def write_table(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
+def write_table(columns: Mapping[str, Sequence[object]], out: Path) -> None:
     """Write a table; folders on the way are made."""
     table = pa.table({name: _arrow(values) for name, values in columns.items()})
     with written_whole(out, "--out") as draft:
@@ -114,7 +114,7 @@ def write_table(columns: Mapping[str, Sequence[Any]], out: Path) -> None:
             draft.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")
 
 
-def _arrow(values: Sequence[Any]) -> pa.Array:
+def _arrow(values: Sequence[object]) -> pa.Array:
     """A column; one of values that Arrow has no one type for, such as a model called by a number beyond 64 bits, as text."""
     try:
         return pa.array(values)

@@ -66,7 +66,7 @@ def dotted_settings(given: JsonMapping, prefix: str = "") -> JsonObject:
     return found
 
 
-def by_step(rows: Iterable[tuple[Any, JsonMapping]]) -> dict[float, JsonObject]:
+def by_step(rows: Iterable[tuple[object, JsonMapping]]) -> dict[float, JsonObject]:
     """What was logged at a step in several pieces, in one. Raises TableError for a step that is no number."""
     found: dict[float, JsonObject] = {}
     for step, row in rows:

@@ -101,7 +101,7 @@ def _replacement(module: nn.Module) -> Callable[..., Any] | None:
     return None
 
 
-def _turns_like_llama(names: Mapping[str, Any]) -> bool:
+def _turns_like_llama(names: Mapping[str, object]) -> bool:
     """Whether a module's own functions for rotary positions are LLaMA's. names: its globals."""
     from transformers.models.llama import modeling_llama as llama
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
@@ -57,7 +57,7 @@ def _product(shape: list[int]) -> int:
     return size
 
 
-def _numbers(config: Mapping[Any, Any]) -> Iterator[tuple[str, int]]:
+def _numbers(config: Mapping[object, object]) -> Iterator[tuple[str, int]]:
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _numbers(value)

@@ -160,7 +160,7 @@ def _accelerators() -> list[JsonObject]:
     ]
 
 
-def _number(value: object) -> Any:
+def _number(value: object) -> object:
     """JSON has no NaN and no infinity: null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

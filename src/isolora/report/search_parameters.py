@@ -100,11 +100,11 @@ def _names(trials: Sequence[ReportedTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.parameters))
 
 
-def _numeric(column: Sequence[Any]) -> bool:
+def _numeric(column: Sequence[object]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
 
 
-def _places(column: Sequence[Any]) -> Array:
+def _places(column: Sequence[object]) -> Array:
     """Numbers, as logarithms where they span more than a factor of eight; anything else by its place in order."""
     if not _numeric(column):
         known = sorted({str(value) for value in column})

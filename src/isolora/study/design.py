@@ -82,7 +82,7 @@ def tuned_runs(
     return runs, [*remarks, *(_edge_words(over, value, cells) for value, cells in edges.items())]
 
 
-def cell_words(chosen: Mapping[str, Any]) -> str:
+def cell_words(chosen: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {_value_words(value)}" for key, value in chosen.items()) or "the only cell"
 
 

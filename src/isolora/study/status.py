@@ -167,7 +167,7 @@ def seconds_left(rows: Sequence[JsonMapping], last: Sequence[JsonMapping], worke
     return sum(known) / len(known) * len(left) / workers if known else None
 
 
-def _left(row: JsonMapping, point: JsonMapping | None, paces: Mapping[Any, Sequence[float]]) -> float | None:
+def _left(row: JsonMapping, point: JsonMapping | None, paces: Mapping[object, Sequence[float]]) -> float | None:
     unit, budget = _budget(row)
     seen = paces.get(row["run"]) or paces.get((row["model"], row["method"], unit)) or paces.get(unit)
     done = 0.0 if point is None or not unit else _amount(point, unit)

@@ -74,7 +74,7 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
     return named, notes
 
 
-def _holds_numbers(values: Iterable[Any]) -> bool:
+def _holds_numbers(values: Iterable[object]) -> bool:
     return all(parse_number(value) is not None for value in values)
 
 
@@ -101,7 +101,7 @@ def computed_tokens(named: Mapping[str, Column], mapping: Mapping[str, str]) -> 
     return tokens
 
 
-def typed(name: str, values: Iterable[Any]) -> Column:
+def typed(name: str, values: Iterable[object]) -> Column:
     """Numbers as float64, NaN where absent, `1.0B` and `350M` understood; everything else as text. Raises TableError where a
     column must hold numbers."""
     listed = list(values)

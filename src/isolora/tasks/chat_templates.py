@@ -121,7 +121,7 @@ def assistant_spans(
     return scene.whole.text, spans
 
 
-def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
+def common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
     """How many items two sequences have in common at their beginning."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 

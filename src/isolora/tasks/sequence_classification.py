@@ -83,7 +83,7 @@ class SequenceClassification(Classifier):
     def _asked_for_numbers(self) -> bool:
         return bool(self.settings.problem_type == "regression" or (self.settings.glue == "stsb" and not self.settings.labels))
 
-    def _is_regression(self, labels: Sequence[Any]) -> bool:
+    def _is_regression(self, labels: Sequence[object]) -> bool:
         """Whether labels are numbers to come near, not classes to tell apart."""
         if self._asked_for_numbers or self.settings.problem_type or self.settings.labels:
             return self._asked_for_numbers
@@ -184,13 +184,13 @@ def _is_number(label: object) -> bool:
     return isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label) and label != IGNORED
 
 
-def _in_order(labels: Iterable[Any]) -> list[str]:
+def _in_order(labels: Iterable[object]) -> list[str]:
     """Names of the classes that occur: numbers by size, then texts by their letters."""
     found = {label_name(label): label for label in labels}
     return sorted(found, key=lambda name: (0, found[name], "") if isinstance(found[name], int | float) else (1, 0, name))
 
 
-def _fraction(labels: Sequence[Any]) -> float | None:
+def _fraction(labels: Sequence[object]) -> float | None:
     """The first label that is a number between whole ones."""
     return next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
 

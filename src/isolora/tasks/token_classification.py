@@ -222,7 +222,7 @@ class TokenClassification(Classifier):
         return [[self.labels[tag] for _, tag in group] for _, group in groupby(pairs, key=lambda pair: pair[0])]
 
 
-def _all_prefixed(tags: Iterable[Any]) -> str:
+def _all_prefixed(tags: Iterable[object]) -> str:
     """A tag such as B-PER where all but O have such prefixes, B- or S- among them; else nothing."""
     named = sorted(tag for tag in tags if isinstance(tag, str) and tag != "O")
     if not all(map(PREFIX.match, named)):
@@ -237,7 +237,7 @@ def _logits(model: PreTrainedModel, batch: Batch) -> Any:
     return logits.flatten(0, 1).index_select(0, batch.positions)
 
 
-def whole_words(tokens: Sequence[str], tags: Sequence[Any]) -> tuple[list[str], list[Any]]:
+def whole_words(tokens: Sequence[str], tags: Sequence[object]) -> tuple[list[str], list[Any]]:
     """Words and their tags; pieces of words (`##ing`, as BERT cuts them) join the word before and leave their tags behind."""
     words: list[str] = []
     kept: list[Any] = []

@@ -99,7 +99,7 @@ class Unnamed(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse(cls, given: object) -> Any:
+    def _refuse(cls, given: object) -> object:
         raise ValueError(f"method.name: peft wants the name of a type, such as peft:VERA (valid: {', '.join(types())})")
 
 

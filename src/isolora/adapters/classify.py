@@ -63,7 +63,7 @@ def classifier(adapter: Adapter) -> Classifier:
     )
 
 
-def rows_of(adapter: Adapter, file: Path) -> tuple[list[JsonObject], list[str]]:
+def unlabelled_rows(adapter: Adapter, file: Path) -> tuple[list[JsonObject], list[str]]:
     """(rows with the task's columns but its labels, their origins) of a data file, under the names that training was told."""
     task, config = classifier(adapter), adapter.config.data
     found = read_source(str(file), LeftOut(False))
