@@ -112,13 +112,3 @@ def test_a_template_that_cannot_be_used_is_one_line(template: str, said: str) ->
     with pytest.raises(UserError, match=said) as caught:
         pairs(ROW, template=template)
     assert "\n" not in str(caught.value)
-
-
-def test_lists_of_turns_are_no_prompts_unless_a_template_picks_from_them() -> None:
-    """They were trained on as Python writes them: `[{'role': 'user', ...`."""
-    plain = registry.load_plug_in("task", "instruction")
-    row = {"prompt": [{"role": "user", "content": "w5"}], "completion": "w6"}
-    assert plain.problem(row) == "prompt holds a list of turns, which task conversation reads"
-    assert plain.problem({"prompt": "w5", "completion": row["prompt"]}).startswith("completion holds a list of turns")
-    own = plain.bound(plain.Settings(template="{{ prompt[0].content }}"))
-    assert own.problem(row) == ""

@@ -41,19 +41,10 @@ class Instruction(Prompted):
     either: ClassVar[tuple[tuple[str, ...], ...]] = (("prompt", "completion"),)
 
     def problem(self, row: JsonMapping) -> str:
-        if turns := [name for name in self._unrendered if isinstance(row.get(name), list)]:
-            return f"{turns[0]} holds a list of turns, which task conversation reads"
         pair = self._pair(row)
         if is_blank(pair.question):
             return "the prompt is empty"
         return "the completion is empty" if is_blank(pair.completion) else ""
-
-    @property
-    def _unrendered(self) -> list[str]:
-        """Columns that go into the text as they are: a template of a person's own may pick from a list what it likes."""
-        fields = {"template": "prompt", "completion": "completion"}
-        own = {field: InstructionSettings.model_fields[field].default for field in fields}
-        return [column for field, column in fields.items() if getattr(self.settings, field) == own[field]]
 
     def pairs(self, documents: Documents) -> list[Pair]:
         return [self._pair(row) for row in usable_rows(self, documents)]
