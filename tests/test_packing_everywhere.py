@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelF
 
 from isolora.errors import ConfigError
 from isolora.tasks.base import Examples
+from isolora.tasks.causal import causal_class, sees_what_follows
 from isolora.tasks.causal_lm import next_tokens, packed
 
 torch.set_num_threads(1)
@@ -108,3 +109,18 @@ def test_packed_documents_of_every_decoder(kind: str) -> None:
         if model is None:
             pytest.skip("not built from a small configuration")
         assert packing(kind, model) in ("apart", "refused")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_that_see_what_follows_are_found(kind: str) -> None:
+    """Of 138 that can be built small two do, and are refused; encoders are refused by their kind."""
+    with at_most(120):
+        model = decoder(kind)
+        if model is None:
+            pytest.skip("not built from a small configuration")
+        try:
+            causal_class(model.config)
+        except ConfigError:
+            return
+        assert sees_what_follows(model) == (kind in ("bert-generation", "cpmant"))
