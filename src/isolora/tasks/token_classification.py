@@ -75,35 +75,15 @@ class TokenClassification(Classifier):
         """All tags in their order where they are named, else O and the two tags of every type that occurs."""
         named = self.settings.labels or class_names(documents.table, "tags")
         if named:
-            return [self._bio(name) for name in named]
+            return [_bio(name, self.settings.scheme) for name in named]
         tags = {tag for row in documents.fields["tags"] for tag in row or ()}
         if self.settings.scheme == "io" and (prefixed := _all_prefixed(tags)):
             raise DataError(
                 f"task.scheme: io takes bare types such as {prefixed[2:]!r}, and tags here are like {prefixed!r}; set it to bio"
             )
-        found = {self._bio(tag) for tag in tags}
+        found = {_bio(tag, self.settings.scheme) for tag in tags}
         types = sorted({tag[2:] for tag in found} - {""})
         return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in ("I" if self.settings.scheme == "io" else "BI"))]
-
-    def _bio(self, tag: object) -> str:
-        """A tag by its name in BIO."""
-        if not isinstance(tag, str):
-            raise DataError(f"data: tags such as {tag!r} have no names in this file; give them in task.labels, in their order")
-        if flaw := self._flaw(tag):
-            raise DataError(f"data: {flaw}")
-        return tag if self.settings.scheme == "bio" or tag == "O" else f"I-{tag}"
-
-    def _flaw(self, tag: object) -> str:
-        """What is wrong with a tag's form; numbers have none."""
-        if not isinstance(tag, str):
-            return "tags has a gap" if tag is None else ""
-        if is_blank(tag):
-            return "a tag is empty"
-        if self.settings.scheme == "io" or tag == "O" or (tag[:2] in ("B-", "I-") and tag[2:]):
-            return ""
-        iobes = PREFIX.match(tag) is not None
-        hint = "write S- and U- as B-, and E-, L- and M- as I-" if iobes else "for bare types set task.scheme=io"
-        return f"tag {tag!r} is not BIO (valid: O, B-TYPE, I-TYPE; {hint})"
 
     @cached_property
     def _classes(self) -> Classes:
@@ -123,7 +103,7 @@ class TokenClassification(Classifier):
             return f"{len(tokens)} tokens but {len(tags)} tags ({' '.join(map(str, tokens))[:40]} ...)"
         if not all(isinstance(token, str) for token in tokens):
             return "tokens holds something that is not text"
-        if flaw := next(filter(None, map(self._flaw, tags)), ""):
+        if flaw := next(filter(None, (_flaw(tag, self.settings.scheme) for tag in tags)), ""):
             return flaw
         strange = next((tag for tag in tags if self._number(tag) is None), None) if self.labels else None
         return "" if strange is None else unknown("tag", str(strange), self.labels)
@@ -220,6 +200,28 @@ class TokenClassification(Classifier):
         asked = examples.labels != IGNORED
         pairs = zip(document[asked], classes[asked], strict=True)
         return [[self.labels[tag] for _, tag in group] for _, group in groupby(pairs, key=lambda pair: pair[0])]
+
+
+def _bio(tag: object, scheme: str) -> str:
+    """A tag by its name in BIO."""
+    if not isinstance(tag, str):
+        raise DataError(f"data: tags such as {tag!r} have no names in this file; give them in task.labels, in their order")
+    if flaw := _flaw(tag, scheme):
+        raise DataError(f"data: {flaw}")
+    return tag if scheme == "bio" or tag == "O" else f"I-{tag}"
+
+
+def _flaw(tag: object, scheme: str) -> str:
+    """What is wrong with a tag's form; numbers have none."""
+    if not isinstance(tag, str):
+        return "tags has a gap" if tag is None else ""
+    if is_blank(tag):
+        return "a tag is empty"
+    if scheme == "io" or tag == "O" or (tag[:2] in ("B-", "I-") and tag[2:]):
+        return ""
+    iobes = PREFIX.match(tag) is not None
+    hint = "write S- and U- as B-, and E-, L- and M- as I-" if iobes else "for bare types set task.scheme=io"
+    return f"tag {tag!r} is not BIO (valid: O, B-TYPE, I-TYPE; {hint})"
 
 
 def _all_prefixed(tags: Iterable[object]) -> str:
