@@ -101,6 +101,7 @@ def _read_json(path: Path) -> Rows:
 def _object(found: object, path: Path) -> JsonMapping:
     if not isinstance(found, dict):
         raise TableError(f"table {str(path)!r} must hold objects; it holds {str(found)[:40]!r}")
+    _check_width(found)
     return {name: value for name, value in found.items() if not isinstance(value, list | dict)}
 
 
