@@ -53,15 +53,15 @@ def test_shares_hold_every_example_once_and_are_of_like_sizes() -> None:
 def test_what_goes_with_the_logarithm_of_tokens_is_found_exactly() -> None:
     """Each example's loss is a line of its own, and the last evaluation tells how the shares part."""
     on, progress, shares = held_out(), Progress(tokens=FIRST), HeldOutShares(held_out(), 2)
-    shares.note_first(progress, losses_at(FIRST))
-    assert not shares.settled(progress, losses_at(FIRST))
+    assert not shares.note_whole(progress, losses_at(FIRST))
     for number, tokens in enumerate((150, 220, 400, 700, 1000)):
         rows = shares.parts[number % 4]
         progress.share_losses.append((tokens, on.mean_loss(losses_at(tokens), rows)))
     progress.tokens = 1600
-    shares.note_first(progress, losses_at(1600))
+    broken = np.where(np.arange(8) == 3, np.nan, losses_at(1600))
+    assert shares.note_whole(progress, broken) == {}, "a run that diverged at its end keeps the points that it has"
+    settled = shares.note_whole(progress, losses_at(1600))
     assert progress.first_evaluation == FIRST, "there is one first evaluation"
-    settled = shares.settled(progress, losses_at(1600))
     assert settled == pytest.approx({tokens: on.mean_loss(losses_at(tokens)) for tokens in (150, 220, 400, 700, 1000)}, rel=1e-12)
     before = {tokens: loss + progress.share_gaps[number % 4] for number, (tokens, loss) in enumerate(progress.share_losses)}
     assert max(abs(before[tokens] - settled[tokens]) for tokens in settled) > 0.01, "the last evaluation adds something"

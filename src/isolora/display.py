@@ -48,6 +48,14 @@ def _cell(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def short(value: float, digits: int = 3) -> str:
+    """12400 -> '12.4k', so many digits at most."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= (1 - 0.5 * 10**-digits) * size:
+            return f"{value / size:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
+
+
 def time_in_words(seconds: float) -> str:
     """A time as a person says it."""
     if seconds < 120:

@@ -21,7 +21,7 @@ from isolora.data.table_source import with_columns
 from isolora.data_cards import card_of
 from isolora.errors import ConfigError, DataError
 from isolora.json_types import JsonMapping, JsonObject
-from isolora.runs.batches import collate, cut_by_tokens
+from isolora.runs.batches import collate, short_first
 from isolora.runs.device import autocast
 from isolora.runs.prepared import max_length
 from isolora.tasks.base import IGNORED, Examples, problem_of
@@ -78,9 +78,8 @@ def _scores(adapter: Adapter, task: Classifier, examples: Examples) -> list[NDAr
     """Scores [labels, classes] of each document, in their order."""
     training, device = adapter.config.training, next(adapter.attached.model.parameters()).device
     found: dict[int, NDArray[np.float64]] = {}  # by place among all labels
-    order = np.argsort(examples.sizes, kind="stable")
     with torch.no_grad(), autocast(device, training.precision):
-        for indices in cut_by_tokens(order, examples.sequence_lengths, training.batch_tokens):
+        for indices in short_first(examples, training.batch_tokens):
             batch = collate(examples, indices, np.ones(len(indices), np.float32), adapter.base.pad_id).to(device)
             given = task.scores(adapter.attached.model, batch).double().cpu().numpy()
             rows, columns = indices[batch.target_rows.cpu().numpy()], (batch.positions % batch.input_ids.shape[1]).cpu().numpy()

@@ -39,7 +39,7 @@ def evaluate(folder: Path | str, split: str | None = None, repeats: int = 1000, 
     examples = _examples(adapter, config, evaluator)
     held_out = examples.held_out
     losses = evaluator.row_losses(held_out, [0])[0]
-    loss = float(losses.sum() / held_out.task.units(held_out.examples).sum())
+    loss = held_out.mean_loss(losses)
     predictions = evaluator.all_predictions(examples, 0)
     own_split = config.data.eval_split == adapter.config.data.eval_split
     return {

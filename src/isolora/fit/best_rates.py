@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isolora.fit.fit_points import by_group
 from isolora.json_types import JsonMapping
 from isolora.laws import Array
 from isolora.table import Table
@@ -190,8 +191,6 @@ def _mean_loss(runs: Table, tokens: float) -> float:
 
 
 def _by_run(runs: Table) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """(tokens, losses) of each run, fewest tokens first; one sort for all of them, since a table may hold thousands."""
+    """(tokens, losses) of each run, fewest tokens first."""
     _, numbers = np.unique(runs["run"], return_inverse=True)
-    order = np.lexsort((runs["tokens"], numbers))
-    starts = np.flatnonzero(np.diff(numbers[order])) + 1
-    yield from zip(np.split(runs["tokens"][order], starts), np.split(runs["loss"][order], starts), strict=True)
+    return ((runs["tokens"][rows], runs["loss"][rows]) for rows in by_group(numbers, runs["tokens"]))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from isolora.fit.fit_points import Points
+from isolora.fit.fit_points import Points, by_group
 from isolora.laws import METHOD_PREFIX, Array, bunches
 
 FEWEST_CURVES = 3
@@ -156,8 +156,7 @@ def _curves(points: Points) -> list[_Curve]:
 def _groups(points: Points, group_M: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """The points of each group in order of tokens, less the groups that repeat their data."""
     passes_M = points.columns["d"] / points.columns["u"]
-    order = np.lexsort((points.columns["d"], group_M))
-    for chosen in np.split(order, np.flatnonzero(np.diff(group_M[order])) + 1):
+    for chosen in by_group(group_M, points.columns["d"]):
         if passes_M[chosen].max() <= _MOST_PASSES:
             yield chosen
 

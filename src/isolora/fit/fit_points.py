@@ -13,6 +13,13 @@ from isolora.laws import METHOD_PREFIX, Array, method_columns
 from isolora.table import SHORT_NAMES, Table
 
 
+def by_group(number_M: NDArray[np.int64], within_M: Array) -> list[NDArray[np.int64]]:
+    """The places of each group's members, in the order of `within_M`; one sort for all, since a table may hold thousands.
+    number_M: which group each is of."""
+    order = np.lexsort((within_M, number_M))
+    return np.split(order, np.flatnonzero(np.diff(number_M[order])) + 1)
+
+
 @dataclass(frozen=True)
 class Points:
     """M measured points: short columns, loss in nats per token, run number and name, training FLOPs so far.

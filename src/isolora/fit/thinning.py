@@ -9,12 +9,10 @@ alone has too many points, those kept lie evenly over the logarithm of its token
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.fit.fit_points import Points
+from isolora.fit.fit_points import Points, by_group
 from isolora.fit.repeats import repeats
 from isolora.laws import METHOD_PREFIX, Array
 
@@ -49,8 +47,7 @@ def _cost(points: Points) -> float:
 
 def _evenly_within_runs(points: Points, most: int) -> NDArray[np.int64]:
     """Rows of the points that are kept of each run, both its ends among them."""
-    order = np.lexsort((points.columns["d"], points.run))
-    runs = np.split(order, np.flatnonzero(np.diff(points.run[order])) + 1)
+    runs = by_group(points.run, points.columns["d"])
     return np.sort(np.concatenate([rows[_spread(np.log(points.columns["d"][rows]), most)] for rows in runs]))
 
 
@@ -72,7 +69,7 @@ def _evenly(count: int, share: float) -> NDArray[np.int64]:
     return np.unique(np.linspace(count - 1, 0, kept).round().astype(np.int64))
 
 
-def _alike(points: Points) -> Iterator[NDArray[np.int64]]:
+def _alike(points: Points) -> list[NDArray[np.int64]]:
     """Numbers of the runs of each size, adapter and method, in order of their largest FLOPs."""
     largest_R = np.zeros(len(points.names))
     np.maximum.at(largest_R, points.run, points.flops)
@@ -82,5 +79,4 @@ def _alike(points: Points) -> Iterator[NDArray[np.int64]]:
     if names:
         columns_RC = np.stack([points.columns[name][first_R] for name in names], axis=1)
         kind_R = np.unique(columns_RC, axis=0, return_inverse=True)[1].ravel()
-    order = np.lexsort((largest_R, kind_R))
-    yield from np.split(order, np.flatnonzero(np.diff(kind_R[order])) + 1)
+    return by_group(kind_R, largest_R)

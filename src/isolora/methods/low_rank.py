@@ -173,14 +173,15 @@ class AdaptedLinear(AdaptedLayer):
         flat_x = x.reshape(-1, x.shape[-1])  # of rows alone: autograd would copy a view that is changed in place whole, twice
         spans = self.batch_rows.token_spans(x.shape[0], len(flat_x))
         scalings = [self.scalings[member] for member, _, _ in spans]
-        if self._is_plain(flat_x) and not self._drops(spans):
+        drops = self.training and any(self.dropouts[member] for member, _, _ in spans)
+        if self._is_plain(flat_x) and not drops:
             factors = self._factors(spans, x.dtype)
             y: Tensor = AdaptedProduct.apply(flat_x, self.weight, self.bias, spans, scalings, *factors)  # type: ignore[no-untyped-call]
         else:
             y = self.base(flat_x)
             if y._is_view():  # what another autograd function hands out as a view may not be changed in place
                 y = y.clone()
-            given = self._dropped(flat_x, spans, len(flat_x) // x.shape[0]) if self._drops(spans) else flat_x
+            given = self._dropped(flat_x, spans, len(flat_x) // x.shape[0]) if drops else flat_x
             y = LowRankUpdate.apply(y, given.to(y.dtype), spans, scalings, *self._factors(spans, y.dtype))  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], y.shape[-1])
 
@@ -194,9 +195,6 @@ class AdaptedLinear(AdaptedLayer):
 
     def _factors(self, spans: list[Span], dtype: torch.dtype) -> list[Tensor]:
         return [factor.to(dtype) for member, _, _ in spans for factor in self.factors(member)]
-
-    def _drops(self, spans: list[Span]) -> bool:
-        return self.training and any(self.dropouts[member] for member, _, _ in spans)
 
     def _dropped(self, x: Tensor, spans: list[Span], length: int) -> Tensor:
         mask = torch.ones_like(x)

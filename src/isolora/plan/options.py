@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from isolora.display import short
 from isolora.errors import TableError
 from isolora.fit import best_learning_rates, studied
+from isolora.fit.fit_points import by_group
 from isolora.json_types import JsonObject
 from isolora.plan.budget import Budget
 from isolora.table import Table
@@ -134,10 +136,7 @@ def adapter_words(method: str, rank: int | None) -> str:
 
 def name_by_size(weights: float) -> str:
     """What a base without a name is called: n=16.18B, as `--at` takes it."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if weights >= 0.99995 * size:
-            return f"n={weights / size:.4g}{suffix}"
-    return f"n={weights:.4g}"
+    return f"n={short(weights, digits=4)}"
 
 
 def _option(table: Table, rows: list[int]) -> Option:
@@ -170,8 +169,7 @@ def _rises(points: Table) -> bool:
     """Whether every run of three points or more ended above its own lowest loss, by more than the points' own scatter."""
     ends = []
     _, run_M = np.unique(points["run"].astype(str), return_inverse=True)
-    order = np.lexsort((points["tokens"], run_M))
-    for of_run in np.split(order, np.flatnonzero(np.diff(run_M[order])) + 1):
+    for of_run in by_group(run_M, points["tokens"]):
         if len(of_run) > 2:
             log_loss = np.log(points["loss"][of_run])
             scatter = float(np.diff(log_loss[: log_loss.argmin() + 1], prepend=log_loss[0]).max())

@@ -7,19 +7,12 @@ import re
 
 from markupsafe import Markup, escape
 
+from isolora.display import short as short
+
 _INNER = r"[^()]|\((?:[^()]|\([^()]*\))*\)"
 _EXPONENT = re.compile(rf"\^(-?[\w.]+|\((?:{_INNER})*\))")
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
-_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def short(value: float) -> str:
-    """12400 -> '12.4k', three digits at most."""
-    for size, suffix in _SUFFIXES:
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def power(exponent: int) -> str:

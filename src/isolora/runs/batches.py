@@ -63,6 +63,12 @@ def cut_by_tokens(
         yield sorted_indices[start:]
 
 
+def short_first(examples: Examples, batch_tokens: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
+    """All examples, or these, in batches of like size."""
+    rows = np.arange(len(examples)) if rows is None else rows
+    return cut_by_tokens(rows[np.argsort(examples.sizes[rows], kind="stable")], examples.sequence_lengths, batch_tokens)
+
+
 def by_sequence(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """[examples, sequences], also of examples that are a single sequence."""
     return lengths[:, None] if lengths.ndim == 1 else lengths

@@ -321,6 +321,12 @@ class Task(ABC):
         return Predictions(0, lambda rows: {})
 
 
+def stated_positions(config: PretrainedConfig) -> int | None:
+    """The most positions that a text configuration allows; None where it states none (relative ones), or -1 as XLNet does."""
+    bound: int = getattr(config, "max_position_embeddings", None) or 0
+    return bound if bound > 0 else None
+
+
 def problem_of(task: Task, row: JsonMapping) -> str:
     """Why the task cannot use a row, its templates included; empty where it can."""
     try:

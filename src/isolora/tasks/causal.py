@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
-from isolora.tasks.base import Batch, Loss, Task
+from isolora.tasks.base import Batch, Loss, Task, stated_positions
 from isolora.tasks.cross_entropy import from_logits, frozen_head
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def sees_what_follows(model: PreTrainedModel) -> bool:
     """Whether the states of tokens change with the one behind them. transformers loads some bidirectional models as decoders:
     BertGeneration without `is_decoder`, CPM-Ant."""
     text, weight = model.config.get_text_config(), model.get_input_embeddings().weight
-    bound = max(getattr(text, "max_position_embeddings", None) or 0, 0) or PROBED_TOKENS
-    length, was_training = min(PROBED_TOKENS, bound), model.training
+    length, was_training = min(PROBED_TOKENS, stated_positions(text) or PROBED_TOKENS), model.training
     row = torch.arange(3, 3 + length, device=weight.device) % len(weight)
     ids = torch.stack([row, torch.cat([row[:-1], (row[-1:] + 1) % len(weight)])])
     model.eval()

@@ -17,7 +17,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from isolora.errors import ConfigError, DataError
 from isolora.metrics.perplexity import bits_per_byte, perplexity
-from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task
+from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task, stated_positions
 from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.pairs import begin, ids_without_special_tokens, special_tokens_around
 
@@ -150,7 +150,7 @@ def keeps_documents_apart(model: PreTrainedModel) -> bool:
     mask of them (OPT, XGLM, BioGPT), a state space model (Jamba) carries its state on, and blocks that are summed up as one
     (DeepSeek-V4) are seen by whatever follows."""
     config = model.config.get_text_config()
-    entries, bound = min(config.vocab_size, 64), max(getattr(config, "max_position_embeddings", None) or 0, 0) or 2 * PROBED
+    entries, bound = min(config.vocab_size, 64), stated_positions(config) or 2 * PROBED
     places = torch.arange(max(1, min(PROBED, bound // 2)), device=next(model.parameters()).device)
     first = (places + torch.tensor([[0], [1]], device=places.device)) % entries
     second = places.mul(7).remainder(entries).expand(2, -1)

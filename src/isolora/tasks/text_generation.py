@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isolora.tasks.base import padding_id
+from isolora.tasks.base import padding_id, stated_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,8 +54,8 @@ def _batch(
         place = slice(0, len(prompt)) if encoder else slice(longest - len(prompt), longest)
         ids[row, place], mask[row, place] = torch.tensor(prompt), 1
     ends = {} if tokenizer.eos_token_id is None else {"eos_token_id": tokenizer.eos_token_id}
-    bound: int = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0  # none, or -1: any length
-    left = bound - (1 if encoder else longest) if bound > 0 else max_new_tokens
+    bound = stated_positions(model.config.get_text_config())
+    left = max_new_tokens if bound is None else bound - (1 if encoder else longest)
     made = model.generate(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),

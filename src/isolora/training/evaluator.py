@@ -19,7 +19,7 @@ from isolora.config import RunConfig
 from isolora.methods.base import Attached
 from isolora.metrics.predictions import Predictions
 from isolora.models import Base
-from isolora.runs.batches import collate, cut_by_tokens
+from isolora.runs.batches import collate, short_first
 from isolora.runs.device import autocast
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
@@ -181,12 +181,6 @@ class Evaluator:
         return data.cached(
             lambda: replace(examples, values=self.reference_scores(task, examples)), self.base.tokenizer, decided_by
         )
-
-
-def short_first(examples: Examples, batch_tokens: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
-    """All examples, or these, in batches of like size."""
-    rows = np.arange(len(examples)) if rows is None else rows
-    return cut_by_tokens(rows[np.argsort(examples.sizes[rows], kind="stable")], examples.sequence_lengths, batch_tokens)
 
 
 def examples_digest(examples: Examples) -> str:

@@ -28,8 +28,7 @@ class Loop:
     ) -> None:
         self.stack, self.evaluator, self.checkpointer = stack, evaluator, checkpointer
         self.observers = list(observers)
-        between = stack.members[0].training.evaluate_between
-        self.shares = HeldOutShares(stack.examples.held_out, between)
+        self.shares = HeldOutShares(stack.examples.held_out, stack.members[0].training.evaluate_between)
         self.text_losses_before: dict[str, float] = {}
 
     @property
@@ -99,14 +98,12 @@ class Loop:
     def _note_shares(self, k: int, summed: NDArray[np.float64]) -> None:
         """What a member's losses on all held-out examples say of its evaluations on shares of them."""
         progress, held_out, tokenizer = self.stack.members[k].progress, self.stack.examples.held_out, self.stack.base.tokenizer
-        if losses := self.shares.settled(progress, summed):
-            settled = {
-                tokens: {"loss": loss, **held_out.task.restated(loss, held_out.examples, tokenizer)}
-                for tokens, loss in losses.items()
-            }
-            for observer in self.observers:
-                observer.on_settled(self.stack, k, settled)
-        self.shares.note_first(progress, summed)
+        settled = {
+            tokens: {"loss": loss, **held_out.task.restated(loss, held_out.examples, tokenizer)}
+            for tokens, loss in self.shares.note_whole(progress, summed).items()
+        }
+        for observer in self.observers if settled else ():
+            observer.on_settled(self.stack, k, settled)
 
 
 Drive = Callable[[Loop], None]

@@ -49,18 +49,19 @@ class HeldOutShares:
             found[k] = loss + progress.share_gaps[number]
         return found
 
-    def note_first(self, progress: Progress, summed: NDArray[np.float64]) -> None:
-        """Keep what the shares differ by from all examples. summed: their losses at a member's first evaluation."""
+    def note_whole(self, progress: Progress, summed: NDArray[np.float64]) -> dict[int, float]:
+        """Learn from a member's first evaluation or its last, on all examples, by how much the shares differ from them; returns
+        tokens -> mean loss of the evaluations between, in that light. summed: the examples' losses; those that are not finite
+        tell nothing."""
+        if len(self.parts) == 1 or not np.isfinite(summed).all():
+            return {}
+        gaps = self._gaps(summed)
         if not progress.first_evaluation:
-            progress.first_evaluation, progress.share_gaps = progress.tokens, self._gaps(summed)
-
-    def settled(self, progress: Progress, summed: NDArray[np.float64]) -> dict[int, float]:
-        """Tokens -> mean loss of the evaluations on shares, in the light of the last one. summed: losses there."""
-        first, last = progress.first_evaluation, self._gaps(summed)
-        found = {}
+            progress.first_evaluation, progress.share_gaps = progress.tokens, gaps
+        first, found = progress.first_evaluation, {}
         for number, (tokens, loss) in enumerate(progress.share_losses):
             part, way = number % len(self.parts), math.log(tokens / first) / math.log(progress.tokens / first)
-            found[tokens] = loss + (1 - way) * progress.share_gaps[part] + way * last[part]
+            found[tokens] = loss + (1 - way) * progress.share_gaps[part] + way * gaps[part]
         return found
 
     def _gaps(self, summed: NDArray[np.float64]) -> list[float]:
