@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import person
 import pytest
 
+from isolora.caches import cache_folder, read_kept_json, write_json
+from isolora.doctor import _writable
 from isolora.errors import ConfigError
-from isolora.paths import write_whole, written_whole
+from isolora.paths import expanded, write_whole, written_whole
 
 TABLE = "loss,d,n,c\n" + "".join(
     f"{2 + 300 / n**0.4 + 40 / d**0.3},{d},{n},{6 * n * d}\n" for n in (1e5, 1e6, 1e7) for d in range(10_000, 90_000, 10_000)
@@ -86,3 +89,27 @@ def test_what_breaks_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--out: .*page\.html cannot be written: No space left$"):
         breaks()
     assert [path.read_text() for path in file.parent.iterdir()] == ["before"]
+
+
+def test_a_user_without_a_home_keeps_nothing_and_fails_at_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container that runs as a number: training ended with "Could not determine home directory"."""
+
+    def unknown(*_: object) -> None:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    for name in ("HOME", "ISOLORA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    assert str(cache_folder()) == "/dev/null/.cache/isolora"
+    write_json(cache_folder() / "a.json", [1])
+    assert read_kept_json(cache_folder() / "a.json") is None
+    assert list(tmp_path.iterdir()) == []
+    assert _writable(cache_folder()) is False
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/x", "a/~", "x" * 9000])
+def test_the_home_of_nobody_stays_as_it_stands(name: str) -> None:
+    """`export --out ~nobody/x` ended in a traceback."""
+    assert str(expanded(name)) == name
+    assert expanded("~") == Path.home()

@@ -14,16 +14,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from isolora.paths import expanded
+
 
 def cache_folder() -> Path:
-    """`ISOLORA_CACHE`, or the platform's folder for caches."""
+    """`ISOLORA_CACHE`, or the platform's folder for caches; one that cannot be made where this user has no home."""
     if given := os.environ.get("ISOLORA_CACHE"):
-        return Path(given).expanduser()
+        return expanded(given)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "isolora"
+        return _home() / "Library" / "Caches" / "isolora"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "isolora" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isolora"
+        return Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local") / "isolora" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "isolora"
+
+
+def _home() -> Path:
+    """The person's home. Containers often run as a number that is no user and has no home: nothing can be kept below the null
+    device then, and a folder that all users share would hand us what somebody else has put there."""
+    home = expanded("~")
+    return home if home.is_absolute() else Path(os.devnull)
 
 
 def read_kept_json(path: Path) -> Any:

@@ -165,4 +165,4 @@ def _hub() -> str:
 
 def _writable(folder: Any) -> bool:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return os.access(existing, os.W_OK)
+    return existing.is_dir() and os.access(existing, os.W_OK)

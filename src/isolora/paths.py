@@ -35,6 +35,14 @@ def is_there(name: str | Path) -> bool:
         return False
 
 
+def expanded(name: str | Path) -> Path:
+    """The path, with `~` read as the person's home; as it stands where that home is not known."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no user of that name; or no HOME and no entry for this user, as in many containers
+        return Path(name)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, which takes its place when the context ends well: whole or not at all, and in place of a

@@ -27,6 +27,7 @@ from isolora.adapters.saved_adapter import Adapter
 from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import all_tensors
+from isolora.paths import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +50,7 @@ def export_adapter(folder: Path | str, to: str, out: Path | str) -> Export:
     Raises ConfigError, naming the way that works, where the method does not merge or PEFT does not know it, and where `out`
     cannot be written; DataError where weights are not finite or the written folder computes something else.
     """
-    out = Path(out).expanduser()
+    out = expanded(out)
     if to not in EXPORTS:
         raise ConfigError(unknown("export", to, EXPORTS))
     place = adapters.find_adapter(Path(folder))

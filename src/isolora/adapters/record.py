@@ -18,7 +18,7 @@ from isolora.data.sources import looks_like_a_file
 from isolora.errors import DataError
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, leads_out, read_json, saved_settings, tensor_files
-from isolora.paths import is_folder, replacing
+from isolora.paths import expanded, is_folder, is_there, replacing
 from isolora.tasks.base import Task
 
 RECORD, CERTIFICATE = "isolora.json", "certificate.json"
@@ -54,7 +54,7 @@ def recorded_origins(config: RunConfig) -> dict[str, str]:
     """Where the base model and the data come from: packaged, folder (or file), or hub."""
     known_model = config.model in models.packaged_models() | models.fetched()
     source = config.data.source
-    local_data = Path(source).expanduser().exists() or looks_like_a_file(source)
+    local_data = is_there(expanded(source)) or looks_like_a_file(source)
     return {
         "model": _origin(known_model, is_folder(config.model)),
         "data": _origin(source in data.packaged_data(), local_data),

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version as installed_version
-from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
 
 from isolora import registry
 from isolora.cli import costs, fits, imports, life, listing, proofs, runs, setup, studies
+from isolora.cli.streams import check_arguments, delivered, open_streams
 from isolora.errors import PlugInError, RunFailed, UserError
 from isolora.garbage import collect_seldom
 from isolora.paths import short_name
@@ -79,11 +79,13 @@ def main() -> None:
     ISOLORA_DEBUG=1 shows the whole traceback.
     """
     collect_seldom()
-    _open_streams()
+    open_streams()
     _quiet_libraries()
     try:
-        with registry.plug_ins_named():
-            sys.exit(app(prog_name="isolora", standalone_mode=False))
+        check_arguments()
+        with registry.plug_ins_named(), delivered():
+            status = app(prog_name="isolora", standalone_mode=False)
+        sys.exit(status)
     except typer.TyperException as error:
         _leave(f"{error.format_message().rstrip('.')} ({_help_of(error)})", 2)
     except typer.Abort:  # INT or the end of the input at a question
@@ -94,8 +96,6 @@ def main() -> None:
         if isinstance(error, PlugInError):
             print("isolora: ISOLORA_DEBUG=1 shows the whole traceback", file=sys.stderr)
         _leave(str(error), 1 if isinstance(error, RunFailed | PlugInError) else 2)
-    except BrokenPipeError:
-        os._exit(0)
     except OSError as error:  # a name too long, a right that is missing, a full disk: of a file that the person named
         if os.environ.get("ISOLORA_DEBUG") or not error.filename:
             raise
@@ -111,22 +111,6 @@ def _help_of(error: typer.TyperException) -> str:
 def _leave(line: str, status: int) -> NoReturn:
     print(f"isolora: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)
-
-
-def _open_streams() -> None:
-    """Whoever closes a stream gets nothing from it. A file opened later would otherwise take its place, and its text.
-
-    Characters that the locale has none for are escaped.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            handle = os.open(os.devnull, os.O_RDWR)
-            if handle != number:
-                os.dup2(handle, number)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False, encoding="utf-8"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:

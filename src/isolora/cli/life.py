@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isolora.cli.answer import Json, answer
+from isolora.cli.streams import check_text
 from isolora.errors import ConfigError, UserError
 from isolora.json_types import JsonObject
 
@@ -117,9 +119,10 @@ def _swap(talk: MultiAdapterChat, name: str) -> None:
 def _asked() -> Iterator[str]:
     """What a person types, or a file that is piped in holds, line by line."""
     mark = "> " if sys.stdin.isatty() else ""
-    while True:
+    for number in count(1):
         print(mark, end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
+        check_text(line.strip(), f"line {number} of the input")
         if not line or line.strip() == "/exit":
             return
         if line.strip():

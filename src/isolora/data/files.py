@@ -20,7 +20,7 @@ from isolora.data.csv_rows import CsvRows
 from isolora.data.origins import LeftOut, refuse_twice, with_origins
 from isolora.errors import DataError, UserError, in_brief
 from isolora.json_types import JsonMapping, JsonObject
-from isolora.paths import is_file, is_folder
+from isolora.paths import expanded, is_file, is_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -271,7 +271,7 @@ def read_files(source: str, left_out: LeftOut) -> pa.Table:
 
 def matching_files(source: str) -> list[Path]:
     """The files that a path or a glob means, sorted. Raises DataError, naming those suggestions, when there are none."""
-    path = local(source)
+    path = expanded(source)
     if is_file(path):
         return [path]
     with one_line(f"data.source: {source}"):
@@ -281,14 +281,6 @@ def matching_files(source: str) -> list[Path]:
     if not found:
         raise DataError(f"data.source: no such file: {source}{suggestions(path)}")
     return found
-
-
-def local(source: str) -> Path:
-    """The path that a source would be, `~` read as the person's home."""
-    try:
-        return Path(source).expanduser()
-    except RuntimeError:  # the home of a user who is not there
-        return Path(source)
 
 
 def suggestions(path: Path) -> str:

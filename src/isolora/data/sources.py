@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from isolora.data.files import READERS, local, one_line, plain_types, read_files, read_table
+from isolora.data.files import READERS, one_line, plain_types, read_files, read_table
 from isolora.data.origins import LeftOut, with_origins
 from isolora.data.table_source import Tables, split_of
 from isolora.data_cards import Card, card_of, hub_cards, packaged_data, read_card
 from isolora.errors import DataError, in_brief, unknown
-from isolora.paths import is_file, is_folder
+from isolora.paths import expanded, is_file, is_folder
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 """`owner/name` and, behind a colon, the configuration (`nyu-mll/glue:cola`)."""
@@ -32,14 +32,14 @@ def read_source(source: str, left_out: LeftOut) -> Tables:
 
 def folder_of(source: str) -> Path | None:
     """The folder that the source means; None where it means no folder."""
-    path = packaged_data().get(source, local(source))
+    path = packaged_data().get(source, expanded(source))
     return path if is_folder(path) else None
 
 
 def means_files(source: str) -> bool:
     """Whether a source that is not a folder means local files, and not a data set of the hub. Raises DataError for a misspelt
     packaged name."""
-    if is_file(local(source)) or looks_like_a_file(source):
+    if is_file(expanded(source)) or looks_like_a_file(source):
         return True
     if source not in hub_cards() and "/" not in source and difflib.get_close_matches(source, packaged_data(), n=1):
         raise DataError(f"data.source: {unknown('data set', source, packaged_data())}, nor is it a local file")

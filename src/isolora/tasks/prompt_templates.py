@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any
 
 from jinja2 import DictLoader, StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
@@ -13,6 +12,7 @@ from pydantic import AfterValidator
 
 from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonMapping
+from isolora.paths import expanded
 
 FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise while it is filled: it is a small program."""
@@ -23,10 +23,10 @@ def _read(given: str) -> str:
     if "{" in given or "\n" in given:
         return given
     try:
-        return Path(given).expanduser().read_text(encoding="utf-8")
+        return expanded(given).read_text(encoding="utf-8")
     except UnicodeDecodeError as failure:
         raise ValueError(f"{given}: not UTF-8 at byte {failure.start}; save it as UTF-8") from None
-    except (OSError, RuntimeError, ValueError):  # a folder, a name too long, the home of a user who is not there
+    except (OSError, ValueError):  # a folder, or a name too long
         raise ValueError(f"{given!r} is neither a Jinja template nor a file that holds one") from None
 
 
