@@ -11,7 +11,8 @@ import pytest
 import tiny
 import torch
 
-from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig
+from isolora import models
+from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig, content_hash
 from isolora.errors import ConfigError, DataError
 from isolora.evaluation.forget import forget
 from isolora.runs.document_loader import RunDocuments
@@ -95,3 +96,47 @@ def test_a_model_without_a_language_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="forgetting: measured by a decoder's loss on texts"):
         tiny.prepared(config.model_copy(update={"forgetting": ForgettingConfig()}))
     assert config.task == TaskConfig(name="sequence-classification")
+
+
+@pytest.mark.parametrize("mix", [None, 0.2])
+def test_texts_that_are_only_measured_are_part_of_a_runs_name(mix: float | None, tmp_path: Path) -> None:
+    """An edited file of `forgetting.sources`, or of a mixed source's held-out rows, gave the figures of before again."""
+    config = a_run(tmp_path, mix)
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    rows = [{"text": text} for text in (tmp_path / "other.txt").read_text().split("\n\n")]
+    for split in ("train", "validation"):
+        tiny.json_lines(mixed / f"{split}.jsonl", rows)
+    parts = tuple(part.model_copy(update={"source": str(mixed)}) for part in config.data.mix)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"mix": parts})})
+    names = [tiny.identity(config)]
+    changed = [tmp_path / "other.txt", *([mixed / "validation.jsonl"] if mix else [])]
+    for file in changed:
+        file.write_text(file.read_text().replace("w", "v"))
+        names.append(tiny.identity(config))
+    assert len(set(names)) == 1 + len(changed)
+
+
+def test_packaged_texts_leave_a_runs_name_as_it_was(tmp_path: Path) -> None:
+    config = tiny.from_files(tmp_path).model_copy(update={"forgetting": ForgettingConfig()})
+    splits = RunDocuments.load(config).splits
+    parts = [part.fingerprint for part in (splits.train, splits.validation, splits.test)]
+    assert tiny.identity(config) == content_hash([config.identity(), models.fingerprint(config.model), parts])
+
+
+def test_rows_of_other_texts_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`data.on_error=skip` was not heard for `forgetting.sources`, and fewer texts than asked for were not said."""
+    config, other = a_run(tmp_path, steps=1), tmp_path / "other.jsonl"
+    rows = [json.dumps({"text": f"w{2 + n % 20} w3 w{2 + n % 7} w4"}) for n in range(100)]
+    other.write_text("\n".join([*rows, '{"text": 5', '{"text": null}']) + "\n")
+    config = config.model_copy(update={"forgetting": ForgettingConfig(sources=(str(other),), examples=20)})
+    with pytest.raises(DataError, match=r"other\.jsonl line 101: not JSON"):
+        train(config, tmp_path / "stopped", quiet=True)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"on_error": "skip"})})
+    ended = train(config, tmp_path / "out")
+    said = capsys.readouterr().err
+    assert ended["rows_left_out"] == 2
+    assert "2 rows of the data left out" in said
+    assert f"forgetting.examples: 20 asked for, {other} has 10 held-out texts; all of them are used" in said
+    again = forget(ended["adapter"])
+    assert (again["rows_left_out"], again["sources"][str(other)]["texts"]) == (2, 10)

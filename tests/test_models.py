@@ -76,6 +76,33 @@ def test_fingerprints_follow_the_weights(tmp_path: Path) -> None:
     assert models.fingerprint("some/hub-model") == "some/hub-model"
 
 
+@pytest.mark.parametrize(
+    ("name", "whole", "counts"),
+    [
+        ("chat_template.jinja", True, True),
+        ("additional_chat_templates/tools.jinja", True, True),
+        ("vocab.txt", False, True),
+        ("merges.txt", False, True),
+        ("tokenizer.model", False, True),
+        ("vocab.txt", True, False),  # tokenizer.json goes before it
+        ("LICENSE.txt", True, False),
+        ("README.md", False, False),
+    ],
+)
+def test_fingerprints_follow_the_tokenizer_and_its_template(name: str, whole: bool, counts: bool, tmp_path: Path) -> None:
+    """A chat template edited between two trainings into one folder gave the first one's result again."""
+    folder = Path(tiny.save(tmp_path / "base", tiny.llama()))
+    if not whole:
+        (folder / "tokenizer.json").unlink()
+    place = folder / name
+    place.parent.mkdir(exist_ok=True)
+    found = []
+    for text in ("one", "other"):
+        place.write_text(text)
+        found.append(models.fingerprint(str(folder)))
+    assert (found[0] != found[1]) == counts
+
+
 def test_packaged_models_are_folders_of_their_name() -> None:
     for name, folder in models.packaged_models().items():
         assert folder.name == name

@@ -241,6 +241,23 @@ def test_a_child_ends_with_its_parent(method: str, tmp_path: Path) -> None:
         pytest.fail("an orphan")
 
 
+@pytest.mark.parametrize("swept", [False, True])
+def test_workers_begin_where_no_socket_can_be(swept: bool, tmp_path: Path) -> None:
+    """A long TMPDIR, as clusters have them, ended in "OSError: AF_UNIX path too long"; so did one that was swept."""
+    temporary = tmp_path / ("t" if swept else "t" * 100)
+    temporary.mkdir()
+    code = (
+        "import shutil, sys\nfrom isolora import child_process as c\nc.PRELOADED = 'json'\n"
+        "if __name__ == '__main__':\n"
+        f" c.import_ahead(); {swept} and shutil.rmtree(sys.argv[1])\n"
+        " started = c.start_worker('time', 'sleep', 0); started.join(60); print(started.exitcode)\n"
+    )
+    (tmp_path / "parent.py").write_text(code)
+    words = [sys.executable, tmp_path / "parent.py", temporary]
+    ended = subprocess.run(words, env={**os.environ, "TMPDIR": str(temporary)}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "0\n"), ended.stderr
+
+
 def test_a_worker_has_the_environment_of_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(child_process, "PRELOADED", "json")
     code = "import os; from pathlib import Path; Path(os.environ['ISOLORA_SEEN']).write_text(os.environ['ISOLORA_SEEN'])"

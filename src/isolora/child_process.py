@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -44,14 +44,26 @@ def import_ahead() -> None:
     context = start_method()
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload([PRELOADED])
-        with _no_interrupts():
+        with _no_interrupts(), suppress(OSError):  # told, or done without, where a worker is to start
             forkserver.ensure_running()
 
 
 def start_worker(module: str, function: str, *given: object) -> BaseProcess:
-    """A process that calls a function of a module, with the environment of now, and ends with this one."""
+    """A process that calls a function of a module, with the environment of now, and ends with this one.
+
+    A fork server listens at a socket below the temporary folder. Where there can be none (paths of sockets end at 107 bytes, and
+    some file systems know no sockets), or where that folder was swept meanwhile, the worker begins on its own.
+    """
     import_ahead()
-    process = start_method().Process(target=run_with_parent, args=(dict(os.environ), module, function, *given), daemon=True)
+    asked = (dict(os.environ), module, function, *given)
+    try:
+        return _started(start_method(), asked)
+    except OSError:
+        return _started(get_context("spawn"), asked)
+
+
+def _started(context: ForkServerContext | SpawnContext, asked: tuple[object, ...]) -> BaseProcess:
+    process = context.Process(target=run_with_parent, args=asked, daemon=True)
     with _no_interrupts():
         process.start()
     return process

@@ -110,8 +110,10 @@ def forget(
     result = measure(folder, source or (), examples)
     rows = [
         f"{name}: {found['before']:.4f} before, {found['after']:.4f} after, {found['forgotten']:+.4f} nats a token"
+        f" ({found['texts']:,} texts)"
         for name, found in result["sources"].items()
     ]
+    rows += [f"rows left out: {result['rows_left_out']:,}"] if result["rows_left_out"] else []
     answer(result, "\n".join(rows), as_json)
 
 

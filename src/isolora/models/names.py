@@ -17,6 +17,9 @@ from isolora.json_types import JsonObject
 from isolora.models import architectures
 from isolora.paths import is_folder
 
+TEMPLATES = ("chat_template.jinja", "additional_chat_templates/*.jinja")
+VOCABULARIES = ("*.txt", "*.model", "*.tiktoken")
+"""What a tokenizer is built from, beside JSON files."""
 FETCHED = ("minilm-l6", "smollm2-135m")  # what `isolora fetch-models` fetches
 
 
@@ -69,11 +72,14 @@ def _waits(path: Path) -> bool:
 
 
 def fingerprint(name: str) -> str:
-    """Identity of the weights behind a name: file hashes for a folder, the id itself for a hub model."""
+    """Identity of the weights behind a name, of their tokenizer and of its chat template: file hashes for a folder, the id itself
+    for a hub model."""
     place = Path(locate(name))
     if not is_folder(str(place)):
         return name
-    files = sorted([*place.glob("*.json"), *place.glob("*.safetensors")])
+    whole = (place / "tokenizer.json").is_file()  # then it holds all that the vocabularies say
+    kinds = ("*.json", "*.safetensors", *TEMPLATES, *(() if whole else VOCABULARIES))
+    files = sorted(path for kind in kinds for path in place.glob(kind))
     return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
 
 

@@ -5,7 +5,7 @@ The documents decide the task's classes. No weights and no tokenizer are needed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -15,8 +15,8 @@ from isolora.data import Documents, Splits
 from isolora.data.documents import in_both
 from isolora.tasks.base import Task
 
-KEPT = 8
-"""Data configurations that a loader holds: a mix has several."""
+KEPT = 16
+"""Data configurations that a loader holds: a mix has several, and so has what forgetting is measured on."""
 
 
 class DocumentLoader:
@@ -78,13 +78,39 @@ class RunDocuments:
         known = in_both(self.train, self.held_out)
         leak = f"data: {known:,} of {len(self.held_out):,} documents of {split} are in training too, word for word"
         said = (fewer if len(self.held_out) < asked else "", leak if known else "", self.task.assumption(self.train))
-        return "; ".join(filter(None, said))
+        return "; ".join(filter(None, (*said, *_fewer_texts(self.config, self.loader))))
 
     def identity(self, config: RunConfig) -> str:
         """Content hash of a run over these documents: its configuration, the base's weights and the documents."""
         own = (self.splits.train, self.splits.validation, self.splits.test)
         parts = [part.fingerprint for part in (*own, *(source.train for source in self.mixed.values()))]
-        return content_hash([config.identity(), models.fingerprint(config.model), parts])
+        decided_by = [config.identity(), models.fingerprint(config.model), parts]
+        beside = self._measured_beside(config)
+        return content_hash([*decided_by, beside] if beside else decided_by)
+
+    def _measured_beside(self, config: RunConfig) -> list[str]:
+        """Fingerprints of what is measured and not trained on, beside the run's own documents. Packaged texts never change, and
+        runs over them are called in older stores as they are here."""
+        found = [(source.config.data.source, source.held_out) for source in self.mixed.values()]
+        found += [(source, splits.validation) for source, splits in forgetting_splits(config, self.loader).items()]
+        return [documents.fingerprint for source, documents in found if source not in data.packaged_data()]
+
+
+def forgetting_splits(config: RunConfig, loader: DocumentLoader) -> dict[str, Splits]:
+    """The sources on which forgetting is measured: by their texts held out. None where it is not asked for."""
+    if config.forgetting is None:
+        return {}
+    asked = {"eval_examples": config.forgetting.examples, "on_error": config.data.on_error}
+    texts = {source: DataConfig(source=source, **asked) for source in config.forgetting.sources}
+    return {source: loader.load(drawn, TaskConfig(name="causal-lm")) for source, drawn in texts.items()}
+
+
+def _fewer_texts(config: RunConfig, loader: DocumentLoader) -> Iterator[str]:
+    """One remark for each source of forgetting that has fewer held-out texts than were asked for."""
+    asked = config.forgetting.examples if config.forgetting else 0
+    for source, splits in forgetting_splits(config, loader).items():
+        if (there := len(splits.validation)) < asked:
+            yield f"forgetting.examples: {asked:,} asked for, {source} has {there:,} held-out texts; all of them are used"
 
 
 def mixed_runs(config: RunConfig, own: int) -> dict[str, RunConfig]:

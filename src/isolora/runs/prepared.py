@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from isolora import data, registry
-from isolora.config import DataConfig, RunConfig, TaskConfig
+from isolora.config import RunConfig
 from isolora.data import Documents
 from isolora.errors import ConfigError
 from isolora.methods.base import Attached, ParameterGroup
 from isolora.methods.new_tokens import NewTokens
 from isolora.models import Base
-from isolora.runs.document_loader import DocumentLoader, RunDocuments
+from isolora.runs.document_loader import DocumentLoader, RunDocuments, forgetting_splits
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
 from isolora.tasks.causal import check_causal
@@ -66,9 +66,11 @@ class RunExamples:
         train = [made(documents.task, documents.train), *(made(source.task, source.train) for source in sources.values())]
         held_out = made(documents.task, documents.held_out)
         mixed = {name: made(source.task, source.held_out) for name, source in sources.items()}
-        left_out = tuple(row for part in (*train, held_out, *mixed.values()) for row in part.documents.left_out)
         texts = other_texts(config, documents.task, tokenizer, positions - virtual_tokens(config), documents.loader)
-        return cls(Examples.joined([part.examples for part in train]), held_out, mixed, texts, left_out)
+        parts = (*train, held_out, *mixed.values(), *texts.values())
+        left_out = tuple(row for part in parts for row in part.documents.left_out)
+        other = {source: on.examples for source, on in texts.items()}
+        return cls(Examples.joined([part.examples for part in train]), held_out, mixed, other, left_out)
 
 
 @dataclass(frozen=True)
@@ -192,19 +194,16 @@ def max_length(config: RunConfig, positions: int) -> int:
 
 def other_texts(
     config: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, loader: DocumentLoader | None = None
-) -> dict[str, Examples]:
+) -> dict[str, HeldOut]:
     """Held-out texts of the sources on which forgetting is measured. Raises ConfigError where the model has no language head."""
     if config.forgetting is None:
         return {}
     if task.auto_class(task.architecture) != "AutoModelForCausalLM":
         raise ConfigError(f"forgetting: measured by a decoder's loss on texts; the model of task {task.name} is none")
     plain: Task = registry.load_plug_in("task", "causal-lm")
-    loader, found = loader or DocumentLoader(), {}
-    for source in config.forgetting.sources:
-        texts = DataConfig(source=source, eval_examples=config.forgetting.examples)
-        held_out = loader.load(texts, TaskConfig(name="causal-lm")).validation
-        found[source] = _examples(plain, held_out, tokenizer, length, config.data.on_error == "skip").examples
-    return found
+    skip, drawn = config.data.on_error == "skip", forgetting_splits(config, loader or DocumentLoader())
+    texts = {source: replace(splits.validation, left_out=splits.train.left_out) for source, splits in drawn.items()}
+    return {source: _examples(plain, held_out, tokenizer, length, skip) for source, held_out in texts.items()}
 
 
 def _examples(task: Task, documents: Documents, tokenizer: PreTrainedTokenizerBase, length: int, skip: bool) -> HeldOut:
