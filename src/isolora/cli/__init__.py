@@ -15,7 +15,7 @@ import typer
 
 from isolora import registry
 from isolora.cli import costs, fits, imports, life, listing, proofs, runs, setup, studies
-from isolora.cli.streams import check_arguments, delivered, open_streams
+from isolora.cli.standard_streams import check_arguments, delivered, open_streams
 from isolora.errors import PlugInError, RunFailed, UserError
 from isolora.garbage import collect_seldom
 from isolora.paths import short_name

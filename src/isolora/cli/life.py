@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.cli.streams import check_text
+from isolora.cli.standard_streams import check_text
 from isolora.errors import ConfigError, UserError
 from isolora.json_types import JsonObject
 

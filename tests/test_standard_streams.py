@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isolora.cli.streams import check_text
+from isolora.cli.standard_streams import check_text
 from isolora.errors import ConfigError
 
 PYTHON = os.fsencode(sys.executable)
