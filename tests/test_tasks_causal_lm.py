@@ -20,7 +20,7 @@ from isolora.evaluation import evaluate
 from isolora.runs.batches import collate
 from isolora.runs.prepared import PreparedRun
 from isolora.store import Store
-from isolora.tasks.base import IGNORED, Batch, Examples
+from isolora.tasks.base import IGNORED, Batch, Examples, predicted_bytes
 from isolora.tasks.causal import plain_head
 from isolora.tasks.causal_lm import (
     encode,
@@ -28,7 +28,6 @@ from isolora.tasks.causal_lm import (
     next_tokens,
     packed,
     packed_positions,
-    predicted_bytes,
     token_windows,
 )
 from isolora.tasks.pairs import Pair, decoder_examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,10 @@ def test_the_loss_is_the_models_own_on_the_assistants_tokens() -> None:
         own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
         loss = task.loss(model, batch)
     assert float(loss.row_losses.sum()) / 8 == pytest.approx(float(own), rel=1e-6)
-    assert task.restated(2.0, examples, None) == {"perplexity": perplexity(2.0)}
+    answers = [batch.targets[batch.target_rows == row] for row in range(2)]
+    size = sum(len(text) for text in tiny.tokenizer().batch_decode(answers))
+    bits = 2.0 * 8 / (size * math.log(2))
+    assert task.restated(2.0, examples, tiny.tokenizer()) == pytest.approx({"perplexity": perplexity(2.0), "bits_per_byte": bits})
 
 
 def test_a_long_conversation_loses_its_end() -> None:

@@ -70,7 +70,7 @@ def fit(
     selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
     unread = left_out(table, aim, chosen, (measured, points), found)
-    return replace(found, left_out=unread, remarks=tuple(remarks(aim.table, chosen, found)))
+    return replace(found, left_out=unread, remarks=tuple(remarks(aim, chosen, found)))
 
 
 def _contenders(name: str, points: Points) -> list[Law]:

@@ -51,8 +51,11 @@ def left_out(table: Table, aim: Target, chosen: Table, seen: tuple[Points, Point
     return {reason: count for reason, count in reasons.items() if count}
 
 
-def remarks(table: Table, chosen: Table, fit: Fit) -> Iterator[str]:
+def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
     """Sentences, most important first."""
+    table = aim.table
+    if aim.instead:
+        yield aim.instead
     if fit.runs == 1:
         yield "the law rests on one trajectory: how much another run would differ is not known"
     if fit.drift > 0 and not fit.holdout:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from isolora.errors import TableError, unknown
+from isolora.fit.token_units import BITS_PER_BYTE, incomparable
 from isolora.json_types import JsonMapping, JsonObject
-from isolora.metrics.direction import is_known_measure, is_score, larger_is_better
+from isolora.metrics.direction import PER_TOKEN, is_known_measure, is_score, larger_is_better
 from isolora.table import Table
 
 ERROR_OF = "1 - "
@@ -18,20 +19,27 @@ ERROR_OF = "1 - "
 @dataclass(frozen=True)
 class Target:
     """name: what the law is of, such as "1 - token_f1"; table: its points, with that in the column `loss`; left_out: how many
-    points were not used, by reason; bounded: whether it is an error 1 - score of a score between 0 and 1."""
+    points were not used, by reason; bounded: whether it is an error 1 - score of a score between 0 and 1; instead: why it is not
+    what was asked for."""
 
     name: str
     table: Table
     left_out: Mapping[str, int]
     bounded: bool = False
+    instead: str = ""
 
 
 def targeted(table: Table, name: str) -> Target:
     """The points of a measure: the loss, a metric, any other column that is better when smaller, or "1 - COLUMN".
 
     A score, 1 at best, is fitted as its error 1 - score. Points without the measure are left out, and those of error 0, which
-    has no logarithm. Raises TableError, one line, where the rest cannot carry a law.
+    has no logarithm. In place of the loss of bases that cut texts differently it is bits per byte. Raises TableError, one line,
+    where the rest cannot carry a law.
     """
+    if name in PER_TOKEN and (reason := incomparable(table)):
+        if name != "loss":
+            raise TableError(f"target {name!r}: {reason}; ask for {BITS_PER_BYTE!r}")
+        return replace(targeted(table, BITS_PER_BYTE), instead=f"{reason}; {BITS_PER_BYTE} is taken in place of the loss")
     if name == "loss":
         return Target(name, table, {})
     column = name.removeprefix(ERROR_OF).strip()

@@ -11,7 +11,9 @@ SCORES = (
 """Better when larger and 1 at best, under whatever further words: token_f1, f1.PERSON, best_exact, reviews/rougeL."""
 REWARDS = ("reward_margin", "chosen_reward")
 """Better when larger, without an upper end."""
-COSTS = ("loss", "train_loss", "perplexity", "bits_per_byte", "forgetting", "forgotten")
+PER_TOKEN = ("loss", "train_loss", "perplexity")
+"""Means over a language model's tokens: they compare between bases of one tokenizer alone."""
+COSTS = (*PER_TOKEN, "bits_per_byte", "forgetting", "forgotten")
 """Better when smaller."""
 
 

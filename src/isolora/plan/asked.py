@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isolora.errors import ConfigError
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
 from isolora.json_types import JsonMapping
@@ -31,7 +32,10 @@ def asked_plan(
     if goal is not None:
         measure, value = parse_reach(goal)
         wanted = measure if target == "loss" else target
-        return reach(fit_law(table, law, bootstrap, target=wanted), table, value, kept, price_per_hour=price_per_hour)
+        fitted = fit_law(table, law, bootstrap, target=wanted)
+        if wanted == "loss" != fitted.target:
+            raise ConfigError(f"--reach loss: {fitted.remarks[0]}; ask for {fitted.target}=VALUE")
+        return reach(fitted, table, value, kept, price_per_hour=price_per_hour)
     return fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
 
 

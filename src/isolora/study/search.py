@@ -15,6 +15,8 @@ from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
+from isolora.metrics.direction import PER_TOKEN
+from isolora.models import load_tokenizer
 from isolora.runs.workspace import Workspace
 from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Trial, state_name
 from isolora.study import design
@@ -25,6 +27,7 @@ from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
 
 SEARCH, FINAL = "search", "final"
+AT_EVERY_POINT = (*OF_POINTS, "perplexity", "bits_per_byte")
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,23 @@ def check_search(study: StudyConfig) -> list[RunConfig]:
         for value in _values(choice)
     ]
     design.run_from_grid(study.base, {**first, **study.final})
-    if search.metric not in OF_POINTS and search.pruner != "none" and not all(map(_scored_at_points, runs)):
+    if search.metric not in AT_EVERY_POINT and search.pruner != "none" and not all(map(_scored_at_points, runs)):
         raise ConfigError(f"search.metric: {search.metric!r} is taken at the end alone; set task.score_at or search.pruner: none")
+    if search.metric in PER_TOKEN:
+        _demand_one_tokenizer(runs, search.metric)
     return runs
+
+
+def _demand_one_tokenizer(runs: Sequence[RunConfig], metric: str) -> None:
+    """Raises ConfigError where the runs' bases cut texts into tokens of their own: means over tokens do not compare then."""
+    by_model = {run.model: run for run in runs if registry.load_plug_in("task", run.task.name).predicts_tokens}
+    (first, known), *others = [(name, load_tokenizer(run).get_vocab()) for name, run in by_model.items()] or [("", {})]
+    for other, vocabulary in others:
+        if vocabulary != known:
+            raise ConfigError(
+                f"search.metric: {metric!r} is a mean over tokens, into which {first} and {other} cut texts differently;"
+                " set search.metric: bits_per_byte"
+            )
 
 
 def _scored_at_points(run: RunConfig) -> bool:

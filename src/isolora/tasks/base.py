@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from isolora.errors import DataError
 from isolora.json_types import JsonMapping, JsonObject
+from isolora.metrics.perplexity import bits_per_byte, perplexity
 from isolora.metrics.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -312,13 +313,25 @@ class Task(ABC):
 
     def restated(self, loss: float, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         """A held-out loss in the field's other units, which cost nothing more."""
-        return {}
+        if not self.predicts_tokens:
+            return {}
+        tokens = int(examples.label_counts.sum())
+        per_byte = bits_per_byte(loss, tokens, predicted_bytes(examples, tokenizer))
+        return {"perplexity": perplexity(loss), "bits_per_byte": per_byte}
 
     def predictions(
         self, model: PreTrainedModel, examples: Examples, documents: Any, tokenizer: PreTrainedTokenizerBase, batches: Batches
     ) -> Predictions:
         """What the model answers on held-out examples, with the field's own measures; the first one is the task's main one."""
         return Predictions(0, lambda rows: {})
+
+
+@lru_cache(maxsize=4)
+def predicted_bytes(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> int:
+    """UTF-8 bytes of all text that is predicted: without first tokens, which are given, and without marks such as ends."""
+    rows = np.split(examples.labels, examples.starts[1:-1])
+    texts = tokenizer.batch_decode([row[row != IGNORED] for row in rows], skip_special_tokens=True)
+    return sum(len(text.encode()) for text in texts)
 
 
 def stated_positions(config: PretrainedConfig) -> int | None:

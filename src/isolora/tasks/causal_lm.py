@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from isolora.errors import ConfigError, DataError
-from isolora.metrics.perplexity import bits_per_byte, perplexity
 from isolora.tasks.base import IGNORED, Batch, Examples, Loss, Task, stated_positions
 from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.pairs import begin, ids_without_special_tokens, special_tokens_around
@@ -93,13 +91,6 @@ class CausalLM(Task):
 
     def prompt_ids(self, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
         return begin(special_tokens_around(tokenizer)[0], ids_without_special_tokens([text], tokenizer)[0])
-
-    def restated(self, loss: float, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        tokens = int(examples.label_counts.sum())
-        return {
-            "perplexity": perplexity(loss),
-            "bits_per_byte": bits_per_byte(loss, tokens, predicted_bytes(examples, tokenizer)),
-        }
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
@@ -179,14 +170,6 @@ def token_windows(tokens: Examples, max_length: int, stride: int) -> Examples:
             documents.append(number)
     starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
     return Examples(np.concatenate(ids), np.concatenate(labels), starts, documents=np.array(documents))
-
-
-@lru_cache(maxsize=4)
-def predicted_bytes(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> int:
-    """UTF-8 bytes of all text that is predicted: without first tokens, which are given, and without marks such as ends."""
-    rows = np.split(examples.labels, examples.starts[1:-1])
-    texts = tokenizer.batch_decode([row[row != IGNORED] for row in rows], skip_special_tokens=True)
-    return sum(len(text.encode()) for text in texts)
 
 
 task = CausalLM()

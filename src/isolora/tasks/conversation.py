@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from isolora.json_types import JsonMapping
-from isolora.metrics.perplexity import perplexity
 from isolora.tasks.base import Batch, Examples, Loss, Task
 from isolora.tasks.causal import causal_class, causal_loss
 from isolora.tasks.chat_templates import assistant_tokens, conversation_problem, render, template_of
@@ -77,9 +76,6 @@ class Conversation(Task):
         turn = [{"role": "user", "content": text}]
         chat = render(turn, tokenizer, template_of(self.settings.template, tokenizer), answer_next=True)
         return ids_without_special_tokens([chat], tokenizer)[0][-room:]
-
-    def restated(self, loss: float, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        return {"perplexity": perplexity(loss)}
 
 
 def turns(row: JsonMapping) -> tuple[Any, int]:

@@ -86,8 +86,8 @@ class Loop:
             losses |= self.shares.losses(self.evaluator, stack.members, [k for k in which if k not in whole])
         for k, row in rows.items():
             self._note_shares(k, row)
-        for k in scored:
-            stack.members[k].progress.metrics = self.evaluator.measures(examples, predictions[k], losses[k])
+        for k in which:
+            stack.members[k].progress.metrics = self.evaluator.measures(examples, predictions.get(k, {}), losses[k])
         with stack.averaged(which):
             for k in which:
                 after = self.evaluator.text_losses(examples.other_texts, k)
