@@ -362,7 +362,7 @@ def test_a_law_that_does_not_see_the_method_predicts_for_none():
     with pytest.raises(ManyMethods, match="9 methods, more than the 6 that one law tells apart"):
         fit(Table({**table.columns, "method": many}))
     few = table.where((table["method"] != "prompt") | (table["tokens"] < 5e3))
-    with pytest.raises(TableError, match=r"method 'prompt' has 1 points here; a law of several methods needs 3"):
+    with pytest.raises(TableError, match=r"method 'prompt' has 1 points here; a law of several needs 3"):
         fit(few)
 
 

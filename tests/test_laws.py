@@ -156,6 +156,29 @@ def test_a_method_changes_what_a_token_is_worth():
     assert laws.resolve(law.name).parameters == law.parameters
 
 
+def test_a_family_has_an_offset_and_a_factor():
+    law = laws.by_family(laws.resolve("additive"), ["nano", "smollm"])
+    assert law.parameters == ("E", "A", "B", "a", "b", "o[smollm]", "a[smollm]")
+    columns_M = {"n": np.full(2, 1e4), "d": np.full(2, 1e4), **laws.family_columns(["nano", "smollm"], ["nano", "smollm"])}
+    loss = law.predict(np.array([2.0, 3.0, 8.0, 0.25, 0.5, 0.7, -0.1]), columns_M)
+    assert loss[0] == pytest.approx(2 + 3 / 10 + 8 / 100)
+    assert loss[1] == pytest.approx(np.exp(-0.1) * (2 + 3 / 10 + 8 * (1e4 * np.exp(0.7)) ** -0.5))
+    both = laws.by_method(law, ["lora", "full"])
+    assert (laws.families_in_name(both.name), laws.methods_in_name(both.name)) == (("nano", "smollm"), ("lora", "full"))
+    assert laws.resolve(both.name).parameters == both.parameters
+
+
+def test_a_size_is_told_from_a_family_where_one_family_has_two_sizes():
+    law = laws.by_family(laws.resolve("additive"), ["nano", "smollm"])
+    tokens = np.geomspace(1e4, 1e6, 12)
+    sizes, names = np.repeat([1e4, 1e5, 1e6], 4), np.repeat(["nano", "nano", "smollm"], 4)
+    law.demand({"n": sizes, "d": tokens, **laws.family_columns(list(names), ["nano", "smollm"])})
+    three = ["nano", "smollm", "other"]
+    columns = {"n": sizes, "d": tokens, **laws.family_columns(list(np.repeat(three, 4)), three)}
+    with pytest.raises(TableError, match=r"needs two or more distinct n in one family of bases"):
+        laws.by_family(laws.resolve("additive"), three).demand(columns)
+
+
 def test_every_law_has_a_sentence_and_no_alias_twice():
     every = [laws.resolve(name) for name in laws.law_names() if "+" not in name]
     assert all(law.sentence.endswith(".") for law in every)

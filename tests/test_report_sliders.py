@@ -29,6 +29,7 @@ from isolora.table import Table, from_columns
 needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 POSITIONS = {"repeats and limits": 50, "methods": 15, "verified": 15, "score": 15}
 METHODS = ("lora", "full", "prompt")
+FAMILIES = ("nano", "smollm")
 
 
 def places(count=40, seed=0):
@@ -37,7 +38,8 @@ def places(count=40, seed=0):
     tokens, method = 10 ** rng.uniform(4, 7, count), rng.choice(METHODS, count)
     found = {"n": 10 ** rng.uniform(4, 9, count), "p": 10 ** rng.uniform(2, 6, count), "d": tokens}
     found |= {"u": tokens / rng.choice([1.0, 3.0, 10.0], count), "c": tokens * 1e6}
-    return found | laws.method_columns(list(method), METHODS)
+    family = rng.choice(FAMILIES, count)
+    return found | laws.method_columns(list(method), METHODS) | laws.family_columns(list(family), FAMILIES)
 
 
 def parameters(law, logs, seed=0):
@@ -60,7 +62,8 @@ def computed(node, theta, logs):
 
 def every_law():
     singles = [laws.resolve(name) for name in laws.law_names()]
-    return [*singles, laws.by_method(laws.resolve("additive+slope"), METHODS)]
+    methods = laws.by_method(laws.resolve("additive+slope"), METHODS)
+    return [*singles, methods, laws.by_family(laws.resolve("additive+capacity"), FAMILIES)]
 
 
 @pytest.mark.parametrize("law", every_law(), ids=lambda law: law.name)

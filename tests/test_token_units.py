@@ -95,7 +95,7 @@ def two_makes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")])
     letters = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", unk_token="<unk>", eos_token="<end>")
     letters.save_pretrained(folder / "letters")
-    texts = tiny.texts(folder / "texts.jsonl")
+    texts = tiny.texts(folder / "texts.txt")
     training = {"steps": 24, "batch_tokens": 64, "evaluate_from": 64, "learning_rate": 3e-3}
     data = {"source": str(texts), "eval_examples": 5, "max_length": 24}
     return {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from isolora.fit.fit_points import Points, by_group
-from isolora.laws import METHOD_PREFIX, Array, bunches
+from isolora.laws import GROUP_PREFIXES, Array, bunches
 
 FEWEST_CURVES = 3
 FEWEST_POINTS = 5
@@ -40,8 +40,8 @@ _SLOWEST, _FASTEST = -0.5, 2.0
 """Where the decay is looked for. A slope that grows is taken as it is at the end, and no growth is foretold."""
 _SHARED = 2.0
 """Curves' worth of pull of a group's slope towards that of all groups."""
-_OTHER_METHOD = 100.0
-"""Another method is farther than any size."""
+_OTHER_GROUP = 100.0
+"""Another method or family is farther than any size."""
 _STEP = 1e-4
 """Of the decay, for its derivative."""
 
@@ -142,7 +142,7 @@ def _curves(points: Points) -> list[_Curve]:
     """One curve a run, or a size where runs are too short for curves."""
     if points.progress != "tokens":
         return []
-    names = [name for name in points.columns if name == "n" or name.startswith(METHOD_PREFIX)]
+    names = [name for name in points.columns if name == "n" or name.startswith(GROUP_PREFIXES)]
     logs_MN = np.log(np.stack([points.columns[name] for name in names], axis=1)) if names else np.zeros((len(points), 0))
     of_runs = float(np.median(np.bincount(points.run)[points.run])) >= FEWEST_POINTS
     sizes_M = np.unique(logs_MN, axis=0, return_inverse=True)[1].ravel() if names else points.run
@@ -221,5 +221,5 @@ def _distances(columns: Mapping[str, Array], end: End) -> Array:
     away_M = np.zeros(len(columns["d"]))
     for name, value in end.place.items():
         if name in columns:
-            away_M = away_M + (_OTHER_METHOD if name.startswith(METHOD_PREFIX) else 1.0) * np.abs(np.log(columns[name]) - value)
+            away_M = away_M + (_OTHER_GROUP if name.startswith(GROUP_PREFIXES) else 1.0) * np.abs(np.log(columns[name]) - value)
     return away_M

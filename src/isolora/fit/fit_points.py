@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError
-from isolora.laws import METHOD_PREFIX, Array, method_columns
+from isolora.fit.families import families_of
+from isolora.laws import GROUP_PREFIXES, Array, family_columns, method_columns
 from isolora.table import SHORT_NAMES, Table
 
 
@@ -82,29 +83,35 @@ def from_table(table: Table) -> Points:
     columns.setdefault("d", table[progress])
     columns.setdefault("u", columns["d"])
     columns["c"] = _flops(table, columns)
-    columns |= method_columns(list(table["method"]), methods_of(table)) if "method" in table else {}
-    start = _start(whole.where(whole[progress] == 0), columns, methods_of(table))
+    columns |= _group_columns(table, methods_of(table), families_of(table))
+    start = _start(whole.where(whole[progress] == 0), columns, methods_of(table), families_of(table))
     names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
     return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress, start)
 
 
-def _start(bare: Table, columns: Mapping[str, Array], names: list[str]) -> Points | None:
+def _group_columns(table: Table, methods: list[str], families: list[str]) -> dict[str, Array]:
+    """Which method and which family each point is of."""
+    found = method_columns(list(table["method"]), methods) if "method" in table else {}
+    return found | (family_columns(list(table["family"]), families) if "family" in table else {})
+
+
+def _start(bare: Table, columns: Mapping[str, Array], methods: list[str], families: list[str]) -> Points | None:
     """The points before any training, one for each base and method: their mean loss, at a millionth of the fewest tokens."""
     if not len(bare):
         return None
-    keys = [bare[name].astype(str) for name in ("body_parameters", "method") if name in bare]
+    keys = [bare[name].astype(str) for name in ("body_parameters", "family", "method") if name in bare]
     groups = np.array(["/".join(row) for row in zip(*keys, strict=True)]) if keys else np.zeros(len(bare), dtype=str)
     first = np.unique(groups, return_index=True)[1]
     loss = np.array([bare["loss"][groups == groups[row]].mean() for row in first])
     at = {name: np.full(len(first), values.min() * _NEXT_TO_NONE) for name, values in columns.items() if name in ("d", "u", "c")}
     for short in columns.keys() - at.keys():
-        if short.startswith(METHOD_PREFIX):
+        if short.startswith(GROUP_PREFIXES):
             continue
         own = bare[SHORT_NAMES[short]][first] if SHORT_NAMES[short] in bare else np.array([np.nan])
         if not _positive(own):
             return None
         at[short] = own
-    at |= method_columns(list(bare["method"][first]), names) if "method" in bare else {}
+    at |= _group_columns(bare.where(first), methods, families)
     runs = tuple(f"start of {groups[row]}" for row in first)
     return Points(at, loss, np.arange(len(first), dtype=np.int64), runs, at["c"])
 

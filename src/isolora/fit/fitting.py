@@ -15,6 +15,7 @@ from isolora.fit.averaging import AveragedLaw
 from isolora.fit.best_rates import best_learning_rates, rate_effect
 from isolora.fit.continuation import continuation
 from isolora.fit.distance import COMPUTE, ranges_of
+from isolora.fit.families import MOST_FAMILIES, families_of, family_by_model, with_families
 from isolora.fit.fit_points import Points, from_table, methods_of, studied
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
@@ -59,13 +60,13 @@ def fit(
     """
     if holdout not in HOLDOUTS:
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
-    aim = targeted(studied(table), target)
+    aim = targeted(with_families(studied(table)), target)
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     measured = from_table(chosen)
     points = thinned(measured)
     names = _few_methods(methods_of(chosen))
-    contenders = _seeing_methods(_contenders(law, points), points, names)
+    contenders = _seeing_methods(_contenders(law, points, families_of(chosen)), points, names)
     choosing = _selected if holdout == "largest" else _unjudged
     selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
@@ -73,18 +74,19 @@ def fit(
     return replace(found, left_out=unread, remarks=tuple(remarks(aim, chosen, found)))
 
 
-def _contenders(name: str, points: Points) -> list[Law]:
-    """The law asked for, or every law that the points can carry."""
+def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]:
+    """The law asked for, or every law that the points can carry, with what sets families of bases apart."""
     if name != "auto":
         law = laws.resolve(name)
         _demand(law, points)
-        return [law]
+        return _seeing_families([law], points, families)
     able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, points.columns)]
     able = [law for law in able if law.last_resort == (points.progress == "flops")]
     if not able:
         raise TableError(
             f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"
         )
+    able = _seeing_families(able, points, families)
     for column in _decisive(points):
         able = [law for law in able if column in law.demands] or able
     return able
@@ -94,6 +96,14 @@ def _decisive(points: Points) -> list[str]:
     """Columns that a law must not be blind to where any law that can be fitted reads them."""
     repeated_M = points.columns["d"] > _REPEATED * points.columns["u"]
     return ["n", "u"] if repeated_M.mean() >= _SHARE_REPEATED else ["n"]
+
+
+def _seeing_families(contenders: list[Law], points: Points, families: Sequence[str]) -> list[Law]:
+    """The laws with an offset and a factor for each family, where there are several and points enough; else as they were."""
+    if not 1 < len(families) <= MOST_FAMILIES:
+        return contenders
+    seeing = [laws.by_family(law, families) for law in contenders if "d" in law.demands]
+    return [law for law in seeing if carries(law, points.columns)] or contenders
 
 
 def _few_methods(names: list[str]) -> list[str]:
@@ -168,7 +178,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     names = law.parameters
     ranges = ranges_of(points, trim.cut)
     read = {*law.demands, COMPUTE, *(name for member in selection.members for name in member.law.demands)}
-    told = {name for name in read if name.startswith(laws.METHOD_PREFIX)}
+    told = {name for name in read if name.startswith(laws.GROUP_PREFIXES)}
     return Fit(
         law=law.name,
         parameters=dict(zip(names, map(float, theta_T), strict=True)),
@@ -193,6 +203,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         continuation=None if aim.bounded else continuation(points),
         pinned=pinned(found),
         edges=edges(found),
+        families=family_by_model(aim.table) if laws.families_in_name(law.name) else {},
     )
 
 

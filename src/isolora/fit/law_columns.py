@@ -13,16 +13,22 @@ from isolora.json_types import JsonMapping
 from isolora.laws import Array
 from isolora.table import SHORT_NAMES
 
+NOT_NUMBERS = ("learning_rate", "method", "model", "family")
+"""What a place may say besides the laws' columns."""
 
-def completed(columns: JsonMapping, law_names: Sequence[str], price: float = 0.0) -> dict[str, Array]:
+
+def completed(
+    columns: JsonMapping, law_names: Sequence[str], price: float = 0.0, family_of: Mapping[str, str] | None = None
+) -> dict[str, Array]:
     """All columns that the laws read, of one shape (M,): u is d, and c is `price` FLOPs a token and weight, where not given.
 
-    law_names: the law first, then those that it is averaged with. Raises TableError for a column that is missing.
+    law_names: the law first, then those that it is averaged with; family_of: each base's family, where laws tell them apart.
+    Raises TableError for a column that is missing.
     """
     law = law_names[0]
-    numbers = {name: values for name, values in columns.items() if name not in ("learning_rate", "method")}
+    numbers = {name: values for name, values in columns.items() if name not in NOT_NUMBERS}
     complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
-    complete |= _method_columns(columns, law)
+    complete |= _method_columns(columns, law) | _family_columns(columns, law, family_of or {})
     if "d" in complete:
         complete.setdefault("u", complete["d"])
     if "d" in complete and COMPUTE not in complete and price:
@@ -51,3 +57,20 @@ def _method_columns(columns: JsonMapping, law: str) -> dict[str, Array]:
         if name not in known:
             raise TableError(unknown("method", name, known))
     return laws.method_columns(asked, known)
+
+
+def _family_columns(columns: JsonMapping, law: str, family_of: Mapping[str, str]) -> dict[str, Array]:
+    """Which family each place's base is of, for a law of several. Raises TableError when a place does not tell."""
+    known = laws.families_in_name(law)
+    if not known or any(name.startswith(laws.FAMILY_PREFIX) for name in columns):
+        return {}
+    by_model = "family" not in columns
+    if by_model and "model" not in columns:
+        raise TableError(f"law {law!r} is of several families of bases; name a model or a family (valid: {', '.join(known)})")
+    named = [str(name) for name in np.atleast_1d(np.asarray(columns["model" if by_model else "family"], dtype=object))]
+    for name in named:
+        if by_model and name not in family_of:
+            raise TableError(f"model {name!r} is of no family that was measured; name one (valid: {', '.join(known)})")
+        if not by_model and name not in known:
+            raise TableError(unknown("family", name, known))
+    return laws.family_columns([family_of[name] for name in named] if by_model else named, known)

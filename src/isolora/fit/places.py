@@ -16,7 +16,7 @@ from isolora.json_types import JsonMapping, JsonObject
 from isolora.paths import is_there
 from isolora.table import SHORT_NAMES, Table, places_of, read_places, with_known_sizes
 
-_EXTRA = {"lr": "learning_rate", **{name: name for name in ("learning_rate", "method", "model", "rank", "examples")}}
+_EXTRA = {"lr": "learning_rate", **{name: name for name in ("learning_rate", "method", "model", "family", "rank", "examples")}}
 _FAR = 100.0
 """Factor beyond the points from which a prediction is said to rest on nothing that was judged."""
 
@@ -71,6 +71,8 @@ def _columns(fit: Fit, places: Table) -> JsonObject:
             raise TableError(f"places need {name} above 0; the smallest is {np.min(values):g}")
     if laws.methods_in_name(fit.law) and "method" in places:
         columns["method"] = places["method"]
+    if laws.families_in_name(fit.law):
+        columns |= {name: places[name] for name in ("model", "family") if name in places}
     if "learning_rate" in places:
         columns["learning_rate"] = places["learning_rate"]
     return columns

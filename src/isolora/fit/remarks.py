@@ -9,6 +9,7 @@ import numpy as np
 from isolora import laws
 from isolora.errors import TableError
 from isolora.fit.best_rates import rates_at_the_edge
+from isolora.fit.families import about_families, families_of
 from isolora.fit.fit_points import Points
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
@@ -56,6 +57,8 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
     table = aim.table
     if aim.instead:
         yield aim.instead
+    if families := about_families(families_of(chosen), seen=bool(fit.families)):
+        yield families
     if fit.runs == 1:
         yield "the law rests on one trajectory: how much another run would differ is not known"
     if fit.drift > 0 and not fit.holdout:

@@ -41,10 +41,10 @@ class Fit:
     `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
     without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
     other learning rates cost. `ceiling` is the largest value that the target can have, and `level` the size of such an error
-    where `noise` was seen. `continuation` is how losses go on beyond the tokens seen: see
-    `isolora.fit.continuation`. `left_out` counts the points that were not used, by reason. `pinned` are parameters at an end of
-    where they were looked for, `edges` the law's parameters with each of them as far from there as the points allow; `remarks`
-    are sentences.
+    where `noise` was seen. `continuation` is how losses go on beyond the tokens seen: see `isolora.fit.continuation`. `families`
+    tells each base's family, where the law sets families apart. `left_out` counts the points that were not used, by reason.
+    `pinned` are parameters at an end of where they were looked for, `edges` the law's parameters with each of them as far from
+    there as the points allow; `remarks` are sentences.
     """
 
     law: str
@@ -68,6 +68,7 @@ class Fit:
     ceiling: float = float("inf")
     level: float = 0.5
     continuation: Continuation | None = None
+    families: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
     edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -81,7 +82,8 @@ class Fit:
     def predict(self, columns: JsonMapping) -> Array:
         """Loss (M,) for columns n, d, p, u, c (those that the laws need; u is d and c follows n and d where not given).
 
-        A column `learning_rate` adds what a rate other than the best one costs.
+        Of several methods a column `method` says which one, of several families of bases a column `model` or `family`. A column
+        `learning_rate` adds what a rate other than the best one costs.
         """
         complete = self._complete(columns)
         log_loss_M = self._continued(complete)[0]
@@ -163,7 +165,7 @@ class Fit:
         return display.drawn("fit", self, table)
 
     def _complete(self, columns: JsonMapping) -> dict[str, Array]:
-        return completed(columns, [self.law, *(member.law for member in self.members)], self.price)
+        return completed(columns, [self.law, *(member.law for member in self.members)], self.price, self.families)
 
     @cached_property
     def averaged(self) -> tuple[AveragedLaw, ...]:

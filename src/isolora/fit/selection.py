@@ -18,7 +18,7 @@ from isolora.fit.distance import COMPUTE, distance, growth, ranges_of
 from isolora.fit.fit_points import Points
 from isolora.fit.rolling import Candidate, Rolled, Trim
 from isolora.json_types import JsonObject
-from isolora.laws import METHOD_PREFIX, Array, Law
+from isolora.laws import GROUP_PREFIXES, Array, Law
 
 _SKILL_POWER = 4.0
 _ENOUGH_POINTS = 60
@@ -147,7 +147,7 @@ def _missed(rolled: Rolled, members: Sequence[Candidate], stage: int) -> _Missed
     mean_M, spread_M = average(there, [member.ahead[stage] for member in there])
     early, late = rolled.points.where(~above_M), rolled.points.where(above_M)
     read = {COMPUTE, *(name for member in members for name in member.law.demands)}
-    ranges = {name: ends for name, ends in ranges_of(early).items() if name in read and not name.startswith(METHOD_PREFIX)}
+    ranges = {name: ends for name, ends in ranges_of(early).items() if name in read and not name.startswith(GROUP_PREFIXES)}
     away_H = distance(late.columns, ranges)
     return _Missed(stage, (mean_M - np.log(rolled.points.loss))[above_M], spread_M[above_M], away_H)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isolora.fit.fit_points import Points, by_group
 from isolora.fit.repeats import repeats
-from isolora.laws import METHOD_PREFIX, Array
+from isolora.laws import GROUP_PREFIXES, Array
 
 MOST_POINTS = 2000
 _OF_A_PLACE = 0.1
@@ -74,7 +74,7 @@ def _alike(points: Points) -> list[NDArray[np.int64]]:
     largest_R = np.zeros(len(points.names))
     np.maximum.at(largest_R, points.run, points.flops)
     first_R = np.unique(points.run, return_index=True)[1]
-    names = [name for name in points.columns if name in ("n", "p") or name.startswith(METHOD_PREFIX)]
+    names = [name for name in points.columns if name in ("n", "p") or name.startswith(GROUP_PREFIXES)]
     kind_R = np.zeros(len(first_R), dtype=np.int64)
     if names:
         columns_RC = np.stack([points.columns[name][first_R] for name in names], axis=1)

@@ -26,11 +26,16 @@ def bytes_per_token(table: Table) -> dict[str, float]:
     return {str(model): float(np.median(bytes_M[told_M & (models_M == model)])) for model in np.unique(models_M[told_M])}
 
 
+def same_tokens(smaller: float, larger: float) -> bool:
+    """Whether so many bytes a token may come from one tokenizer."""
+    return larger <= (1 + _SAME) * smaller
+
+
 def incomparable(table: Table) -> str:
     """Why the losses of a table's bases do not compare; empty where they do, or where it is not known."""
     size_of = bytes_per_token(table)
-    if not size_of or max(size_of.values()) <= (1 + _SAME) * min(size_of.values()):
+    if not size_of or same_tokens(min(size_of.values()), max(size_of.values())):
         return ""
-    by_size = sorted(size_of, key=lambda name: size_of[name])
-    shown = " and ".join(f"{size_of[name]:.2f} bytes for {name}" for name in (by_size[0], by_size[-1]))
+    ends = (min(size_of, key=lambda name: (sign * round(size_of[name], 2), name)) for sign in (1, -1))
+    shown = " and ".join(f"{size_of[name]:.2f} bytes for {name}" for name in ends)
     return f"bases cut texts into tokens of their own ({shown}), so that means over tokens do not compare"

@@ -84,6 +84,7 @@ class _Written(BaseModel):
     ceiling: Open
     level: Finite
     continuation: _WrittenContinuation | None
+    families: dict[str, StrictStr] = {}
     left_out: dict[str, StrictInt]
     pinned: list[StrictStr]
     edges: dict[str, list[Finite]]
@@ -103,6 +104,7 @@ def to_state(fit: Fit) -> JsonObject:
         "pinned": list(fit.pinned),
         "continuation": continuation_state(fit.continuation),
         "edges": {name: list(theta) for name, theta in fit.edges.items()},
+        "families": dict(fit.families),
         "remarks": list(fit.remarks),
     }
     return {"version": VERSION, **{each.name: getattr(fit, each.name) for each in fields(fit)}, **plain}

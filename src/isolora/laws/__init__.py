@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
 
 from isolora import registry
 from isolora.errors import ConfigError, unknown
-from isolora.laws.base import METHOD_PREFIX, Array, Columns, Law, Shape, bunches
+from isolora.laws.base import FAMILY_PREFIX, GROUP_PREFIXES, METHOD_PREFIX, Array, Columns, Law, Shape, bunches
 from isolora.laws.capacity import CAPACITIES
-from isolora.laws.method_offsets import SUFFIX, by_method, method_columns, methods_in_name
+from isolora.laws.offsets import (
+    by_family,
+    by_method,
+    families_in_name,
+    family_columns,
+    method_columns,
+    methods_in_name,
+)
 
 __all__ = [
+    "FAMILY_PREFIX",
+    "GROUP_PREFIXES",
     "METHOD_PREFIX",
     "Array",
     "Columns",
     "Law",
     "Shape",
     "bunches",
+    "by_family",
     "by_method",
+    "families_in_name",
+    "family_columns",
     "law_names",
     "method_columns",
     "methods_in_name",
     "resolve",
 ]
+
+
+_OF_SEVERAL = re.compile(r"(.+)\+(method|family)\[([^\]]*)\]")
 
 
 def law_names() -> list[str]:
@@ -41,8 +57,9 @@ def _terms(plain: str) -> list[str]:
 def resolve(name: str) -> Law:
     """The law of that name or of that alias (`chinchilla`, `zhang`, `muennighoff`). Raises ConfigError, naming the valid
     choices, when there is none."""
-    if SUFFIX in name:
-        return by_method(resolve(name.partition(SUFFIX)[0]), methods_in_name(name))
+    if of_several := _OF_SEVERAL.fullmatch(name):
+        inner, kind, names = of_several.groups()
+        return (by_method if kind == "method" else by_family)(resolve(inner), names.split("|"))
     plain, _, term = name.partition("+")
     law = _checked(_named(plain))
     if not term:

@@ -19,9 +19,10 @@ Columns = Mapping[str, Array]
 """Short name -> values: n body parameters, d tokens, p trainable parameters, u unique tokens, c FLOPs; all positive."""
 
 EXPONENT_BOUNDS = (0.01, 2.0)
-METHOD_PREFIX = "m:"
-"""Columns `m:NAME` hold e where a point is of that method, else 1: their logarithms are ones and zeros."""
-_POINTS_PER_METHOD = 3
+METHOD_PREFIX, FAMILY_PREFIX = GROUP_PREFIXES = ("m:", "f:")
+"""Columns `m:NAME` hold e where a point is of that method, else 1: their logarithms are ones and zeros; `f:NAME` likewise where
+its base is of that family."""
+_POINTS_PER_GROUP = 3
 _SAME, _WIDEST = 0.05, 0.2
 """Natural logarithms: members of a stack pass a token count by up to a batch, a few per cent of the first counts; no bunch of
 them is wider than that, for a run that is measured at every step has no gap at all."""
@@ -104,8 +105,8 @@ class Law:
     def demand(self, columns: Columns) -> None:
         """Raises TableError, one line, when the points cannot tell this law's parameters apart."""
         for name, needed in self.demands.items():
-            if name.startswith(METHOD_PREFIX):
-                self._demand_method(name, columns)
+            if name.startswith(GROUP_PREFIXES):
+                self._demand_group(name, columns)
                 continue
             if name not in columns:
                 raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
@@ -117,16 +118,18 @@ class Law:
                 )
         if "p" in self.demands and "n" in self.demands and not _varies_within(columns["p"], columns["n"]):
             raise TableError(f"law {self.name!r} needs two or more distinct p at one n; every size in the table has only one")
+        families = [columns[name] for name in self.demands if name.startswith(FAMILY_PREFIX)]
+        if families and "n" in self.demands and not _varies_within(columns["n"], np.stack(families)):
+            raise TableError(f"law {self.name!r} needs two or more distinct n in one family of bases; every family has only one")
         if "u" in self.demands and not (columns["d"] > columns["u"]).any():
             raise TableError(f"law {self.name!r} needs points beyond the first pass over their data; the table has none")
 
-    def _demand_method(self, name: str, columns: Columns) -> None:
+    def _demand_group(self, name: str, columns: Columns) -> None:
         count = int((columns[name] > 1).sum()) if name in columns else 0
-        if count < _POINTS_PER_METHOD:
-            method = name.removeprefix(METHOD_PREFIX)
-            raise TableError(
-                f"method {method!r} has {count} points here; a law of several methods needs {_POINTS_PER_METHOD} of each"
-            )
+        if count < _POINTS_PER_GROUP:
+            kind = "method" if name.startswith(METHOD_PREFIX) else "family"
+            line = f"{kind} {name[len(METHOD_PREFIX) :]!r} has {count} points here"
+            raise TableError(f"{line}; a law of several needs {_POINTS_PER_GROUP} of each")
 
 
 def stack(*terms: Array | float) -> Array:
@@ -156,6 +159,8 @@ def _distinct(values: Array) -> Array:
     return ordered[np.flatnonzero(np.diff(number, prepend=-1))]
 
 
-def _varies_within(values: Array, groups: Array) -> bool:
-    pairs = np.unique(np.stack([groups, values]), axis=1)
-    return bool(pairs.shape[1] > np.unique(groups).size)
+def _varies_within(values_M: Array, groups: Array) -> bool:
+    """Whether some group has several of the values; groups: (M,), or (G, M) where several columns tell groups apart."""
+    told = np.atleast_2d(groups)
+    pairs = np.unique(np.concatenate([told, values_M[None]]), axis=1)
+    return bool(pairs.shape[1] > np.unique(told, axis=1).shape[1])

@@ -58,6 +58,7 @@ def optimum(fit: Fit, options: Sequence[Option], choice: Option, budget: Budget,
     the size, or fewer than three were measured with this method and rank.
     """
     alike = [o for o in options if (o.method, o.rank) == (choice.method, choice.rank) and np.isfinite(o.body_parameters)]
+    alike = [option for option in alike if fit.families.get(option.model) == fit.families.get(choice.model)]
     sizes = np.array([option.body_parameters for option in alike])
     if "n" not in fit.shape.demands or len(np.unique(sizes)) < 3 or limits.serve_tokens:
         return None
@@ -67,7 +68,7 @@ def optimum(fit: Fit, options: Sequence[Option], choice: Option, budget: Budget,
     columns = {**joined(rows), "n": size_M, "c": token_M * _power(sizes, [o.flops_per_token for o in alike], size_M)}
     if "p" in columns:
         columns["p"] = _power(sizes, [option.trainable_parameters for option in alike], size_M)
-    if not all(np.isfinite(values).all() for name, values in columns.items() if name != "method" and values.dtype == float):
+    if not all(np.isfinite(values).all() for values in columns.values() if values.dtype == float):
         return None
     best = int(fit.predict(columns).argmin())
     best_K = fit.sampled(columns).argmin(axis=1)

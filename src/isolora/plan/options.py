@@ -84,7 +84,7 @@ class Option:
         row: JsonObject = {"d": tokens, "u": min(tokens, unique_tokens)}
         known = {"n": self.body_parameters, "p": self.trainable_parameters, "c": self.flops_per_token * tokens}
         row |= {name: value for name, value in known.items() if np.isfinite(value)}
-        return {**row, "method": self.method} if self.method else row
+        return {**row, "model": self.model} | ({"method": self.method} if self.method else {})
 
     def forgotten(self, tokens: float) -> float:
         """Nats a token lost on other texts at so many tokens: between points, and beyond them on the line of the last two, by

@@ -42,7 +42,7 @@ function quantile(sorted, share) {
   return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
 }
 
-// A fit ready to be asked: `place` holds n, d, p, u, c and the methods' columns, none of them logarithms.
+// A fit ready to be asked: `place` holds n, d, p, u, c and the methods' and families' columns, none of them logarithms.
 function evaluator(fit) {
   const laws = Object.fromEntries(Object.entries(fit.formulas).map(([name, nodes]) => [name, nodes.map(compiled)]));
   const own = laws[fit.law], ceiling = fit.ceiling ?? Infinity;
@@ -78,7 +78,7 @@ function evaluator(fit) {
     const found = fit.continuation;
     if (!found) return { fall: 0, error: 0, seen: logs, away: 0, slope: 0 };
     const far = (end) => Object.entries(end.place).reduce((sum, [name, value]) =>
-      logs[name] === undefined ? sum : sum + (name.startsWith("m:") ? 100 : 1) * Math.abs(logs[name] - value), 0);
+      logs[name] === undefined ? sum : sum + (/^[mf]:/.test(name) ? 100 : 1) * Math.abs(logs[name] - value), 0);
     const near = found.ends.reduce((best, end) => (far(end) < far(best) ? end : best)), step = 1e-4;
     const away = Math.max(logs.d - Math.log(near.tokens), 0), unit = faded(away, found.decay);
     const byDecay = near.slope * (faded(away, found.decay + step) - unit) / step, [slope, both, decay] = found.covariance;

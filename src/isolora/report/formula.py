@@ -85,11 +85,15 @@ class Shapes(Symbol):
         return 1
 
 
-class Terms:
-    """Symbols along the axis of terms."""
+class Terms(NDArrayOperatorsMixin):
+    """Symbols along the axis of terms; operations are on each of them."""
 
     def __init__(self, terms: Sequence[Symbol]) -> None:
         self.terms = list(terms)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
+        rows = ([value.terms[k] if isinstance(value, Terms) else value for value in inputs] for k in range(len(self.terms)))
+        return Terms([as_symbol(getattr(ufunc, method)(*row, **keywords)) for row in rows])
 
     def __array_function__(self, function: Callable[..., Any], types: Any, arguments: Any, keywords: Any) -> Any:
         return _combined(function, arguments)

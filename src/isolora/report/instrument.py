@@ -133,6 +133,9 @@ def _option(fit: Fit, option: Option) -> JsonObject:
     methods = laws.methods_in_name(fit.law)
     if methods and option.method in methods:
         known |= {name: float(values[0]) for name, values in laws.method_columns([option.method], methods).items()}
+    families = laws.families_in_name(fit.law)
+    if families and option.model in fit.families:
+        known |= {name: float(values[0]) for name, values in laws.family_columns([fit.families[option.model]], families).items()}
     plain = {name: _number(value) for name, value in asdict(option).items()}
     return {**plain, "columns": known, "passes_limit": passes_limit(fit, option)}
 

@@ -111,12 +111,12 @@ def _sizes(fit: Fit) -> list[float]:
 def _place(fit: Fit, tokens_M: Array, size: float) -> JsonObject:
     """The law's columns at one size: tokens vary, once each; whatever else it reads stays in the middle of what was fitted."""
     whole_M = np.ones_like(tokens_M)
-    ranges = {name: ends for name, ends in fit.ranges.items() if not name.startswith(laws.METHOD_PREFIX)}
+    ranges = {name: ends for name, ends in fit.ranges.items() if not name.startswith(laws.GROUP_PREFIXES)}
     middle = {name: float(np.sqrt(low * high)) * whole_M for name, (low, high) in ranges.items()}
     columns: JsonObject = {**middle, "d": tokens_M, "u": tokens_M}
     if size:
         columns["n"] = size * whole_M
     if fit.price:
         columns.pop(COMPUTE, None)  # follows size and tokens
-    known = laws.methods_in_name(fit.law)
-    return {**columns, **({"method": np.full(len(tokens_M), known[0], dtype=object)} if known else {})}
+    groups = {"method": laws.methods_in_name(fit.law), "family": laws.families_in_name(fit.law)}
+    return columns | {name: np.full(len(tokens_M), known[0], dtype=object) for name, known in groups.items() if known}

@@ -88,7 +88,7 @@ class Choice(Adapted):
             "d": tokens_M,
             "p": self.trainable_parameters * whole_M,
             "u": np.minimum(tokens_M, self.available_tokens),
-            "method": np.full(np.shape(tokens_M), self.method, dtype=object),
+            **{name: np.full(np.shape(tokens_M), getattr(self, name), dtype=object) for name in ("model", "method")},
         }
 
 

@@ -17,7 +17,7 @@ from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.gaps import without_gaps
-from isolora.table.packaged_sizes import filled_sizes, known_sizes
+from isolora.table.packaged_sizes import filled_sizes, known_sizes, name_without_size
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,6 +32,7 @@ __all__ = [
     "canonical_name",
     "from_columns",
     "known_sizes",
+    "name_without_size",
     "places_of",
     "read",
     "read_places",

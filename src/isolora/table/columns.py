@@ -16,7 +16,7 @@ Column = NDArray[Any]
 Rows = Mapping[str, list[Any]]
 
 SHORT_NAMES = {"n": "body_parameters", "d": "tokens", "p": "trainable_parameters", "u": "unique_tokens", "c": "flops"}
-TEXT_COLUMNS = ("run", "model", "method", "state", "stage", "task", "metrics", "config")
+TEXT_COLUMNS = ("run", "model", "family", "method", "state", "stage", "task", "metrics", "config")
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "loss": ("eval loss", "val loss", "validation loss", "valid loss", "test loss", "held out loss", "final loss", "nll"),
     "tokens": ("num tokens", "n tokens", "train tokens", "training tokens", "tokens seen", "total tokens", "consumed tokens"),
@@ -33,6 +33,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "rank": ("r", "lora r", "lora rank"),
     "method": ("peft type", "adapter", "adapter type", "peft method"),
     "model": ("model name", "base model", "base model name or path", "model name or path", "model id"),
+    "family": ("model family", "scaling family"),
     "run": ("run id", "run name", "experiment", "experiment name", "name"),
 }
 """Canonical name -> what else it is called, lower case, words apart."""

@@ -68,6 +68,12 @@ def size_in_name(model: str) -> float | None:
     return float(found[0][0]) * {"b": 1e9, "m": 1e6}[found[0][1].lower()] if len(found) == 1 else None
 
 
+def name_without_size(model: str) -> str:
+    """What a name says beside the size (`Qwen2.5` of `Qwen/Qwen2.5-3B`); empty where it bears none, or nothing else."""
+    last = model.rpartition("/")[2]
+    return re.sub(r"[-_ ]{2,}", "-", _SIZE.sub("", last)).strip("-_. ") if size_in_name(model) is not None else ""
+
+
 def _body(facts: JsonMapping) -> float:
     """All weights less the embedding matrix, twice where input and output have one each."""
     shape = facts["config"]

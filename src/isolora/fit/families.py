@@ -1,0 +1,98 @@
+"""Which bases are of one family, so that one curve with the size holds for them: they share a tokenizer and a making.
+
+A column `family` says so; without one the bases' tokenizers do (see `isolora.fit.token_units`), or, where every name bears a
+size, what is left of the names without it (Qwen2.5 of Qwen2.5-3B).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from isolora.errors import TableError
+from isolora.fit.token_units import bytes_per_token, same_tokens
+from isolora.table import Table, name_without_size
+
+MOST_FAMILIES = 6
+_TEXT, _WORD = re.compile(r"[^\w.\-/ ]"), re.compile(r"[^\W\d_]+")
+
+
+def with_families(table: Table) -> Table:
+    """The table with a text column `family`, where its bases are of several. Raises TableError for a base of two families."""
+    if "family" in table:
+        family_M = [_TEXT.sub("_", str(name)) for name in table["family"]]
+    elif "model" in table:
+        family_of = _by_tokens(bytes_per_token(table)) or _by_names(sorted({str(name) for name in table["model"]}))
+        family_M = [family_of.get(str(name), str(name)) for name in table["model"]]
+        if not family_of:
+            return table
+    else:
+        return table
+    told = replace(table, columns={**table.columns, "family": np.array(family_M, dtype=object)})
+    pairs = sorted(set(zip(map(str, told["model"]), family_M, strict=True))) if "model" in told else []
+    for (model, one), (other, another) in pairwise(pairs):
+        if model == other:
+            raise TableError(f"model {model!r} is of two families ({one}, {another}) in the column family")
+    return told
+
+
+def families_of(table: Table) -> list[str]:
+    """The families of a table, the one with the most points first; none where it does not tell of several."""
+    if "family" not in table:
+        return []
+    names, counts = np.unique(table["family"].astype(str), return_counts=True)
+    return [str(name) for name in names[np.argsort(-counts, kind="stable")]] if len(names) > 1 else []
+
+
+def family_by_model(table: Table) -> dict[str, str]:
+    """Base -> its family."""
+    if not families_of(table) or "model" not in table:
+        return {}
+    return dict(zip(map(str, table["model"]), map(str, table["family"]), strict=True))
+
+
+def about_families(families: Sequence[str], seen: bool) -> str:
+    """What a law makes of the families of a table, in words; empty where it has not several."""
+    if not families:
+        return ""
+    shown = ", ".join(families[:4]) + (f" and {len(families) - 4} more" if len(families) > 4 else "")
+    if seen:
+        return f"bases of {len(families)} families ({shown}): each has an offset and a factor of its own"
+    why = f"a law tells {MOST_FAMILIES} apart at most" if len(families) > MOST_FAMILIES else "the points do not tell them apart"
+    return f"bases of {len(families)} families ({shown}) share one curve: {why}"
+
+
+def _by_tokens(size_of: Mapping[str, float]) -> dict[str, str]:
+    """Bases in groups of one tokenizer, named after what their names begin with; none where there is one group."""
+    groups: list[list[str]] = []
+    for name in sorted(size_of, key=lambda name: size_of[name]):
+        if groups and same_tokens(size_of[groups[-1][0]], size_of[name]):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    if len(groups) < 2:
+        return {}
+    return {name: family for family, group in _named(groups) for name in group}
+
+
+def _named(groups: Sequence[list[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Groups of bases with a name each: the word that the first one's name begins with, or all of it where that is taken."""
+    taken: set[str] = set()
+    for group in groups:
+        word = _WORD.match(group[0].rstrip("/").rpartition("/")[2])
+        family = word[0] if word and word[0] not in taken else _TEXT.sub("_", group[0])
+        taken.add(family)
+        yield family, group
+
+
+def _by_names(models: Sequence[str]) -> dict[str, str]:
+    """Base -> its name without the size, where every name bears one and what is left is not the same for all, nor for none."""
+    stems = {model: name_without_size(model) for model in models}
+    told = [stem for stem in stems.values() if stem]
+    if len(told) < len(models) or not 1 < len(set(told)) < len(models):
+        return {}
+    return {model: _TEXT.sub("_", str(stem)) for model, stem in stems.items()}
