@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from isolora.cli.answer import Json, answer
-from isolora.errors import ConfigError, TableError, unknown
+from isolora.errors import ConfigError, TableError
 from isolora.json_types import JsonMapping
 from isolora.paths import is_file, is_there
 
@@ -34,6 +34,10 @@ Target = Annotated[
 ]
 Bootstrap = Annotated[int, typer.Option(min=0, help="bootstrap repeats over whole trajectories")]
 Method = Annotated[str | None, typer.Option(help="only the points of this method")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="only points with this in a column, or in what runs differ in (data.max_length=128)"),
+]
 Examples = Annotated[int | None, typer.Option(min=1, help="unique training examples at hand")]
 Memory = Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")]
 Serve = Annotated[str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")]
@@ -46,6 +50,7 @@ def fit(
     target: Target = "loss",
     columns: Map = None,
     method: Method = None,
+    where: Where = None,
     bootstrap: Bootstrap = 1000,
     holdout: Annotated[str, typer.Option(help="largest: judge laws on the largest budgets; none: on all points")] = "largest",
     as_json: Json = False,
@@ -54,7 +59,7 @@ def fit(
     from isolora.fit import fit as fit_law
 
     chosen = cast(Any, holdout)  # its two words are checked where they are used, with an error in one line
-    table = read_points(source, columns, method)
+    table = read_points(source, columns, method, where)
     fitted = fit_law(table, law=law, bootstrap=bootstrap, holdout=chosen, target=target)
     answer(fitted.to_json(), str(fitted), as_json)
 
@@ -70,6 +75,7 @@ def predict(
     target: Target = "loss",
     columns: Map = None,
     method: Method = None,
+    where: Where = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +85,7 @@ def predict(
 
     fitted, table = written_fit(source), None
     if fitted is None:
-        table = read_points(source, columns, method)
+        table = read_points(source, columns, method, where)
         fitted = fit_law(table, law=law, bootstrap=bootstrap, target=target)
     result = places.predicted(fitted, places.asked([*at, *(more or [])], mapping(columns)), table)
     shown = [point.get("score", point) for point in result["points"]]  # a score rather than its error
@@ -111,6 +117,7 @@ def plan(
     target: Target = "loss",
     columns: Map = None,
     method: Method = None,
+    where: Where = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +128,7 @@ def plan(
         raise ConfigError("plan needs exactly one of --budget (such as 1e15flops, 2h, 20usd) and --reach (such as loss=2.1)")
     if next_ is not None and is_there(next_):
         raise ConfigError(f"--next: {next_} exists already; name another")
-    table = read_points(source, columns, method)
+    table = read_points(source, columns, method, where)
     limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
     try:
         found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
@@ -169,6 +176,7 @@ def report(
     target: Target = "loss",
     columns: Map = None,
     method: Method = None,
+    where: Where = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
@@ -178,7 +186,7 @@ def report(
 
     path = write_report(
         source,
-        read_points(source, columns, method),
+        read_points(source, columns, method, where),
         out=out,
         target=target,
         law=law,
@@ -192,18 +200,19 @@ def report(
     answer({"report": str(path)}, f"report: {path}", as_json)
 
 
-def read_points(source: Path, columns: list[str] | None, method: str | None) -> Table:
-    """The table of a source, or of one of its methods."""
+def read_points(source: Path, columns: list[str] | None, method: str | None, where: list[str] | None = None) -> Table:
+    """The table of a source, or of one of its methods, or of the points with some values."""
     from isolora.table import read
 
     table = read(source, mapping(columns))
-    if method is None:
-        return table
-    if "method" not in table:
+    if method is not None and "method" not in table:
         raise TableError(f"--method: {source} has no column of methods (columns: {', '.join(table.columns)})")
-    if method not in set(table["method"]):
-        raise TableError(unknown("method", method, set(map(str, table["method"]))))
-    return table.where(table["method"] == method)
+    for word in [*([f"method={method}"] if method is not None else []), *(where or [])]:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--where: expected KEY=VALUE such as data.max_length=128, got {word!r}")
+        table = table.having(name.strip(), value.strip())
+    return table
 
 
 def written_fit(source: Path) -> Fit | None:

@@ -18,6 +18,7 @@ from isolora.cli.fits import (
     Method,
     Source,
     Target,
+    Where,
     kept_adapter,
     read_points,
 )
@@ -39,6 +40,7 @@ def verify(
     target: Target = "loss",
     columns: Map = None,
     method: Method = None,
+    where: Where = None,
     bootstrap: Bootstrap = 1000,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +51,7 @@ def verify(
 
     study_of(source)
     limits = asked_limits({"examples": examples, "memory": memory, "forget_at_most": forget_at_most})
-    table = read_points(source, columns, method)
+    table = read_points(source, columns, method, where)
     try:
         advice = advise(source, table, budget, price_per_hour, limits, seed, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:

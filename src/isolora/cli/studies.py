@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isolora.cli.answer import Json, answer
+from isolora.errors import UserError
 from isolora.json_types import JsonObject
 from isolora.metrics.direction import is_score
 
@@ -105,15 +106,28 @@ def study_summary(store: Store) -> tuple[JsonObject, str]:
 
 
 def _best(folder: Path) -> str:
-    """The adapter with the lowest held-out loss of a study, in words; nothing where none was kept."""
+    """The adapter with the lowest held-out loss of a study, or with the fewest bits per byte where losses do not compare, in
+    words; nothing where none was kept."""
+    from isolora.fit import targeted
+    from isolora.fit.remarks import demand_one_measure
     from isolora.study.status import status as look
+    from isolora.table import read
 
-    kept = [line for line in look(folder).each if line.adapter and line.loss is not None]
+    kept = {line.run: line for line in look(folder).each if line.adapter and line.loss is not None}
     if not kept:
         return ""
-    best = min(kept, key=lambda line: line.loss or 0.0)
+    try:
+        table = read(folder)
+        demand_one_measure(table)
+        measured = targeted(table, "loss")
+    except UserError:  # losses that do not compare: `fit` says why
+        return ""
+    found = measured.table
+    rows = sorted(zip(found["tokens"], found["run"], found["loss"], strict=True), key=lambda row: row[0])
+    last = {str(run): float(value) for _, run, value in rows if str(run) in kept}
+    best = kept[min(last, key=lambda run: last[run])]
     rank = f" of rank {best.rank}" if best.rank else ""
-    return f"\nlowest loss: {best.loss:.4f}, {best.model} with {best.method}{rank}: {best.adapter}"
+    return f"\nlowest {measured.name}: {last[best.run]:.4f}, {best.model} with {best.method}{rank}: {best.adapter}"
 
 
 def next_steps(store: Store) -> str:

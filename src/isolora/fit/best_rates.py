@@ -1,4 +1,5 @@
-"""One learning rate for each model, method and rank: the one whose runs are best where they can be compared."""
+"""One learning rate for each model, method and rank, and one choice of whatever other settings a study varies: the one whose
+runs are best where they can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from isolora.fit.fit_points import by_group
 from isolora.json_types import JsonMapping
 from isolora.laws import Array
-from isolora.table import Table
+from isolora.table import SETTINGS, Table, fields_in
+
+Tried = tuple[float, str]
+"""A learning rate, and the words for the other settings that differ between runs."""
 
 _GROUP = ("model", "method", "rank", "body_parameters")
 _FULL_LENGTH = 0.5
@@ -20,7 +24,7 @@ _FULL_LENGTH = 0.5
 
 
 def best_learning_rates(table: Table) -> Table:
-    """The rows of the best learning rate of each (model, method, rank), all of its seeds.
+    """The rows of the best learning rate, and of the best other settings, of each (model, method, rank), all of its seeds.
 
     A law is about what a size or a rank can do, not about how badly it was tuned: most published differences between
     adapters are learning rates that suited one of them. Rates are compared by their mean loss at the largest token
@@ -30,7 +34,7 @@ def best_learning_rates(table: Table) -> Table:
         return table
     kept_M = ~_names_a_rate(table)
     for members_M in _groups(table):
-        kept_M |= members_M & (table["learning_rate"] == _best_rate(table.where(members_M)))
+        kept_M |= members_M & _of(table, _best(table.where(members_M)))
     return table.where(kept_M)
 
 
@@ -90,8 +94,8 @@ def rate_effect(table: Table) -> RateEffect | None:
     best: dict[float, float] = {}
     pairs: list[tuple[float, float, float]] = []
     for members_M in _groups(table):
-        group = table.where(members_M)
-        rate = _best_rate(group)
+        rate, settings = _best(table.where(members_M))
+        group = table.where(members_M & (_settings(table) == settings))
         size = float(group["body_parameters"][0]) if "body_parameters" in group else 1.0
         if np.unique(group["learning_rate"]).size > 1:
             best[size] = rate
@@ -111,12 +115,21 @@ def rates_at_the_edge(table: Table) -> list[str]:
     """Groups whose best rate is the smallest or the largest that was tried, of three or more."""
     found = []
     for members_M in _groups(table) if "learning_rate" in table and "tokens" in table else ():
-        group = table.where(members_M)
+        rate, settings = _best(table.where(members_M))
+        group = table.where(members_M & (_settings(table) == settings))
         tried = np.unique(group["learning_rate"])
-        rate = _best_rate(group)
         if tried.size > 1 and rate in (tried[0], tried[-1]):
             found.append(_group_words(group))
     return found
+
+
+def about_settings(table: Table) -> str:
+    """What was made of settings in which runs of one group differ; empty where none do."""
+    words = set(map(str, _settings(table)))
+    names = dict.fromkeys(name for each in words for name in fields_in(each)) if len(words) > 1 else {}
+    if not names:
+        return ""
+    return f"runs differ in {', '.join(names)}: of each base, method and rank the best of what was tried is fitted"
 
 
 def _group_words(group: Table) -> str:
@@ -169,15 +182,27 @@ def _names_a_rate(table: Table) -> NDArray[np.bool_]:
     return named_M
 
 
-def _best_rate(group: Table) -> float:
-    rates = np.unique(group["learning_rate"])
-    if rates.size == 1:
-        return float(rates[0])
-    reach = {float(rate): _shortest_run(group.where(group["learning_rate"] == rate)) for rate in rates}
+def _best(group: Table) -> Tried:
+    every = sorted(set(zip(map(float, group["learning_rate"]), map(str, _settings(group)), strict=True)))
+    if len(every) == 1:
+        return every[0]
+    reach = {tried: _shortest_run(group.where(_of(group, tried))) for tried in every}
     longest = max(reach.values())
-    full_length = [rate for rate, tokens in reach.items() if tokens >= _FULL_LENGTH * longest]
-    shared = min(reach[rate] for rate in full_length)
-    return min(full_length, key=lambda rate: _mean_loss(group.where(group["learning_rate"] == rate), shared))
+    full_length = [tried for tried, tokens in reach.items() if tokens >= _FULL_LENGTH * longest]
+    shared = min(reach[tried] for tried in full_length)
+    return min(full_length, key=lambda tried: _mean_loss(group.where(_of(group, tried)), shared))
+
+
+def _of(table: Table, tried: Tried) -> NDArray[np.bool_]:
+    """The points of a rate with those settings, (M,)."""
+    rate, settings = tried
+    of_M: NDArray[np.bool_] = (table["learning_rate"] == rate) & (_settings(table) == settings)
+    return of_M
+
+
+def _settings(table: Table) -> NDArray[Any]:
+    """Words for what differs between runs besides, (M,); empty ones where nothing does."""
+    return table[SETTINGS].astype(str) if SETTINGS in table else np.full(len(table), "", dtype=object)
 
 
 def _shortest_run(runs: Table) -> float:

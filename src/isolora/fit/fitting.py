@@ -19,7 +19,7 @@ from isolora.fit.families import MOST_FAMILIES, families_of, family_by_model, wi
 from isolora.fit.fit_points import Points, from_table, methods_of, studied
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
-from isolora.fit.remarks import demand_sizes, left_out, remarks
+from isolora.fit.remarks import demand_one_measure, demand_sizes, left_out, remarks
 from isolora.fit.result import Fit
 from isolora.fit.rolling import Trim, carries, roll
 from isolora.fit.selection import Selection, frontier_level, select, unjudged_drift
@@ -60,7 +60,9 @@ def fit(
     """
     if holdout not in HOLDOUTS:
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
-    aim = targeted(with_families(studied(table)), target)
+    known = with_families(studied(table))
+    demand_one_measure(known)
+    aim = targeted(known, target)
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     measured = from_table(chosen)

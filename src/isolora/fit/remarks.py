@@ -8,14 +8,14 @@ import numpy as np
 
 from isolora import laws
 from isolora.errors import TableError
-from isolora.fit.best_rates import rates_at_the_edge
+from isolora.fit.best_rates import about_settings, rates_at_the_edge
 from isolora.fit.families import about_families, families_of
 from isolora.fit.fit_points import Points
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
 from isolora.fit.thinning import thinning_summary
 from isolora.metrics.direction import is_known_measure
-from isolora.table import SHORT_NAMES, TEXT_COLUMNS, Table
+from isolora.table import MEASURED_ON, SHORT_NAMES, TEXT_COLUMNS, Table, fields_in
 
 _READ = {
     *("loss", "learning_rate", "rank", "seed", "seconds", "step", "passes", "train_loss", "padding_tokens", "unique_examples"),
@@ -37,6 +37,21 @@ def demand_sizes(table: Table) -> None:
         raise TableError(f"the table names {len(names)} models ({shown}) without a size; map their weights with --map n=COLUMN")
 
 
+def demand_one_measure(table: Table) -> None:
+    """Raises TableError where runs were measured on other data or for other tasks, so that their losses mean other things."""
+    words = sorted(set(map(str, table[MEASURED_ON]))) if MEASURED_ON in table else []
+    if len(words) < 2:
+        return
+    given = [fields_in(each) for each in words]
+    name = next(name for name in given[0] if len({fields.get(name) for fields in given}) > 1)
+    values = sorted({fields[name] for fields in given if name in fields})
+    shown = ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+    raise TableError(
+        f"the runs were measured with different {name} ({shown}), so that their losses do not compare; choose some with"
+        f" --where {name}={values[0]}"
+    )
+
+
 def left_out(table: Table, aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) -> dict[str, int]:
     """How many rows of the table the law did not see, by reason. seen: points before and after they were thinned."""
     measured, points = seen
@@ -44,7 +59,7 @@ def left_out(table: Table, aim: Target, chosen: Table, seen: tuple[Points, Point
     reasons = {
         **table.left_out,
         **aim.left_out,
-        "other learning rates than the best": len(aim.table) - len(chosen),
+        f"other learning rates{' or settings' if about_settings(aim.table) else ''} than the best": len(aim.table) - len(chosen),
         "at 0 tokens, which only laws with a plateau use": started,
         thinning_summary(measured, points): len(measured) - len(points),
         f"before the law's first {fit.cut:,.0f} tokens": len(points) - fit.points,
@@ -59,6 +74,8 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
         yield aim.instead
     if families := about_families(families_of(chosen), seen=bool(fit.families)):
         yield families
+    if settings := about_settings(table):
+        yield settings
     if fit.runs == 1:
         yield "the law rests on one trajectory: how much another run would differ is not known"
     if fit.drift > 0 and not fit.holdout:

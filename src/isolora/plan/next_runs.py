@@ -17,6 +17,7 @@ from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget
 from isolora.plan.options import Option
+from isolora.table import SETTINGS
 
 _STEPS = (2.0, 4.0, 10.0)
 """Factors over the tokens that an option was followed for: nearer runs say little, a larger one is a leap of its own."""
@@ -105,4 +106,5 @@ def grid_values(option: Option, tokens: float) -> JsonObject:
         "learning_rate": option.learning_rate,
         "tokens": round(tokens),
         "flops": None if math.isnan(option.flops_per_token) else option.flops_per_token * tokens,
+        **({SETTINGS: option.settings} if option.settings else {}),
     }

@@ -12,6 +12,7 @@ import yaml
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.paths import write_whole
 from isolora.store import FILE
+from isolora.table import SETTINGS, fields_in
 
 _HEAD = """\
 # {count} runs that would narrow the decision most for their FLOPs, {cost} in all.
@@ -82,7 +83,8 @@ def _cell(run: JsonMapping, base: JsonMapping) -> JsonObject:
         cell["method"] = {"name": method, **rank}
     if math.isfinite(run["learning_rate"]):
         cell["training.learning_rate"] = run["learning_rate"]
-    return {**cell, "training.tokens": run["tokens"]}
+    others = {key: yaml.safe_load(value) for key, value in fields_in(run.get(SETTINGS, "")).items()}
+    return {**cell, **others, "training.tokens": run["tokens"]}
 
 
 def _mark(cell: JsonMapping, study: object) -> str:

@@ -14,7 +14,7 @@ from isolora.fit import best_learning_rates, studied
 from isolora.fit.fit_points import by_group
 from isolora.json_types import JsonObject
 from isolora.plan.budget import Budget
-from isolora.table import Table
+from isolora.table import MEASURED_ON, SETTINGS, Table, joined_words
 
 Prices = Mapping[tuple[str, int], float]
 """(model, rank) -> training FLOPs per token, where they are known better than from the table."""
@@ -29,7 +29,8 @@ _SCATTERS = 2.0
 class Option:
     """A base model and an adapter, what one token costs with them, and how far they were followed; NaN where unknown.
 
-    `rising` says that the loss ended above its own best; `forgetting` are (tokens, nats a token lost on other texts).
+    `rising` says that the loss ended above its own best; `settings` are what else its runs were trained with, where runs differ;
+    `forgetting` are (tokens, nats a token lost on other texts).
     """
 
     model: str
@@ -48,6 +49,7 @@ class Option:
     model_parameters: float = np.nan
     largest_passes: float = 1.0
     rising: bool = False
+    settings: str = ""
     forgetting: tuple[tuple[float, float], ...] = ()
 
     @property
@@ -161,6 +163,7 @@ def _option(table: Table, rows: list[int]) -> Option:
         model_parameters=_number(table, "model_parameters", last),
         largest_passes=max(1.0, tokens / unique) if np.isfinite(unique) and unique > 0 else 1.0,
         rising=_rises(table.where(np.array(rows))),
+        settings=joined_words(_text(table, name, last) for name in (MEASURED_ON, SETTINGS)),
         forgetting=tuple(pair for pair in lost if np.isfinite(pair[1])),
     )
 

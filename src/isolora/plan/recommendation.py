@@ -47,7 +47,8 @@ class Recommendation:
     `examples` are distinct ones and `epochs` the passes over them; `seconds` is None where the table has no times, `flops` NaN
     where it has no FLOPs, `money` None without a price of an hour. `sensitivity` is what half and double the budget would give,
     `switches` are budgets (`budget_flops`) from which on another base (`model`) is chosen, `optimum` is the size and the tokens
-    that the law would take if every size could be had, `measure_next` are runs that would narrow an extrapolation.
+    that the law would take if every size could be had, `measure_next` are runs that would narrow an extrapolation, `settings`
+    what else the measured runs were trained with (`method.dropout=0.1`), where the study varies that.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Recommendation:
     switches: tuple[JsonObject, ...] = ()
     optimum: JsonObject | None = None
     measure_next: tuple[JsonObject, ...] = ()
+    settings: str = ""
 
     def to_json(self) -> JsonObject:
         """The answer of `isolora plan --json`."""
@@ -86,6 +88,7 @@ class Recommendation:
         rate = "" if math.isnan(self.learning_rate) else f" at learning rate {self.learning_rate:g}"
         lines = [
             f"train {self.model}{adapter_words(self.method['name'], self.method.get('rank'))}{rate}",
+            *([f"  with {self.settings}"] if self.settings else []),
             f"  on {data}: {self._spent()}",
             f"  expected {_expected(self.target, self.predicted_loss, self.interval)}",
             *(f"  with {name} the budget: {_sensitivity_words(self.target, found)}" for name, found in self.sensitivity.items()),
@@ -169,6 +172,7 @@ def _recommendation(
         switches=tuple(switches(partial(chosen_at, fit, fitting, limits, _smallest(table)), fitting, budget)),
         optimum=optimum(fit, fitting, option, budget, limits),
         measure_next=tuple(next_runs(fit, fitting, budget, limits.examples)) if ahead else (),
+        settings=option.settings,
     )
 
 

@@ -18,11 +18,14 @@ from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canon
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.gaps import without_gaps
 from isolora.table.packaged_sizes import filled_sizes, known_sizes, name_without_size
+from isolora.table.settings import MEASURED_ON, SETTINGS, differences, fields_in, joined_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 __all__ = [
+    "MEASURED_ON",
+    "SETTINGS",
     "SHORT_NAMES",
     "STORE_NAME",
     "TEXT_COLUMNS",
@@ -30,7 +33,10 @@ __all__ = [
     "Rows",
     "Table",
     "canonical_name",
+    "differences",
+    "fields_in",
     "from_columns",
+    "joined_words",
     "known_sizes",
     "name_without_size",
     "places_of",
@@ -72,6 +78,28 @@ class Table:
         """The rows that a mask or an index chooses."""
         return replace(self, columns={name: column[chosen_M] for name, column in self.columns.items()})
 
+    def having(self, name: str, value: str) -> Table:
+        """The rows with a value in a column, or in what their runs differ in (`data.max_length`). Raises TableError, naming
+        what there is."""
+        given = self._values(name)
+        if given is None:
+            differing = [key for column in (MEASURED_ON, SETTINGS) if column in self for key in fields_in(str(self[column][0]))]
+            raise TableError(unknown("column", name, [*self.columns, *differing]))
+        number = _number(value) if given.dtype == float else None
+        chosen_M = given.astype(str) == value if number is None else given == number
+        if not chosen_M.any():
+            raise TableError(unknown(f"value of {name}", value, map(str, np.unique(given.astype(str)))))
+        return self.where(chosen_M)
+
+    def _values(self, name: str) -> Column | None:
+        """A column, or what each row's run says of a key; None where there is neither."""
+        if name in self:
+            return self[name]
+        for column in (MEASURED_ON, SETTINGS):
+            if column in self and name in fields_in(str(self[column][0])):
+                return np.array([fields_in(str(words)).get(name, "") for words in self[column]], dtype=object)
+        return None
+
     def to_pandas(self) -> DataFrame:
         """The columns as a pandas data frame of its own: changing it leaves the table as it is."""
         from pandas import DataFrame
@@ -88,6 +116,13 @@ class Table:
 
     def _repr_html_(self) -> str:
         return display.table_html({name: column[:_SHOWN_ROWS] for name, column in self.columns.items()}, str(self))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:

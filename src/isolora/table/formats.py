@@ -15,6 +15,7 @@ from isolora.json_types import JsonMapping, JsonObject
 from isolora.store import FILE, read_points
 from isolora.table.columns import Rows
 from isolora.table.foreign import foreign_json, foreign_text, parsed_json, readable
+from isolora.table.settings import differences
 
 _LEFT_OUT_STATES = ("DIVERGED",)
 _DELIMITERS = (",", ";", "\t", "|")
@@ -39,9 +40,11 @@ def rows_of(path: Path) -> Rows:
 
 
 def read_store(path: Path) -> Rows:
-    """The store's points, each with its run's fields and a column for each of its metrics; runs that diverged are left out."""
-    points = ({**_measures(point), **point} for point in read_points(path))
-    return columns_of_rows(row for row in points if row.get("state") not in _LEFT_OUT_STATES)
+    """The store's points, each with its run's fields, what runs differ in, and a column for each of its metrics; runs that
+    diverged are left out."""
+    kept = [point for point in read_points(path) if point.get("state") not in _LEFT_OUT_STATES]
+    told = differences({point["run"]: point for point in kept}.values())
+    return columns_of_rows({**_measures(point), **point, **told.get(point["run"], {})} for point in kept)
 
 
 def columns_of_rows(rows: Iterable[JsonMapping]) -> Rows:
