@@ -14,6 +14,7 @@ from isolora.fit import bootstrap as bootstrapping
 from isolora.fit.averaging import AveragedLaw
 from isolora.fit.best_rates import best_learning_rates, rate_effect
 from isolora.fit.continuation import continuation
+from isolora.fit.decaying_rates import without_midway
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.families import MOST_FAMILIES, families_of, family_by_model, with_families
 from isolora.fit.fit_points import Points, from_table, methods_of, studied
@@ -62,7 +63,8 @@ def fit(
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
     known = with_families(studied(table))
     demand_one_measure(known)
-    aim = targeted(known, target)
+    whole = without_midway(known)
+    aim = targeted(whole.table, target)
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     measured = from_table(chosen)
@@ -73,7 +75,10 @@ def fit(
     selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
     unread = left_out(table, aim, chosen, (measured, points), found)
-    return replace(found, left_out=unread, remarks=tuple(remarks(aim, chosen, found)))
+    if whole.left_out:
+        unread["on the way of runs whose rate decays"] = whole.left_out
+    said = (*remarks(aim, chosen, found), whole.remark)
+    return replace(found, left_out=unread, remarks=tuple(remark for remark in said if remark))
 
 
 def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from isolora import registry
 from isolora.errors import ConfigError, unknown
-from isolora.laws.base import FAMILY_PREFIX, GROUP_PREFIXES, METHOD_PREFIX, Array, Columns, Law, Shape, bunches
+from isolora.laws.base import FAMILY_PREFIX, GROUP_PREFIXES, METHOD_PREFIX, Array, Columns, Law, Shape, bunches, distinct
 from isolora.laws.capacity import CAPACITIES
 from isolora.laws.offsets import (
     by_family,
@@ -31,6 +31,7 @@ __all__ = [
     "bunches",
     "by_family",
     "by_method",
+    "distinct",
     "families_in_name",
     "family_columns",
     "law_names",

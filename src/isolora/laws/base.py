@@ -110,11 +110,11 @@ class Law:
                 continue
             if name not in columns:
                 raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
-            distinct = _distinct(columns[name])
-            if distinct.size < needed:
-                shown = ", ".join(f"{value:g}" for value in distinct[:4])
+            found = distinct(columns[name])
+            if found.size < needed:
+                shown = ", ".join(f"{value:g}" for value in found[:4])
                 raise TableError(
-                    f"law {self.name!r} needs {needed} or more distinct {name}; the table has {distinct.size} ({shown})"
+                    f"law {self.name!r} needs {needed} or more distinct {name}; the table has {found.size} ({shown})"
                 )
         if "p" in self.demands and "n" in self.demands and not _varies_within(columns["p"], columns["n"]):
             raise TableError(f"law {self.name!r} needs two or more distinct p at one n; every size in the table has only one")
@@ -152,7 +152,7 @@ def bunches(x_M: Array, gap: float, widest: float) -> NDArray[np.int64]:
     return np.cumsum(apart_M | (np.diff(part_M, prepend=0.0) != 0)).astype(np.int64)
 
 
-def _distinct(values: Array) -> Array:
+def distinct(values: Array) -> Array:
     """Values further apart than a batch's jitter in tokens."""
     ordered = np.unique(values)
     number = bunches(np.log(ordered), _SAME, _WIDEST)
