@@ -141,8 +141,21 @@ def test_sizes_by_many_names(name):
 
 def test_a_word_is_no_size_and_an_own_name_wins():
     assert "body_parameters" not in table.from_columns({"size": ["small"], "loss": [1.0]}, {})
-    points = table.from_columns({"loss": [1.0], "eval_loss": [2.0], "tokens": [5], "D": [7]}, {})
+    points = table.from_columns({"loss": [1.0], "train_loss": [2.0], "tokens": [5], "D": [7]}, {})
     assert (points["loss"][0], points["tokens"][0]) == (1.0, 5)
+
+
+@pytest.mark.parametrize("name", ["eval_loss", "eval/loss", "Validation Loss", "test_loss"])
+def test_a_held_out_loss_wins_over_the_trainings(name):
+    """The Trainer of transformers calls the loss in training `loss`."""
+    rows = {"loss": [1.0], name: [2.0]}
+    points = table.from_columns(rows, {})
+    assert (points["loss"][0], points["train_loss"][0]) == (2.0, 1.0)
+    said = f"column {name!r} was read as loss, and 'loss' beside it as the loss in training (--map loss=loss says otherwise)"
+    assert said in points.notes
+    asked = table.from_columns(rows, {"loss": "loss"})
+    assert (asked["loss"][0], asked.notes) == (1.0, ())
+    assert table.from_columns({"loss": [1.0], name: ["low"]}, {})["loss"][0] == 1.0
 
 
 @pytest.mark.parametrize(

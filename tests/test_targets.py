@@ -111,7 +111,7 @@ def test_a_plan_speaks_of_the_target():
         ("model", {}, "unknown target 'model'"),
         ("accuracy", {"accuracy": 0.0}, "target '1 - accuracy' is 1 at every point"),
         ("accuracy", {"accuracy": 1.0}, "target '1 - accuracy': no point has a value that can be fitted"),
-        ("accuracy", {"accuracy": 37.0}, "target '1 - accuracy' must be positive; its smallest value is -36"),
+        ("accuracy", {"accuracy": 37.0}, "target '1 - accuracy': its score goes up to 37; divide per cent by 100"),
         ("forgetting", {"forgetting": -0.1}, "target 'forgetting' must be positive; its smallest value is -0.1"),
         ("reward_margin", {"reward_margin": 0.3}, "target 'reward_margin' grows without an end"),
         ("bleu", {"bleu": 0.3}, "target 'bleu': whether more of it is better is not known; ask for '1 - bleu'"),
@@ -121,6 +121,22 @@ def test_what_cannot_be_fitted_is_one_line(target, more, words):
     with pytest.raises(TableError, match=words) as raised:
         fit(table(error, **more), target=target)
     assert "\n" not in str(raised.value)
+
+
+def test_a_score_in_per_cent_is_said():
+    points = table(error)
+    with pytest.raises(TableError, match=r"^target '1 - token_f1': its score goes up to 8\d.*; divide per cent by 100$"):
+        fit(Table({**points.columns, "token_f1": 100 * points["token_f1"]}), target="token_f1")
+
+
+def test_flops_in_another_unit_are_said():
+    points = table(error, perplexity=np.exp(1 + 10 * TOKENS**-0.3).tolist() * 3)
+    told = fit(
+        Table({**points.columns, "flops": points["flops"] / 1e18}), law="power", holdout="none", bootstrap=0, target="perplexity"
+    )
+    assert "flops are 4e-18 a token and weight, where training takes about 6: is the column in another unit?" in told.remarks
+    plain = fit(points, law="power", holdout="none", bootstrap=0, target="perplexity")
+    assert not any("another unit" in remark for remark in plain.remarks)
 
 
 def test_an_unknown_score_can_be_turned_by_hand():

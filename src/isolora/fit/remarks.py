@@ -25,6 +25,8 @@ _READ = {
 }
 _PLATEAUS, _POWERS = ("plateau", "rectified"), ("power", "additive", "tied", "multiplicative", "interacting")
 _SHARED = 0.2
+_CHEAPEST, _DEAREST = 0.05, 5000.0
+"""FLOPs a token and weight: of mixtures of many experts, and of tiny bodies under large heads."""
 
 
 def demand_sizes(table: Table) -> None:
@@ -82,6 +84,7 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
         yield f"too few points to hold any out: the interval takes {fit.drift:.1%} of error at a distance of 1 on trust"
     yield from about_bounds(fit)
     yield from _about_forms(fit)
+    yield from _about_units(chosen)
     edges = rates_at_the_edge(table)
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
@@ -107,6 +110,16 @@ def about_bounds(fit: Fit) -> Iterator[str]:
             continue
         other = edge[fit.shape.parameters.index(name)]
         yield f"{name} = {value:.3g}: {place}, but the points allow {other:.3g} as well, and the interval reaches to that"
+
+
+def _about_units(table: Table) -> Iterator[str]:
+    """FLOPs that no training costs: what a budget buys is off by the same factor."""
+    if not {"flops", "tokens", "body_parameters"} <= table.columns.keys():
+        return
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = float(np.nanmedian(table["flops"] / (table["tokens"] * table["body_parameters"])))
+    if np.isfinite(ratio) and not _CHEAPEST < ratio < _DEAREST:
+        yield f"flops are {ratio:.2g} a token and weight, where training takes about 6: is the column in another unit?"
 
 
 def _about_forms(fit: Fit) -> Iterator[str]:

@@ -110,6 +110,8 @@ def _demand_fall(used: Table, shown: str) -> None:
     values_M = used["loss"]
     if not len(values_M):
         raise TableError(f"target {shown!r}: no point has a value that can be fitted")
+    if shown.startswith(ERROR_OF) and 1 < 1 - values_M.min() <= 100 and values_M.max() <= 1:
+        raise TableError(f"target {shown!r}: its score goes up to {1 - values_M.min():g}; divide per cent by 100")
     if values_M.min() <= 0:
         raise TableError(f"target {shown!r} must be positive; its smallest value is {values_M.min():g}")
     if np.ptp(values_M) == 0:

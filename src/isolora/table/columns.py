@@ -38,6 +38,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "run": ("run id", "run name", "experiment", "experiment name", "name"),
 }
 """Canonical name -> what else it is called, lower case, words apart."""
+_HELD_OUT = ALIASES["loss"][:6]
+"""Names of a loss that say that it is held out."""
 _QUANTITIES = (
     *("loss", "flops", *SHORT_NAMES.values(), "learning_rate", "seconds", "rank"),
     *("forgetting", "peak_memory_bytes", "unique_examples"),
@@ -53,7 +55,8 @@ _COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
 def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]], list[str]]:
     """Canonical name -> values, and a sentence for every column that was recognised under another name.
 
-    Mapped columns win, then those of that very name, then the laws' short names in either case, then known aliases.
+    Mapped columns win, then those of that very name, then the laws' short names in either case, then known aliases; but a loss
+    that says that it is held out wins over a plain one, which is the training's then.
     """
     named: dict[str, list[Any]] = {}
     notes: list[str] = []
@@ -64,6 +67,11 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
         if column not in rows:
             raise TableError(unknown(f"column for {name!r} in the mapping:", column, rows))
         named[canonical] = rows[column]
+    if "loss" in rows and "loss" not in named and (held_out := _held_out_loss(rows)):
+        named |= {"loss": rows[held_out], "train_loss": rows.get("train_loss", rows["loss"])}
+        notes.append(
+            f"column {held_out!r} was read as loss, and 'loss' beside it as the loss in training (--map loss=loss says otherwise)"
+        )
     for column, values in rows.items():
         if column not in SHORT_NAMES:
             named.setdefault(column, values)
@@ -76,6 +84,12 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
     return named, notes
 
 
+def _held_out_loss(rows: Rows) -> str:
+    """A column that is called a held-out loss, as the Trainer of transformers has it beside its `loss`; empty where none is."""
+    known = [column for column, values in rows.items() if _words(column) in _HELD_OUT and _holds_numbers(values)]
+    return known[0] if known else ""
+
+
 def _holds_numbers(values: Iterable[object]) -> bool:
     return all(parse_number(value) is not None for value in values)
 
@@ -84,11 +98,16 @@ def canonical_name(column: str) -> str | None:
     """The name that a column stands for; None where none is known."""
     if column.lower() in SHORT_NAMES:
         return SHORT_NAMES[column.lower()]
-    words = " ".join(re.sub(r"[^0-9a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).lower()).split())
+    words = _words(column)
     for canonical, others in ALIASES.items():
         if words in (canonical.replace("_", " "), *others):
             return canonical
     return None
+
+
+def _words(column: str) -> str:
+    """A column's name in lower case, words apart."""
+    return " ".join(re.sub(r"[^0-9a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).lower()).split())
 
 
 def computed_tokens(named: Mapping[str, Column], mapping: Mapping[str, str]) -> Column | None:
