@@ -8,6 +8,7 @@ task.template=...`, by the keys of a run's configuration; a column is there wher
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from isolora.json_types import JsonMapping, JsonObject
@@ -27,13 +28,16 @@ _NO_MATTER = (
     *(f"training.{name}" for name in ("gradient_checkpointing", "shard_base")),
 )
 """Keys that laws and plans see by a column of their own, or that a loss does not depend on."""
+_SEED = re.compile(r'"seed":\s*\d+,|,\s*"seed":\s*\d+')
 _NOT_STUDIED = ("tune", "verify")
 
 
 def differences(runs: Iterable[JsonMapping]) -> dict[str, JsonObject]:
     """Run -> {"measured_on": words, "settings": words}, less those in which no runs differ. runs: a store's rows of runs."""
     rows = {str(run["run"]): run for run in runs if run.get("config")}
-    given = {name: _fields(row["config"]) for name, row in rows.items()}
+    texts = {name: _SEED.sub("", row["config"]) for name, row in rows.items()}
+    read = {text: _fields(text) for text in set(texts.values())}  # thousands of runs often differ in their seeds alone
+    given = {name: read[text] for name, text in texts.items()}
     studied = {name: given[name] for name, row in rows.items() if row.get("stage") not in _NOT_STUDIED}
     cells: dict[tuple[object, ...], list[JsonMapping]] = {}
     for name, fields in studied.items():
