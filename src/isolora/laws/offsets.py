@@ -10,66 +10,62 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from isolora.laws.base import FAMILY_PREFIX, METHOD_PREFIX, Array, Columns, Law, Shape
 
-METHOD_SUFFIX, FAMILY_SUFFIX = "+method[", "+family["
 _PIVOT = float(np.log(1e5))
-_OFFSET, _SLOPE, _FACTOR = 4.0, 0.6, 1.5
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What groups are: the prefix of their columns, how a law's name lists them, each group's second parameter beside its offset
+    `o` of at most 4 (letter, largest value), and the formula in words."""
+
+    prefix: str
+    suffix: str
+    second: tuple[str, float]
+    formula: str
+
+
+METHODS = Kind(METHOD_PREFIX, "+method[", ("s", 0.6), "{law}; d -> d exp(o + s ln(d/1e5)), o and s by method, 0 for {first}")
+FAMILIES = Kind(FAMILY_PREFIX, "+family[", ("a", 1.5), "exp(a) ({law}); d -> d exp(o), a and o by family, 0 for {first}")
+_OFFSET = 4.0
 
 
 def by_method(law: Law, methods: Sequence[str]) -> Law:
     """The law with an offset and a slope for each method but the first."""
-    others, inner = list(methods[1:]), len(law.shapes)
-
-    def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
-        shift_KM = np.zeros((len(shapes_KQ), 1))
-        for k, method in enumerate(others):
-            offset_K1, slope_K1 = shapes_KQ[:, [inner + 2 * k]], shapes_KQ[:, [inner + 2 * k + 1]]
-            shift_KM = shift_KM + logs[METHOD_PREFIX + method] * (offset_K1 + slope_K1 * (logs["d"] - _PIVOT))
-        return law.log_terms(shapes_KQ[:, :inner], {**logs, "d": logs["d"] + shift_KM})
-
-    shapes = [
-        shape
-        for method in others
-        for shape in (Shape(f"o[{method}]", -_OFFSET, _OFFSET, start=0.0), Shape(f"s[{method}]", -_SLOPE, _SLOPE, start=0.0))
-    ]
-    return dataclasses.replace(
-        law,
-        name=f"{law.name}{METHOD_SUFFIX}{'|'.join(methods)}]",
-        formula=f"{law.formula}; d -> d exp(o + s ln(d/1e5)), o and s by method, 0 for {methods[0]}",
-        shapes=(*law.shapes, *shapes),
-        demands={**law.demands, **dict.fromkeys((METHOD_PREFIX + method for method in others), 1)},
-        log_terms=log_terms,
-    )
+    return _by_group(law, methods, METHODS)
 
 
 def by_family(law: Law, families: Sequence[str]) -> Law:
     """The law with an offset and a factor for each family of bases but the first."""
-    others, inner = list(families[1:]), len(law.shapes)
+    return _by_group(law, families, FAMILIES)
+
+
+def _by_group(law: Law, names: Sequence[str], kind: Kind) -> Law:
+    others, inner = list(names[1:]), len(law.shapes)
 
     def log_terms(shapes_KQ: Array, logs: Columns) -> Array:
         shift_KM = factor_KM = np.zeros((len(shapes_KQ), 1))
-        for k, family in enumerate(others):
-            own_M = logs[FAMILY_PREFIX + family]
-            shift_KM = shift_KM + own_M * shapes_KQ[:, [inner + 2 * k]]
-            factor_KM = factor_KM + own_M * shapes_KQ[:, [inner + 2 * k + 1]]
+        for k, name in enumerate(others):
+            own_M = logs[kind.prefix + name]
+            offset_K1, second_K1 = shapes_KQ[:, [inner + 2 * k]], shapes_KQ[:, [inner + 2 * k + 1]]
+            slope_KM = second_K1 * (logs["d"] - _PIVOT) if kind is METHODS else 0.0
+            shift_KM = shift_KM + own_M * (offset_K1 + slope_KM)
+            factor_KM = factor_KM + own_M * second_K1
         terms_KCM = law.log_terms(shapes_KQ[:, :inner], {**logs, "d": logs["d"] + shift_KM})
-        return terms_KCM + factor_KM[:, None, :]
+        return terms_KCM if kind is METHODS else terms_KCM + factor_KM[:, None, :]
 
-    shapes = [
-        shape
-        for family in others
-        for shape in (Shape(f"o[{family}]", -_OFFSET, _OFFSET, start=0.0), Shape(f"a[{family}]", -_FACTOR, _FACTOR, start=0.0))
-    ]
+    pairs = (("o", _OFFSET), kind.second)
     return dataclasses.replace(
         law,
-        name=f"{law.name}{FAMILY_SUFFIX}{'|'.join(families)}]",
-        formula=f"exp(a) ({law.formula}); d -> d exp(o), a and o by family, 0 for {families[0]}",
-        shapes=(*law.shapes, *shapes),
-        demands={**law.demands, **dict.fromkeys((FAMILY_PREFIX + family for family in others), 1)},
+        name=f"{law.name}{kind.suffix}{'|'.join(names)}]",
+        formula=kind.formula.format(law=law.formula, first=names[0]),
+        shapes=(*law.shapes, *(Shape(f"{at}[{name}]", -most, most, start=0.0) for name in others for at, most in pairs)),
+        demands={**law.demands, **dict.fromkeys((kind.prefix + name for name in others), 1)},
         log_terms=log_terms,
     )
 
@@ -90,14 +86,14 @@ def _columns(prefix: str, name_M: Sequence[str], names: Sequence[str]) -> dict[s
 
 def methods_in_name(name: str) -> tuple[str, ...]:
     """The methods that a law's name lists, none for a law of one method."""
-    return _listed(name, METHOD_SUFFIX)
+    return _listed(name, METHODS)
 
 
 def families_in_name(name: str) -> tuple[str, ...]:
     """The families that a law's name lists, none for a law of one family."""
-    return _listed(name, FAMILY_SUFFIX)
+    return _listed(name, FAMILIES)
 
 
-def _listed(name: str, suffix: str) -> tuple[str, ...]:
-    _, marked, rest = name.partition(suffix)
+def _listed(name: str, kind: Kind) -> tuple[str, ...]:
+    _, marked, rest = name.partition(kind.suffix)
     return tuple(rest.partition("]")[0].split("|")) if marked else ()
