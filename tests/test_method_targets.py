@@ -90,6 +90,24 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("kind", "rank", "layer", "most", "wider"),
+    [
+        ("olmo_hybrid", 64, "linear_attn.a_proj", 30, "down_proj,g_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj"),
+        ("mamba", 64, "mixer.dt_proj", 48, "in_proj,out_proj,x_proj"),
+        ("laguna", 64, "self_attn.g_proj", 48, "down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj"),
+    ],
+)
+def test_a_rank_beyond_a_narrow_layer_names_the_wider_ones(kind: str, rank: int, layer: str, most: int, wider: str) -> None:
+    model, lora = on_meta(kind), registry.load_plug_in("method", "lora")
+    with pytest.raises(ConfigError) as caught:
+        lora.attach(model, [lora.settings({"rank": rank})], [0], "")
+    line = str(caught.value)
+    assert line.startswith(f"method.rank: {rank} is larger than layer ")
+    assert f"0.{layer} allows (at most {most}); or adapt the wider layers alone: method.targets=[{wider}]" in line
+    lora.attach(model, [lora.settings({"rank": rank, "targets": wider.split(",")})], [0], "").detach()
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_a_name_that_matches_nothing_is_said_beside_ones_that_do(name: str) -> None:
     method = registry.load_plug_in("method", name)

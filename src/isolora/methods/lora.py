@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PREFIX = "base_model.model."
+MOST_NAMED = 20
+"""Layers that a line proposes."""
 PEFT_NAMES = {
     "rank": "r",
     "alpha": "lora_alpha",
@@ -101,8 +103,7 @@ class LoraAdapters(Attached):
         self._check_named(chosen[0])
         if any(names != chosen[0] for names in chosen):
             raise ConfigError("method.targets: members of one stack must have the same targets")
-        for name in chosen[0]:
-            _check_rank(name, self.model.get_submodule(name), max(member.rank for member in self.settings))
+        _check_rank(self.model, chosen[0], max(member.rank for member in self.settings))
         return chosen[0]
 
     def _check_named(self, chosen: list[str]) -> None:
@@ -271,10 +272,20 @@ def _plain_settings(folder: Path, saved: JsonObject) -> LoraSettings:
         raise DataError(f"{folder}: {CONFIG} has no valid {fields}") from None
 
 
-def _check_rank(name: str, layer: nn.Module, rank: int) -> None:
-    smallest = min(layer.weight.shape) if isinstance(layer, nn.Embedding) else min(linear_shape(layer))
-    if rank > smallest:
-        raise ConfigError(f"method.rank: {rank} is larger than layer {name} allows (at most {smallest})")
+def _check_rank(model: PreTrainedModel, names: list[str], rank: int) -> None:
+    """Raises ConfigError for a layer that is narrower than the rank, with the wider ones where a short list names them: newer
+    architectures have gates and mixing layers of 4 to 64 outputs among layers of thousands."""
+    widths = {name: _narrower_side(model.get_submodule(name)) for name in names}
+    narrow = [name for name, width in widths.items() if width < rank]
+    if not narrow:
+        return
+    wide = short_names(model, [name for name in names if widths[name] >= rank])
+    others = f"; or adapt the wider layers alone: method.targets=[{','.join(wide)}]" if 0 < len(wide) <= MOST_NAMED else ""
+    raise ConfigError(f"method.rank: {rank} is larger than layer {narrow[0]} allows (at most {widths[narrow[0]]}){others}")
+
+
+def _narrower_side(layer: nn.Module) -> int:
+    return int(min(layer.weight.shape) if isinstance(layer, nn.Embedding) else min(linear_shape(layer)))
 
 
 def _replace(model: PreTrainedModel, name: str, module: nn.Module) -> None:
