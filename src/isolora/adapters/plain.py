@@ -10,6 +10,9 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,9 +37,25 @@ def plain_scores(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """All scores [n] that a model gives these tokens [1, length], whatever its head gives, on the CPU."""
     config = model.config
     second = {"decoder_input_ids": ids} if config.is_encoder_decoder and model.can_generate() else {}
-    answer = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), **second)
+    with _without_cache(config):
+        answer = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), **second)
     found = [answer[name].flatten() for name in ("logits", "start_logits", "end_logits") if name in answer]
     return torch.cat(found).float().cpu()
+
+
+@contextmanager
+def _without_cache(config: Any) -> Iterator[None]:
+    """transformers cannot make a cache for models whose layers are all linear attention, and one pass needs none. By the
+    configuration, since not every model takes the argument."""
+    text = config.get_text_config()
+    before = text.use_cache if hasattr(text, "use_cache") else None
+    if before is not None:
+        text.use_cache = False
+    try:
+        yield
+    finally:
+        if before is not None:
+            text.use_cache = before
 
 
 def loaded(base: str, auto_class: str, options: dict[str, Any], adapter: str | None = None) -> Any:
@@ -52,7 +71,23 @@ def loaded(base: str, auto_class: str, options: dict[str, Any], adapter: str | N
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter)
+            _insist_on_targets(adapter, model)
     return model
+
+
+def _insist_on_targets(adapter: str, model: Any) -> None:
+    """Raises ValueError where PEFT adapts other layers than the file names, as it does for mixtures of experts that transformers
+    has fused since: `gate_proj` of a dense layer or of a shared expert is taken for the experts', and its tensors are dropped."""
+    written = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    read = next(iter(model.peft_config.values()))
+    if not getattr(read, "target_parameters", None) or written.get("target_parameters"):
+        return
+    named = written.get("target_modules")
+    lost = ", ".join(sorted(set(named) - set(read.target_modules))) if isinstance(named, list) else str(named)
+    raise ValueError(
+        f"it takes the targets {lost} of {model.config.model_type} for the fused experts, which this adapter does not adapt;"
+        " adapt attention alone (method.targets), or export --to merged"
+    )
 
 
 def main() -> None:

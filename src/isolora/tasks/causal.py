@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
 
 DECODER = "AutoModelForCausalLM"
 PROBED_TOKENS = 16
+BEHIND_THE_HEAD = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_mup_width_multiplier",
+    "logits_scaling",
+    "logits_soft_cap",
+    "lm_head_multiplier",
+    "output_logit_soft_cap",
+    "output_multiplier",
+    "softcap",
+)
+"""Settings of transformers' decoders that change logits before or behind the head. `check_causal` finds those of another name."""
 
 
 def causal_class(architecture: PretrainedConfig) -> str:
@@ -29,28 +43,64 @@ def causal_class(architecture: PretrainedConfig) -> str:
 
 
 def check_causal(task: Task, model: PreTrainedModel) -> None:
-    """Raises ConfigError where the task takes a decoder and this one sees the tokens that it has to predict: its loss would be
-    that of copying them."""
-    if task.auto_class(model.config) == DECODER and sees_what_follows(model):
+    """Raises ConfigError where the task takes a decoder and this one sees the tokens that it has to predict, so that its loss
+    would be that of copying them; and where its logits are not what its head makes of its states, though nothing says so."""
+    if task.auto_class(model.config) != DECODER:
+        return
+    kind = model.config.model_type
+    if sees_what_follows(model):
         raise ConfigError(
-            f"model: {model.config.model_type} lets a token see those that follow it, which this task has to predict; a decoder"
+            f"model: {kind} lets a token see those that follow it, which this task has to predict; a decoder"
             " such as llama or gpt2 does not (some configurations become one by is_decoder: true)"
         )
+    if not gives_what_its_head_makes(model):
+        raise ConfigError(f"model: {kind} changes its logits in a way that isolora does not know, so their loss would be wrong")
 
 
 @torch.no_grad()
 def sees_what_follows(model: PreTrainedModel) -> bool:
     """Whether the states of tokens change with the one behind them. transformers loads some bidirectional models as decoders:
     BertGeneration without `is_decoder`, CPM-Ant."""
-    text, weight = model.config.get_text_config(), model.get_input_embeddings().weight
-    length, was_training = min(PROBED_TOKENS, stated_positions(text) or PROBED_TOKENS), model.training
-    row = torch.arange(3, 3 + length, device=weight.device) % len(weight)
-    ids = torch.stack([row, torch.cat([row[:-1], (row[-1:] + 1) % len(weight)])])
+    row = _probe(model)
+    ids = torch.cat([row, torch.cat([row[:, :-1], (row[:, -1:] + 1) % len(model.get_input_embeddings().weight)], dim=1)])
+    with _evaluated(model):
+        states = model.base_model(input_ids=ids, use_cache=False)[0][:, :-1].float()
+    return not _alike(states[0], states[1], model)
+
+
+@torch.no_grad()
+def gives_what_its_head_makes(model: PreTrainedModel) -> bool:
+    """Whether logits are those of a plain head, where the configuration lets one believe so."""
+    if not _head_is_plain(model):
+        return True
+    ids = _probe(model)
+    with _evaluated(model):
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        head = model.get_output_embeddings()
+        found = head(model.base_model(input_ids=ids, use_cache=False)[0].to(head.weight.dtype)).float()
+    return _alike(logits, found, model)
+
+
+def _probe(model: PreTrainedModel) -> Tensor:
+    """One row of tokens [1, length], where the model is."""
+    weight, stated = model.get_input_embeddings().weight, stated_positions(model.config.get_text_config())
+    return (torch.arange(3, 3 + min(PROBED_TOKENS, stated or PROBED_TOKENS), device=weight.device) % len(weight))[None]
+
+
+@contextmanager
+def _evaluated(model: PreTrainedModel) -> Iterator[None]:
+    was_training = model.training
     model.eval()
-    states = model.base_model(input_ids=ids, use_cache=False)[0][:, :-1].float()
-    model.train(was_training)
-    near = 1e-4 if weight.dtype == torch.float32 else 1e-2
-    return not torch.allclose(states[0], states[1], rtol=near, atol=near)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _alike(a: Tensor, b: Tensor, model: PreTrainedModel) -> bool:
+    """Whether rounding explains what two results differ by."""
+    near = 1e-4 if model.get_input_embeddings().weight.dtype == torch.float32 else 1e-2
+    return torch.allclose(a, b, rtol=near, atol=near, equal_nan=True)
 
 
 def causal_loss(model: Any, batch: Batch, position_ids: Tensor | None = None) -> Loss:
@@ -99,6 +149,11 @@ def plain_head(model: object) -> bool:
 
     if not isinstance(model, PreTrainedModel):  # PEFT's wrapper puts virtual tokens in front on its own
         return False
-    head = model.get_output_embeddings()
-    scaled = any(getattr(model.config, key, None) for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"))
-    return isinstance(head, nn.Linear) and head.bias is None and not head.weight.requires_grad and not scaled
+    return _head_is_plain(model) and not model.get_output_embeddings().weight.requires_grad
+
+
+def _head_is_plain(model: PreTrainedModel) -> bool:
+    """The same of a head whose weight may be trained. A model without a body of its own is asked as a whole."""
+    head, configs = model.get_output_embeddings(), (model.config, model.config.get_text_config())
+    changed = any(getattr(config, key, None) for config in configs for key in BEHIND_THE_HEAD)
+    return isinstance(head, nn.Linear) and head.bias is None and not changed and model.base_model is not model
