@@ -37,6 +37,19 @@ def test_names_with_sizes_tell_families() -> None:
     assert families_of(with_families(table({"a": 1.0, "b": 1.0}, sizes=(1e6,)))) == []  # each of its own: names tell nothing
 
 
+def test_what_a_study_notes_of_its_bases_tells_families() -> None:
+    points = table({"bert": 1.0, "roberta": 0.9}, sizes=(1e6,))
+    kinds = np.where(points["model"] == "bert-1M", "bert, 30522 entries", "roberta, 50265 entries").astype(object)
+    told = with_families(Table({**points.columns, "base_kind": kinds}))
+    assert family_by_model(told) == {"bert-1M": "bert", "roberta-1M": "roberta"}
+    alike = Table({**table({"Qwen": 1.0, "Qwen-chat": 1.0}).columns})
+    one = np.full(len(alike), "qwen2, 151643 entries", dtype=object)
+    assert families_of(with_families(alike)) == ["Qwen", "Qwen-chat"]  # by names
+    assert families_of(with_families(Table({**alike.columns, "base_kind": one}))) == []
+    partly = np.where(np.arange(len(alike)) < 10, one, "None").astype(object)
+    assert families_of(with_families(Table({**alike.columns, "base_kind": partly}))) == ["Qwen", "Qwen-chat"]
+
+
 def test_a_column_tells_families_and_a_base_is_of_one() -> None:
     found = with_families(table({"a": 1.0, "b": 1.0}, sizes=(1e6,), family="yes"))
     assert families_of(found) == ["a", "b"]

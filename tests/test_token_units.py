@@ -108,6 +108,7 @@ def test_a_study_of_two_tokenizers(two_makes: dict[str, Any], tmp_path: Path) ->
     study = parse(StudyConfig, {"base": two_makes["base"], "grid": {"model": two_makes["models"]}})
     run_study(study, tmp_path / "study", quiet=True)
     points = read(tmp_path / "study")
+    assert set(points["base_kind"]) == {"llama, 61 entries", "llama, 14 entries"}
     assert np.isfinite(points["bits_per_byte"][points["tokens"] > 0]).all()
     answer = CliRunner().invoke(app, ["fit", str(tmp_path / "study"), "--law", "power", "--bootstrap", "0", "--json"])
     assert answer.exit_code == 0, answer.output

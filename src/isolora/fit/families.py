@@ -1,13 +1,14 @@
 """Which bases are of one family, so that one curve with the size holds for them: they share a tokenizer and a making.
 
-A column `family` says so; without one the bases' tokenizers do (see `isolora.fit.token_units`), or, where every name bears a
-size, what is left of the names without it (Qwen2.5 of Qwen2.5-3B).
+A column `family` says so; without one what a study notes of its bases, architecture and tokenizer; else how many bytes their
+tokens have (see `isolora.fit.token_units`), or, where every name bears a size, what is left of the names without it (Qwen2.5 of
+Qwen2.5-3B).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,6 +19,8 @@ from isolora.fit.token_units import bytes_per_token, same_tokens
 from isolora.table import Table, name_without_size
 
 MOST_FAMILIES = 6
+_UNKNOWN = ("", "None", "nan")
+"""What a text column holds where a row has no value."""
 _TEXT, _WORD = re.compile(r"[^\w.\-/ ]"), re.compile(r"[^\W\d_]+")
 
 
@@ -26,7 +29,8 @@ def with_families(table: Table) -> Table:
     if "family" in table:
         family_M = [_TEXT.sub("_", str(name)) for name in table["family"]]
     elif "model" in table:
-        family_of = _by_tokens(bytes_per_token(table)) or _by_names(sorted({str(name) for name in table["model"]}))
+        kinds = _kinds(table)
+        family_of = _by_kind(kinds) or _by_tokens(bytes_per_token(table)) or ({} if kinds else _by_names(table["model"]))
         family_M = [family_of.get(str(name), str(name)) for name in table["model"]]
         if not family_of:
             return table
@@ -66,6 +70,21 @@ def about_families(families: Sequence[str], seen: bool) -> str:
     return f"bases of {len(families)} families ({shown}) share one curve: {why}"
 
 
+def _kinds(table: Table) -> dict[str, str]:
+    """Base -> its architecture and tokenizer, where the runs of all bases noted them."""
+    if "base_kind" not in table:
+        return {}
+    pairs = set(zip(map(str, table["model"]), map(str, table["base_kind"]), strict=True))
+    known = {model: kind for model, kind in pairs if kind not in _UNKNOWN}
+    return known if known.keys() == {model for model, _ in pairs} else {}
+
+
+def _by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
+    """Bases in groups of one architecture and tokenizer; none where there is one group."""
+    groups = [sorted(model for model, own in kinds.items() if own == kind) for kind in sorted(set(kinds.values()))]
+    return {name: family for family, group in _named(groups) for name in group} if len(groups) > 1 else {}
+
+
 def _by_tokens(size_of: Mapping[str, float]) -> dict[str, str]:
     """Bases in groups of one tokenizer, named after what their names begin with; none where there is one group."""
     groups: list[list[str]] = []
@@ -89,10 +108,10 @@ def _named(groups: Sequence[list[str]]) -> Iterator[tuple[str, list[str]]]:
         yield family, group
 
 
-def _by_names(models: Sequence[str]) -> dict[str, str]:
+def _by_names(model_M: Iterable[object]) -> dict[str, str]:
     """Base -> its name without the size, where every name bears one and what is left is not the same for all, nor for none."""
-    stems = {model: name_without_size(model) for model in models}
+    stems = {model: name_without_size(model) for model in map(str, model_M)}
     told = [stem for stem in stems.values() if stem]
-    if len(told) < len(models) or not 1 < len(set(told)) < len(models):
+    if len(told) < len(stems) or not 1 < len(set(told)) < len(stems):
         return {}
     return {model: _TEXT.sub("_", str(stem)) for model, stem in stems.items()}

@@ -17,7 +17,20 @@ Column = NDArray[Any]
 Rows = Mapping[str, list[Any]]
 
 SHORT_NAMES = {"n": "body_parameters", "d": "tokens", "p": "trainable_parameters", "u": "unique_tokens", "c": "flops"}
-TEXT_COLUMNS = ("run", "model", "family", "method", "state", "stage", "task", "metrics", "config", MEASURED_ON, SETTINGS)
+TEXT_COLUMNS = (
+    "run",
+    "model",
+    "family",
+    "base_kind",
+    "method",
+    "state",
+    "stage",
+    "task",
+    "metrics",
+    "config",
+    MEASURED_ON,
+    SETTINGS,
+)
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "loss": ("eval loss", "val loss", "validation loss", "valid loss", "test loss", "held out loss", "final loss", "nll"),
     "tokens": ("num tokens", "n tokens", "train tokens", "training tokens", "tokens seen", "total tokens", "consumed tokens"),

@@ -43,8 +43,21 @@ def read_store(path: Path) -> Rows:
     """The store's points, each with its run's fields, what runs differ in, and a column for each of its metrics; runs that
     diverged are left out."""
     kept = [point for point in read_points(path) if point.get("state") not in _LEFT_OUT_STATES]
-    told = differences({point["run"]: point for point in kept}.values())
-    return columns_of_rows({**_measures(point), **point, **told.get(point["run"], {})} for point in kept)
+    runs = {point["run"]: point for point in kept}
+    told = differences(runs.values())
+    for run, row in runs.items():
+        told.setdefault(run, {}).update(_base_kind(row))
+    return columns_of_rows({**_measures(point), **point, **told[point["run"]]} for point in kept)
+
+
+def _base_kind(row: JsonMapping) -> JsonObject:
+    """`base_kind`: a run's architecture and the size of its tokenizer, once it has ended."""
+    noted = json.loads(row.get("environment") or "{}").get("base") or {}
+    return (
+        {"base_kind": f"{noted['architecture']}, {noted['entries']} entries"}
+        if {"architecture", "entries"} <= noted.keys()
+        else {}
+    )
 
 
 def columns_of_rows(rows: Iterable[JsonMapping]) -> Rows:

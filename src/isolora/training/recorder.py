@@ -49,7 +49,8 @@ class Recorder(Observer):
             DIVERGED: f"the loss was not finite at step {progress.step}",
             PRUNED: f"pruned at {spent:.0%} of its budget{why and f': {why}'}",
         }
-        self.store.note(name, {"checks": dict(checks), "spent": spent, "rows_left_out": self.left_out})
+        kind = {"architecture": stack.base.model.config.model_type, "entries": stack.base.tokenizer.vocab_size}
+        self.store.note(name, {"checks": dict(checks), "spent": spent, "rows_left_out": self.left_out, "base": kind})
         self.store.set_state([name], progress.state, reasons.get(progress.state, ""))
 
 
