@@ -48,6 +48,14 @@ def test_a_constant_rate_keeps_every_point() -> None:
     assert without_midway(bare).table is bare
 
 
+@pytest.mark.parametrize(("schedule", "left"), [("linear", 36), ("cosine_with_restarts", 36), ("decaying", 36), ("constant", 0)])
+def test_a_column_says_so_too(schedule: str, left: int) -> None:
+    points = table("constant")
+    named = {name: column for name, column in points.columns.items() if name != "config"}
+    found = without_midway(Table({**named, "schedule": np.full(len(points), schedule, dtype=object)}))
+    assert found.left_out == left == len(points) - len(found.table)
+
+
 def test_too_few_ends_are_said() -> None:
     points = table("linear", lengths=(9e4,))
     found = without_midway(points)

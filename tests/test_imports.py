@@ -15,6 +15,7 @@ import pytest
 from isolora import cli, registry
 from isolora.errors import ConfigError, TableError
 from isolora.imports import import_runs
+from isolora.imports.tracked_points import setting_columns
 from isolora.table import read
 
 SETTINGS = {"model_name_or_path": "acme/base", "learning_rate": 2e-4, "lora_r": 8, "peft_type": "LORA"}
@@ -121,6 +122,24 @@ def trainer(folder: Path) -> Path:
     adapter = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": "acme/base"}
     put(folder / "run" / "checkpoint-400" / "adapter_config.json", adapter)
     return folder
+
+
+def test_the_trainers_rate_is_that_of_step_0(tmp_path: Path) -> None:
+    """A linear schedule without warm-up, logged every 50 steps: runs of other lengths have one rate, not several."""
+    for steps in (400, 800):
+        at = range(50, steps + 1, 50)
+        history = [{"step": step, "learning_rate": 2e-4 * (1 - step / steps), "eval_loss": 3 - step / 1e3} for step in at]
+        state = {"global_step": steps, "total_flos": 1e15, "num_input_tokens_seen": steps * 1000, "log_history": history}
+        put(tmp_path / f"run-{steps}" / "trainer_state.json", state)
+    import_runs(tmp_path, "trainer", tmp_path / "out.csv")
+    found = read(tmp_path / "out.csv")
+    assert set(found["learning_rate"]) == {2e-4}
+    assert set(found["schedule"]) == {"decaying"}
+
+
+def test_the_kind_of_schedule_comes_with_the_settings() -> None:
+    config = {"lr_scheduler_type": "SchedulerType.COSINE", "learning_rate": 1e-4}
+    assert setting_columns(config) == {"learning_rate": 1e-4, "schedule": "cosine"}
 
 
 FORMATS: dict[str, tuple[str, Callable[[Path], Path]]] = {

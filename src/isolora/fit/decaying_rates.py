@@ -11,11 +11,14 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isolora.fit.fit_points import by_group
 from isolora.laws import distinct
 from isolora.table import Table
 
+_NAMES = ("decaying", "linear", "cosine", "polynomial", "warmup_stable_decay")
+"""How schedules begin that end low; those of transformers that go on for ever (constant, inverse_sqrt) are none."""
 _FEWEST_ENDS, _FEWEST_LENGTHS = 6, 3
 
 
@@ -30,10 +33,9 @@ class Decaying:
 
 def without_midway(table: Table) -> Decaying:
     """The table without the points on the way of runs whose rate decays, or with them where their ends are too few."""
-    if "config" not in table or "tokens" not in table:
+    if "tokens" not in table or "run" not in table:
         return Decaying(table)
-    decays = {text: _decays(str(text)) for text in set(table["config"])}
-    decaying_M = np.array([decays[text] for text in table["config"]], dtype=bool)
+    decaying_M = _decaying(table)
     _, run_M = np.unique(table["run"].astype(str), return_inverse=True)
     end_M = np.zeros(len(table), dtype=bool)
     end_M[[rows[-1] for rows in by_group(run_M, table["tokens"])]] = True
@@ -52,10 +54,23 @@ def without_midway(table: Table) -> Decaying:
     return Decaying(table, remark=f"{why} shorter runs end, and {few}; train several lengths, or set training.schedule: constant")
 
 
+def _decaying(table: Table) -> NDArray[np.bool_]:
+    """Points of runs whose rate decays, (M,), by their configuration or by a column `schedule`."""
+    name, decays = ("config", _decays) if "config" in table else ("schedule", _is_decaying)
+    if name not in table:
+        return np.zeros(len(table), dtype=bool)
+    known = {text: decays(str(text)) for text in set(table[name])}
+    return np.array([known[text] for text in table[name]], dtype=bool)
+
+
+def _is_decaying(schedule: str) -> bool:
+    return schedule.strip().lower().startswith(_NAMES)
+
+
 def _decays(config: str) -> bool:
     if '"schedule"' not in config or '"schedule":"constant"' in config:
         return False
     try:
-        return bool(json.loads(config)["training"]["schedule"] != "constant")
-    except (ValueError, KeyError, TypeError):
+        return _is_decaying(json.loads(config)["training"]["schedule"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -22,9 +22,10 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "body_parameters": ("body_parameters", "n", "num_parameters", "n_params", "num_params", "model_size"),
     "trainable_parameters": ("trainable_parameters", "trainable_params", "num_trainable_params"),
     "seed": ("seed",),
+    "schedule": ("lr_scheduler_type", "training.schedule", "schedule", "lr_scheduler", "lr_schedule"),
 }
 """Column -> what a setting is called that fills it, the surest first; the last part of a dotted key counts too."""
-TEXTS = ("model", "method")
+TEXTS = ("model", "method", "schedule")
 LOGGED: Mapping[str, tuple[str, ...]] = {
     "tokens": ("num_input_tokens_seen", "tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "train_tokens"),
     "flops": ("total_flos", "flops", "train_flops", "total_flops"),
@@ -43,7 +44,7 @@ HELD_OUT = (
     "loss.eval",
 )
 TRAINING = ("train/loss", "loss", "training_loss", "train_loss", "train/train_loss")
-COLUMNS = ("run", "model", "method", "rank", "learning_rate", "seed", "step", "tokens", "flops", "seconds", "loss")
+COLUMNS = ("run", "model", "method", "rank", "learning_rate", "schedule", "seed", "step", "tokens", "flops", "seconds", "loss")
 Array = NDArray[np.float64]
 _PREFIXES = ("eval/", "eval_", "val/", "val_", "valid_", "validation_", "metrics/", "test_", "test/")
 _NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
@@ -114,7 +115,7 @@ def setting_columns(config: JsonMapping) -> JsonObject:
     for column, names in SETTINGS.items():
         value = next((config[key] for name in names for key in _keys(config, name) if config[key] not in (None, "")), None)
         if value is not None and not isinstance(value, Mapping):
-            found[column] = str(value).rpartition(".")[2].lower() if column == "method" else value
+            found[column] = str(value).rpartition(".")[2].lower() if column in ("method", "schedule") else value
             if column not in TEXTS:
                 found[column] = _value(value)
     return {column: value for column, value in found.items() if value is not None}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from isolora.imports.base import Importer, LoggedRun, Read, by_step
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table.foreign import foreign_json
 
+_DECAYED = 0.5
+"""Share of the highest rate below which the last one lies where the rate decays."""
 STATE, ADAPTER = "trainer_state.json", "adapter_config.json"
 
 
@@ -49,12 +52,25 @@ def _run(folder: Path, root: Path, path: Path, state: JsonMapping) -> LoggedRun:
     for name in ("total_flos", "num_input_tokens_seen"):
         if state.get(name):
             end.setdefault(name, state[name])
-    rates = [entry["learning_rate"] for entry in history.values() if "learning_rate" in entry]
-    config = {"learning_rate": max(rates)} if rates else {}
+    config = _rate({step: entry["learning_rate"] for step, entry in history.items() if "learning_rate" in entry})
     if state.get("train_batch_size"):
         config["train_batch_size"] = state["train_batch_size"]
     name = str(folder.relative_to(root)) if folder.is_relative_to(root) and folder != root else folder.resolve().name
     return LoggedRun(name, {**config, **_adapter(path.parent), **_adapter(folder)}, dict(sorted(history.items())))
+
+
+def _rate(logged: Mapping[float, float]) -> JsonObject:
+    """The learning rate, and whether it decays, from what was logged of it.
+
+    Where it falls from the first entry on, it began higher: at step 0 on the line through the first two.
+    """
+    if not logged:
+        return {}
+    steps, rates = zip(*sorted(logged.items()), strict=True)
+    peak = max(rates)
+    if len(rates) > 1 and rates[0] == peak > rates[1]:
+        peak = float(f"{peak + steps[0] * (peak - rates[1]) / (steps[1] - steps[0]):.3g}")
+    return {"learning_rate": peak} | ({"schedule": "decaying"} if rates[-1] < _DECAYED * peak else {})
 
 
 def _adapter(folder: Path) -> JsonObject:

@@ -18,18 +18,8 @@ Rows = Mapping[str, list[Any]]
 
 SHORT_NAMES = {"n": "body_parameters", "d": "tokens", "p": "trainable_parameters", "u": "unique_tokens", "c": "flops"}
 TEXT_COLUMNS = (
-    "run",
-    "model",
-    "family",
-    "base_kind",
-    "method",
-    "state",
-    "stage",
-    "task",
-    "metrics",
-    "config",
-    MEASURED_ON,
-    SETTINGS,
+    *("run", "model", "family", "base_kind", "method", "task", "schedule"),
+    *("state", "stage", "metrics", "config", MEASURED_ON, SETTINGS),
 )
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "loss": ("eval loss", "val loss", "validation loss", "valid loss", "test loss", "held out loss", "final loss", "nll"),
@@ -47,6 +37,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "rank": ("r", "lora r", "lora rank"),
     "method": ("peft type", "adapter", "adapter type", "peft method"),
     "model": ("model name", "base model", "base model name or path", "model name or path", "model id"),
+    "schedule": ("lr scheduler type", "lr scheduler", "lr schedule", "learning rate schedule"),
     "family": ("model family", "scaling family"),
     "run": ("run id", "run name", "experiment", "experiment name", "name"),
 }
