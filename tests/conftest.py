@@ -21,10 +21,12 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 SEED = 20261122
+gc.disable()  # until all is imported
 
 
 def pytest_collection_finish() -> None:
     """What was imported stays to the end: looking through it for garbage, test by test, took a twentieth of the suite's time."""
+    gc.enable()
     gc.freeze()
 
 

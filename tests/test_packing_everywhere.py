@@ -10,7 +10,8 @@ import pytest
 import torch
 from test_rehearsal_everywhere import at_most, small
 from test_tasks_causal_lm import batch_of, bound
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from isolora.errors import ConfigError
 from isolora.tasks.base import Examples
@@ -32,7 +33,7 @@ SAMPLE = {
     "deepseek_v4": "refused",  # sums up blocks of tokens, which short documents do not fill
     "bailing_hybrid": "refused",
 }
-DECODERS = sorted(kind for kind, config in CONFIG_MAPPING.items() if config in MODEL_FOR_CAUSAL_LM_MAPPING)
+DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) & set(CONFIG_MAPPING))
 LENGTHS = (6, 8, 5), (150, 170, 140)
 
 
