@@ -1,4 +1,4 @@
-"""The sliders' answers are `isolora plan`'s: law for law, and at fifty random positions of a real page in a real browser."""
+"""The sliders' answers are `isolora plan`'s: law for law, and at fifty random positions of four real pages in a real browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from isolora.report.page import plain
 from isolora.table import Table, from_columns
 
 needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
-POSITIONS = {"repeats and limits": 50, "methods": 15, "verified": 15, "score": 15}
+POSITIONS = {"repeats and limits": 20, "methods": 10, "verified": 10, "score": 10}
 METHODS = ("lora", "full", "prompt")
 FAMILIES = ("nano", "smollm")
 
