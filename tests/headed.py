@@ -83,23 +83,23 @@ def in_a_stack_as_alone(config: RunConfig, folder: Path) -> None:
 
 def costs_what_torch_counts(config: RunConfig, labels: tuple[str, ...]) -> None:
     task, ledger = models.bound_task(config, labels), rehearse(config, labels)
-    for sizes in SHAPES:
-        shape = BatchShape(sizes[0], sizes[1], sizes[2] if task.labels_per_row is None else sizes[0])
-        assert ledger.flops(shape).total == pytest.approx(counted(config, task, shape), rel=1e-3), sizes
-
-
-def counted(config: RunConfig, task: Any, shape: BatchShape) -> int:
-    """FLOPs of a real step on the CPU, attention done in plain products."""
     base, method = models.load_base(config, task), registry.load_plug_in("method", "lora")
     experts_by_choice(base.model)
     attached = method.attach(base.model, [method.settings(config.method.fields())], [0], heads=True)
     attached.train(True)
+    for sizes in SHAPES:
+        shape = BatchShape(sizes[0], sizes[1], sizes[2] if task.labels_per_row is None else sizes[0])
+        assert ledger.flops(shape).total == pytest.approx(counted(attached.model, task, shape), rel=1e-3), sizes
+
+
+def counted(model: Any, task: Any, shape: BatchShape) -> int:
+    """FLOPs of a real step on the CPU, attention done in plain products."""
     batch = task_batch(task, shape, "cpu")
     ended = torch.cat([batch.input_ids[:, 1:], torch.full_like(batch.input_ids[:, :1], 3)], 1)
     addmm = {torch.ops.aten.addmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * b[1]}  # the product in place, unknown to torch's
     counter = FlopCounterMode(display=False, custom_mapping=addmm)
     with sdpa_kernel(SDPBackend.MATH), counter:
-        task.loss(attached.model, replace(batch, input_ids=ended)).objective.backward()
+        task.loss(model, replace(batch, input_ids=ended)).objective.backward()
     return counter.get_total_flops()
 
 

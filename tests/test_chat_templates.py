@@ -302,7 +302,7 @@ WORDS = st.text(st.sampled_from("ab \n.é東😀<|>{}%"), min_size=1, max_size=1
 
 
 @given(st.lists(WORDS, min_size=1, max_size=4), st.lists(WORDS, min_size=4, max_size=4), st.booleans())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_said_is_found(answers: list[str], questions: list[str], system: bool) -> None:
     """Of random texts: each answer as the template writes it, then its end mark, and never a word of a user's."""
     talk: Turns = []

@@ -86,14 +86,17 @@ def addmm_flops(_: Any, a: Any, b: Any, **more: Any) -> int:
     return 2 * a[0] * a[1] * b[1]
 
 
-def counted(config: RunConfig, task: Task, shape: BatchShape) -> int:
-    """FLOPs of a real step on the CPU, the reference's included, attention done in plain products."""
-    base = models.load_base(config, task)
+def attached_to(config: RunConfig, task: Task) -> Any:
+    """The run's LoRA on its loaded base."""
+    base, lora = models.load_base(config, task), registry.load_plug_in("method", "lora")
     experts_by_choice(base.model)
-    attached = registry.load_plug_in("method", "lora").attach(
-        base.model, [registry.load_plug_in("method", "lora").settings(config.method.fields())], [0]
-    )
+    attached = lora.attach(base.model, [lora.settings(config.method.fields())], [0])
     attached.train(True)
+    return attached
+
+
+def counted(attached: Any, task: Task, shape: BatchShape) -> int:
+    """FLOPs of a real step on the CPU, the reference's included, attention done in plain products."""
     batch = task_batch(task, shape, "cpu")
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flops})
     with sdpa_kernel(SDPBackend.MATH), counter:
@@ -108,9 +111,10 @@ def counted(config: RunConfig, task: Task, shape: BatchShape) -> int:
 def test_costs_what_torch_counts(task: str, kind: str, tmp_path: Path) -> None:
     config = a_run(tmp_path, task, kind)
     bound, ledger = models.bound_task(config), rehearse(config)
+    attached = attached_to(config, bound)
     for shape in SHAPES["two" if bound.second else "one"]:
         said = ledger.flops(BatchShape(*shape)).total
-        assert said == pytest.approx(counted(config, bound, BatchShape(*shape)), rel=1e-3), shape
+        assert said == pytest.approx(counted(attached, bound, BatchShape(*shape)), rel=1e-3), shape
 
 
 @pytest.mark.parametrize(("task", "kind"), [("preference", "gpt2"), ("summarization", "t5")])
