@@ -14,7 +14,7 @@ import torch
 from isolora import models
 from isolora.config import DataConfig, ForgettingConfig, MixConfig, RunConfig, TaskConfig, content_hash
 from isolora.errors import ConfigError, DataError
-from isolora.evaluation.forget import forget
+from isolora.evaluation.held_out import forget
 from isolora.runs.document_loader import RunDocuments
 from isolora.store import Store
 from isolora.training import train

@@ -12,8 +12,8 @@ import pytest
 import tiny
 
 from isolora.runs.workspace import Workspace
-from isolora.study.executors import ray_resources
-from isolora.study.executors.ray_resources import PROCESS_BYTES, stack_bytes, task_options
+from isolora.study.executors import ray as ray_executor
+from isolora.study.executors.ray import PROCESS_BYTES, stack_bytes, task_options
 from isolora.study.study_price import priced_run
 
 GIB = 2**30
@@ -60,7 +60,7 @@ def test_a_stack_asks_for_what_its_members_are_predicted_to_take(tmp_path: Path)
 def test_nothing_is_asked_that_no_node_has(
     nodes: list[Any], gpus: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ray_resources, "stack_bytes", lambda job, workspace: 5 * GIB)
+    monkeypatch.setattr(ray_executor, "stack_bytes", lambda job, workspace: 5 * GIB)
     found = task_options([tiny.run()], nodes, Workspace(), tmp_path)
     assert found == {"num_cpus": 1, "num_gpus": gpus, "memory": memory}
     said = f"5.0 GiB are predicted, and no node of the cluster offers more than {memory / GIB:.1f}; it is tried there"

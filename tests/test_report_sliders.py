@@ -17,7 +17,7 @@ from isolora import laws
 from isolora.errors import TableError
 from isolora.fit import fit, targeted
 from isolora.plan import Budget, Limits, NoRecommendation, plan, reach
-from isolora.plan.curves import ONE_SIGMA
+from isolora.plan.choice import ONE_SIGMA
 from isolora.plan.next_runs import steps_towards
 from isolora.report import StudyReport, headline, page_tables, write_page
 from isolora.report.formula import symbolic_log_terms

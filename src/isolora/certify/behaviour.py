@@ -7,8 +7,7 @@ import torch
 from isolora import adapters, registry
 from isolora.adapters import plain, round_trip
 from isolora.adapters.record import beyond_peft
-from isolora.certify.contents import Verdict
-from isolora.certify.subject import NotApplicableError, Subject
+from isolora.certify.contents import NotApplicableError, Subject, Verdict
 from isolora.evaluation import evaluate
 
 LOSS_TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ from pathlib import Path
 from isolora import adapters
 from isolora.adapters.record import put
 from isolora.certify import behaviour, contents
-from isolora.certify.subject import NotApplicableError, Subject
+from isolora.certify.contents import NotApplicableError, Subject
 from isolora.json_types import JsonObject
 
 CHECKS: dict[str, Callable[[Subject], contents.Verdict]] = {

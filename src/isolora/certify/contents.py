@@ -1,17 +1,22 @@
-"""Checks of what lies in an adapter's folder: whole, as it was written, finite, and pointing nowhere else."""
+"""The adapter under examination, and checks of what lies in its folder: whole, as written, finite, pointing nowhere else."""
 
 from __future__ import annotations
 
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from isolora import models
+from isolora import adapters, models
+from isolora.adapters import Adapter
 from isolora.adapters import record as records
-from isolora.certify.subject import Subject
+from isolora.config import RunConfig
+from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import all_tensors, leads_out, read_json
 from isolora.training.checkpoint import sha256
 
@@ -21,6 +26,38 @@ ELSEWHERE = re.compile(r"/|\\\\|[A-Za-z]:[/\\]|~|(.*/)?\.\.(/.*)?$", re.DOTALL)
 """Texts that begin like an absolute path, or climb. A pattern over module names may well begin with one backslash."""
 PATHS = ("base_model_name_or_path",)
 """Fields of an adapter's configuration that name a base, which may be a folder elsewhere."""
+
+
+class NotApplicableError(Exception):
+    """A property that adapters of this kind do not have; its text says why."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter's own folder, and what is loaded from it once for several checks."""
+
+    place: Path
+
+    @cached_property
+    def written(self) -> tuple[RunConfig, JsonObject]:
+        return adapters.read_record(self.place)
+
+    @property
+    def config(self) -> RunConfig:
+        return self.written[0]
+
+    @property
+    def record(self) -> JsonObject:
+        return self.written[1]
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        return adapters.load(self.place)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the adapter's files, by name."""
+        return all_tensors(self.place)
 
 
 def record(subject: Subject) -> Verdict:

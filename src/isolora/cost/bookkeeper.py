@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from isolora.cost.layers import LayerTracker, Place
-from isolora.cost.remembered import made
+from isolora.cost.no_values import made
 from isolora.ledger import GROUPS, PHASES
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isolora.cost.bookkeeper import storage
-from isolora.cost.remembered import made
+from isolora.cost.no_values import made
 from isolora.cost.timeline import Timeline
 from isolora.tasks.base import Batch
 

@@ -1,8 +1,7 @@
 """Scores recomputed from what was saved."""
 
-from isolora.evaluation.forget import forget
 from isolora.evaluation.harness import harness
-from isolora.evaluation.held_out import evaluate
+from isolora.evaluation.held_out import evaluate, forget
 from isolora.evaluation.lighteval import lighteval
 
 __all__ = ["evaluate", "forget", "harness", "lighteval"]

@@ -1,7 +1,9 @@
-"""Re-evaluate a saved adapter from its folder alone: on the held-out examples of its training, or on the other split's."""
+"""Measure a saved adapter again from its folder alone: on the held-out examples of its training, on the other split's, and on
+texts that it is not for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +13,13 @@ from numpy.typing import NDArray
 
 from isolora import adapters
 from isolora.adapters import Adapter
-from isolora.config import RunConfig
+from isolora.config import ForgettingConfig, RunConfig
 from isolora.errors import ConfigError, unknown
 from isolora.json_types import JsonObject
 from isolora.metrics.perplexity import perplexity
 from isolora.metrics.predictions import Predictions, interval_of
 from isolora.runs.document_loader import RunDocuments
-from isolora.runs.prepared import HeldOut, RunExamples, demand_embeddings
+from isolora.runs.prepared import HeldOut, RunExamples, demand_embeddings, other_texts, virtual_tokens
 from isolora.training.evaluator import Evaluator
 
 if TYPE_CHECKING:
@@ -99,3 +101,27 @@ def loss_interval(on: HeldOut, losses: NDArray[np.float64], repeats: int) -> tup
     found = np.arange(len(examples)) if examples.documents is None else np.unique(examples.documents, return_inverse=True)[1]
     sums, units = (np.bincount(found, values) for values in (losses, on.task.units(examples)))
     return interval_of(lambda rows: float(sums[rows].sum() / units[rows].sum()), len(sums), repeats)
+
+
+def forget(folder: Path | str, sources: Sequence[str] = (), examples: int | None = None) -> JsonObject:
+    """What the adapter has forgotten: for each source of texts, loss before and after in nats per token, and their difference;
+    `forgetting` is the mean one, `rows_left_out` the count of rows that could not be read, where the run leaves such rows out.
+
+    sources, examples: those of the run's own `forgetting`, or its defaults, where not given. Raises ConfigError for adapters
+    whose model has no language head.
+    """
+    adapter = adapters.load(folder)
+    asked = adapter.config.forgetting or ForgettingConfig()
+    asked = ForgettingConfig(sources=tuple(sources) or asked.sources, examples=examples or asked.examples)
+    config = adapter.config.model_copy(update={"forgetting": asked})
+    base, evaluator = adapter.base, Evaluator(config, adapter.base, adapter.attached)
+    held_out = other_texts(config, adapter.task, base.tokenizer, base.max_length - virtual_tokens(config))
+    texts = {source: on.examples for source, on in held_out.items()}
+    before, after = (evaluator.text_losses(texts, member) for member in (None, 0))
+    found = {
+        name: {"before": before[name], "after": after[name], "forgotten": after[name] - before[name], "texts": len(texts[name])}
+        for name in texts
+    }
+    left_out = sum(len(on.documents.left_out) for on in held_out.values())
+    mean = sum(source["forgotten"] for source in found.values()) / len(found)
+    return {"forgetting": mean, "rows_left_out": left_out, "sources": found}

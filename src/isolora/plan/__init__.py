@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isolora.plan.asked import asked_limits, asked_plan, fitted_plan
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
-from isolora.plan.curves import frontier, isoflop
+from isolora.plan.choice import frontier, isoflop
 from isolora.plan.limits import Limits
 from isolora.plan.options import Option, Prices, options
 from isolora.plan.reach import Reached, parse_reach, reach

@@ -20,8 +20,7 @@ from isolora.fit.selection import MOST_OF_SLOPE
 from isolora.fit.written import continuation_state
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
-from isolora.plan.choice import LARGEST_TIE
-from isolora.plan.curves import ONE_SIGMA
+from isolora.plan.choice import LARGEST_TIE, ONE_SIGMA
 from isolora.plan.limits import FARTHEST, Limits, examples_at_hand, passes_limit
 from isolora.plan.options import name_by_size
 from isolora.plan.recommendation import WIDEST, WIDEST_BOUNDED

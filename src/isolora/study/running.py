@@ -21,11 +21,10 @@ from isolora.study.balance import balanced
 from isolora.study.design import Job
 from isolora.study.executors.base import Executor, Failure, PrunerOf, StudyFailed, Train, Trained, no_pruner
 from isolora.study.search import check_search, run_search
-from isolora.training.environment import environment
 from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
 from isolora.training.ranks import refuse_ranks
-from isolora.training.recorder import run_row
+from isolora.training.recorder import environment, run_row
 
 STUDY_FILE = "study.json"
 

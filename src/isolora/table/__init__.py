@@ -14,9 +14,18 @@ from isolora import display
 from isolora.errors import TableError, unknown
 from isolora.paths import is_there
 from isolora.store import FILE as STORE_NAME
-from isolora.table.columns import SHORT_NAMES, TEXT_COLUMNS, Column, Rows, canonical_name, computed_tokens, renamed, typed
+from isolora.table.columns import (
+    SHORT_NAMES,
+    TEXT_COLUMNS,
+    Column,
+    Rows,
+    canonical_name,
+    computed_tokens,
+    renamed,
+    typed,
+    without_gaps,
+)
 from isolora.table.formats import READERS, read_store, rows_of
-from isolora.table.gaps import without_gaps
 from isolora.table.packaged_sizes import filled_sizes, known_sizes, name_without_size
 from isolora.table.settings import MEASURED_ON, SETTINGS, differences, fields_in, joined_words
 

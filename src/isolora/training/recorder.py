@@ -1,11 +1,16 @@
-"""What is written down of runs: their rows, their points, how they ended, and the adapters that they leave behind."""
+"""What is written down of runs: their rows, where they took place, their points, how they ended, and the adapters they leave."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import resource
 import statistics
+import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -19,11 +24,47 @@ from isolora.metrics.perplexity import perplexity
 from isolora.runs.observer import Observer
 from isolora.store import DIVERGED, DONE, PRUNED, Point, Run, Store, adapter_place, state_name
 from isolora.training.checkpoint import sha256
-from isolora.training.environment import environment
 from isolora.training.stack import Stack
+
+PACKAGES = ("isolora", "torch", "transformers", "peft", "accelerate", "numpy", "scipy")
+
 
 COUNTED = ("tokens", "padding_tokens", "unique_tokens", "unique_examples", "step", "flops", "seconds")
 """Fields of a member's progress that points and records repeat."""
+
+
+def environment() -> JsonObject:
+    """Where a run takes place: versions, commit, device, threads."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "versions": {package: _version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "commit": _commit(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+@cache
+def _version(package: str) -> str | None:
+    """None for a package that is used from a folder, without having been installed. Looked up once: what is imported does not
+    change any more, and importlib keeps some of what it reads for every look, 3 KiB a run."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of a source checkout; None for an installed package, and where git is not installed or does not answer."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
 
 
 class Recorder(Observer):

@@ -30,7 +30,6 @@ from isolora.runs.workspace import Workspace
 from isolora.store import FILE, PRUNED, RUNNING, Point, Store
 from isolora.training import tracking
 from isolora.training.checkpoint import Checkpointer, clear, newest
-from isolora.training.environment import environment
 from isolora.training.evaluator import Evaluator
 from isolora.training.failures import MemoryExhausted, entered, in_one_line, is_out_of_memory
 from isolora.training.folder import locked_store, say
@@ -39,7 +38,7 @@ from isolora.training.lease import lease
 from isolora.training.loop import Loop
 from isolora.training.progress_bar import ProgressBar
 from isolora.training.ranks import ALONE, Ranks, launched, shard
-from isolora.training.recorder import Recorder, outcome, run_row
+from isolora.training.recorder import Recorder, environment, outcome, run_row
 from isolora.training.shares import demand_unscored
 from isolora.training.stack import Stack
 from isolora.training.stack_job import ShouldPrune, StackJob, never_prune

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,13 +25,18 @@ from isolora.runs.workspace import Workspace
 from isolora.store import FAILED, Store
 from isolora.study.design import Job
 from isolora.study.executors.base import Executor, Failure, PrunerOf, Train, attempt, failed
-from isolora.study.executors.ray_resources import task_options
 from isolora.study.pruning import RoundPruner
+from isolora.study.study_price import priced_run
+from isolora.training.folder import say
 from isolora.training.interruption import PATIENCE_SECONDS, Interrupted, handle_again
 from isolora.training.lease import STOP_FILE
 
 ANSWER_SECONDS = 5.0
 """How long an address has to answer before it is said to be dead."""
+
+
+PROCESS_BYTES = 2**30
+"""A worker before it trains: Python, torch and transformers hold 0.6 to 0.8 GiB."""
 
 
 class Ray(Executor):
@@ -197,6 +202,31 @@ def _stop(ray: ModuleType, folder: Path, tasks: list[Any]) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while tasks and time.monotonic() < until:
         tasks = ray.wait(tasks, num_returns=len(tasks), timeout=1)[1]
+
+
+def task_options(job: Job, nodes: Iterable[Mapping[str, Any]], workspace: Workspace, folder: Path) -> JsonObject:
+    """Options of a stack's task. nodes: as `ray.nodes()` tells them. What no node has is not asked for, since the task would
+    wait for ever; that is said in a line."""
+    resources = [node["Resources"] for node in nodes if node.get("Alive")]
+    options: JsonObject = {"num_cpus": 1, "num_gpus": int(any(each.get("GPU") for each in resources))}
+    wanted = stack_bytes(job, workspace)
+    most = int(max((each.get("memory", 0) for each in resources), default=0))
+    if wanted is None:
+        return options
+    if wanted > most:
+        needs = f"{job[0].model}, {len(job)} runs: {wanted / 2**30:.1f} GiB are predicted"
+        say(folder, f"{needs}, and no node of the cluster offers more than {most / 2**30:.1f}; it is tried there")
+    return {**options, "memory": min(wanted, most)}
+
+
+def stack_bytes(job: Job, workspace: Workspace) -> int | None:
+    """Predicted peak of a stack's worker: as if each member had a base of its own, which is more than they take. None where it
+    cannot be told."""
+    try:
+        parts = [priced_run("", config, workspace).memory_bytes for config in job]
+    except UserError:  # the worker will say so
+        return None
+    return None if None in parts else PROCESS_BYTES + sum(part for part in parts if part is not None)
 
 
 executor = Ray()

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from isolora.cost import remembered
+from isolora.cost import no_values
 
 torch.set_num_threads(1)
 
@@ -30,7 +30,7 @@ class Remembering(TorchDispatchMode):
             self.worked_out.append(str(func))
             return func(*args, **given)
 
-        return remembered.made(func, args, given, act, self.mode)
+        return no_values.made(func, args, given, act, self.mode)
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -60,7 +60,7 @@ def told(tensor: Tensor) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("name", ACTS)
 def test_the_same_twice_as_without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_known", {})
+    monkeypatch.setattr(no_values, "_known", {})
     expected = told(ACTS[name]())
     with Remembering():
         first, second = ACTS[name](), ACTS[name]()
@@ -69,7 +69,7 @@ def test_the_same_twice_as_without(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_known", {})
+    monkeypatch.setattr(no_values, "_known", {})
     x, w = meta(3, 4), meta(4, 5)
     with Remembering() as mode:
         for _ in range(3):
@@ -81,7 +81,7 @@ def test_what_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_known", {})
+    monkeypatch.setattr(no_values, "_known", {})
     with FakeTensorMode() as fake, Remembering(fake) as mode:
         x = torch.empty(4, 6)
         views = [x[1:3].transpose(0, 1) for _ in range(2)]
@@ -95,7 +95,7 @@ def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_view_that_names_its_place_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "_known", {})
+    monkeypatch.setattr(no_values, "_known", {})
     with FakeTensorMode() as fake, Remembering(fake):
         x = torch.empty(4, 6)
         offsets = [part.as_strided((2, 3), (6, 1), 7).storage_offset() for part in (x, x[1:], x[1:])]
@@ -106,8 +106,8 @@ def test_a_view_that_names_its_place_in_the_memory(monkeypatch: pytest.MonkeyPat
 
 def test_it_is_forgotten_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[Any, Any] = {}
-    monkeypatch.setattr(remembered, "_known", known)
-    monkeypatch.setattr(remembered, "MOST", 3)
+    monkeypatch.setattr(no_values, "_known", known)
+    monkeypatch.setattr(no_values, "MOST", 3)
     with Remembering():
         for size in range(2, 9):
             meta(size).exp()
