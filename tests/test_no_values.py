@@ -80,6 +80,26 @@ def test_what_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count == {"mm": 1, "add_": 1, "view": 3}
 
 
+def norms_gradients() -> tuple[Tensor | None, ...]:
+    """Of the inputs and the weight, not of the bias: the third answer is None."""
+    x, one = meta(2, 3, 4), meta(2, 3, 1)
+    found = torch.ops.aten.native_layer_norm_backward(x, x, [4], one, one, meta(4), meta(4), [True, True, False])
+    return tuple(found)
+
+
+def test_several_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(no_values, "_known", {})
+    expected = [None if each is None else told(each) for each in norms_gradients()]
+    with Remembering() as mode:
+        answers = [norms_gradients() for _ in range(3)]
+    assert [done for done in mode.worked_out if "layer_norm" in done] == ["aten.native_layer_norm_backward.default"]
+    for answer in answers:
+        assert [None if each is None else told(each) for each in answer] == expected
+    assert expected[2] is None
+    held = [each.untyped_storage()._cdata for answer in answers for each in answer if each is not None]
+    assert len(set(held)) == 6, "each has memory of its own"
+
+
 def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(no_values, "_known", {})
     with FakeTensorMode() as fake, Remembering(fake) as mode:
