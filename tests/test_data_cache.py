@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from isolora import data
-from isolora.data import cache
+from isolora.data import examples as cache
 from isolora.data.documents import Documents
 from isolora.tasks.base import Examples
 from isolora.tasks.causal_lm import encode

@@ -16,7 +16,7 @@ from isolora import cli
 from isolora.config import StudyConfig, load_study, parse
 from isolora.errors import ConfigError
 from isolora.plan import Budget, options, plan
-from isolora.plan.best_sizes import optimum, sizes_words, switches
+from isolora.plan.choice import optimum, sizes_words, switches
 from isolora.plan.limits import Limits
 from isolora.plan.next_runs import next_runs, steps_towards
 from isolora.plan.next_study import next_study

@@ -13,7 +13,7 @@ import pytest
 from reported import EVIL, Page, columns, make_study, store_rows
 
 from isolora.plan import Limits
-from isolora.report import axes, headline, method_comparison, page_tables, palette, rate_cells, report, search_parameters
+from isolora.report import axes, headline, method_comparison, page_tables, palette, rate_cells, report, search_history
 from isolora.report.cells import cells
 from isolora.report.gather import Asked, gather
 from isolora.report.page import PLOTLY, SCRIPTS, render_page
@@ -220,11 +220,11 @@ def search_report(maximizes):
 @pytest.mark.parametrize("maximizes", [False, True])
 def test_the_parameter_that_matters_is_found(maximizes):
     study = search_report(maximizes)
-    shares = search_parameters.importance(study)
+    shares = search_history.importance(study)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["training.learning_rate"] > 0.7
     assert "Most of the spread comes from training.learning_rate" in Page(render_page(study)).text
-    figure = search_parameters.parallel_figure(study)
+    figure = search_history.parallel_figure(study)
     values = [trial.value for trial in study.search.trials]
     best = sorted(values, reverse=maximizes)[:2]
     thick = [trace for trace in figure["data"] if trace["line"]["width"] > 2]
@@ -236,7 +236,7 @@ def test_the_parameter_that_matters_is_found(maximizes):
 
 def test_few_trials_have_no_importance():
     study = search_report(False)
-    assert search_parameters.importance(replace(study, search=replace(study.search, trials=study.search.trials[:5]))) == {}
+    assert search_history.importance(replace(study, search=replace(study.search, trials=study.search.trials[:5]))) == {}
 
 
 @pytest.fixture(scope="module")

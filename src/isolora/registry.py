@@ -105,7 +105,7 @@ def module_of(kind: str, name: str) -> str:
 
 def code_digest(kind: str, name: str) -> tuple[str, ...]:
     """SHA-256 of the module of a plug-in from outside, so that what is cached of it follows its changes; nothing for isolora's
-    own, which are hashed together (`data/cache.py`)."""
+    own, which are hashed together (`data/examples.py`)."""
     if not package_of(kind, name):
         return ()
     spec = importlib.util.find_spec(module_of(kind, name))

@@ -6,12 +6,11 @@ Field descriptions are written once, here; help texts and docs/reference.md are 
 from __future__ import annotations
 
 from isolora.config.data import DataConfig, MixConfig
-from isolora.config.overrides import with_value, with_word
 from isolora.config.plug_ins import MethodConfig, TaskConfig
 from isolora.config.run_config import ForgettingConfig, RunConfig, load_run
 from isolora.config.search_config import RangeConfig, SearchConfig
 from isolora.config.settings import content_hash, parse
-from isolora.config.strict_yaml import read_yaml
+from isolora.config.strict_yaml import read_yaml, with_value, with_word
 from isolora.config.study_config import StudyConfig, TuneConfig, is_study, load_study, run_of_study
 from isolora.config.training import TrainingConfig
 

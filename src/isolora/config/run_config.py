@@ -9,10 +9,9 @@ from typing import Any
 from pydantic import Field, PositiveInt, model_validator
 
 from isolora.config.data import DataConfig
-from isolora.config.overrides import with_word
 from isolora.config.plug_ins import MethodConfig, TaskConfig
 from isolora.config.settings import Seed, Settings, content_hash, parse
-from isolora.config.strict_yaml import read_yaml
+from isolora.config.strict_yaml import read_yaml, with_word
 from isolora.config.training import TrainingConfig
 from isolora.data_cards import card_of
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from isolora.config.overrides import with_value, with_word
 from isolora.config.run_config import RunConfig
 from isolora.config.search_config import SearchConfig
 from isolora.config.settings import Settings, parse
-from isolora.config.strict_yaml import read_yaml
+from isolora.config.strict_yaml import read_yaml, with_value, with_word
 from isolora.json_types import JsonObject
 
 

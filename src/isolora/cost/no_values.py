@@ -21,7 +21,7 @@ from torch.utils._mode_utils import no_dispatch
 
 from isolora import registry
 from isolora.errors import ConfigError, PlugInError, UserError, in_brief
-from isolora.models.uninitialised import replaced
+from isolora.models.architectures import replaced
 
 MOST = 100_000
 """Operations that are remembered in one process; then it is forgotten and begun again."""

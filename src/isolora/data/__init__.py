@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from isolora.caches import cache_folder
-from isolora.data.cache import cached
 from isolora.data.documents import Documents, Splits, load_documents, usable_documents
-from isolora.data.examples import make_examples
+from isolora.data.examples import cached, make_examples
 from isolora.data.origins import LeftOut, left_out_summary
 from isolora.data_cards import packaged_data
 

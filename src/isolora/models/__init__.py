@@ -1,5 +1,6 @@
 """Base models: names to folders, loading, and architectures as facts."""
 
+from isolora.models.architectures import replaced, without_initialisers
 from isolora.models.configuration import load_architecture, positions
 from isolora.models.fused import fuse
 from isolora.models.loading import (
@@ -14,7 +15,6 @@ from isolora.models.loading import (
     weights_of,
 )
 from isolora.models.names import fetched, fetched_root, fingerprint, locate, packaged_configuration, packaged_models
-from isolora.models.uninitialised import replaced, without_initialisers
 
 __all__ = [
     "Base",

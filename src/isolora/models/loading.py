@@ -17,8 +17,8 @@ from isolora.json_types import JsonObject
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
 from isolora.methods.trained_heads import head_names
-from isolora.models import architectures, plausible
-from isolora.models.configuration import foreign, load_architecture, positions, published_architecture
+from isolora.models import architectures
+from isolora.models.configuration import check_plausible, foreign, load_architecture, positions, published_architecture
 from isolora.models.fused import fuse
 from isolora.models.names import locate
 from isolora.paths import is_folder
@@ -121,7 +121,7 @@ def _check_folder(name: str, folder: Path, architecture: PretrainedConfig, task:
     """Raises a UserError where a local folder has pickles alone, or a configuration that its weights are not of."""
     refuse_pickles(folder / "model.safetensors")
     with foreign(name):
-        plausible.check_plausible(name, folder, architecture, task.auto_class(architecture))
+        check_plausible(name, folder, architecture, task.auto_class(architecture))
 
 
 def _note_missing(name: str, model: PreTrainedModel, about: Any, new_head: bool) -> None:

@@ -1,16 +1,19 @@
-"""What each option comes to for a budget, and how one is chosen of several: prudently, and of equal ranks the smallest."""
+"""What each option comes to for a budget, and how one is chosen of several: prudently, and of equal ranks the smallest.
+
+And which base when: the budgets at which another base takes over, and the size that the law itself would take, N*(C) and D*(C).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from isolora.fit import Fit
-from isolora.json_types import JsonMapping
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget
-from isolora.plan.limits import Limits, allowed_tokens, best_tokens
+from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens
 from isolora.plan.next_runs import joined
 from isolora.plan.options import Option
 
@@ -82,3 +85,95 @@ def chosen_at(fit: Fit, options: Sequence[Option], limits: Limits, smallest: flo
         for i, (option, tokens) in enumerate(runs)
     ]
     return {**rows[choose(rows, tie(fit))], "models": {option.model for option, _ in runs}}
+
+
+_BELOW, _ABOVE, _PER_DECADE = 1 / 30, 1e12, 12
+"""How far below and above the budget switches are looked for, and how finely: a switch is known to within 10 % or so."""
+_BEYOND_SIZES, _SIZES = 3.0, 80
+"""Factor beyond the measured sizes that N* may lie at, and the points between."""
+_TAILS = (0.025, 0.975)
+
+Chosen = Callable[[Budget], JsonMapping | None]
+"""What a plan chooses for a budget, and the models that it chose from; None where it would choose nothing."""
+
+
+def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[JsonObject]:
+    """Budgets from which on another base is chosen, smallest first: {"budget_flops", "model"}; `seconds` too for one in time.
+
+    From a thirtieth of the budget up, until the base that wins may not be followed farther: what is chosen in its place then
+    would win by the limit alone.
+    """
+    if len({option.model for option in options}) < 2:
+        return []
+    largest = max((option.largest_tokens * option.price(budget.unit) for option in options), default=np.nan)
+    most = min(max(FARTHEST * float(np.nan_to_num(largest)), budget.amount), _ABOVE * budget.amount)
+    count = max(2, round(_PER_DECADE * np.log10(most / (_BELOW * budget.amount))))
+    found: list[JsonObject] = []
+    before: str | None = None
+    for amount in np.geomspace(_BELOW * budget.amount, most, count):
+        row = chosen(Budget(float(amount), budget.unit))
+        if row is None:
+            continue
+        if before is not None and before not in row["models"] and amount > budget.amount:
+            break
+        if before is not None and row["model"] != before:
+            flops = float(amount) if budget.unit == "flops" else row["flops"]
+            time = {} if budget.unit == "flops" else {"seconds": float(amount)}
+            found.append({"budget_flops": flops, "model": row["model"], **time})
+        before = row["model"]
+    return found
+
+
+def optimum(fit: Fit, options: Sequence[Option], choice: Option, budget: Budget, limits: Limits) -> JsonObject | None:
+    """The size N* and the tokens D* that the law would spend the budget on, with 95 % intervals over the draws.
+
+    Prices and trained weights of sizes between the measured ones lie on a power of the size. None where the law does not read
+    the size, or fewer than three were measured with this method and rank.
+    """
+    alike = [o for o in options if (o.method, o.rank) == (choice.method, choice.rank) and np.isfinite(o.body_parameters)]
+    alike = [option for option in alike if fit.families.get(option.model) == fit.families.get(choice.model)]
+    sizes = np.array([option.body_parameters for option in alike])
+    if "n" not in fit.shape.demands or len(np.unique(sizes)) < 3 or limits.serve_tokens:
+        return None
+    size_M = np.geomspace(sizes.min() / _BEYOND_SIZES, sizes.max() * _BEYOND_SIZES, _SIZES)
+    token_M = budget.amount / _power(sizes, [option.price(budget.unit) for option in alike], size_M)
+    rows = [choice.columns(float(tokens), choice.unique_tokens(limits.examples)) for tokens in token_M]
+    columns = {**joined(rows), "n": size_M, "c": token_M * _power(sizes, [o.flops_per_token for o in alike], size_M)}
+    if "p" in columns:
+        columns["p"] = _power(sizes, [option.trainable_parameters for option in alike], size_M)
+    if not all(np.isfinite(values).all() for values in columns.values() if values.dtype == float):
+        return None
+    best = int(fit.predict(columns).argmin())
+    best_K = fit.sampled(columns).argmin(axis=1)
+    return {
+        "body_parameters": float(size_M[best]),
+        "body_parameters_interval": [float(end) for end in np.quantile(size_M[best_K], _TAILS)],
+        "tokens": float(token_M[best]),
+        "tokens_interval": [float(end) for end in np.quantile(token_M[best_K], _TAILS)],
+        "at_edge": best in (0, len(size_M) - 1),
+    }
+
+
+def _power(sizes: Array, values: Sequence[float], wanted_M: Array) -> Array:
+    """A power law of the size through measured values."""
+    slope, start = np.polyfit(np.log(sizes), np.log(values), 1)
+    fitted: Array = np.exp(start + slope * np.log(wanted_M))
+    return fitted
+
+
+def sizes_words(model: str, found: Sequence[JsonMapping], best: JsonMapping | None, flops: float) -> Iterator[str]:
+    """Sentences about switches and the optimum. flops: of the recommendation."""
+    later = [switch for switch in found if switch["budget_flops"] > flops]
+    yield from (f"  from {switch['budget_flops']:.2g} FLOPs on, {switch['model']} would win" for switch in later[:2])
+    earlier = [switch for switch in found if switch["budget_flops"] <= flops]
+    if earlier and earlier[-1]["model"] == model:
+        yield f"  {model} wins from {earlier[-1]['budget_flops']:.2g} FLOPs on"
+    if best is not None:
+        (small, large), (few, many) = best["body_parameters_interval"], best["tokens_interval"]
+        if best["at_edge"]:
+            yield f"  of all sizes the law would take {best['body_parameters']:.2g} weights or beyond, farther than measured"
+            return
+        yield (
+            f"  of all sizes the law would take {best['body_parameters']:.2g} weights [{small:.2g}, {large:.2g}]"
+            f" on {best['tokens']:.2g} tokens [{few:.2g}, {many:.2g}]"
+        )

@@ -21,9 +21,8 @@ from isolora.errors import TableError
 from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, targeted, value_words
 from isolora.json_types import JsonObject
 from isolora.laws import Array
-from isolora.plan.best_sizes import optimum, sizes_words, switches
 from isolora.plan.budget import Budget, parse_budget
-from isolora.plan.choice import ONE_SIGMA, choose, chosen_at, tie
+from isolora.plan.choice import ONE_SIGMA, choose, chosen_at, optimum, sizes_words, switches, tie
 from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens, kept_examples
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, adapter_words, options

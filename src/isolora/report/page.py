@@ -29,7 +29,6 @@ from isolora.report import (
     palette,
     rate_cells,
     search_history,
-    search_parameters,
     work,
 )
 from isolora.report.instrument import instrument, no_instrument
@@ -58,12 +57,8 @@ class Panel:
 
 PANELS = (
     Panel("search", "Search", "What the search tried", search_history.caption, search_history.figure),
-    Panel(
-        "importance", "Importance", "Which parameter mattered", captions.importance_caption, search_parameters.importance_figure
-    ),
-    Panel(
-        "parallel", "Trials", "Every trial across its parameters", captions.parallel_caption, search_parameters.parallel_figure
-    ),
+    Panel("importance", "Importance", "Which parameter mattered", captions.importance_caption, search_history.importance_figure),
+    Panel("parallel", "Trials", "Every trial across its parameters", captions.parallel_caption, search_history.parallel_figure),
     Panel("methods", "Methods", "Method by method", captions.methods_caption, method_comparison.figure),
     Panel("curves", "Curves", "Loss against tokens", captions.loss_curves_caption, loss_curves.figure),
     Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop_caption, isoflop.figure),

@@ -18,8 +18,7 @@ from isolora.methods import missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_settings, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.merging import untie
-from isolora.methods.peft import module_names
-from isolora.methods.peft.peft_configuration import check_sizes, quietly, saved_config
+from isolora.methods.peft.peft_configuration import check_module_names, check_sizes, quietly, saved_config
 from isolora.methods.peft.wrapped_heads import settle_heads, start_heads, trained_copies
 from isolora.methods.targets import short_names, target_modules
 from isolora.methods.trained_heads import head_names
@@ -226,7 +225,7 @@ class PeftMethod(Method):
 
     def check_names(self, model: PreTrainedModel, config: Any) -> None:
         """Raises ConfigError where names of modules match nothing or patterns take too long."""
-        module_names.check_module_names(model, config)
+        check_module_names(model, config)
 
     def load(self, model: PreTrainedModel, folder: Path, heads: bool = False) -> PeftAdapter:
         config, tensors = self.saved(folder), saved_tensors(folder)

@@ -1,4 +1,8 @@
-"""PEFT's configuration classes as data: the fields that a person may set, and a saved adapter's configuration read back."""
+"""PEFT's configuration classes as data: the fields that a person may set, and a saved adapter's configuration read back.
+
+Names and patterns of modules are checked before PEFT matches them: it passes over names that match nothing, and has no time
+limit.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ from dataclasses import MISSING, Field, fields
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from isolora.errors import ConfigError, DataError, in_brief
 from isolora.json_types import JsonMapping
 from isolora.methods.adapter_files import CONFIG, saved_settings
+from isolora.methods.targets import check_names, matching, nothing_matches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BOOKKEEPING = {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "revision", "base_model_name_or_path", "inference_mode"),
@@ -27,6 +35,12 @@ ANY_SIZE = 1024
 NO_SIZE = re.compile(r"seed|key|step|tinit|tfinal|deltaT|encoder")
 """Numbers that nothing is as long as: seeds, schedules, networks that are left behind after training."""
 PLAIN = (bool, int, float, str, list, dict, tuple, NoneType)
+
+
+FIELDS = ("target_modules", "exclude_modules", "feedforward_modules")
+"""A text is a pattern over full names, a list holds endings of names."""
+PASTED = re.compile(r"\^?[\w.\\$-]+")
+"""What PEFT puts into a pattern of its own: nothing in it may be repeated."""
 
 
 @contextmanager
@@ -111,3 +125,36 @@ def _plain(value: object) -> Any:
     if isinstance(value, list | tuple | set):
         return sorted((_plain(inner) for inner in value), key=repr)
     return value.value if isinstance(value, Enum) else value
+
+
+def check_module_names(model: PreTrainedModel, config: object) -> None:
+    """Raises ConfigError, naming the field, for a name that matches nothing and a pattern that takes too long."""
+    names = [name for name, _ in model.named_modules() if name]
+    for field in FIELDS:
+        given = getattr(config, field, None)
+        if isinstance(given, str) and given != "all-linear":
+            if not matching(given, names, f"method.{field}"):
+                raise ConfigError(nothing_matches(given, names, f"method.{field}"))
+        elif given and not isinstance(given, str):
+            if not isinstance(given, list | tuple | set) or not all(isinstance(name, str) for name in given):
+                raise ConfigError(f"method.{field}: expected names of modules or a pattern (got {str(given)[:100]!r})")
+            check_names(sorted(given), names, f"method.{field}")
+    if parameters := getattr(config, "target_parameters", None):
+        check_names(parameters, [name for name, _ in model.named_parameters()], "method.target_parameters")
+    for field, key in _pasted(config):
+        if not isinstance(key, str) or not PASTED.fullmatch(key):
+            raise ConfigError(f"method.{field}: {str(key)[:100]!r} is no plain name of a module")
+        if field != "layers_pattern" and not any(re.match(rf"(.*\.)?({key})$", name) for name in names):
+            raise ConfigError(nothing_matches(key, names, f"method.{field}"))
+
+
+def _pasted(config: object) -> Iterator[tuple[str, Any]]:
+    """(field, name) of those that PEFT pastes into patterns. AdaLoRA's `rank_pattern` of truth values is looked up instead."""
+    layers = getattr(config, "layers_pattern", None)
+    for key in [layers] if isinstance(layers, str) else layers or []:
+        yield "layers_pattern", key
+    for field in ("rank_pattern", "alpha_pattern"):
+        given = getattr(config, field, None) or {}
+        for key, value in given.items():
+            if not isinstance(value, list):
+                yield field, key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isolora.training.trackers.service import Service
+from isolora.training.trackers.base import Service
 
 
 class Trackio(Service):

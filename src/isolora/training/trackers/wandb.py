@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from isolora.json_types import JsonObject
-from isolora.training.trackers.base import TrackedRun
-from isolora.training.trackers.service import Service
+from isolora.training.trackers.base import Service, TrackedRun
 
 
 class Wandb(Service):
