@@ -147,7 +147,8 @@ def as_it_was(*things: object) -> Iterator[None]:
 
 
 class LoopCallback(TrainerCallback):  # type: ignore[misc]
-    """Of a stack of one member. drawn: the examples of this step; loss: theirs, summed over the micro-batches so far."""
+    """Steps are counted, evaluated, checkpointed and stopped through it, for a stack of one member. drawn: the examples of this
+    step; loss: theirs, summed over the micro-batches so far."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop, self.stack = loop, loop.stack
