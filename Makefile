@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## the whole story on packaged models and data: study, law, r
 	@$(BIN)/isolora demo
 
 test: $(INSTALLED) ## the tests (nine to ten minutes on two cores, no network)
-	@$(BIN)/pytest -q -n 2 --dist loadfile
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	@$(BIN)/pytest -q -m slow

@@ -21,7 +21,16 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 SEED = 20261122
+LONGEST = (
+    *("test_ledger_matrix.py", "test_tasks_life.py", "test_plug_ins.py", "test_certify.py", "test_few_layers.py"),
+    *("test_ranks.py", "test_demo.py", "test_token_classification.py"),
+)
+"""Files of half a minute, and those that end with a long test: they start first, so that no worker waits at the end."""
 gc.disable()  # until all is imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_collection_finish() -> None:
