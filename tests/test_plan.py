@@ -29,7 +29,7 @@ from isolora.plan import (
     plan,
     reach,
 )
-from isolora.table import Table
+from isolora.table import Table, from_columns
 
 SIZES = (1e5, 1e6)
 RANKS = (2, 8)
@@ -424,3 +424,23 @@ def test_an_interval_that_says_nothing_is_no_recommendation():
     law = dataclasses.replace(fitted(), drift=0.3)
     with pytest.raises(NoRecommendation, match=r"the evidence leaves loss between .* too wide to choose by"):
         plan(law, measured(), "4e12flops")
+
+
+def test_an_asked_plan_tells_what_its_fit_assumed() -> None:
+    """`plan` fits by itself: what it left out and took for what is said there too, in refusals as well."""
+    rng = np.random.default_rng(0)
+    rows = [(n, d) for n in (1e8, 3e8, 1e9) for d in 1e8 * 2.0 ** np.arange(8)]
+    n, d = (np.array(column) for column in zip(*rows, strict=True))
+    loss = (1.8 + 400 * n**-0.34 + 900 * d**-0.35) * np.exp(0.002 * rng.standard_normal(len(n)))
+    columns = {"params": n, "tokens": d, "flops": 6 * n * d, "eval_loss": loss, "width": n / 1e5, "model": n.astype(str)}
+    table = from_columns({name: list(values) for name, values in columns.items()}, {})
+    said = ("column 'params' was read as body_parameters", "no law reads column width")
+    found = asked_plan(table, f"{2 * (6 * n * d).max()}flops", None, None, {}, bootstrap=20)
+    assert set(said) <= set(found.warnings)
+    assert len(set(found.warnings)) == len(found.warnings)
+    reached = asked_plan(table, None, "loss=2.4", None, {}, bootstrap=20)
+    assert set(said) <= set(reached.warnings)
+    with pytest.raises(NoRecommendation) as refusal:
+        asked_plan(table, "1e30flops", None, None, {}, bootstrap=20)
+    assert set(said) <= set(refusal.value.warnings) == set(refusal.value.to_json()["warnings"])
+    assert "  mind: no law reads column width" in refusal.value.words().splitlines()

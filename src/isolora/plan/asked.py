@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
 from isolora.errors import ConfigError
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
@@ -35,7 +39,9 @@ def asked_plan(
         fitted = fit_law(table, law, bootstrap, target=wanted)
         if wanted == "loss" != fitted.target:
             raise ConfigError(f"--reach loss: {fitted.remarks[0]}; ask for {fitted.target}=VALUE")
-        return reach(fitted, table, value, kept, price_per_hour=price_per_hour)
+        with _saying(fitted):
+            reached = reach(fitted, table, value, kept, price_per_hour=price_per_hour)
+        return replace(reached, warnings=_with_said(reached.warnings, fitted))
     return fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
 
 
@@ -44,7 +50,23 @@ def fitted_plan(
 ) -> tuple[Fit, Recommendation]:
     """A fit and what it recommends; raises as `asked_plan`."""
     fitted = _fitted(table, budget, limits, law, target, bootstrap)
-    return fitted, plan_within(fitted, table, budget, limits)
+    with _saying(fitted):
+        found = plan_within(fitted, table, budget, limits)
+    return fitted, replace(found, warnings=_with_said(found.warnings, fitted))
+
+
+@contextmanager
+def _saying(fitted: Fit) -> Iterator[None]:
+    """A refusal tells, too, what its law assumed and left out."""
+    try:
+        yield
+    except NoRecommendation as refusal:
+        refusal.warnings = fitted.said
+        raise
+
+
+def _with_said(warnings: Sequence[str], fitted: Fit) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*warnings, *fitted.said)))
 
 
 def plan_within(fitted: Fit, table: Table, budget: Budget, limits: Limits) -> Recommendation:

@@ -18,7 +18,9 @@ from isolora.table import Table
 
 class NoRecommendation(UserError):
     """The evidence carries no recommendation. `measured` is the best measured run within the budget, `measure_next` runs that
-    would narrow the decision, smallest first; target: what the law, and so `measured`, is of."""
+    would narrow the decision, smallest first; target: what the law, and so `measured`, is of; warnings: what was assumed."""
+
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class NoRecommendation(UserError):
             "target": self.target,
             "measured": self.measured,
             "measure_next": list(self.measure_next),
+            "warnings": list(self.warnings),
         }
 
     def words(self) -> str:
@@ -48,6 +51,7 @@ class NoRecommendation(UserError):
         lines = [f"no recommendation: {self.reason}"]
         if self.measured:
             lines.append(f"  best measured within the budget: {point_in_words(self.measured, self.target)}")
+        lines += [f"  mind: {sentence}" for sentence in self.warnings]
         lines += [f"  measure next: {run_words(run)}" for run in self.measure_next]
         return "\n".join(lines)
 

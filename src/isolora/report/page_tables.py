@@ -70,12 +70,12 @@ def law(study: StudyReport) -> Listing | None:
     rows = [
         Row((entry(name, kind="code"), *(entry(x, words.parameter(x)) for x in (value, *ends)))) for (name, value), ends in pairs
     ]
-    left_out = "; ".join(f"{count} points left out ({reason})" for reason, count in fit.left_out.items())
+    said = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in fit.said)
     caption = (
         f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} tokens "
         "on, with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
         "the intervals come from refits to reweighed runs, since points of one run are not independent."
-        + (f" {left_out}." if left_out else "")
+        + (f" {said}" if said else "")
     )
     columns = ("parameter", "estimate", "95 % from", "95 % to")
     formula = words.formula_html(fit.shape.formula)
