@@ -9,6 +9,8 @@ from isolora.errors import TableError
 from isolora.fit import Fit, fit
 from isolora.fit.families import families_of, family_by_model, with_families
 from isolora.plan import plan
+from isolora.report.isoflop import figure
+from isolora.report.study_report import StudyReport
 from isolora.table import Table, from_columns
 
 TOKENS = 2e4 * 2 ** (np.arange(10) / 1.5)
@@ -111,3 +113,17 @@ def test_what_the_points_cannot_tell_apart_is_said() -> None:
     found = fit(many, law="additive", bootstrap=0)
     assert found.law == "additive"
     assert "bases of 7 families (a, b, c, d and 3 more) share one curve: a law tells 6 apart at most" in found.remarks
+
+
+def test_no_line_of_the_page_joins_two_families() -> None:
+    points = table({"Qwen2.5": 1.0, "SmolLM2": 0.9})
+    drawn = figure(StudyReport("", points, fit(points, law="additive", bootstrap=0)))
+    assert drawn is not None
+    lines = [trace for trace in drawn["data"] if trace["mode"] == "lines"]
+    broken = [(trace["x"].index(None), trace) for trace in lines if None in trace["x"]]
+    assert broken
+    for gap, trace in broken:
+        assert trace["y"][gap] is None
+        own = dict(zip(trace["x"][:gap], trace["y"][:gap], strict=True))
+        others = dict(zip(trace["x"][gap + 1 :], trace["y"][gap + 1 :], strict=True))
+        assert all(others[size] < own[size] for size in own.keys() & others.keys())

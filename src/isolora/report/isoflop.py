@@ -31,11 +31,11 @@ def figure(study: StudyReport) -> Figure | None:
 
 
 def _names(study: StudyReport) -> list[tuple[float, str]]:
-    """Ticks: the base models' names where they have room, else their sizes."""
+    """Ticks: the last parts of the base models' names where they have room, else their sizes."""
     sizes = _sizes(study)
     logs = np.log(np.array(sorted(set(sizes.values()))))
     if len(sizes) <= 8 and np.diff(logs).min() > 0.06 * (logs[-1] - logs[0]):
-        return [(size, label(model)) for model, size in sizes.items()]
+        return [(size, label(model.rpartition("/")[2])) for model, size in sizes.items()]
     return axes.count_ticks(float(np.exp(logs[0])), float(np.exp(logs[-1])))
 
 
@@ -57,18 +57,22 @@ def _budgets(study: StudyReport) -> list[float]:
 
 
 def _profile(study: StudyReport, fit: Fit, budget: float, colour: str, **more: object) -> JsonObject:
-    """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut)."""
+    """The law at each base model's best adapter, as far down as it holds (tokens above its lower cut); a line for each family."""
     found = isoflop(fit, study.options, budget)
-    best: dict[float, float] = {}
-    for size, tokens, loss in zip(found["body_parameters"], found["tokens"], found["loss"], strict=True):
+    families = [fit.families.get(option.model, "") for option in study.options]
+    best: dict[tuple[str, float], float] = {}
+    for family, size, tokens, loss in zip(families, found["body_parameters"], found["tokens"], found["loss"], strict=True):
         if tokens >= study.cut:
-            best[float(size)] = min(float(loss), best.get(float(size), np.inf))
-    sizes = sorted(best)
+            best[family, float(size)] = min(float(loss), best.get((family, float(size)), np.inf))
+    places: list[tuple[float | None, float | None]] = []
+    for family in dict.fromkeys(families):
+        own = sorted((size, loss) for (name, size), loss in best.items() if name == family)
+        places += [(None, None), *own] if places and own else own
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": sizes,
-        "y": [best[size] for size in sizes],
+        "x": [size for size, _ in places],
+        "y": [loss for _, loss in places],
         "name": words.flops_in_words(budget),
         "line": {"color": colour, "width": 2, "shape": "spline", "smoothing": 0.8},
         "hovertemplate": "law %{y:.3f}<extra>%{fullData.name} FLOPs</extra>",
