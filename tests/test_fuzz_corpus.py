@@ -333,7 +333,7 @@ def test_a_failure_is_told_with_its_place(tmp_path: Path) -> None:
     def fails(random: Random, folder: Path) -> None:
         with_word({}, 3)  # type: ignore[arg-type]
 
-    said = r"AttributeError: 'int' object has no attribute 'partition' \(overrides\.py:\d+ with_word\)"
+    said = r"AttributeError: 'int' object has no attribute 'partition' \(strict_yaml\.py:\d+ with_word\)"
     assert re.fullmatch(said, bench_fuzz.outcome(fails, "x", 0, 20))
 
     def hangs(random: Random, folder: Path) -> None:

@@ -142,6 +142,30 @@ def test_the_kind_of_schedule_comes_with_the_settings() -> None:
     assert setting_columns(config) == {"learning_rate": 1e-4, "schedule": "cosine"}
 
 
+def test_what_else_runs_differ_in_is_kept_and_said(tmp_path: Path) -> None:
+    """Six runs, two of each of three batch sizes; names, folders and lengths differ for every run."""
+    rows = []
+    for number in range(6):
+        config = {
+            "per_device_train_batch_size": 8 * 2 ** (number // 2),
+            "lora_dropout": 0.1,
+            "output_dir": f"out/{number // 3}",
+            "num_train_epochs": 1 + number % 2,
+            "seed": number % 2,
+            "nested": {"dataset_name": "ab"[number % 2]},
+        }
+        history = [{"_step": step, "eval/loss": 3 - step / 1e3, "train/num_input_tokens_seen": step * 1e3} for step in (100, 200)]
+        rows.append({"name": f"r{number}", "config": config, "history": history})
+    (tmp_path / "runs.json").write_text(json.dumps(rows))
+    found = import_runs(tmp_path / "runs.json", "wandb", tmp_path / "out.csv")
+    said = "runs differ in dataset_name, per_device_train_batch_size as well, which no law reads"
+    assert f"{said}: --where dataset_name=VALUE takes some" in found.notes
+    table = read(tmp_path / "out.csv")
+    assert len(table.having("dataset_name", "b")) == 6
+    assert len(table.having("per_device_train_batch_size", "16")) == 4
+    assert not {"lora_dropout", "output_dir", "num_train_epochs"} & table.columns.keys()
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "wandb history": ("wandb", wandb_history),
     "wandb chart": ("wandb", wandb_chart),

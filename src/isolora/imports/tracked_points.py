@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -44,6 +45,26 @@ HELD_OUT = (
     "loss.eval",
 )
 TRAINING = ("train/loss", "loss", "training_loss", "train_loss", "train/train_loss")
+_OF_ONE_RUN = {
+    *(
+        "output",
+        "logging",
+        "run",
+        "seed",
+        "hub",
+        "dir",
+        "version",
+        "created",
+        "time",
+        "timestamp",
+        "date",
+        "checkpoint",
+        "project",
+    ),
+    *("epochs", "steps", "save", "host", "hostname", "world", "cache", "wandb", "entity", "user", "notes", "tags", "group"),
+}
+"""Words in the names of settings that differ from run to run and say nothing of how well it learns for its length."""
+_MOST_OTHERS = 20
 COLUMNS = ("run", "model", "method", "rank", "learning_rate", "schedule", "seed", "step", "tokens", "flops", "seconds", "loss")
 Array = NDArray[np.float64]
 _PREFIXES = ("eval/", "eval_", "val/", "val_", "valid_", "validation_", "metrics/", "test_", "test/")
@@ -56,12 +77,43 @@ def points_of_runs(read: Read) -> tuple[list[JsonObject], Counter[str], list[str
     left_out, assumed = Counter(read.left_out), Counter[str]()
     measured = [run for run in read.runs if _is_held_out(run)]
     left_out["runs without a held-out loss, which others have"] += len(read.runs) - len(measured) if measured else 0
-    for run in measured or read.runs:
+    used = measured or read.runs
+    others = other_settings([run.config for run in used])
+    for run in used:
         found = _points(run, left_out, assumed)
-        rows += found
+        rows += [{**_kept_settings(run.config, others), **row} for row in found]
         left_out["runs without a loss"] += not found
     notes = [*read.notes, *(f"{count} {what}" for what, count in assumed.items() if count)]
+    if others:
+        shown = ", ".join(sorted(others.values()))
+        notes.append(f"runs differ in {shown} as well, which no law reads: --where {min(others.values())}=VALUE takes some")
     return rows, +left_out, notes
+
+
+def other_settings(configs: Sequence[JsonMapping]) -> dict[str, str]:
+    """Settings that no column is filled from and in which runs differ, those apart that only name a run or give it its length:
+    key -> the column that keeps it."""
+    known = {name for names in SETTINGS.values() for name in names}
+    found: dict[str, str] = {}
+    for key in dict.fromkeys(key for config in configs for key in config):
+        last = key.rpartition(".")[2].rpartition("/")[2]
+        values = {str(config[key]) for config in configs if _is_plain(config.get(key))}
+        shared = sum(key in config for config in configs) > len(values) > 1
+        if shared and not {key, last} & known and not _names_a_run(last) and len(found) < _MOST_OTHERS:
+            found[key] = last if last not in (*COLUMNS, *found.values()) else key
+    return found
+
+
+def _kept_settings(config: JsonMapping, others: Mapping[str, str]) -> JsonObject:
+    return {column: str(config[key]) for key, column in others.items() if _is_plain(config.get(key))}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, bool | int | float | str) and value != ""
+
+
+def _names_a_run(setting: str) -> bool:
+    return setting.startswith("_") or not _OF_ONE_RUN.isdisjoint(re.split(r"[^a-z]+", setting.lower()))
 
 
 def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> list[JsonObject]:
