@@ -23,7 +23,7 @@ from isolora.report import StudyReport, headline, page_tables, write_page
 from isolora.report.formula import symbolic_log_terms
 from isolora.report.instrument import _fit as fit_as_data
 from isolora.report.instrument import instrument
-from isolora.report.page import plain
+from isolora.report.page import _figures, plain
 from isolora.table import Table, from_columns
 
 needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
@@ -355,6 +355,20 @@ def test_a_score_is_told_as_a_score(studies):
     assert "to the lower end" in found["edge"]
     rows = page_tables.alternatives(told).rows
     assert rows[0].entries[5].value == pytest.approx(1 - advised.alternatives[0]["predicted_loss"])
+
+
+def test_figures_and_captions_name_what_they_show(studies):
+    """They said "loss 0.236" of an error of accuracy, and "the best loss" under it."""
+    study = studies["score"]
+    table = replace(study.table, columns={**study.table.columns, "forgetting": np.full(len(study.table), 0.1)})
+    study = replace(study, table=table, recommendation=plan(study.fit, table, Budget(4 * study.largest_flops, "flops")))
+    figures = {figure["key"]: figure for figure in _figures(study)}
+    shown = json.dumps(list(figures.values())).replace("loss added on other texts", "")
+    assert "loss" not in shown.lower()
+    for key in ("curves", "frontier", "forgetting"):
+        assert "1 - accuracy %{" in json.dumps(figures[key]["plot"]), key
+    assert "learns most (1 - accuracy 0." in figures["forgetting"]["caption"]
+    assert "The best 1 - accuracy that each budget can buy" in figures["frontier"]["caption"]
 
 
 def test_a_page_without_choices_has_no_sliders():

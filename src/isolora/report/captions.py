@@ -42,9 +42,9 @@ def isoflop_caption(study: StudyReport) -> str:
 
 def frontier_caption(study: StudyReport) -> str:
     if study.fit is None or not study.options:
-        return "The lowest loss measured for so much compute or less, with every run behind it."
+        return f"The lowest {study.target} measured for so much compute or less, with every run behind it."
     return (
-        "The best loss that each budget can buy, in the colour of the base model that buys it, with the measured runs behind. "
+        f"The best {study.target} that each budget can buy, in the colour of the base model that buys it, with the measured runs behind. "
         "The band is the 95 % interval; everything right of the dotted line is extrapolation."
     )
 
@@ -76,8 +76,8 @@ def forgetting_caption(study: StudyReport) -> str:
     if not found:
         return ""
     best, kept = found[0], min(found, key=lambda ending: ending.forgetting)
-    said = f"{best.name} learns most (loss {best.loss:.3f}) and adds {best.forgetting:+.3f} nats per token on other texts"
-    other = "" if kept is best else f"; {kept.name} forgets least ({kept.forgetting:+.3f}, loss {kept.loss:.3f})"
+    said = f"{best.name} learns most ({study.target} {best.loss:.3f}) and adds {best.forgetting:+.3f} nats per token on other texts"
+    other = "" if kept is best else f"; {kept.name} forgets least ({kept.forgetting:+.3f}, {study.target} {kept.loss:.3f})"
     return f"{said}{other}. Each mark is a run at its end, its area the compute; lower left is better."
 
 

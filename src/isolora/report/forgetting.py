@@ -19,7 +19,7 @@ LARGEST_MARK, SMALLEST_MARK = 18, 7
 
 @dataclass(frozen=True)
 class Ending:
-    """A run at its last evaluation: losses in nats per token, forgetting as a difference of such losses."""
+    """A run at its last evaluation. loss: of the report's target; forgetting: a difference of losses in nats per token."""
 
     name: str
     model: str
@@ -66,7 +66,7 @@ def figure(study: StudyReport) -> Figure | None:
     if not found:
         return None
     groups = _by_method(study, found) if len(study.families) > 1 else _by_model(study, found)
-    traces = [_front(unbeaten(found)), *(_marks(found, *group) for group in groups)]
+    traces = [_front(unbeaten(found)), *(_marks(study.target, found, *group) for group in groups)]
     losses, lost = [ending.loss for ending in found], [ending.forgetting for ending in found]
     low, high = axes.frame(losses)
     worst = _robust_top(lost)
@@ -119,7 +119,7 @@ def _front(front: list[Ending]) -> JsonObject:
     }
 
 
-def _marks(found: list[Ending], own: list[Ending], name: str, colour: str, symbol: str) -> JsonObject:
+def _marks(target: str, found: list[Ending], own: list[Ending], name: str, colour: str, symbol: str) -> JsonObject:
     most = max(ending.flops for ending in found)
     return {
         "type": "scatter",
@@ -135,5 +135,5 @@ def _marks(found: list[Ending], own: list[Ending], name: str, colour: str, symbo
             "size": [max(SMALLEST_MARK, LARGEST_MARK * (ending.flops / most) ** 0.5) for ending in own],
             "line": {"color": PAPER, "width": 0.8},
         },
-        "hovertemplate": "%{text}<br>loss %{x:.3f}, forgotten %{y:+.3f}<br>%{customdata} FLOPs<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>{label(target)} %{{x:.3f}}, forgotten %{{y:+.3f}}<br>%{{customdata}} FLOPs<extra></extra>",
     }

@@ -82,7 +82,7 @@ def _segments(study: StudyReport, best: dict[str, Array]) -> list[JsonObject]:
                 "name": f"best: {label(model)}",
                 "showlegend": few and all(model != chosen[earlier].model for earlier in range(first)),
                 "line": {"color": study.colours[model], "width": 3.5},
-                "hovertemplate": "%{text}<br>%{x:.2e} FLOPs, loss %{y:.3f}<extra></extra>",
+                "hovertemplate": f"%{{text}}<br>%{{x:.2e}} FLOPs, {label(study.target)} %{{y:.3f}}<extra></extra>",
             }
         )
     return segments
@@ -126,7 +126,7 @@ def _names(study: StudyReport) -> list[JsonObject]:
 
 
 def _marks(study: StudyReport) -> list[JsonObject]:
-    traces = [proof_trace(run.flops, run.loss) for run in study.proof]
+    traces = [proof_trace(run.flops, run.loss, study.target) for run in study.proof]
     if study.recommendation is not None:
         plan = study.recommendation
         traces.append(prediction_trace(plan.flops, plan.predicted_loss, plan.interval))

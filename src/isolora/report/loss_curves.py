@@ -19,7 +19,6 @@ from isolora.report.trajectories import Choice, Trajectory
 _SAMPLES = 60
 _MOST_FAINT = 150
 """Thin lines: of more trials every second, third ... is drawn."""
-_HOVER = "%{fullData.name}<br>%{x:.3s} tokens, loss %{y:.3f}<extra></extra>"
 
 
 def figure(study: StudyReport) -> Figure | None:
@@ -107,15 +106,19 @@ def _law_lines(study: StudyReport) -> list[JsonObject]:
                 "legendgroup": choice.model,
                 "showlegend": False,
                 "line": line,
-                "hovertemplate": _HOVER,
+                "hovertemplate": _hover(study),
             }
         )
     return traces
 
 
+def _hover(study: StudyReport) -> str:
+    return f"%{{fullData.name}}<br>%{{x:.3s}} tokens, {label(study.target)} %{{y:.3f}}<extra></extra>"
+
+
 def _beyond(study: StudyReport) -> list[JsonObject]:
     """The recommendation's curve from the last measurement on, its end, and the proof."""
-    traces = [proof_trace(run.tokens, run.loss) for run in study.proof]
+    traces = [proof_trace(run.tokens, run.loss, study.target) for run in study.proof]
     plan, choice, fit = study.recommendation, study.recommended, study.fit
     if plan is None or fit is None:
         return traces
@@ -145,7 +148,7 @@ def _trace(study: StudyReport, run: Trajectory) -> JsonObject:
         "name": label(study.called(run)),
         "legendgroup": run.model,
         "showlegend": False,
-        "hovertemplate": _HOVER,
+        "hovertemplate": _hover(study),
     }
 
 

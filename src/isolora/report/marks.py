@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isolora.json_types import JsonObject
-from isolora.report.axes import above_note, count_above, frame
+from isolora.report.axes import above_note, count_above, frame, label
 from isolora.report.palette import ACCENT, CLEAR, INK, faded
 
 
@@ -48,8 +48,8 @@ def measured_trace(x: float, loss: float) -> JsonObject:
     }
 
 
-def proof_trace(x: Any, loss_M: Any) -> JsonObject:
-    """The verification's run on its way to the measurement."""
+def proof_trace(x: Any, loss_M: Any, target: str) -> JsonObject:
+    """The verification's run on its way to the measurement. target: what is measured."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -58,7 +58,7 @@ def proof_trace(x: Any, loss_M: Any) -> JsonObject:
         "name": "verification run",
         "showlegend": False,
         "marker": {"color": faded(INK, 0.75), "size": 4},
-        "hovertemplate": "verification run<br>loss %{y:.3f}<extra></extra>",
+        "hovertemplate": f"verification run<br>{label(target)} %{{y:.3f}}<extra></extra>",
     }
 
 

@@ -60,7 +60,7 @@ PANELS = (
     Panel("importance", "Importance", "Which parameter mattered", captions.importance_caption, search_history.importance_figure),
     Panel("parallel", "Trials", "Every trial across its parameters", captions.parallel_caption, search_history.parallel_figure),
     Panel("methods", "Methods", "Method by method", captions.methods_caption, method_comparison.figure),
-    Panel("curves", "Curves", "Loss against tokens", captions.loss_curves_caption, loss_curves.figure),
+    Panel("curves", "Curves", "Every run over its tokens", captions.loss_curves_caption, loss_curves.figure),
     Panel("isoflop", "Iso-FLOP", "One budget, every size", captions.isoflop_caption, isoflop.figure),
     Panel("frontier", "Frontier", "The compute-optimal frontier", captions.frontier_caption, frontier.figure),
     Panel("agreement", "Agreement", "Predicted against measured", captions.agreement_caption, agreement.figure, square=True),
