@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,16 @@ def test_an_accent_is_one_however_it_is_written(tmp_path: Path) -> None:
     assert {bound.problem({"text": "w5", "label": name}) for name in names} == {""}
 
 
+def test_a_zero_byte_is_called_one(tmp_path: Path) -> None:
+    """It was called "not UTF-8", which it is; streamed, it became a part of the text."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"text,label\nw5 w6,a\nw5\0w6,b\n" + b"w7,a\n" * 9)
+    assert both(path, task="sequence-classification") == [
+        f"{path}: a zero byte at byte 21 (line 3), which is no text; take it out",
+        f"{path} row 3: a zero byte, which is no text; take it out",
+    ]
+
+
 def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(("text,label\n" + "w5,a\n" * 9).encode("utf-16-le"))
@@ -255,6 +266,14 @@ def test_when_float_labels_are_a_regression() -> None:
     )
     assert labels_of([0.5, 1.0], problem_type="regression") == ([], "")
     assert labels_of([1, 2], problem_type="regression") == ([], "")
+
+
+def test_decimal_numbers_are_labels_like_others() -> None:
+    """As Parquet files of databases have them: 1.25 and 2.50 were two classes, and no numbers to learn."""
+    said = "task.problem_type: labels such as 0.5 make this a regression; set it to regression to say so"
+    assert labels_of([Decimal("0.50"), Decimal("1.00")]) == ([], said)
+    assert labels_of([Decimal("0.50"), Decimal("1.00")], problem_type="regression") == ([], "")
+    assert labels_of([Decimal("10.0"), Decimal(9), Decimal("9.00")]) == (["9", "10"], "")
     assert labels_of([0.5, 1.0], problem_type="single_label_classification") == (["0.5", "1"], "")
     assert labels_of([0.0, 5.0], glue="stsb") == ([], "")
 

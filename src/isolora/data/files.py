@@ -57,8 +57,11 @@ def read_table(path: Path, left_out: LeftOut) -> pa.Table:
 def decoded(path: Path) -> str:
     """The file's text. Raises DataError with the byte offset and the line that is not UTF-8."""
     raw = path.read_bytes()
-    if (offset := raw.find(b"\0")) >= 0:  # UTF-16 of plain letters is UTF-8 too, with a NUL beside each
-        raise not_utf8(path, offset, raw.count(b"\n", 0, offset) + 1)
+    if (offset := raw.find(b"\0")) >= 0:
+        line = raw.count(b"\n", 0, offset) + 1
+        if raw.count(b"\0") > len(raw) // 4:  # UTF-16 of plain letters is UTF-8 too, with a NUL beside each
+            raise not_utf8(path, offset, line)
+        raise DataError(f"{path}: a zero byte at byte {offset} (line {line}), which is no text; take it out")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as failure:

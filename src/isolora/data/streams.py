@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from isolora.data.csv_rows import CSV_BLOCK_BYTES, CsvRows
@@ -23,7 +24,7 @@ from isolora.data.files import (
     read_files,
     read_table,
 )
-from isolora.data.origins import LeftOut, own_columns, with_origins
+from isolora.data.origins import LeftOut, own_columns, row_origins, with_origins
 from isolora.data.sources import folder_of, means_files, open_hub, reason, split_files
 from isolora.data.table_source import NO_CARD
 from isolora.data_cards import Card, read_card
@@ -79,9 +80,18 @@ def _csv(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:
         with path.open("rb") as file:
             types = pc_csv.ConvertOptions(column_types=rows.types(file.read(CSV_BLOCK_BYTES)))
         for batch in pc_csv.open_csv(path, options, rows.options, types):
-            yield rows.numbered(pa.Table.from_batches([batch]))
+            table = rows.numbered(pa.Table.from_batches([batch]))
+            _refuse_zero_bytes(table)
+            yield table
     except UnicodeDecodeError as failure:
         raise DataError(f"{path}: not UTF-8 ({failure.reason}); save it as UTF-8") from None
+
+
+def _refuse_zero_bytes(table: pa.Table) -> None:
+    """As of a file that is read whole."""
+    for name in own_columns(table).column_names:
+        if pa.types.is_string(table[name].type) and pc.any(found := pc.match_substring(table[name], "\0")).as_py():
+            raise DataError(f"{row_origins(table.filter(found))[0]}: a zero byte, which is no text; take it out")
 
 
 def _json_lines(path: Path, left_out: LeftOut) -> Iterator[pa.Table]:

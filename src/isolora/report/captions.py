@@ -76,7 +76,9 @@ def forgetting_caption(study: StudyReport) -> str:
     if not found:
         return ""
     best, kept = found[0], min(found, key=lambda ending: ending.forgetting)
-    said = f"{best.name} learns most ({study.target} {best.loss:.3f}) and adds {best.forgetting:+.3f} nats per token on other texts"
+    said = (
+        f"{best.name} learns most ({study.target} {best.loss:.3f}) and adds {best.forgetting:+.3f} nats per token on other texts"
+    )
     other = "" if kept is best else f"; {kept.name} forgets least ({kept.forgetting:+.3f}, {study.target} {kept.loss:.3f})"
     return f"{said}{other}. Each mark is a run at its end, its area the compute; lower left is better."
 

@@ -75,9 +75,15 @@ def with_separator(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list
     return texts if None in tokenizer("a", "b").sequence_ids()[1:-1] else [f"{text}\n" for text in texts]
 
 
+def plain_label(label: object) -> object:
+    """A label, decimal numbers as databases write them (1.50) like any others."""
+    return float(label) if isinstance(label, Decimal) else label
+
+
 def label_name(label: object) -> str:
     """A label as text: white space around it is no part of a class's name, an accent is the same whether it is a character of its
     own or not, and 1.0, as tables with gaps have it, is 1."""
+    label = plain_label(label)
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
     return unicodedata.normalize("NFC", str(label).strip())
@@ -85,9 +91,10 @@ def label_name(label: object) -> str:
 
 def label_problem(label: object) -> str:
     """Why a value is no label, in a few words; empty where it is one."""
+    label = plain_label(label)
     if label is None or (isinstance(label, float) and math.isnan(label)):
         return "label holds nothing"
-    if not isinstance(label, str | int | float | Decimal | date):
+    if not isinstance(label, str | int | float | date):
         return f"label holds {type(label).__name__}; a row has one label"
     return "label is empty" if is_blank(label_name(label)) else ""
 
@@ -101,7 +108,7 @@ class Classes:
 
     def number(self, label: Any) -> int | None:
         """The number of a label's class; None where there is no such class."""
-        name = label_name(label)
+        label, name = plain_label(label), label_name(label)
         if name in self._numbers:
             return self._numbers[name]
         whole = type(label) is int or (isinstance(label, float) and label.is_integer())

@@ -28,6 +28,7 @@ from isolora.tasks.class_heads import (
     inputs,
     label_name,
     label_problem,
+    plain_label,
     with_separator,
 )
 from isolora.tasks.cross_entropy import from_logits
@@ -100,7 +101,7 @@ class SequenceClassification(Classifier):
         return Classes(self.labels)
 
     def problem(self, row: JsonMapping) -> str:
-        label = row["label"]
+        label = plain_label(row["label"])
         if problem := text_problem(row, *(name for name in ("text", "text_pair") if name in row)):
             return problem
         if problem := label_problem(label):
@@ -181,18 +182,20 @@ def _encoded(rows: Sequence[JsonMapping], tokenizer: PreTrainedTokenizerBase, ma
 
 def _is_number(label: object) -> bool:
     """Whether a regression can learn it."""
+    label = plain_label(label)
     return isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label) and label != IGNORED
 
 
 def _in_order(labels: Iterable[object]) -> list[str]:
     """Names of the classes that occur: numbers by size, then texts by their letters."""
-    found = {label_name(label): label for label in labels}
+    found = {label_name(label): plain_label(label) for label in labels}
     return sorted(found, key=lambda name: (0, found[name], "") if isinstance(found[name], int | float) else (1, 0, name))
 
 
 def _fraction(labels: Sequence[object]) -> float | None:
     """The first label that is a number between whole ones."""
-    return next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
+    numbers = map(plain_label, labels)
+    return next((label for label in numbers if isinstance(label, float) and not label.is_integer()), None)
 
 
 def _second_texts(kinds: list[list[int]] | None) -> Any:
