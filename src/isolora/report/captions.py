@@ -44,8 +44,8 @@ def frontier_caption(study: StudyReport) -> str:
     if study.fit is None or not study.options:
         return f"The lowest {study.target} measured for so much compute or less, with every run behind it."
     return (
-        f"The best {study.target} that each budget can buy, in the colour of the base model that buys it, with the measured runs behind. "
-        "The band is the 95 % interval; everything right of the dotted line is extrapolation."
+        f"The best {study.target} that each budget can buy, in the colour of the base model that buys it, with the measured runs "
+        "behind. The band is the 95 % interval; everything right of the dotted line is extrapolation."
     )
 
 

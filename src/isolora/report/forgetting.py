@@ -135,5 +135,6 @@ def _marks(target: str, found: list[Ending], own: list[Ending], name: str, colou
             "size": [max(SMALLEST_MARK, LARGEST_MARK * (ending.flops / most) ** 0.5) for ending in own],
             "line": {"color": PAPER, "width": 0.8},
         },
-        "hovertemplate": f"%{{text}}<br>{label(target)} %{{x:.3f}}, forgotten %{{y:+.3f}}<br>%{{customdata}} FLOPs<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>{label(target)} %{{x:.3f}}, forgotten %{{y:+.3f}}<br>%{{customdata}} FLOPs"
+        "<extra></extra>",
     }
