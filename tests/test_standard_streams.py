@@ -40,6 +40,23 @@ def test_a_word_that_is_not_utf8_is_named(words: tuple[bytes, ...], tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == [os.fsdecode(b"caf\xe9.csv")]
 
 
+@pytest.mark.parametrize("words", [(b"train", b"--out", b""), (b"train", b"--out="), (b"report", b"s", b"--out", b"")])
+def test_an_empty_name_is_not_the_current_folder(words: tuple[bytes, ...], tmp_path: Path) -> None:
+    """`--out "$NEVER_SET"` trained into the current folder."""
+    done = said(*words, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert done.stderr == b"isolora: --out: the name is empty (. means the current folder)\n"
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    """Its last words were "Intel oneMKL FATAL ERROR: Cannot load libtorch_cpu.so"."""
+    (tmp_path / "gone").mkdir()
+    script = 'cd gone && rmdir ../gone && "$0" -m isolora cost model=nano-55k'
+    done = subprocess.run(["sh", "-c", script, sys.executable], cwd=tmp_path, capture_output=True, text=True, check=False)
+    line = "isolora: the current folder cannot be used (No such file or directory); go to one that exists"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, line)
+
+
 def test_text_of_every_script_passes() -> None:
     check_text("Füße 漢字 \N{GRINNING FACE} e\u0301 \x00 \uffff", "it")
     with pytest.raises(ConfigError, match=r"^it: a\\xffb is not UTF-8"):

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from itertools import pairwise
+from pathlib import Path
 
 from isolora.errors import ConfigError
 
 NAMES = ("stdin", "stdout", "stderr")
+PATH_OPTIONS = ("--out", "--next", "--file", "--include")
 
 
 def open_streams() -> None:
@@ -39,9 +42,19 @@ def check_text(given: str, what: str) -> None:
 
 
 def check_arguments() -> None:
-    """Each word of the command line is text."""
-    for place, word in enumerate(sys.argv[1:], start=1):
+    """Each word of the command line is text, a file's name is not empty, as that of a variable that was never set, and relative
+    names mean something."""
+    words = sys.argv[1:]
+    for place, word in enumerate(words, start=1):
         check_text(word, f"word {place} of the command line")
+    for word, following in pairwise([*words, "end"]):
+        option = word.removesuffix("=")
+        if option in PATH_OPTIONS and (word.endswith("=") or not following):
+            raise ConfigError(f"{option}: the name is empty (. means the current folder)")
+    try:
+        Path.cwd()
+    except OSError as failure:
+        raise ConfigError(f"the current folder cannot be used ({failure.strerror}); go to one that exists") from None
 
 
 @contextmanager
