@@ -72,6 +72,23 @@ def test_tokens_are_those_of_the_whole_text(name: str) -> None:
     assert tokens.decode([entry for entry, mine in zip(ids, own, strict=True) if mine]) == "".join(shape.spoken)
 
 
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        ("{% for m in messages | reverse %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}", "turn 3 before turn 2"),
+        (
+            "{% for m in messages if m.role == 'assistant' %}{{ m.content + eos_token }}{% endfor %}"
+            "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}",
+            "turn 3 before turn 2",
+        ),
+    ],
+)
+def test_turns_in_another_order_are_refused(template: str, line: str) -> None:
+    """The system's and the user's text was trained where a template puts the last turn first."""
+    with pytest.raises(DataError, match=rf"^task\.template: the chat template puts {line}; mark the assistant's turns"):
+        spoken(CHATML, TALK, template=template)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_header_is_not_learnt_where_a_template_has_no_generation_prompt(name: str) -> None:
     """Each shape with its prompt taken out: the same is spoken, and the same stands in front of an answer to come."""

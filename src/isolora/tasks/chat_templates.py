@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -115,6 +115,7 @@ def assistant_spans(
     if GENERATION.search(template):
         spans = scene.spans_by_generation(context)
     else:
+        scene.refuse_another_order()
         spans = [scene.span(turn) for turn in range(context, len(messages)) if messages[turn]["role"] == "assistant"]
     if not spans:
         raise DataError(f"task.template: the chat template shows nothing of what the assistant says; {MARK_THEM}")
@@ -198,6 +199,13 @@ class _Scene:
             if marked and turn["role"] != "assistant" and number not in self.whole.ends:
                 hint = "; put its text into the first user's turn" if turn["role"] == "system" else ""
                 raise DataError(f"task.template: the chat template leaves out turn {number + 1} ({turn['role']}){hint}")
+
+    def refuse_another_order(self) -> None:
+        """Where an answer begins and ends is read off the turns beside it. The system's text may stand anywhere."""
+        order = [turn for turn in sorted(self.whole.ends) if self.messages[turn]["role"] != "system"]
+        for one, other in pairwise(order):
+            if self.whole.ends[other] < self.whole.ends[one]:
+                raise DataError(f"task.template: the chat template puts turn {other + 1} before turn {one + 1}; {MARK_THEM}")
 
     def spans_by_generation(self, context: int) -> list[Span]:
         """As the template itself says. Those of the turns that are only read come first."""
