@@ -200,9 +200,9 @@ def _of(table: Table, tried: Tried) -> NDArray[np.bool_]:
     return of_M
 
 
-def _settings(table: Table) -> NDArray[Any]:
+def _settings(table: Table) -> NDArray[np.str_]:
     """Words for what differs between runs besides, (M,); empty ones where nothing does."""
-    return table[SETTINGS].astype(str) if SETTINGS in table else np.full(len(table), "", dtype=object)
+    return table[SETTINGS].astype(str) if SETTINGS in table else np.full(len(table), "", dtype=str)
 
 
 def _shortest_run(runs: Table) -> float:

@@ -95,6 +95,11 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
     yield from table.notes
 
 
+def assumed(fit: Fit) -> tuple[str, ...]:
+    """All that a fit took for granted and left out, in sentences: what an answer that rests on it has to tell."""
+    return (*fit.remarks, *(f"{count:,} points left out: {reason}" for reason, count in fit.left_out.items()))
+
+
 def _was_read(table: Table, name: str) -> bool:
     """Whether a column's values are there under the name that laws know, too: it was mapped, or recognised."""
     return any(other in table and np.array_equal(table[name], table[other]) for other in ("loss", *SHORT_NAMES.values()))

@@ -130,11 +130,6 @@ class Fit:
         luck_K1 = np.random.default_rng(0).normal(size=(len(sampled), 1))
         return sampled - beyond.fall + luck_K1 * beyond.error
 
-    @property
-    def said(self) -> tuple[str, ...]:
-        """All that was assumed and left out, in sentences: what an answer that rests on this fit has to tell."""
-        return (*self.remarks, *(f"{count:,} points left out: {reason}" for reason, count in self.left_out.items()))
-
     def distance(self, columns: JsonMapping) -> Array:
         """How far beyond the fitted range, (M,), in units of natural logarithm: see `isolora.fit.distance`."""
         return distance(self._complete(columns), self.ranges)

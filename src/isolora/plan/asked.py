@@ -9,6 +9,7 @@ from dataclasses import replace
 from isolora.errors import ConfigError
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
+from isolora.fit.remarks import assumed
 from isolora.json_types import JsonMapping
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
 from isolora.plan.limits import Limits
@@ -41,7 +42,7 @@ def asked_plan(
             raise ConfigError(f"--reach loss: {fitted.remarks[0]}; ask for {fitted.target}=VALUE")
         with _saying(fitted):
             reached = reach(fitted, table, value, kept, price_per_hour=price_per_hour)
-        return replace(reached, warnings=_with_said(reached.warnings, fitted))
+        return replace(reached, warnings=_with_assumed(reached.warnings, fitted))
     return fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
 
 
@@ -52,7 +53,7 @@ def fitted_plan(
     fitted = _fitted(table, budget, limits, law, target, bootstrap)
     with _saying(fitted):
         found = plan_within(fitted, table, budget, limits)
-    return fitted, replace(found, warnings=_with_said(found.warnings, fitted))
+    return fitted, replace(found, warnings=_with_assumed(found.warnings, fitted))
 
 
 @contextmanager
@@ -61,12 +62,12 @@ def _saying(fitted: Fit) -> Iterator[None]:
     try:
         yield
     except NoRecommendation as refusal:
-        refusal.warnings = fitted.said
+        refusal.warnings = assumed(fitted)
         raise
 
 
-def _with_said(warnings: Sequence[str], fitted: Fit) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*warnings, *fitted.said)))
+def _with_assumed(warnings: Sequence[str], fitted: Fit) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*warnings, *assumed(fitted))))
 
 
 def plan_within(fitted: Fit, table: Table, budget: Budget, limits: Limits) -> Recommendation:

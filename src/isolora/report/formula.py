@@ -91,7 +91,7 @@ class Terms(NDArrayOperatorsMixin):
     def __init__(self, terms: Sequence[Symbol]) -> None:
         self.terms = list(terms)
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **keywords: object) -> Terms:
         rows = ([value.terms[k] if isinstance(value, Terms) else value for value in inputs] for k in range(len(self.terms)))
         return Terms([as_symbol(getattr(ufunc, method)(*row, **keywords)) for row in rows])
 

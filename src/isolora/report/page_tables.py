@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from isolora.fit import Fit
+from isolora.fit.remarks import assumed
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.report import wording as words
 from isolora.report.cells import Cell
@@ -70,7 +71,7 @@ def law(study: StudyReport) -> Listing | None:
     rows = [
         Row((entry(name, kind="code"), *(entry(x, words.parameter(x)) for x in (value, *ends)))) for (name, value), ends in pairs
     ]
-    said = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in fit.said)
+    said = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in assumed(fit))
     caption = (
         f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} tokens "
         "on, with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "

@@ -25,9 +25,9 @@ from isolora.table.columns import (
     typed,
     without_gaps,
 )
+from isolora.table.differences import MEASURED_ON, SETTINGS, differences, fields_in, joined_words
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.packaged_sizes import filled_sizes, known_sizes, name_without_size
-from isolora.table.settings import MEASURED_ON, SETTINGS, differences, fields_in, joined_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError, in_brief, unknown
-from isolora.table.settings import MEASURED_ON, SETTINGS
+from isolora.table.differences import MEASURED_ON, SETTINGS
 
 Column = NDArray[Any]
 Rows = Mapping[str, list[Any]]

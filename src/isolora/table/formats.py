@@ -14,8 +14,8 @@ from isolora.errors import TableError, in_brief, unknown
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.store import FILE, read_points
 from isolora.table.columns import Rows
+from isolora.table.differences import differences
 from isolora.table.foreign import foreign_json, foreign_text, parsed_json, readable
-from isolora.table.settings import differences
 
 _LEFT_OUT_STATES = ("DIVERGED",)
 _DELIMITERS = (",", ";", "\t", "|")
