@@ -17,7 +17,7 @@ SMALL = {
     "name": "demo",
     "base": {
         "data": {"train_examples": 600, "eval_examples": 10},
-        "training": {"tokens": 4000, "learning_rate": 5e-3, "batch_tokens": 256, "evaluate_from": 300, "evaluate_ratio": 1.4142},
+        "training": {"tokens": 2500, "learning_rate": 5e-3, "batch_tokens": 256, "evaluate_from": 300, "evaluate_ratio": 1.4142},
     },
     "grid": {"model": ["nano-55k", "nano-150k", "nano-440k"], "method.rank": [2, 32]},
 }

@@ -14,7 +14,7 @@ STUDY = {
     "name": "small",
     "base": {
         "data": {"train_examples": 400, "eval_examples": 8},
-        "training": {"tokens": 4000, "batch_tokens": 256, "evaluate_from": 300, "evaluate_ratio": 1.5},
+        "training": {"tokens": 2600, "batch_tokens": 256, "evaluate_from": 300, "evaluate_ratio": 1.5},
     },
     "grid": {"model": ["nano-55k", "nano-150k", "nano-440k"], "method.rank": [4, 16], "training.learning_rate": [5.0e-3]},
 }
@@ -32,7 +32,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (tmp_path / "examples" / "study.yaml").write_text(yaml.safe_dump(STUDY))
     (tmp_path / "examples" / "lora.yaml").write_text(yaml.safe_dump(RUN))
     monkeypatch.chdir(tmp_path)
-    within_reach = example().replace("5e12flops", "3e10flops")  # the small study's runs end at 7e9 FLOPs
+    within_reach = example().replace("5e12flops", "2e10flops")  # the small study's runs end at 5e9 FLOPs
     exec(compile(within_reach, "README.md", "exec"), {"__name__": "readme"})
     assert "train nano-" in capsys.readouterr().out
 
