@@ -42,10 +42,10 @@ def test_ends_alone_are_fitted(spaced: bool) -> None:
 
 def test_a_constant_rate_keeps_every_point() -> None:
     points = table("constant")
-    assert without_midway(points).table is points
+    assert without_midway(points) is points
     assert "config" in points
     bare = Table({name: column for name, column in points.columns.items() if name != "config"})
-    assert without_midway(bare).table is bare
+    assert without_midway(bare) is bare
 
 
 @pytest.mark.parametrize(("schedule", "left"), [("linear", 36), ("cosine_with_restarts", 36), ("decaying", 36), ("constant", 0)])
@@ -53,18 +53,19 @@ def test_a_column_says_so_too(schedule: str, left: int) -> None:
     points = table("constant")
     named = {name: column for name, column in points.columns.items() if name != "config"}
     found = without_midway(Table({**named, "schedule": np.full(len(points), schedule, dtype=object)}))
-    assert found.left_out == left == len(points) - len(found.table)
+    assert sum(found.left_out.values()) == left == len(points) - len(found)
 
 
 def test_too_few_ends_are_said() -> None:
     points = table("linear", lengths=(9e4,))
     found = without_midway(points)
-    assert (found.table is points, found.left_out) == (True, 0)
-    assert found.remark == (
+    assert (found.columns is points.columns, found.left_out) == (True, {})
+    [note] = found.notes
+    assert note == (
         "the rate of 3 runs decays over their budget, so that points on the way are not where shorter runs end, and 3 ends at 1"
         " lengths are too few for a law; train several lengths, or set training.schedule: constant"
     )
-    assert found.remark in fit(points, law="additive", holdout="none", bootstrap=0).remarks
+    assert note in fit(points, law="additive", holdout="none", bootstrap=0).remarks
 
 
 def test_points_before_training_and_runs_of_a_constant_rate_stay() -> None:
@@ -74,6 +75,6 @@ def test_points_before_training_and_runs_of_a_constant_rate_stay() -> None:
         {**columns, "run": np.array([f"{run}-{k >= len(decaying)}" for k, run in enumerate(columns["run"])], dtype=object)}
     )
     both.columns["tokens"][0] = 0.0
-    kept = without_midway(both).table
+    kept = without_midway(both)
     assert len(kept) == 9 + len(constant) + 1
     assert 0.0 in kept["tokens"]

@@ -7,7 +7,8 @@ import pytest
 
 from isolora.errors import TableError
 from isolora.fit import Fit, fit
-from isolora.fit.families import families_of, family_by_model, with_families
+from isolora.fit.families import family_by_model, with_families
+from isolora.fit.fit_points import families_of
 from isolora.plan import plan
 from isolora.report.isoflop import figure
 from isolora.report.study_report import StudyReport

@@ -125,6 +125,8 @@ def _best(folder: Path) -> str:
     found = measured.table
     rows = sorted(zip(found["tokens"], found["run"], found["loss"], strict=True), key=lambda row: row[0])
     last = {str(run): float(value) for _, run, value in rows if str(run) in kept}
+    if not last:
+        return ""
     best = kept[min(last, key=lambda run: last[run])]
     rank = f" of rank {best.rank}" if best.rank else ""
     return f"\nlowest {measured.name}: {last[best.run]:.4f}, {best.model} with {best.method}{rank}: {best.adapter}"

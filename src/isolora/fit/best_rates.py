@@ -33,8 +33,8 @@ def best_learning_rates(table: Table) -> Table:
     if "learning_rate" not in table or "tokens" not in table:
         return table
     kept_M = ~_names_a_rate(table)
-    for members_M in _groups(table):
-        kept_M |= members_M & _of(table, _best(table.where(members_M)))
+    for rate, alike_M in _best_of_groups(table):
+        kept_M |= alike_M & (table["learning_rate"] == rate)
     return table.where(kept_M)
 
 
@@ -93,9 +93,8 @@ def rate_effect(table: Table) -> RateEffect | None:
         return None
     best: dict[float, float] = {}
     pairs: list[tuple[float, float, float]] = []
-    for members_M in _groups(table):
-        rate, settings = _best(table.where(members_M))
-        group = table.where(members_M & (_settings(table) == settings))
+    for rate, alike_M in _best_of_groups(table):
+        group = table.where(alike_M)
         size = float(group["body_parameters"][0]) if "body_parameters" in group else 1.0
         if np.unique(group["learning_rate"]).size > 1:
             best[size] = rate
@@ -114,9 +113,8 @@ def rate_effect(table: Table) -> RateEffect | None:
 def rates_at_the_edge(table: Table) -> list[str]:
     """Groups whose best rate is the smallest or the largest that was tried, of three or more."""
     found = []
-    for members_M in _groups(table) if "learning_rate" in table and "tokens" in table else ():
-        rate, settings = _best(table.where(members_M))
-        group = table.where(members_M & (_settings(table) == settings))
+    for rate, alike_M in _best_of_groups(table) if "learning_rate" in table and "tokens" in table else ():
+        group = table.where(alike_M)
         tried = np.unique(group["learning_rate"])
         if tried.size > 1 and rate in (tried[0], tried[-1]):
             found.append(_group_words(group))
@@ -182,22 +180,25 @@ def _names_a_rate(table: Table) -> NDArray[np.bool_]:
     return named_M
 
 
+def _best_of_groups(table: Table) -> Iterator[tuple[float, NDArray[np.bool_]]]:
+    """Of each group its best rate, and the mask of its points with the best settings."""
+    settings_M = _settings(table)
+    for members_M in _groups(table):
+        rate, settings = _best(table.where(members_M))
+        yield rate, members_M & (settings_M == settings)
+
+
 def _best(group: Table) -> Tried:
     every = sorted(set(zip(map(float, group["learning_rate"]), map(str, _settings(group)), strict=True)))
     if len(every) == 1:
         return every[0]
-    reach = {tried: _shortest_run(group.where(_of(group, tried))) for tried in every}
+    settings_M = _settings(group)
+    runs = {(rate, words): group.where((group["learning_rate"] == rate) & (settings_M == words)) for rate, words in every}
+    reach = {tried: _shortest_run(of_tried) for tried, of_tried in runs.items()}
     longest = max(reach.values())
     full_length = [tried for tried, tokens in reach.items() if tokens >= _FULL_LENGTH * longest]
     shared = min(reach[tried] for tried in full_length)
-    return min(full_length, key=lambda tried: _mean_loss(group.where(_of(group, tried)), shared))
-
-
-def _of(table: Table, tried: Tried) -> NDArray[np.bool_]:
-    """The points of a rate with those settings, (M,)."""
-    rate, settings = tried
-    of_M: NDArray[np.bool_] = (table["learning_rate"] == rate) & (_settings(table) == settings)
-    return of_M
+    return min(full_length, key=lambda tried: _mean_loss(runs[tried], shared))
 
 
 def _settings(table: Table) -> NDArray[np.str_]:

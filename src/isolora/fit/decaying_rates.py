@@ -8,7 +8,7 @@ A run of a quarter of the tokens would have decayed to its end by then. Measured
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,36 +22,31 @@ _NAMES = ("decaying", "linear", "cosine", "polynomial", "warmup_stable_decay")
 _FEWEST_ENDS, _FEWEST_LENGTHS = 6, 3
 
 
-@dataclass(frozen=True)
-class Decaying:
-    """The points that a law may see, how many were left out, and what is wrong with those that were kept."""
-
-    table: Table
-    left_out: int = 0
-    remark: str = ""
-
-
-def without_midway(table: Table) -> Decaying:
-    """The table without the points on the way of runs whose rate decays, or with them where their ends are too few."""
+def without_midway(table: Table) -> Table:
+    """The table without the points on the way of runs whose rate decays, and their count among what it left out; or with them
+    and a note, where the ends are too few."""
     if "tokens" not in table or "run" not in table:
-        return Decaying(table)
+        return table
     decaying_M = _decaying(table)
+    if not decaying_M.any():
+        return table
     _, run_M = np.unique(table["run"].astype(str), return_inverse=True)
     end_M = np.zeros(len(table), dtype=bool)
     end_M[[rows[-1] for rows in by_group(run_M, table["tokens"])]] = True
     midway_M = decaying_M & ~end_M & (table["tokens"] > 0)
     if not midway_M.any():
-        return Decaying(table)
+        return table
     kept = table.where(~midway_M)
     ends = kept["tokens"][kept["tokens"] > 0]
     lengths = len(distinct(ends))
     if len(ends) >= _FEWEST_ENDS and lengths >= _FEWEST_LENGTHS:
-        return Decaying(kept, int(midway_M.sum()))
+        return replace(kept, left_out={**kept.left_out, "on the way of runs whose rate decays": int(midway_M.sum())})
     why = (
         f"the rate of {len(set(table['run'][decaying_M]))} runs decays over their budget, so that points on the way are not where"
     )
     few = f"{len(ends)} ends at {lengths} lengths are too few for a law"
-    return Decaying(table, remark=f"{why} shorter runs end, and {few}; train several lengths, or set training.schedule: constant")
+    note = f"{why} shorter runs end, and {few}; train several lengths, or set training.schedule: constant"
+    return replace(table, notes=(*table.notes, note))
 
 
 def _decaying(table: Table) -> NDArray[np.bool_]:

@@ -8,13 +8,14 @@ Qwen2.5-3B).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from isolora.errors import TableError
+from isolora.fit.fit_points import families_of
 from isolora.fit.token_units import bytes_per_token, same_tokens
 from isolora.table import Table, name_without_size
 
@@ -28,28 +29,27 @@ def with_families(table: Table) -> Table:
     """The table with a text column `family`, where its bases are of several. Raises TableError for a base of two families."""
     if "family" in table:
         family_M = [_TEXT.sub("_", str(name)) for name in table["family"]]
-    elif "model" in table:
-        kinds = _kinds(table)
-        family_of = _by_kind(kinds) or _by_tokens(bytes_per_token(table)) or ({} if kinds else _by_names(table["model"]))
+        _demand_one_each(table, family_M)
+    elif family_of := _family_of(table):
         family_M = [family_of.get(str(name), str(name)) for name in table["model"]]
-        if not family_of:
-            return table
     else:
         return table
-    told = replace(table, columns={**table.columns, "family": np.array(family_M, dtype=object)})
-    pairs = sorted(set(zip(map(str, told["model"]), family_M, strict=True))) if "model" in told else []
+    return replace(table, columns={**table.columns, "family": np.array(family_M, dtype=object)})
+
+
+def _demand_one_each(table: Table, family_M: Sequence[str]) -> None:
+    pairs = sorted(set(zip(map(str, table["model"]), family_M, strict=True))) if "model" in table else []
     for (model, one), (other, another) in pairwise(pairs):
         if model == other:
             raise TableError(f"model {model!r} is of two families ({one}, {another}) in the column family")
-    return told
 
 
-def families_of(table: Table) -> list[str]:
-    """The families of a table, the one with the most points first; none where it does not tell of several."""
-    if "family" not in table:
-        return []
-    names, counts = np.unique(table["family"].astype(str), return_counts=True)
-    return [str(name) for name in names[np.argsort(-counts, kind="stable")]] if len(names) > 1 else []
+def _family_of(table: Table) -> dict[str, str]:
+    """Base -> family, by what tells it best; none where all are of one, or nothing tells."""
+    if "model" not in table:
+        return {}
+    kinds = _kinds(table)
+    return _by_kind(kinds) or _by_tokens(bytes_per_token(table)) or ({} if kinds else _by_names(table["model"]))
 
 
 def family_by_model(table: Table) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _kinds(table: Table) -> dict[str, str]:
 def _by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
     """Bases in groups of one architecture and tokenizer; none where there is one group."""
     groups = [sorted(model for model, own in kinds.items() if own == kind) for kind in sorted(set(kinds.values()))]
-    return {name: family for family, group in _named(groups) for name in group} if len(groups) > 1 else {}
+    return _named(groups)
 
 
 def _by_tokens(size_of: Mapping[str, float]) -> dict[str, str]:
@@ -93,19 +93,18 @@ def _by_tokens(size_of: Mapping[str, float]) -> dict[str, str]:
             groups[-1].append(name)
         else:
             groups.append([name])
-    if len(groups) < 2:
-        return {}
-    return {name: family for family, group in _named(groups) for name in group}
+    return _named(groups)
 
 
-def _named(groups: Sequence[list[str]]) -> Iterator[tuple[str, list[str]]]:
-    """Groups of bases with a name each: the word that the first one's name begins with, or all of it where that is taken."""
-    taken: set[str] = set()
-    for group in groups:
+def _named(groups: Sequence[list[str]]) -> dict[str, str]:
+    """Base -> the name of its group: the word that the first one's name begins with, or all of it where that is taken. None where
+    there is one group."""
+    found: dict[str, str] = {}
+    for group in groups if len(groups) > 1 else ():
         word = _WORD.match(group[0].rstrip("/").rpartition("/")[2])
-        family = word[0] if word and word[0] not in taken else _TEXT.sub("_", group[0])
-        taken.add(family)
-        yield family, group
+        family = word[0] if word and word[0] not in found.values() else _TEXT.sub("_", group[0])
+        found |= dict.fromkeys(group, family)
+    return found
 
 
 def _by_names(model_M: Iterable[object]) -> dict[str, str]:

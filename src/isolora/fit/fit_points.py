@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolora.errors import TableError
-from isolora.fit.families import families_of
 from isolora.laws import GROUP_PREFIXES, Array, family_columns, method_columns
-from isolora.table import SHORT_NAMES, Table
+from isolora.table import NOT_STUDIED, SHORT_NAMES, Table
 
 
 def by_group(number_M: NDArray[np.int64], within_M: Array) -> list[NDArray[np.int64]]:
@@ -118,20 +117,29 @@ def _start(bare: Table, columns: Mapping[str, Array], methods: list[str], famili
 
 def methods_of(table: Table) -> list[str]:
     """The methods of a table, the one with the most points first; none where the table does not say."""
-    if "method" not in table:
+    return _commonest_first(table, "method")
+
+
+def families_of(table: Table) -> list[str]:
+    """The families of a table's bases, the one with the most points first; none where it does not tell of several."""
+    names = _commonest_first(table, "family")
+    return names if len(names) > 1 else []
+
+
+def _commonest_first(table: Table, column: str) -> list[str]:
+    if column not in table:
         return []
-    names, counts = np.unique(table["method"].astype(str), return_counts=True)
+    names, counts = np.unique(table[column].astype(str), return_counts=True)
     return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
 
 _NEXT_TO_NONE = 1e-6
-_NOT_STUDIED = ("tune", "verify")
 
 
 def studied(table: Table) -> Table:
     """The points without the trials of learning rates, which are short, and without the proof of a recommendation: a law that
     had seen it would prove nothing."""
-    return table.where(~np.isin(table["stage"], _NOT_STUDIED)) if "stage" in table else table
+    return table.where(~np.isin(table["stage"], NOT_STUDIED)) if "stage" in table else table
 
 
 def _flops(table: Table, columns: Mapping[str, Array]) -> Array:

@@ -16,8 +16,8 @@ from isolora.fit.best_rates import best_learning_rates, rate_effect
 from isolora.fit.continuation import continuation
 from isolora.fit.decaying_rates import without_midway
 from isolora.fit.distance import COMPUTE, ranges_of
-from isolora.fit.families import MOST_FAMILIES, families_of, family_by_model, with_families
-from isolora.fit.fit_points import Points, from_table, methods_of, studied
+from isolora.fit.families import MOST_FAMILIES, family_by_model, with_families
+from isolora.fit.fit_points import Points, families_of, from_table, methods_of, studied
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
 from isolora.fit.remarks import demand_one_measure, demand_sizes, left_out, remarks
@@ -63,8 +63,7 @@ def fit(
         raise ConfigError(unknown("holdout", holdout, HOLDOUTS))
     known = with_families(studied(table))
     demand_one_measure(known)
-    whole = without_midway(known)
-    aim = targeted(whole.table, target)
+    aim = targeted(without_midway(known), target)
     demand_sizes(aim.table)
     chosen = best_learning_rates(aim.table)
     measured = from_table(chosen)
@@ -74,11 +73,8 @@ def fit(
     choosing = _selected if holdout == "largest" else _unjudged
     selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
-    unread = left_out(table, aim, chosen, (measured, points), found)
-    if whole.left_out:
-        unread["on the way of runs whose rate decays"] = whole.left_out
-    said = (*remarks(aim, chosen, found), whole.remark)
-    return replace(found, left_out=unread, remarks=tuple(remark for remark in said if remark))
+    unread = left_out(aim, chosen, (measured, points), found)
+    return replace(found, left_out=unread, remarks=tuple(remarks(aim, chosen, found)))
 
 
 def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]:

@@ -52,11 +52,7 @@ def _method_columns(columns: JsonMapping, law: str) -> dict[str, Array]:
         return {}
     if "method" not in columns:
         raise TableError(f"law {law!r} is of several methods; name one (valid: {', '.join(known)})")
-    asked = [str(name) for name in np.atleast_1d(np.asarray(columns["method"], dtype=object))]
-    for name in asked:
-        if name not in known:
-            raise TableError(unknown("method", name, known))
-    return laws.method_columns(asked, known)
+    return laws.method_columns(_named(columns, "method", known), known)
 
 
 def _family_columns(columns: JsonMapping, law: str, family_of: Mapping[str, str]) -> dict[str, Array]:
@@ -64,13 +60,25 @@ def _family_columns(columns: JsonMapping, law: str, family_of: Mapping[str, str]
     known = laws.families_in_name(law)
     if not known or any(name.startswith(laws.FAMILY_PREFIX) for name in columns):
         return {}
-    by_model = "family" not in columns
-    if by_model and "model" not in columns:
+    if "family" in columns:
+        return laws.family_columns(_named(columns, "family", known), known)
+    if "model" not in columns:
         raise TableError(f"law {law!r} is of several families of bases; name a model or a family (valid: {', '.join(known)})")
-    named = [str(name) for name in np.atleast_1d(np.asarray(columns["model" if by_model else "family"], dtype=object))]
-    for name in named:
-        if by_model and name not in family_of:
+    models = _texts(columns, "model")
+    for name in models:
+        if name not in family_of:
             raise TableError(f"model {name!r} is of no family that was measured; name one (valid: {', '.join(known)})")
-        if not by_model and name not in known:
-            raise TableError(unknown("family", name, known))
-    return laws.family_columns([family_of[name] for name in named] if by_model else named, known)
+    return laws.family_columns([family_of[name] for name in models], known)
+
+
+def _named(columns: JsonMapping, column: str, known: Sequence[str]) -> list[str]:
+    """What a column names, each of them known. Raises TableError for another name."""
+    asked = _texts(columns, column)
+    for name in asked:
+        if name not in known:
+            raise TableError(unknown(column, name, known))
+    return asked
+
+
+def _texts(columns: JsonMapping, column: str) -> list[str]:
+    return [str(name) for name in np.atleast_1d(np.asarray(columns[column], dtype=object))]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
+from isolora.fit.law_columns import NOT_NUMBERS
 from isolora.fit.place_defaults import with_defaults
 from isolora.fit.result import Fit
 from isolora.fit.target import Score
@@ -69,13 +69,7 @@ def _columns(fit: Fit, places: Table) -> JsonObject:
     for name, values in columns.items():
         if (np.asarray(values) <= 0).any():
             raise TableError(f"places need {name} above 0; the smallest is {np.min(values):g}")
-    if laws.methods_in_name(fit.law) and "method" in places:
-        columns["method"] = places["method"]
-    if laws.families_in_name(fit.law):
-        columns |= {name: places[name] for name in ("model", "family") if name in places}
-    if "learning_rate" in places:
-        columns["learning_rate"] = places["learning_rate"]
-    return columns
+    return columns | {name: places[name] for name in NOT_NUMBERS if name in places}
 
 
 def _given(places: Table, name: str) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 from isolora import laws
 from isolora.errors import TableError
 from isolora.fit.best_rates import about_settings, rates_at_the_edge
-from isolora.fit.families import about_families, families_of
-from isolora.fit.fit_points import Points
+from isolora.fit.families import about_families
+from isolora.fit.fit_points import Points, families_of
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
 from isolora.fit.thinning import thinning_summary
@@ -54,12 +54,12 @@ def demand_one_measure(table: Table) -> None:
     )
 
 
-def left_out(table: Table, aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) -> dict[str, int]:
+def left_out(aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) -> dict[str, int]:
     """How many rows of the table the law did not see, by reason. seen: points before and after they were thinned."""
     measured, points = seen
     started = len(chosen) - len(measured)
     reasons = {
-        **table.left_out,
+        **aim.table.left_out,
         **aim.left_out,
         f"other learning rates{' or settings' if about_settings(aim.table) else ''} than the best": len(aim.table) - len(chosen),
         "at 0 tokens, which only laws with a plateau use": started,

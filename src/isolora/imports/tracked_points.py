@@ -46,22 +46,9 @@ HELD_OUT = (
 )
 TRAINING = ("train/loss", "loss", "training_loss", "train_loss", "train/train_loss")
 _OF_ONE_RUN = {
-    *(
-        "output",
-        "logging",
-        "run",
-        "seed",
-        "hub",
-        "dir",
-        "version",
-        "created",
-        "time",
-        "timestamp",
-        "date",
-        "checkpoint",
-        "project",
-    ),
+    *("output", "logging", "run", "seed", "hub", "dir", "version", "created", "time", "timestamp", "date", "checkpoint"),
     *("epochs", "steps", "save", "host", "hostname", "world", "cache", "wandb", "entity", "user", "notes", "tags", "group"),
+    "project",
 }
 """Words in the names of settings that differ from run to run and say nothing of how well it learns for its length."""
 _MOST_OTHERS = 20

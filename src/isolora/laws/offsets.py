@@ -53,9 +53,10 @@ def _by_group(law: Law, names: Sequence[str], kind: Kind) -> Law:
         for k, name in enumerate(others):
             own_M = logs[kind.prefix + name]
             offset_K1, second_K1 = shapes_KQ[:, [inner + 2 * k]], shapes_KQ[:, [inner + 2 * k + 1]]
-            slope_KM = second_K1 * (logs["d"] - _PIVOT) if kind is METHODS else 0.0
-            shift_KM = shift_KM + own_M * (offset_K1 + slope_KM)
-            factor_KM = factor_KM + own_M * second_K1
+            if kind is METHODS:
+                shift_KM = shift_KM + own_M * (offset_K1 + second_K1 * (logs["d"] - _PIVOT))
+            else:
+                shift_KM, factor_KM = shift_KM + own_M * offset_K1, factor_KM + own_M * second_K1
         terms_KCM = law.log_terms(shapes_KQ[:, :inner], {**logs, "d": logs["d"] + shift_KM})
         return terms_KCM if kind is METHODS else terms_KCM + factor_KM[:, None, :]
 

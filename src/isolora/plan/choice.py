@@ -27,7 +27,7 @@ def isoflop(fit: Fit, options: Sequence[Option], budget: float) -> dict[str, Arr
     """One budget in FLOPs spent on each option: body_parameters, rank, tokens, loss, low and high (95 %), prudent_loss."""
     tokens = np.array([option.tokens(Budget(budget, "flops")) for option in options])
     rows = [option.columns(float(count)) for option, count in zip(options, tokens, strict=True)]
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if all(name in row for row in rows)}
+    columns = joined(rows)
     low, high = fit.interval(columns)
     return {
         "body_parameters": np.array([option.body_parameters for option in options]),

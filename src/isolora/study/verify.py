@@ -18,9 +18,9 @@ from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Recommendation
 from isolora.runs.document_loader import DocumentLoader
 from isolora.runs.workspace import Workspace
-from isolora.store import Store, adapter_place
+from isolora.store import DIVERGED, Store, adapter_place
 from isolora.study.design import run_from_grid
-from isolora.table import differences, joined_words
+from isolora.table import NOT_STUDIED, differences, joined_words
 from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
 from isolora.training.ranks import refuse_ranks
@@ -119,14 +119,11 @@ def _method(given: Any, recommended: JsonMapping) -> JsonObject:
 
 def measured_base(store: Store, recommendation: Recommendation) -> JsonObject | None:
     """The configuration of the longest measured run of the recommended model, method, rank, learning rate and settings."""
-    told = differences(store.runs())
     wanted = (recommendation.model, recommendation.method["name"], recommendation.method.get("rank") or None)
     reached = {point["run"]: (point["tokens"], -point["loss"]) for point in store.points()}
-    alike = [
-        run
-        for run in store.runs()
-        if (run["model"], run["method"], run["rank"]) == wanted and run["stage"] not in ("tune", VERIFY) and run["run"] in reached
-    ]
+    runs = [run for run in store.runs() if run["run"] in reached and run["state"] != DIVERGED]  # as a table reads them
+    told = differences(runs)
+    alike = [run for run in runs if (run["model"], run["method"], run["rank"]) == wanted and run["stage"] not in NOT_STUDIED]
     alike = [run for run in alike if joined_words(told.get(run["run"], {}).values()) == recommendation.settings] or alike
     exact = [run for run in alike if math.isclose(run["learning_rate"], recommendation.learning_rate, rel_tol=1e-9)]
     longest = max(exact or alike, key=lambda run: reached[run["run"]], default=None)

@@ -25,7 +25,7 @@ from isolora.table.columns import (
     typed,
     without_gaps,
 )
-from isolora.table.differences import MEASURED_ON, SETTINGS, differences, fields_in, joined_words
+from isolora.table.differences import MEASURED_ON, NOT_STUDIED, SETTINGS, differences, fields_in, joined_words
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.packaged_sizes import filled_sizes, known_sizes, name_without_size
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEASURED_ON",
+    "NOT_STUDIED",
     "SETTINGS",
     "SHORT_NAMES",
     "STORE_NAME",

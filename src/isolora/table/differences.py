@@ -29,7 +29,8 @@ _NO_MATTER = (
 )
 """Keys that laws and plans see by a column of their own, or that a loss does not depend on."""
 _SEED = re.compile(r'"seed":\s*\d+,|,\s*"seed":\s*\d+')
-_NOT_STUDIED = ("tune", "verify")
+NOT_STUDIED = ("tune", "verify")
+"""Stages of a study whose runs no law sees: trials of rates, which are short, and the proof of a recommendation."""
 
 
 def differences(runs: Iterable[JsonMapping]) -> dict[str, JsonObject]:
@@ -38,7 +39,7 @@ def differences(runs: Iterable[JsonMapping]) -> dict[str, JsonObject]:
     texts = {name: _SEED.sub("", row["config"]) for name, row in rows.items()}
     read = {text: _fields(text) for text in set(texts.values())}  # thousands of runs often differ in their seeds alone
     given = {name: read[text] for name, text in texts.items()}
-    studied = {name: given[name] for name, row in rows.items() if row.get("stage") not in _NOT_STUDIED}
+    studied = {name: given[name] for name, row in rows.items() if row.get("stage") not in NOT_STUDIED}
     cells: dict[tuple[object, ...], list[JsonMapping]] = {}
     for name, fields in studied.items():
         cells.setdefault(tuple(rows[name].get(key) for key in ("model", "method", "rank")), []).append(fields)
