@@ -47,7 +47,7 @@ def seeded() -> None:
     if "torch" in sys.modules:  # the numpy wing's tests need not wait for torch
         import torch
 
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(SEED)  # torch.manual_seed notes the whole call stack for a CUDA that may come
 
 
 @pytest.fixture(autouse=True, scope="session")

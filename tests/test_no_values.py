@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from isolora.config import TaskConfig
 from isolora.cost import no_values
+from isolora.cost.memory import peak
+from isolora.ledger import BatchShape
 
 torch.set_num_threads(1)
 
@@ -102,6 +107,10 @@ def test_several_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(no_values, "_known", {})
+    by_kernel, worked_out = no_values._by_meta_kernel, []
+    monkeypatch.setattr(
+        no_values, "_by_meta_kernel", lambda func, *given: (worked_out.append(str(func)), by_kernel(func, *given))[1]
+    )
     with FakeTensorMode() as fake, Remembering(fake) as mode:
         x = torch.empty(4, 6)
         views = [x[1:3].transpose(0, 1) for _ in range(2)]
@@ -111,7 +120,8 @@ def test_tensors_that_bear_a_device_and_their_views(monkeypatch: pytest.MonkeyPa
     assert later.storage_offset() == 12
     assert {view.untyped_storage()._cdata for view in (*views, later)} == {x.untyped_storage()._cdata}
     assert {(made.device.type, made.stride()) for made in products} == {("cpu", (1, 6))}
-    assert [sum(name in done for done in mode.worked_out) for name in ("slice", "transpose", "mul")] == [2, 1, 1]
+    assert [sum(name in done for done in worked_out) for name in ("slice", "transpose", "mul")] == [2, 1, 1]
+    assert set(mode.worked_out) <= {"prim.device.default"}, "nothing else is left to FakeTensor"
 
 
 def test_a_view_that_names_its_place_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +142,49 @@ def test_it_is_forgotten_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) 
         for size in range(2, 9):
             meta(size).exp()
     assert 0 < len(known) <= 3
+
+
+ON_A_DEVICE: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "product": lambda x, n: x @ x.T,
+    "product in place": lambda x, n: x.addmm_(x[:, :4], x, alpha=0.5),
+    "sum of several": lambda x, n: torch.cat([x, x.T.reshape(4, 6)]),
+    "broadcast": lambda x, n: x.T.unsqueeze(1) * x[:, 0],
+    "another type": lambda x, n: x.to(torch.bfloat16).add(x.double()),
+    "whole numbers": lambda x, n: n.cumsum(0) // 2,
+    "rows": lambda x, n: x[n],
+    "rows in place": lambda x, n: x.index_add_(0, n, x),
+    "chosen": lambda x, n: functional.embedding(n, x),
+    "like": lambda x, n: (torch.zeros_like(x.T), x.new_empty(3, 2), torch.full_like(x, 2.0)),
+    "made of nothing": lambda x, n: (torch.arange(5), torch.zeros(2, 3, dtype=torch.int64)),
+    "views": lambda x, n: x[1:, 2:].T.unsqueeze(0).expand(3, -1, -1),
+    "reshaped": lambda x, n: x.T.reshape(3, 8),
+    "attention": lambda x, n: functional.scaled_dot_product_attention(*(x.view(1, 2, 2, 6),) * 3),
+    "norm": lambda x, n: functional.layer_norm(x, [6]),
+    "loss": lambda x, n: functional.cross_entropy(x, n, reduction="sum"),
+    "a number": lambda x, n: x.sum() * x.mean(),
+    "drawn": lambda x, n: x.uniform_(-1, 1),
+}
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
+def test_kernels_for_meta_say_what_fake_tensors_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers() -> list[Any]:
+        monkeypatch.setattr(no_values, "_known", {})
+        with FakeTensorMode() as fake, Remembering(fake):
+            made = ON_A_DEVICE[name](torch.empty(4, 6), torch.zeros(4, dtype=torch.int64))
+            return [told(one) for one in (made if isinstance(made, tuple) else (made,))]
+
+    quick = answers()
+    monkeypatch.setattr(no_values, "_by_meta_kernel", lambda *_: None)
+    assert quick == answers()
+
+
+@pytest.mark.parametrize(("kind", "task"), [("llama", "causal-lm"), ("t5", "summarization"), ("mixtral", "preference")])
+def test_memory_is_the_same_by_either_way(kind: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.save(tmp_path / kind, tiny.ARCHITECTURES[kind]())
+    config = tiny.run().model_copy(update={"model": model, "task": TaskConfig(name=task)})
+    shape = BatchShape(3, 9, 8, 0 if task == "causal-lm" else 5)
+    quick = peak(config, shape)
+    monkeypatch.setattr(no_values, "_known", {})
+    monkeypatch.setattr(no_values, "_by_meta_kernel", lambda *_: None)
+    assert quick == peak(config, shape)

@@ -148,7 +148,7 @@ ARCHITECTURES = {
 
 
 def seeded(kind: Any, config: Any) -> Any:
-    torch.manual_seed(7)
+    torch.default_generator.manual_seed(7)
     return kind(config).eval()
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,8 +66,9 @@ def one_at_a_time(key: str) -> Iterator[None]:
         yield
 
 
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Installed versions; of a package that is missing nothing."""
+@cache
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions; of a package that is missing nothing. Looked up once: what is imported does not change any more."""
     found = {}
     for name in packages:
         with contextlib.suppress(PackageNotFoundError):

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._ops import OpOverloadPacket
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -27,6 +29,25 @@ ATTENTION_SCORES = GROUPS.index("attention scores")
 EXPERTS = re.compile(r"experts|block_sparse_moe|\.gate\.weight$|router")
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 FORMULAS: dict[Any, Any] = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
+MATRIX_PRODUCTS = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm")}
+VALUE_OF, EMBEDDING = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.embedding.default
+
+
+def _by_operation() -> Iterator[tuple[Any, Any]]:
+    """(what torch calls, its formula): the operation around it hashes in Python, which takes time at every one."""
+    for packet, formula in FORMULAS.items():
+        if isinstance(packet, OpOverloadPacket):
+            of_shapes = partial(_of_shapes, formula.__wrapped__) if packet in MATRIX_PRODUCTS else formula
+            yield from ((getattr(packet, overload)._op, of_shapes) for overload in packet.overloads())
+
+
+def _of_shapes(formula: Any, *args: Any, out_val: Tensor, **kwargs: Any) -> int:
+    """Of a product whose tensors are arguments themselves: torch's search through all that an argument may hold takes a tenth of
+    a rehearsal."""
+    return int(formula(*(arg.shape if isinstance(arg, Tensor) else arg for arg in args), **kwargs, out_shape=out_val.shape))
+
+
+_FORMULAS = dict(_by_operation())
 
 
 @dataclass(frozen=True)
@@ -71,14 +92,15 @@ class Bookkeeper(TorchDispatchMode):
         return False  # nothing is compiled here, and torch's guard against it takes a tenth of a rehearsal
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+        if func is VALUE_OF and args[0].is_meta:
             return True if args[0].dtype == torch.bool else 1
         kwargs = kwargs or {}
         out = made(func, args, kwargs, lambda: func(*args, **kwargs), None)
-        if func._overloadpacket in FORMULAS:
-            flops = FORMULAS[func._overloadpacket](*args, **kwargs, out_val=out)
+        formula = _FORMULAS.get(func._op)
+        if formula is not None:
+            flops = formula(*args, **kwargs, out_val=out)
             self._book(flops if self.tracker is None else flops * self._stands_for(self.tracker), args)
-        if isinstance(out, Tensor) and func is not torch.ops.aten.embedding.default:
+        if isinstance(out, Tensor) and func is not EMBEDDING:
             self._derive(args, out)
         return out
 

@@ -90,7 +90,7 @@ def peak(
 
 def kept_peak(config: RunConfig, shape: BatchShape, labels: Sequence[str], device: str, padded: bool | None = None) -> Memory:
     """As `peak`, kept on the disk by all that decides it."""
-    training = config.training
+    training, padded = config.training, shape.rows > 1 if padded is None else padded
     decided_by = (training.precision, training.base_precision, training.clip_norm)
     key = kept.price_key(config, len(labels), *decided_by, device, astuple(shape), padded)
     found = kept.read_kept("memory", key)

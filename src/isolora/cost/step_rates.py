@@ -117,4 +117,4 @@ def _folder() -> Path:
 
 
 def _path(name: str) -> Path:
-    return _folder() / f"{name}-{content_hash([machine(), versions(['torch'])])}.json"
+    return _folder() / f"{name}-{content_hash([machine(), versions(('torch',))])}.json"

@@ -16,7 +16,7 @@ from isolora.garbage import collect_as_usual
 from isolora.json_types import JsonObject
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
-from isolora.methods.trained_heads import head_names
+from isolora.methods.trained_heads import drawing_from, head_names
 from isolora.models import architectures
 from isolora.models.configuration import check_plausible, foreign, load_architecture, positions, published_architecture
 from isolora.models.fused import fuse
@@ -87,8 +87,8 @@ def load_base(config: RunConfig, task: Task) -> Base:
     import_module("transformers.modeling_layers")  # nearly all that any architecture's module imports
     collect_as_usual()
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
-    with foreign(config.model), _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
+    # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
+    with foreign(config.model), _quiet(), drawing_from(0, torch.device("cpu")):
         model, about = kind.from_pretrained(
             locate(config.model),
             config=architecture,

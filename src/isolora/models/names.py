@@ -23,6 +23,7 @@ VOCABULARIES = ("*.txt", "*.model", "*.tiktoken")
 FETCHED = ("minilm-l6", "smollm2-135m")  # what `isolora fetch-models` fetches
 
 
+@cache
 def packaged_models() -> dict[str, Path]:
     """Models that come with isolora: name -> folder."""
     root = Path(str(resources.files("isolora") / "assets" / "nano"))

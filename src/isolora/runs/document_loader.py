@@ -5,9 +5,9 @@ The documents decide the task's classes. No weights and no tokenizer are needed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 from isolora import data, models, registry
 from isolora.config import DataConfig, RunConfig, TaskConfig, content_hash, parse
@@ -20,15 +20,23 @@ KEPT = 16
 
 
 class DocumentLoader:
-    """Reads each data configuration once in its lifetime. A new loader sees files as they are then."""
+    """Reads each data configuration once in its lifetime, and finds each run's classes once. A new loader sees files as they
+    are then."""
 
     def __init__(self) -> None:
         self.load = lru_cache(KEPT)(_load)
+        self.task = lru_cache(KEPT)(partial(_labelled_task, self.load))
 
 
 def _load(config: DataConfig, task: TaskConfig) -> Splits:
     plain: Task = registry.load_plug_in("task", task.name)
     return data.load_documents(config, plain.bound(plain.Settings(**task.fields())))
+
+
+def _labelled_task(load: Callable[[DataConfig, TaskConfig], Splits], config: RunConfig) -> Task:
+    """The run's task with the classes that its documents give it."""
+    task = models.bound_task(config)
+    return task.bound(task.settings, task.find_labels(load(config.data, config.task).train), task.architecture)
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,7 @@ class RunDocuments:
     def load(cls, config: RunConfig, loader: DocumentLoader | None = None) -> RunDocuments:
         """Raises DataError or ConfigError, one line."""
         loader = loader or DocumentLoader()
-        splits = loader.load(config.data, config.task)
-        task = models.bound_task(config, models.bound_task(config).find_labels(splits.train))
+        splits, task = loader.load(config.data, config.task), loader.task(config)
         mixed = {name: _mixed_source(alone, task.labels, loader) for name, alone in mixed_runs(config, len(splits.train)).items()}
         return cls(config, task, splits, mixed, loader)
 

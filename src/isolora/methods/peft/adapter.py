@@ -21,7 +21,7 @@ from isolora.methods.merging import untie
 from isolora.methods.peft.peft_configuration import check_module_names, check_sizes, quietly, saved_config
 from isolora.methods.peft.wrapped_heads import settle_heads, start_heads, trained_copies
 from isolora.methods.targets import short_names, target_modules
-from isolora.methods.trained_heads import head_names
+from isolora.methods.trained_heads import drawing_from, head_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,7 +55,7 @@ class PeftAdapter(Attached):
         model.requires_grad_(False)
         self._own = {id(parameter) for parameter in model.parameters()}
         try:
-            with quietly(), seeded(model, seed):
+            with quietly(), drawing_from(seed, next(model.parameters()).device):
                 self.peft = self._wrapped()
             self._keep_in_full()
             start_heads(model, seed)
@@ -100,7 +100,7 @@ class PeftAdapter(Attached):
             with self._bare():
                 yield
         elif self._training:
-            with seeded(self.base, int(torch.randint(2**62, (), generator=self._generator))):
+            with drawing_from(int(torch.randint(2**62, (), generator=self._generator)), next(self.base.parameters()).device):
                 yield
         else:
             yield
@@ -252,12 +252,3 @@ def peft_targets(model: PreTrainedModel, targets: str | list[str]) -> str | list
     """Targets as PEFT wants them, with our meaning of `all-linear`: heads stay out. Raises ConfigError when nothing matches."""
     found = target_modules(model, targets)
     return short_names(model, found) if targets == "all-linear" else targets
-
-
-@contextmanager
-def seeded(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """Within, the global generators draw from the seed; afterwards they are as they were."""
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
