@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ MATRIX_PRODUCTS = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "ad
 VALUE_OF, EMBEDDING = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.embedding.default
 
 
-def _by_operation() -> Iterator[tuple[Any, Any]]:
+def _by_operation() -> Iterator[tuple[object, Callable[..., int]]]:
     """(what torch calls, its formula): the operation around it hashes in Python, which takes time at every one."""
     for packet, formula in FORMULAS.items():
         if isinstance(packet, OpOverloadPacket):
@@ -41,7 +41,7 @@ def _by_operation() -> Iterator[tuple[Any, Any]]:
             yield from ((getattr(packet, overload)._op, of_shapes) for overload in packet.overloads())
 
 
-def _of_shapes(formula: Any, *args: Any, out_val: Tensor, **kwargs: Any) -> int:
+def _of_shapes(formula: Callable[..., int], *args: object, out_val: Tensor, **kwargs: object) -> int:
     """Of a product whose tensors are arguments themselves: torch's search through all that an argument may hold takes a tenth of
     a rehearsal."""
     return int(formula(*(arg.shape if isinstance(arg, Tensor) else arg for arg in args), **kwargs, out_shape=out_val.shape))

@@ -13,16 +13,17 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch._subclasses.fake_impls import op_implementations_dict, stride_incorrect_op
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from isolora import registry
 from isolora.errors import ConfigError, PlugInError, UserError, in_brief
+from isolora.json_types import JsonObject
 from isolora.models.architectures import replaced
 
 MOST = 100_000
@@ -113,14 +114,14 @@ def made(func: Any, args: tuple[object, ...], kwargs: dict[str, Any], act: Calla
     return out
 
 
-def _outcome(out: object, args: tuple[Any, ...], is_view: bool, unchanged: Callable[[], bool]) -> Outcome:
+def _outcome(out: object, args: tuple[object, ...], is_view: bool, unchanged: Callable[[], bool]) -> Outcome:
     """What an operation has made of its arguments. unchanged: whether these are of the same kind as before."""
     if args and out is args[0] and unchanged():
         return _Kind.FIRST_ARGUMENT
     return _described_all(out, args) if isinstance(out, tuple) and not is_view else _described(out, args, is_view)
 
 
-def _by_meta_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome | None:
+def _by_meta_kernel(func: Any, args: tuple[object, ...], kwargs: JsonObject) -> Outcome | None:
     """What an operation makes of tensors that bear one device, or of none, by the kernel for `meta`; None where FakeTensor might
     say something else, or has to say what is wrong."""
     device = _only_device(args, kwargs) if _has_plain_kernel(func) else None
@@ -139,7 +140,7 @@ def _by_meta_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return None if found is _Kind.ASK_AGAIN else _bearing(found, device)
 
 
-def _only_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device | None:
+def _only_device(args: tuple[object, ...], kwargs: JsonObject) -> torch.device | None:
     """The one that all tensors bear, and the one that is asked for; None where there are several, or tensors that bear none."""
     held = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     held += [each for value in args if isinstance(value, list | tuple) for each in value if isinstance(each, Tensor)]
@@ -156,8 +157,7 @@ AS_ANYWHERE = {
 device, which is borne here."""
 
 
-@cache
-def _has_plain_kernel(func: Any) -> bool:
+def _has_plain_kernel(func: OpOverload) -> bool:
     """Whether FakeTensor would ask the kernel for `meta`, or one that agrees with it, whatever the device."""
     if func.namespace != "aten" or func._schema.name.removeprefix("aten::") in AS_ANYWHERE:
         return bool(func.namespace == "aten")
@@ -165,7 +165,7 @@ def _has_plain_kernel(func: Any) -> bool:
     return not special and func not in op_implementations_dict and not stride_incorrect_op(func)
 
 
-def _on_meta(value: object) -> Any:
+def _on_meta(value: object) -> object:
     """The same tensor, which shares its memory, without the device that it bears."""
     if isinstance(value, list | tuple):
         return [_on_meta(each) for each in value]
@@ -175,10 +175,10 @@ def _on_meta(value: object) -> Any:
     return empty.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
 
 
-def _bearing(found: Any, device: torch.device) -> Any:
+def _bearing(found: Outcome, device: torch.device) -> Outcome:
     """The same with tensors that bear a device."""
     if isinstance(found, tuple):
-        return tuple(None if each is None else _bearing(each, device) for each in found)
+        return tuple(None if each is None else replace(each, device=device) for each in found)
     return replace(found, device=device) if isinstance(found, Made) else found
 
 

@@ -10,13 +10,13 @@ import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from isolora import models, registry
 from isolora.adapters import record
+from isolora.caches import versions
 from isolora.config import RunConfig
 from isolora.cost.crosscheck import Pair
 from isolora.json_types import JsonMapping, JsonObject
@@ -37,22 +37,12 @@ def environment() -> JsonObject:
     """Where a run takes place: versions, commit, device, threads."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
-        "versions": {package: _version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "versions": {**dict.fromkeys(PACKAGES), **versions(PACKAGES), "python": platform.python_version()},
         "commit": _commit(),
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
-
-
-@cache
-def _version(package: str) -> str | None:
-    """None for a package that is used from a folder, without having been installed. Looked up once: what is imported does not
-    change any more, and importlib keeps some of what it reads for every look, 3 KiB a run."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 @cache
