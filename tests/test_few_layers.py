@@ -22,7 +22,7 @@ from isolora.ledger import BatchShape
 from isolora.models import architectures
 
 torch.set_num_threads(1)
-DEEP = dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"), 9)
+DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 KINDS = {
     "llama": "causal-lm",
     "gemma3_text": "causal-lm",  # five layers with a window, then one without
@@ -43,8 +43,8 @@ CELLS = [(kind, "lora") for kind in KINDS] + [("llama", method) for method in ME
 
 
 def deep(kind: str, folder: Path, method: dict[str, Any], **training: Any) -> RunConfig:
-    known = CONFIG_MAPPING[kind]()
-    own = {name: value for name, value in {**SMALL, **DEEP}.items() if hasattr(known, name)}
+    known, layers = CONFIG_MAPPING[kind](), 7 if KINDS[kind] == "summarization" else 9  # of an encoder and a decoder both
+    own = {name: value for name, value in {**SMALL, **dict.fromkeys(DEPTHS, layers)}.items() if hasattr(known, name)}
     CONFIG_MAPPING[kind](**own).save_pretrained(folder)
     given = {"model": str(folder), "task": KINDS[kind], "method": method, "training": {"steps": 1, **training}}
     return parse(RunConfig, given)

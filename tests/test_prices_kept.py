@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_a_ledger_is_rehearsed_once(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert again.to_json() == first.to_json()
     with pytest.raises(BaseException, match="rehearsed again"):
         ledger_of(a_run(folder, rank=5))
+
+
+def test_a_copy_of_a_model_has_its_price(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ledger_of(a_run(folder))
+    copied = shutil.copytree(folder, tmp_path / "another")
+    monkeypatch.setattr(flops, "rehearse", lambda *_: pytest.fail("rehearsed again"))
+    assert ledger_of(a_run(copied)).to_json() == first.to_json()
 
 
 def test_other_sources_have_other_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

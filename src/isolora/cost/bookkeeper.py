@@ -41,10 +41,10 @@ def _by_operation() -> Iterator[tuple[object, Callable[..., int]]]:
             yield from ((getattr(packet, overload)._op, of_shapes) for overload in packet.overloads())
 
 
-def _of_shapes(formula: Callable[..., int], *args: object, out_val: Tensor, **kwargs: object) -> int:
+def _of_shapes(formula: Callable[..., int], *args: Tensor, out_val: Tensor, **kwargs: object) -> int:
     """Of a product whose tensors are arguments themselves: torch's search through all that an argument may hold takes a tenth of
     a rehearsal."""
-    return int(formula(*(arg.shape if isinstance(arg, Tensor) else arg for arg in args), **kwargs, out_shape=out_val.shape))
+    return int(formula(*[arg.shape for arg in args], **kwargs, out_shape=out_val.shape))
 
 
 _FORMULAS = dict(_by_operation())

@@ -6,11 +6,13 @@ outside of isolora, a method or a task of another package or a model's own code,
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from isolora import registry
 from isolora.caches import cache_folder, read_kept_json, sources_digest, versions, write_json
 from isolora.config import RunConfig, content_hash
+from isolora.json_types import JsonObject
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 ROOMS = ("config", "cost", "methods", "models", "runs", "tasks", "ledger", "registry")
@@ -23,10 +25,16 @@ def price_key(config: RunConfig, classes: int, *more: object) -> str | None:
 
     if not ours(config):
         return None
-    architecture = models.load_architecture(config).to_json_string(use_diff=False)
+    described = models.load_architecture(config).to_json_string(use_diff=False)
+    architecture = json.loads(described, object_hook=_without_place)
     own = {name: config.model_dump()[name] for name in ("task", "method", "new_tokens")}
     checkpointing = config.training.gradient_checkpointing
     return content_hash([*surroundings(), architecture, own, checkpointing, classes, *more])
+
+
+def _without_place(settings: JsonObject) -> JsonObject:
+    """An architecture's settings without the folder that they were read from."""
+    return {name: value for name, value in settings.items() if name != "_name_or_path"}
 
 
 def ours(config: RunConfig) -> bool:
