@@ -120,6 +120,13 @@ def test_a_step_within_the_models_positions(tmp_path: Path) -> None:
         cost(config, (1, 65))
 
 
+def test_a_method_that_does_not_fit_is_told_before_texts_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(model="nano-55k", method={"name": "lora", "targets": ["q_prj"]}, training={"steps": 1})
+    monkeypatch.setattr("isolora.cost.estimate.RunExamples.of", lambda *_: pytest.fail("20,000 texts are tokenised"))
+    with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
+        cost(config)
+
+
 def test_a_whole_run_needs_a_tokenizer(tmp_path: Path) -> None:
     config = shapes_only(tmp_path / "model")
     data = config.data.model_copy(update={"source": str(tiny.texts(tmp_path / "texts.txt"))})

@@ -111,8 +111,8 @@ def peak_bytes(count: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_source() -> None:
-    """60,000 rows of 1 kB are 60 MB; a block of 1000 and what is drawn are held."""
-    small, large = peak_bytes(6_000), peak_bytes(60_000)
+    """30,000 rows of 1 kB are 30 MB; a block of 1000 and what is drawn are held."""
+    small, large = peak_bytes(3_000), peak_bytes(30_000)
     assert large < 1.2 * small
     assert large < 8e6
 

@@ -59,8 +59,8 @@ def typical(task: Task, rows: int, length: int) -> BatchShape:
 def _run_cost(config: RunConfig, place: Place) -> Cost:
     documents, positions = RunDocuments.load(config), models.positions(models.load_architecture(config))
     labels = documents.task.labels
+    ledger = ledger_of(config, labels)  # first: a method that does not fit is told before thousands of texts are tokenised
     examples = RunExamples.of(documents, models.load_tokenizer(config), positions)
-    ledger = ledger_of(config, labels)
     return _cost(config, ledger, dry_run(config, examples.train, ledger), labels, place)
 
 
