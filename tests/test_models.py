@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging.handlers
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import tiny
 import torch
 
 from isolora import models, registry
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TaskConfig
 from isolora.errors import ConfigError
 from isolora.models import fetch, names
 
@@ -143,3 +144,18 @@ def test_an_installed_isolora_keeps_fetched_models_in_its_cache(tmp_path: Path, 
     assert names.fetched_root() == Path(__file__).resolve().parents[1] / "models"
     monkeypatch.setattr(names, "__file__", str(tmp_path / "lib" / "site-packages" / "isolora" / "models" / "names.py"))
     assert names.fetched_root() == tmp_path / "models"
+
+
+def test_a_new_head_is_no_news_and_warnings_come_back(tmp_path: Path) -> None:
+    """Transformers warns of every weight that a checkpoint lacks."""
+    config = tiny.run().model_copy(
+        update={"model": tiny.save(tmp_path, tiny.llama()), "task": TaskConfig(name="sequence-classification")}
+    )
+    handler, logger = logging.handlers.MemoryHandler(100), logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        models.load_base(config, models.bound_task(config, ("a", "b")))
+        logging.getLogger("transformers.modeling_utils").warning("something else")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in handler.buffer] == ["something else"]
