@@ -140,7 +140,7 @@ class Bookkeeper(TorchDispatchMode):
 
     def _derive(self, args: tuple[object, ...], out: Tensor) -> None:
         """What is made of weights alone (a cast, a product of factors, chosen experts) counts as a weight."""
-        if storage(out) not in self.groups and self._alone(args):
+        if self._alone(args) and storage(out) not in self.groups:
             tensors = [arg for arg in args if isinstance(arg, Tensor)]
             self.groups[storage(out)] = self.groups[storage(tensors[0])]
             self.trained |= {storage(out)} if any(storage(tensor) in self.trained for tensor in tensors) else set()

@@ -91,6 +91,8 @@ def made(func: Any, args: tuple[object, ...], kwargs: dict[str, Any], act: Calla
 
     mode: of tensors that bear a device; None where they are on `meta`.
     """
+    if mode is None and func.is_view:
+        return act()  # quick on `meta`
     try:
         key = _key(func, args, kwargs, mode is not None)
     except _NotToRemember:
@@ -239,8 +241,8 @@ class _NotToRemember(Exception):
 
 
 def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], with_device: bool) -> Hashable:
-    if ("out" in kwargs and func._schema.is_mutable) or (func.is_view and not (with_device and args)):
-        raise _NotToRemember  # a view on `meta` is quick
+    if ("out" in kwargs and func._schema.is_mutable) or (func.is_view and not args):
+        raise _NotToRemember
     # of all views this one alone is given a place in the memory, and not in its first argument
     offset = args[0].storage_offset() if func is AS_STRIDED else None
     # what torch calls: an operation of its own hashes in Python

@@ -11,11 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from isolora.cost.bookkeeper import storage
+from isolora.cost.bookkeeper import VALUE_OF, storage
 from isolora.cost.no_values import made
 from isolora.cost.timeline import Timeline
 from isolora.tasks.base import Batch
 
+DEVICE_OF, GROUPED_PRODUCT = torch.ops.prim.device.default, torch.ops.aten._grouped_mm.default
 CUDA_BLOCK_BYTES = 512
 """PyTorch's caching allocator on a GPU rounds every request up to a multiple of it."""
 
@@ -44,7 +45,7 @@ class StorageTracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = self.run(func, args, kwargs or {})
         if not func.is_view:
-            for tensor in tree_leaves(out):
+            for tensor in (out,) if isinstance(out, Tensor) else tree_leaves(out):
                 if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # a sparse one has no storage of its own
                     self.follow(tensor)
         return out
@@ -91,11 +92,11 @@ class RehearsedStorageTracker(StorageTracker):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.timeline is not None and self.timeline.backward:
             self.timeline.at_node()
-        if func is torch.ops.prim.device.default:  # asked for before every product
+        if func is DEVICE_OF:  # asked for before every product
             return args[0].fake_device
-        if func is torch.ops.aten._local_scalar_dense.default:
+        if func is VALUE_OF:
             return storage(args[0]) not in self.differing if args[0].dtype == torch.bool else 1
-        if func is torch.ops.aten._grouped_mm.default:
+        if func is GROUPED_PRODUCT:
             out = _grouped(*args)
             self.follow(out)
             return out
