@@ -33,7 +33,7 @@ FOLDER = Path("runs/calibration")
 TEXTS, SEEDS = 4, 5
 """Texts (samples to train on and to hold out), and repeats on each; domains alternate."""
 DOMAINS = ("descriptions", "code")
-TOKENS, BATCH_TOKENS = 16_384, 256
+TOKENS, BATCH_TOKENS = 32_768, 256
 RANK = 8
 FACTORS = (4, 10)
 MIDDLE_TOKENS = 8.5 * TOKENS

@@ -15,6 +15,7 @@ from isolora.cli.runs import trained_too_long
 from isolora.cli.studies import next_steps, study_summary
 from isolora.config import load_study, parse
 from isolora.config.study_config import StudyConfig
+from isolora.cost.estimate import cost
 from isolora.cost.time import Place
 from isolora.doctor import doctor
 from isolora.errors import ConfigError
@@ -101,7 +102,7 @@ def test_init_measures_between_on_some_of_the_held_out_where_no_scores_need_all(
         assert person(monkeypatch, capsys, *words, *more)[0] == 0
         return load_study(words[1]).base["training"].get("evaluate_between")
 
-    assert [between(rows) for rows in (400, 600, 8000)] == [None, 27, 100]
+    assert [between(rows) for rows in (150, 600, 8000)] == [None, 12, 100]
     (tmp_path / "tickets.csv").write_text(TICKETS * 20)
     assert (
         person(monkeypatch, capsys, "init", tmp_path / "t.yaml", "--data", tmp_path / "tickets.csv", "--model", "nano-55k")[0]
@@ -125,7 +126,8 @@ def test_init_maps_columns_and_compares_numbers_of_examples(tmp_path: Path, monk
 
 
 def test_init_finds_the_tokens_that_a_time_buys(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    """Here the study as it would be without a time trains for 50 s; six tenths of a study are training."""
+    """Here the study as it would be without a time trains for 50 s, and measures for a part of that; four fifths of a study are
+    either."""
     timed: list[str] = []
     monkeypatch.setattr(study_price, "calibrate", lambda config: timed.append(config.model))
     monkeypatch.setattr(study_price.StudyPrice, "seconds", property(lambda price: 50.0))
@@ -138,8 +140,10 @@ def test_init_finds_the_tokens_that_a_time_buys(tmp_path: Path, monkeypatch: Any
         return (load_study(file).base["training"]["tokens"], said) if status == 0 else (status, said)
 
     usual, _ = tokens()
+    price = price_study(load_study(tmp_path / "1.yaml"))
+    assert 0.05 < (measured := price.evaluation_flops / price.flops) < 0.3
     bought, said = tokens("--time", "1min")
-    assert bought == int(float(f"{usual * 0.6 * 60 / 50:.2g}"))
+    assert bought == int(float(f"{usual * 0.8 * 60 / (50 * (1 + measured)):.2g}"))
     assert f"1min for the study: {bought:,} tokens a run at most\n" in said
     assert set(timed) == {"nano-55k"}
     most, said = tokens("--time", "100h")
@@ -278,6 +282,11 @@ def test_a_studys_price_is_what_its_runs_consume(tmp_path: Path) -> None:
     assert price.flops == pytest.approx(sum(ended["flops"] for ended in consumed), rel=1e-12)
     assert price.peak_memory_bytes == max(ended["peak_memory_bytes"] for ended in consumed)
     assert price.price == pytest.approx(price.seconds / 3600 * 2.5)
+    assert price.evaluation_flops == sum(cost(config).evaluation_flops for config in design.grid_runs(study))
+    assert str(price).endswith("of held-out losses, 8% of all")
+    often = base | {"training": {"steps": 4, "batch_tokens": 60, "evaluate_from": 60, "evaluate_ratio": 1.1}}
+    words = str(price_study(parse(StudyConfig, {"base": often, "grid": grid})))
+    assert words.endswith("20% of all; fewer data.eval_examples, or training.evaluate_between, would make it less")
 
 
 def test_memory_is_of_the_configuration_not_of_the_process(tmp_path: Path) -> None:

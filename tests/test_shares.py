@@ -17,8 +17,11 @@ import torch
 
 from isolora import registry
 from isolora.config import RunConfig
+from isolora.cost.estimate import cost
+from isolora.cost.flops import rehearse
 from isolora.data import Documents
 from isolora.errors import ConfigError
+from isolora.ledger import BatchShape
 from isolora.runs.prepared import HeldOut
 from isolora.runs.progress import Progress
 from isolora.store import Store
@@ -68,7 +71,7 @@ def test_what_goes_with_the_logarithm_of_tokens_is_found_exactly() -> None:
 
 
 def a_run(folder: Path, between: int | None, **changes: Any) -> RunConfig:
-    found = tiny.from_files(folder, tokens=1500, evaluate_ratio=1.4, evaluate_between=between, **changes)
+    found = tiny.from_files(folder, **{"tokens": 1500, "evaluate_ratio": 1.4, "evaluate_between": between, **changes})
     tiny.texts(folder / "texts.txt", 120)
     return found.model_copy(update={"data": found.data.model_copy(update={"eval_examples": 12})})
 
@@ -107,6 +110,21 @@ def test_a_run_measured_on_shares_is_the_same_run(tmp_path: Path, monkeypatch: p
     assert 0 < max(errors) < 0.05  # of shares of three short texts; of 27 out of 80 descriptions it is 0.001
     sha = [(tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("whole", "shares")]
     assert sha[0] == sha[1]
+
+
+@pytest.mark.parametrize(("between", "ratio"), [(None, 1.4), (3, 1.4), (5, 3.0), (4, 100.0)])
+def test_a_run_is_told_what_its_held_out_losses_take(
+    between: int | None, ratio: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = a_run(tmp_path, between, evaluate_ratio=ratio)
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"w{k % 50} w{k % 49} w{k % 48} w{k % 47}" for k in range(2000, 2120)))
+    said = cost(config)
+    with counted(monkeypatch) as examples:
+        train(config, tmp_path / "out", quiet=True)
+    one = rehearse(config).flops(BatchShape(1, 4, 3)).forward
+    assert said.evaluation_flops == pytest.approx(sum(examples) * one, rel=1e-9)
+    assert sum(examples) > 24 or ratio == 100
+    assert f"{said.evaluation_flops:.3g} beside them" in str(said)
 
 
 def test_points_of_an_interrupted_run_are_those_of_an_undisturbed_one(tmp_path: Path) -> None:

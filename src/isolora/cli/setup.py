@@ -41,7 +41,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a study to start from, commented, for the data and the models given; asks for what is missing on a terminal."""
-    from isolora.study.starter import Wanted, held_out_rows, look, starter_study
+    from isolora.study.starter import Wanted, held_out, look, starter_study, usable_held_out
 
     if is_there(file):
         raise ConfigError(f"FILE: {file} exists already; name another, or delete it first")
@@ -52,19 +52,19 @@ def init(
     chosen = task or _asked(f"task (its columns are {', '.join(found.columns)}; valid: {', '.join(found.tasks)})", found.tasks[0])
     if chosen not in found.tasks:
         raise ConfigError(f"--task: {unknown('task for these columns', chosen, found.tasks)}")
-    held_out = held_out_rows(found, chosen, max(train_examples or [0]))
+    usable = usable_held_out(found, chosen, max(train_examples or [0]))
     models = model or _asked("base models, with commas", "nano-55k,nano-150k,nano-440k").split(",")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem)[:64] or "study"
     bases = tuple(part.strip() for part in models)
-    wanted = Wanted(chosen, bases, held_out, tokens, max_length, tuple(train_examples or ()))
+    wanted = Wanted(chosen, bases, usable, tokens, max_length, tuple(train_examples or ()))
     time = time or (None if tokens else _asked_on_a_terminal("time for the whole study, such as 10min (empty: a pass or two)"))
     if time:
         wanted = replace(wanted, tokens=_tokens_in_time(time, found, starter_study(found, wanted, name, str(file))))
     text = starter_study(found, wanted, name, str(file))
     write_whole(file, "FILE", text)
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
-    result |= {"held_out": held_out}
-    words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {held_out:,} held out"
+    result |= {"held_out": (count := held_out(found, wanted))}
+    words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {count:,} held out"
     answer(result, f"{words}; next: isolora preview {file}", as_json)
 
 

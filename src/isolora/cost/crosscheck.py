@@ -72,7 +72,7 @@ class CrossCheck(Observer):
         config, member = self.configs[k], stack.members[k]
         if member.progress.state != DONE:
             return {}
-        planned = dry_run(config, stack.examples.train, member.ledger)
+        planned = dry_run(config, stack.examples, member.ledger)
         found = {"flops": pair(planned.flops.total, member.progress.flops), **self.of_step}
         speed = step_rates.stored(config) if len(self.configs) == 1 else None
         if speed is not None:

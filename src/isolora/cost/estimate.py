@@ -61,7 +61,7 @@ def _run_cost(config: RunConfig, place: Place) -> Cost:
     labels = documents.task.labels
     ledger = ledger_of(config, labels)  # first: a method that does not fit is told before thousands of texts are tokenised
     examples = RunExamples.of(documents, models.load_tokenizer(config), positions)
-    return _cost(config, ledger, dry_run(config, examples.train, ledger), labels, place)
+    return _cost(config, ledger, dry_run(config, examples, ledger), labels, place)
 
 
 def _cost(config: RunConfig, ledger: Ledger, planned: DryRun, labels: Sequence[str], place: Place) -> Cost:
@@ -71,6 +71,7 @@ def _cost(config: RunConfig, ledger: Ledger, planned: DryRun, labels: Sequence[s
         all_parameters=ledger.model_parameters + ledger.added_parameters,
         task=config.task.name,
         flops=planned.flops,
+        evaluation_flops=planned.evaluation_flops,
         optimiser_flops=progress.step * ledger.optimiser_flops_per_step,
         memory=kept_peak(config, planned.largest, labels, device()),
         tokens=progress.tokens,

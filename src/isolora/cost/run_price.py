@@ -41,12 +41,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs by phase, memory in bytes, tokens; of one step or of a whole run."""
+    """FLOPs by phase, memory in bytes, tokens; of one step or of a whole run. evaluation_flops: of a run's held-out losses."""
 
     trainable_parameters: int
     all_parameters: int
     task: str
     flops: Flops
+    evaluation_flops: float
     optimiser_flops: int
     memory: Memory
     tokens: int
@@ -67,6 +68,7 @@ class Cost:
             "flops_per_token": self.flops.total / self.tokens,
             "flops_per_step": self.flops.total / self.steps,
             "flops_by_group": self.flops.by_group(),
+            "evaluation_flops": self.evaluation_flops,
             "optimiser_flops": self.optimiser_flops,
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory": asdict(self.memory),
@@ -85,6 +87,7 @@ class Cost:
                 f"FLOPs                 {self.flops.total:.4g} for {self.task}: {per_token:.4g} a token, {per_step:.4g} a step",
                 *(f"  {line}" for line in table(self.flops)),
                 f"  optimiser             {self.optimiser_flops:.3g} element-wise, in no total",
+                *self._evaluations(),
                 f"tokens                {self.tokens:,} and {self.padding_tokens:,} of padding in {self.steps:,} steps",
                 f"peak memory           {self._memory()}",
                 f"time                  {self.duration or 'unknown here: --calibrate, or --on ACCELERATOR --utilisation SHARE'}",
@@ -93,6 +96,11 @@ class Cost:
 
     def _repr_html_(self) -> str:
         return display.text_html(str(self))
+
+    def _evaluations(self) -> list[str]:
+        """One line on held-out losses; of one step there are none."""
+        share = self.evaluation_flops / self.flops.total
+        return [f"  held-out losses       {self.evaluation_flops:.3g} beside them, {share:.0%}"] if share else []
 
     def _memory(self) -> str:
         parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in asdict(self.memory).items())

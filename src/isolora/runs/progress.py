@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isolora.config import RunConfig, TrainingConfig
 from isolora.ledger import BatchShape, Flops, Ledger
-from isolora.runs.batches import Indices, Stream
+from isolora.runs.batches import Indices, Stream, short_first
 from isolora.tasks.base import Examples
+
+if TYPE_CHECKING:
+    from isolora.runs.prepared import RunExamples
 
 
 @dataclass
@@ -59,6 +63,11 @@ class Progress:
             return (self.epoch + self.index / stream.batches) / amount
         return {"tokens": self.tokens, "steps": self.step, "flops": self.flops}[unit] / amount
 
+    def pass_marks(self, ratio: float) -> None:
+        """Move on to the first evaluation that lies ahead."""
+        while self.next_evaluation <= self.tokens:
+            self.next_evaluation *= ratio
+
     def consume(self, examples: Examples, micro_batches: list[Indices], stream: Stream, ledger: Ledger) -> None:
         """Count one optimiser step over examples taken from the stream."""
         consumed = Flops()
@@ -83,25 +92,42 @@ def micro_batches(indices: Indices, accumulation: int) -> list[Indices]:
 
 @dataclass(frozen=True)
 class DryRun:
-    """A whole run on paper. progress: what it will have consumed; largest: its micro-batch of most tokens."""
+    """A whole run on paper. progress: what it will have consumed; largest: its micro-batch of most tokens; evaluation_flops: of
+    its held-out losses, which are in no total."""
 
     progress: Progress
     micro_batches: int
     largest: BatchShape
+    evaluation_flops: float = 0.0
 
     @property
     def flops(self) -> Flops:
         return self.progress.consumed_flops
 
 
-def dry_run(config: RunConfig, examples: Examples, ledger: Ledger) -> DryRun:
+def dry_run(config: RunConfig, examples: RunExamples, ledger: Ledger) -> DryRun:
     """Draw the very batches that the run will draw."""
-    training = config.training
-    progress, stream = Progress(), Stream(examples.sequence_lengths, training.batch_tokens, config.seed)
+    training, train = config.training, examples.train
+    progress = Progress(next_evaluation=training.evaluate_from)
+    stream = Stream(train.sequence_lengths, training.batch_tokens, config.seed)
     shapes: list[BatchShape] = []
+    evaluations = 1  # the last one
     while progress.spent(training, stream) < 1:
         parts = micro_batches(stream.next(), training.accumulation)
-        progress.consume(examples, parts, stream, ledger)
+        progress.consume(train, parts, stream, ledger)
         progress.step += 1
-        shapes += [BatchShape.of(examples, rows) for rows in parts]
-    return DryRun(progress, len(shapes), max(shapes, key=lambda shape: shape.tokens))
+        shapes += [BatchShape.of(train, rows) for rows in parts]
+        evaluations += progress.tokens >= progress.next_evaluation and progress.spent(training, stream) < 1
+        progress.pass_marks(training.evaluate_ratio)
+    spent = evaluation_flops(training, examples.held_out.examples, ledger, evaluations)
+    return DryRun(progress, len(shapes), max(shapes, key=lambda shape: shape.tokens), spent)
+
+
+def evaluation_flops(training: TrainingConfig, held_out: Examples, ledger: Ledger, evaluations: int) -> float:
+    """Forward passes over held-out examples: all of them at the first evaluation and the last, a share between. Answers, other
+    sources and texts on which forgetting is measured are not among them."""
+    batches = short_first(held_out, training.batch_tokens)
+    whole = sum(ledger.flops(BatchShape.of(held_out, rows)).forward for rows in batches)
+    shares = max(1, round(len(held_out) / (training.evaluate_between or len(held_out))))
+    full = min(evaluations, 2)
+    return whole * (full + (evaluations - full) / shares)

@@ -21,7 +21,15 @@ from isolora.runs.document_loader import DocumentLoader
 from isolora.tasks.base import Task, problem_of
 
 FALLBACK_TASK = "causal-lm"
-MOST_HELD_OUT, FEWEST_BETWEEN = 500, 27
+MOST_HELD_OUT, LEAST_HELD_OUT, FEWEST_BETWEEN = 500, 50, 10
+HELD_OUT_SHARE = 0.13
+"""Of a study's FLOPs that its held-out losses may take. They scatter together, being of the same texts, so that a law and a
+choice among runs ask for fewer of them than one loss would."""
+TRAINED_OVER_MEASURED = 2.05
+"""FLOPs of a token that is trained on over those of one that is measured: nothing leads back to a frozen base's weights."""
+EVALUATIONS, TRIALS, SHARES = 9, 3, 5
+"""Of a run of the template, trials of its base and rank on a quarter of its tokens each, and parts of the held-out examples that
+take turns."""
 LEAST_TOKENS, MOST_PASSES = 8192, 4
 """Of a run's largest budget; beyond four passes repeats are worth little (Muennighoff et al. 2305.16264)."""
 TOKENS_A_WORD = 1.5
@@ -88,13 +96,13 @@ class SourceSummary:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the study is asked to be. tokens: the largest budget; about one pass over the data and at most 200,000 when absent, or
-    twice that where an example carries one label;
+    """What the study is asked to be. most_held_out: rows that the loss can be measured on; tokens: the largest budget; about one
+    pass over the data and at most 200,000 when absent, or twice that where an example carries one label;
     train_examples: numbers of examples to compare."""
 
     task: str
     models: Sequence[str]
-    held_out: int
+    most_held_out: int
     tokens: int | None = None
     max_length: int = 256
     train_examples: Sequence[int] = ()
@@ -160,7 +168,7 @@ def _reads_most(task: Task, known: Mapping[str, str], sample: Sequence[JsonObjec
     return not sample or sum(not problem_of(task, row) for row in rows) * 2 >= len(rows)
 
 
-def held_out_rows(found: SourceSummary, task: str, train_examples: int = 0) -> int:
+def usable_held_out(found: SourceSummary, task: str, train_examples: int = 0) -> int:
     """How many rows the loss can be measured on, at most MOST_HELD_OUT. Raises DataError or ConfigError where the task cannot
     read the source, or where it has fewer training examples."""
     keys = {"source": found.source, "on_error": "skip", "eval_examples": MOST_HELD_OUT, **found.keys(task)}
@@ -168,13 +176,39 @@ def held_out_rows(found: SourceSummary, task: str, train_examples: int = 0) -> i
     return len(DocumentLoader().load(DataConfig(**config.data.model_dump()), TaskConfig.model_validate(task)).validation)
 
 
+def budget_tokens(found: SourceSummary, wanted: Wanted) -> int:
+    """The largest budget of a run."""
+    pace = _pace(wanted.task)
+    return wanted.tokens or max(LEAST_TOKENS, min(pace.tokens, round(pace.passes * found.words * TOKENS_A_WORD)))
+
+
+def held_out(found: SourceSummary, wanted: Wanted) -> int:
+    """On how many rows the loss is measured: so many, of those there are, that it takes HELD_OUT_SHARE of the study's FLOPs; all
+    where points have scores, which of few rows are coarse."""
+    if _scored(wanted.task):
+        return wanted.most_held_out
+    mean = max(1.0, min(wanted.max_length, TOKENS_A_WORD * found.words / max(1, found.rows)))
+    whole = TRIALS + 2 + (EVALUATIONS - 2) / SHARES
+    trained = TRAINED_OVER_MEASURED * budget_tokens(found, wanted) * (1 + TRIALS / 4)
+    rows = HELD_OUT_SHARE / (1 - HELD_OUT_SHARE) * trained / (whole * mean)
+    return min(wanted.most_held_out, max(LEAST_HELD_OUT, int(float(f"{rows:.2g}"))))
+
+
+def _pace(task: str) -> _Pace:
+    return ONE_LABEL if registry.load_plug_in("task", task).labels_per_row == 1 else EVERY_TOKEN
+
+
+def _scored(task: str) -> bool:
+    """Whether every point has scores, which are of all held-out examples."""
+    plain: Task = registry.load_plug_in("task", task)
+    return plain.bound(plain.Settings()).scores_points
+
+
 def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) -> str:
     """The YAML of a study."""
     if not found.rows:
         raise DataError(f"data.source: {found.source} holds no rows")
-    one_label = registry.load_plug_in("task", wanted.task).labels_per_row == 1
-    pace = ONE_LABEL if one_label else EVERY_TOKEN
-    budget = wanted.tokens or max(LEAST_TOKENS, min(pace.tokens, round(pace.passes * found.words * TOKENS_A_WORD)))
+    pace, budget, rows = _pace(wanted.task), budget_tokens(found, wanted), held_out(found, wanted)
     return TEMPLATE.format(
         source=found.source,
         source_yaml=_quoted(found.source),
@@ -182,25 +216,24 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
         task=wanted.task,
         name_yaml=name if yaml.safe_load(name) == name else _quoted(name),  # 2026.yaml and no.yaml are names too
         rows=found.rows,
-        held_out=wanted.held_out,
+        held_out=rows,
         max_length=wanted.max_length,
         tokens=budget,
         batch_tokens=pace.batch_tokens,
         rates=pace.rates,
         evaluate_from=max(512, budget // 16),
-        between=_between_line(wanted),
+        between=_between_line(wanted.task, rows),
         models=_quoted(list(wanted.models) or list(packaged_models())[:3]),
         train_examples=_examples_line(found, wanted),
         tune_tokens=max(2048, budget // 4),
-        header=_header(name, file, " --target accuracy" if one_label else ""),
+        header=_header(name, file, " --target accuracy" if pace is ONE_LABEL else ""),
     )
 
 
-def _between_line(wanted: Wanted) -> str:
+def _between_line(task: str, held_out: int) -> str:
     """A fifth of the held-out examples for the evaluations between, where no scores ask for all of them."""
-    plain: Task = registry.load_plug_in("task", wanted.task)
-    count = max(FEWEST_BETWEEN, wanted.held_out // 5)
-    if plain.bound(plain.Settings()).scores_points or count > wanted.held_out // 2:
+    count = max(FEWEST_BETWEEN, held_out // SHARES)
+    if _scored(task) or count > held_out // 2:
         return ""
     return f"    evaluate_between: {count:<16} # held-out examples at each evaluation between the first and the last, in turn\n"
 
@@ -234,5 +267,5 @@ def _examples_line(found: SourceSummary, wanted: Wanted) -> str:
     """Numbers of examples to compare; without any a comment shows how, since each one doubles the study."""
     if wanted.train_examples:
         return f"  data.train_examples: {json.dumps(list(wanted.train_examples))}"
-    some = max(1, (found.rows - 2 * wanted.held_out) // 4)
+    some = max(1, (found.rows - 2 * held_out(found, wanted)) // 4)
     return f"# data.train_examples: [{some}, {2 * some}]   # take the comment away to compare numbers of examples: runs double"

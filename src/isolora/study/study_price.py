@@ -23,8 +23,10 @@ from isolora.runs.workspace import Workspace
 from isolora.study import design, search
 from isolora.tasks.base import Examples
 
-TRAINING_SHARE = 0.6
-"""Of a small study's seconds, by which evaluations and start-up are reckoned in: measured 0.61 on texts, 0.66 on 3,000 labels."""
+WORKING_SHARE = 0.8
+"""Of a small study's seconds, by which start-up and scores are reckoned in beside steps and held-out losses."""
+MUCH_EVALUATION = 0.15
+"""Share of a study's FLOPs from which held-out losses cost more than they need to: they scatter together, being of one text."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class StagePrice:
     runs: int
     tokens: int
     flops: float
+    evaluation_flops: float
     seconds: float | None
     price: float | None
     memory_bytes: int | None
@@ -59,6 +62,11 @@ class StudyPrice:
         return sum(row.flops for row in self.rows)
 
     @property
+    def evaluation_flops(self) -> float:
+        """Of held-out losses, which are not among the FLOPs of training."""
+        return sum(row.evaluation_flops for row in self.rows)
+
+    @property
     def seconds(self) -> float | None:
         """Of training, evaluations left out, on so many workers; None where a row's is not known."""
         known = [row.seconds for row in self.rows if row.seconds is not None]
@@ -77,6 +85,7 @@ class StudyPrice:
         return {
             "runs": self.runs,
             "flops": {"total": self.flops},
+            "evaluation_flops": self.evaluation_flops,
             "tokens": sum(row.tokens for row in self.rows),
             "seconds": self.seconds,
             "seconds_basis": self.basis,
@@ -96,7 +105,14 @@ class StudyPrice:
         if self.seconds is not None:
             taken = f"{time_in_words(self.seconds)} of training on {self.workers} workers, {self.basis}"
         money = "" if self.price is None else f"; {self.price:,.2f} at the price given"
-        return "\n".join([*lines, f"in all  {self.runs} runs, {self.flops:.4g} FLOPs; time {taken}{money}"])
+        lines.append(f"in all  {self.runs} runs, {self.flops:.4g} FLOPs; time {taken}{money}")
+        return "\n".join([*lines, self._evaluations()])
+
+    def _evaluations(self) -> str:
+        """What held-out losses take, and what would make it less where that is much."""
+        share = self.evaluation_flops / (self.flops + self.evaluation_flops)
+        less = "; fewer data.eval_examples, or training.evaluate_between, would make it less" if share > MUCH_EVALUATION else ""
+        return f"beside  {self.evaluation_flops:.4g} FLOPs of held-out losses, {share:.0%} of all{less}"
 
 
 def price_study(study: StudyConfig, place: Place = HERE, workers: int = 1) -> StudyPrice:
@@ -127,10 +143,11 @@ def tokens_within(study: StudyConfig, seconds: float) -> int:
     are timed first, and time is taken to grow as the budget does."""
     for config in one_of_each(study):
         calibrate(config)
-    taken, tokens = price_study(study).seconds, study.base["training"]["tokens"]
-    if not taken:
+    price, tokens = price_study(study), study.base["training"]["tokens"]
+    if not price.seconds:
         raise ConfigError("--time: what a step takes is not known here; give --tokens instead")
-    return int(float(f"{tokens * TRAINING_SHARE * seconds / taken:.2g}"))
+    taken = price.seconds * (1 + price.evaluation_flops / price.flops) / WORKING_SHARE
+    return int(float(f"{tokens * seconds / taken:.2g}"))
 
 
 def one_of_each(study: StudyConfig) -> list[RunConfig]:
@@ -164,6 +181,7 @@ def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: W
         runs=runs,
         tokens=runs * planned.progress.tokens,
         flops=runs * planned.flops.total,
+        evaluation_flops=runs * planned.evaluation_flops,
         seconds=None if taken is None else runs * taken.seconds,
         price=None if taken is None or taken.price is None else runs * taken.price,
         memory_bytes=peak_of_run(config, examples, labels, device(), workspace.memory_bytes),
@@ -174,9 +192,9 @@ def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: W
 def drawn_on_paper(config: RunConfig, workspace: Workspace) -> tuple[Examples, Sequence[str], DryRun]:
     """(a run's training examples, its task's classes, its steps with what they cost)."""
     documents = RunDocuments.load(config, workspace.documents)
-    examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config))).train
+    examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config)))
     labels = documents.task.labels
-    return examples, labels, dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
+    return examples.train, labels, dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
 
 
 def largest_planned_flops(runs: Iterable[RunConfig], workspace: Workspace) -> float:

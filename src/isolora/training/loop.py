@@ -125,8 +125,7 @@ def _advance(member: Member, loss: float) -> None:
     """Move on to the next mark after an evaluation, or end."""
     progress = member.progress
     progress.last_loss = loss
-    while progress.next_evaluation <= progress.tokens:
-        progress.next_evaluation *= member.training.evaluate_ratio
+    progress.pass_marks(member.training.evaluate_ratio)
     progress.loss_sum, progress.loss_count = 0.0, 0
     if not math.isfinite(loss):
         progress.state = DIVERGED
