@@ -28,7 +28,7 @@ def measured(store: Store, body: float, rank: int, marks: list[float] = MARKS, g
     """Points of a base of so many parameters, on a law of size and tokens; gain: how much better the base is than its size."""
     model = f"base-{body:g}"
     name = f"{model}-{rank}"
-    run = Run(name, "grid", model, "causal-lm", "lora", rank, 5e-3, 0, "{}")
+    run = Run(name, "grid", model, "causal-lm", "lora", rank, 5e-3, int(body) + rank, "{}")
     store.add([run], {})
     losses = [2.5 + 40 * body**-0.3 + 12 * tokens**-0.25 - 0.002 * rank - gain for tokens in marks]
     counts = {"padding_tokens": 0, "unique_tokens": int(1e9), "unique_examples": int(1e7), "passes": 1.0, "seconds": 1.0}

@@ -115,7 +115,7 @@ def test_the_verb_takes_a_place_in_words(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, [*words, "--at", "model=middle", "rank=4", "tokens=2e5"])
     [point] = json.loads(answer.stdout)["points"]
     expected = 2 + 40 * 4e5**-0.3 + 60 * 2e5**-0.4 + 5 * (4 * 20 * np.sqrt(4e5)) ** -0.5
-    assert point["predicted"] == pytest.approx(expected, rel=2e-3)
+    assert point["predicted"] == pytest.approx(expected, rel=1e-2)  # twice as far as the runs, along their slope
     assert "rank 4 was not measured" in json.loads(answer.stdout)["warnings"][0]
 
 

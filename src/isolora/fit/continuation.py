@@ -4,8 +4,8 @@ A law with a floor bends, and how much is learnt from the whole of a curve, its 
 averaging of weights, the format). Adapters often go on nearly straight instead, log loss against log tokens, where pre-training
 bends. So the laws predict up to the tokens that were seen at a size, and from there the loss falls along the runs' own slope,
 s(x) = s exp(-k x) at x = log tokens beyond the end. s and k come from the steps between neighbouring points in the last half
-of every curve, pooled, k pulled towards what tables taught (docs/decisions/2026-11-30-the-bend-is-measured.md). Array suffixes:
-M places, S steps.
+of every curve, pooled, k pulled towards what tables taught (docs/decisions/2026-11-30-the-bend-is-measured.md). Runs of one
+seed see their data in one order, and rise and fall together: they count as one. Array suffixes: M places, S steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ are that near, and its whole second half would be one point."""
 _MOST_PASSES = 1.5
 """Passes from which on a curve tells of repeats rather than of new tokens."""
 _DECAY, _DECAY_SPREAD = 0.1, 0.2
+_ADAPTERS_DECAY, _ADAPTERS_DECAY_SPREAD = 0.0, 0.1
 """Decay of the slope for each unit of log tokens that tables taught: 0.2 to 0.5 in pre-training, about 0 in adapters here."""
+_FEW_WEIGHTS = 0.5
+"""Of a base's weights, below which what is trained is an adapter."""
 _SLOWEST, _FASTEST = -0.5, 2.0
 """Where the decay is looked for. A slope that grows is taken as it is at the end, and no growth is foretold."""
 _SHARED = 2.0
@@ -69,11 +72,13 @@ class Beyond:
 
 @dataclass(frozen=True)
 class Continuation:
-    """The ends of all curves, how fast slopes fade, and the covariance of slope and decay: (slope's, both's, decay's)."""
+    """The ends of all curves, how fast slopes fade, and the covariance of slope and decay: (slope's, both's, decay's). together:
+    how many curves count as one, being of one seed."""
 
     ends: tuple[End, ...]
     decay: float
     covariance: tuple[float, float, float]
+    together: float = 1.0
 
     def beyond(self, columns: Mapping[str, Array]) -> tuple[Array, Array]:
         """(log tokens beyond the end of the nearest curves (M,), 0 before it; their slope (M,))."""
@@ -121,19 +126,46 @@ def continuation(points: Points) -> Continuation | None:
         ends[curve.key] = max(curve.x[-1], ends.get(curve.key, -np.inf))
     steps = [_steps(curve, ends[curve.key]) for curve in curves]
     x_S, slope_S, weight_S = np.concatenate(steps, axis=1)
-    slope, decay, covariance = _pooled(x_S, slope_S, weight_S)
+    together = _curves_a_seed([curve.seed for curve in curves])
+    slope, decay, covariance = _pooled(x_S, slope_S, weight_S, _believed_decay(points), together)
     if slope <= np.sqrt(covariance[0]):
         return None
     found = [_end(key, end, curves, steps, slope, decay) for key, end in ends.items()]
-    return Continuation(tuple(found), max(decay, 0.0), covariance)
+    return Continuation(tuple(found), max(decay, 0.0), covariance, together)
+
+
+def about_shared_seeds(found: Continuation | None) -> str:
+    """In words, where several runs count as one."""
+    if found is None or found.together == 1:
+        return ""
+    return (
+        "runs of one seed see their data in one order, and rise and fall together:"
+        f" {found.together:.2g} of them count as one, and the interval is wider; give each run a seed of its own"
+    )
+
+
+def _curves_a_seed(seeds: Sequence[float]) -> float:
+    """How many curves count as one: what a batch does to one run it does to all that meet it at the same tokens. Of six runs of
+    one seed the slopes agreed to 0.003, between seeds they differed by 0.009 (docs/decisions/2026-11-30-one-order-of-data.md)."""
+    known = [seed for seed in seeds if np.isfinite(seed)]
+    return len(seeds) / (len(set(known)) + len(seeds) - len(known))
+
+
+def _believed_decay(points: Points) -> tuple[float, float]:
+    """(decay, its standard deviation) before these points are looked at."""
+    if {"p", "n"} <= points.columns.keys() and np.median(points.columns["p"] / points.columns["n"]) < _FEW_WEIGHTS:
+        return _ADAPTERS_DECAY, _ADAPTERS_DECAY_SPREAD
+    return _DECAY, _DECAY_SPREAD
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """Log tokens and log losses, ascending, of one run or one size: so many points, of the size and method in `key`."""
+    """Log tokens and log losses, ascending, of one run or one size: so many points, of the size and method in `key`; a run's
+    seed, nan where it is not known."""
 
     key: tuple[tuple[str, float], ...]
     points: int
+    seed: float
     x: Array
     y: Array
 
@@ -146,8 +178,14 @@ def _curves(points: Points) -> list[_Curve]:
     logs_MN = np.log(np.stack([points.columns[name] for name in names], axis=1)) if names else np.zeros((len(points), 0))
     of_runs = float(np.median(np.bincount(points.run)[points.run])) >= FEWEST_POINTS
     sizes_M = np.unique(logs_MN, axis=0, return_inverse=True)[1].ravel() if names else points.run
+    seed_R = np.array(points.seeds if points.seeds and of_runs else [np.nan] * len(points.names))
     found = [
-        _Curve(tuple(zip(names, map(float, logs_MN[chosen[0]]), strict=True)), len(chosen), *_merged(points, chosen))
+        _Curve(
+            tuple(zip(names, map(float, logs_MN[chosen[0]]), strict=True)),
+            len(chosen),
+            float(seed_R[points.run[chosen[0]]]),
+            *_merged(points, chosen),
+        )
         for chosen in _groups(points, points.run if of_runs else sizes_M)
     ]
     return [curve for curve in found if len(curve.x) > 2 and curve.x[-1] - curve.x[0] >= np.log(_SHORTEST)]
@@ -179,18 +217,21 @@ def _steps(curve: _Curve, end: float) -> Array:
     return steps
 
 
-def _pooled(x_S: Array, slope_S: Array, weight_S: Array) -> tuple[float, float, tuple[float, float, float]]:
-    """Slope at the end, decay and their covariance: weighted least squares with what tables taught about the decay."""
+def _pooled(
+    x_S: Array, slope_S: Array, weight_S: Array, believed: tuple[float, float], together: float
+) -> tuple[float, float, tuple[float, float, float]]:
+    """Slope at the end, decay and their covariance: weighted least squares with what is believed about the decay."""
     weight_S = weight_S / weight_S.mean()
     straight = np.polyfit(x_S, slope_S, 1, w=np.sqrt(weight_S))
     squares = float((weight_S * (slope_S - np.polyval(straight, x_S)) ** 2).sum())
-    sigma = max(np.sqrt(squares / max(len(x_S) - 2, 1)), 1e-9)
+    sigma = max(np.sqrt(together * squares / max(len(x_S) - 2, 1)), 1e-9)
+    usual, spread = believed
 
     def residuals(at: Array) -> Array:
         missed_S = np.sqrt(weight_S) / sigma * (at[0] * np.exp(-at[1] * x_S) - slope_S)
-        return np.append(missed_S, (at[1] - _DECAY) / _DECAY_SPREAD)
+        return np.append(missed_S, (at[1] - usual) / spread)
 
-    start = [float(np.average(slope_S, weights=weight_S)), _DECAY]
+    start = [float(np.average(slope_S, weights=weight_S)), usual]
     found = least_squares(residuals, start, bounds=([-np.inf, _SLOWEST], [np.inf, _FASTEST]), x_scale=[0.01, 0.1])
     covariance = np.linalg.inv(found.jac.T @ found.jac)
     return float(found.x[0]), float(found.x[1]), (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]))

@@ -26,6 +26,7 @@ class Points:
 
     `progress` is what the table counts progress by: "tokens", or "flops" where it has no tokens. `start` are points before any
     training, one a base and method, at next to no tokens; they are no points of a trajectory, and only some laws use them.
+    `seeds` are the runs', in the order of `names`; empty where the table does not tell.
     """
 
     columns: Mapping[str, Array]
@@ -35,6 +36,7 @@ class Points:
     flops: Array
     progress: str = "tokens"
     start: Points | None = None
+    seeds: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -50,6 +52,7 @@ class Points:
             self.flops[chosen_M],
             self.progress,
             self.start,
+            tuple(self.seeds[run] for run in kept_R) if self.seeds else (),
         )
 
     def with_start(self) -> Points:
@@ -84,8 +87,9 @@ def from_table(table: Table) -> Points:
     columns["c"] = _flops(table, columns)
     columns |= _group_columns(table, methods_of(table), families_of(table))
     start = _start(whole.where(whole[progress] == 0), columns, methods_of(table), families_of(table))
-    names, run_M = np.unique(table["run"].astype(str), return_inverse=True)
-    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress, start)
+    names, first_R, run_M = np.unique(table["run"].astype(str), return_index=True, return_inverse=True)
+    seeds = tuple(map(float, table["seed"][first_R])) if "seed" in table else ()
+    return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress, start, seeds)
 
 
 def _group_columns(table: Table, methods: list[str], families: list[str]) -> dict[str, Array]:

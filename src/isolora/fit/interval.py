@@ -16,7 +16,6 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from isolora.fit.distance import distance, growth
-from isolora.fit.selection import MOST_OF_SLOPE
 from isolora.laws import Array
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
 EDGE_LEVEL = 0.975
 """Edges of pinned parameters are ends of a 95 % interval."""
+MOST_ALONG = 0.2
+"""Error at one unit of log tokens beyond the end of a curve, as a share of its slope, at most."""
 UPPER = 1.05
 """What the upper side is longer by: a run can miss a law upwards in more ways (a rate that no longer suits, an unstable start)
 than downwards, and on the public tables losses lay above 2.2 times as often as below without it, 1.7 times with it."""
@@ -49,10 +50,10 @@ def edge_scale(level: float) -> float:
 
 def grown_error(fit: Fit, beyond: Beyond) -> Array:
     """Standard deviation (M,) of the error that grows with distance: the laws' up to the end of the curves, and from there along
-    the curves, where errors are a share of their slope at most."""
-    variance_M = fit.drift**2 * growth(distance(beyond.seen, fit.ranges))
-    along_M = np.minimum(fit.drift, MOST_OF_SLOPE * beyond.slope)
-    grown_M: Array = np.sqrt(variance_M + along_M**2 * growth(beyond.away))
+    the curves, where errors are a share of their slope at most, or what is not known of slope and decay if that is more."""
+    laws_M = fit.drift * np.sqrt(growth(distance(beyond.seen, fit.ranges)))
+    along_M = np.minimum(fit.drift, MOST_ALONG * beyond.slope) * np.sqrt(growth(beyond.away))
+    grown_M: Array = np.hypot(laws_M, np.maximum(along_M, beyond.error))
     return grown_M
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from isolora import laws
 from isolora.errors import TableError
 from isolora.fit.best_rates import about_settings, rates_at_the_edge
+from isolora.fit.continuation import about_shared_seeds
 from isolora.fit.families import about_families
 from isolora.fit.fit_points import Points, families_of
 from isolora.fit.result import Fit
@@ -82,6 +83,8 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
         yield "the law rests on one trajectory: how much another run would differ is not known"
     if fit.drift > 0 and not fit.holdout:
         yield f"too few points to hold any out: the interval takes {fit.drift:.1%} of error at a distance of 1 on trust"
+    if shared := about_shared_seeds(fit.continuation):
+        yield shared
     yield from about_bounds(fit)
     yield from _about_forms(fit)
     yield from _about_units(chosen)

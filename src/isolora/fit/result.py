@@ -94,7 +94,8 @@ class Fit:
         """Where the measured loss of a new trajectory will lie: lower and upper ends, (M,) each.
 
         Shares taken as independent: the noise of one more run, the laws' disagreement, and the larger of what errors grow by
-        beyond the fitted range, as seen on the held-out budgets, and what the parameters leave open (bootstrap).
+        beyond the fitted range, as seen on the held-out budgets and in the curves' own slopes, and what the parameters leave open
+        (bootstrap).
         """
         complete = self._complete(columns)
         log_loss_M, spread_M, beyond = self._continued(complete)
@@ -173,13 +174,13 @@ class Fit:
         return self.members or (AveragedLaw(self.law, 1.0, tuple(self.parameters.values())),)
 
     def _continued(self, complete: Mapping[str, Array]) -> tuple[Array, Array, Beyond]:
-        """(log loss (M,), what is not known of it (M,), how far beyond the tokens seen).
+        """(log loss (M,), the laws' disagreement (M,), how far beyond the tokens seen).
 
         Beyond the tokens seen the laws are asked about the end of the curves, from where the loss goes on as curves did.
         """
         beyond = go_on(self.continuation, complete)
         log_loss_M, spread_M = weighted_mean(self.averaged, beyond.seen)
-        return log_loss_M - beyond.fall, np.hypot(spread_M, beyond.error), beyond
+        return log_loss_M - beyond.fall, spread_M, beyond
 
     def _shifted(self, log_loss_M: Array, away_M: Array, cost_M: Array) -> Array:
         """The laws' average with the signed error that hold-outs saw beyond the range, and what the rate costs."""

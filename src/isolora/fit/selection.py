@@ -32,7 +32,7 @@ _PRIOR_DRIFT = 0.01
 benchmarks/bench_coverage.py (0.6 to 1.5 %), and how many cut-offs that experience counts for. Chosen on those tables: see
 docs/decisions/2026-11-25-laws-are-averaged.md for what a source left out of the choice was covered to (0.92)."""
 _PRIOR_CUTOFFS = 3.0
-_LEAST_OF_SLOPE, MOST_OF_SLOPE = 0.1, 0.3
+_LEAST_OF_SLOPE, _MOST_OF_SLOPE = 0.1, 0.3
 _LEAST_OF_SCORE = 0.2
 """Bounds of that experience, as shares of how steeply the points fall in a unit of log compute: the errors of a curve that
 hardly falls are small, and those of one that falls by half, as 1 - accuracy may, are not 1 %. The public tables fall by 3 to
@@ -167,7 +167,7 @@ def prior_drift(points: Points, is_score: bool = False) -> float:
     """What other tables taught about the error at one unit of distance, within bounds that the steepness of these points sets."""
     steepness = abs(_steepness(points))
     least = (_LEAST_OF_SCORE if is_score else _LEAST_OF_SLOPE) * steepness
-    return float(np.clip(_PRIOR_DRIFT, least, max(MOST_OF_SLOPE * steepness, _LEAST_DRIFT)))
+    return float(np.clip(_PRIOR_DRIFT, least, max(_MOST_OF_SLOPE * steepness, _LEAST_DRIFT)))
 
 
 def unjudged_drift(points: Points, is_score: bool = False) -> float:

@@ -58,6 +58,7 @@ class _WrittenContinuation(BaseModel):
     ends: Annotated[list[_WrittenEnd], Field(min_length=1)]
     decay: Finite
     covariance: tuple[Finite, Finite, Finite]
+    together: Positive = 1.0
 
 
 class _Written(BaseModel):
@@ -136,13 +137,14 @@ def continuation_state(found: Continuation | None) -> JsonObject | None:
     if found is None:
         return None
     ends = [{"place": dict(end.place), "tokens": end.tokens, "slope": end.slope} for end in found.ends]
-    return {"ends": ends, "decay": found.decay, "covariance": list(found.covariance)}
+    return {"ends": ends, "decay": found.decay, "covariance": list(found.covariance), "together": found.together}
 
 
 def _continuation(state: JsonMapping | None) -> Continuation | None:
     if state is None:
         return None
-    return Continuation(tuple(End(**end) for end in state["ends"]), state["decay"], tuple(state["covariance"]))
+    ends = tuple(End(**end) for end in state["ends"])
+    return Continuation(ends, state["decay"], tuple(state["covariance"]), state.get("together", 1.0))
 
 
 def _rates(state: JsonMapping | None) -> RateEffect | None:

@@ -90,8 +90,8 @@ function evaluator(fit) {
   }
   // The laws' average, gone on with beyond the tokens seen; what is not known of it; where the laws were asked.
   function continued(logs) {
-    const { fall, error, seen } = beyond(logs), [mean, spread] = average(seen);
-    return [mean - fall, Math.hypot(spread, error), seen];
+    const { fall, seen } = beyond(logs), [mean, spread] = average(seen);
+    return [mean - fall, spread, seen];
   }
   // Variance of the error at a distance, in units of that at about one.
   function growth(far) {
@@ -99,8 +99,8 @@ function evaluator(fit) {
   }
   // What errors grow by, the laws' up to the end of the curves and along the curves' slope from there.
   function drifted(logs) {
-    const { seen, away, slope } = beyond(logs), along = Math.min(fit.drift, fit.mostOfSlope * slope);
-    return Math.sqrt(fit.drift ** 2 * growth(distance(seen)) + along ** 2 * growth(away));
+    const { error, seen, away, slope } = beyond(logs), most = Math.min(fit.drift, fit.mostAlong * slope);
+    return Math.hypot(fit.drift * Math.sqrt(growth(distance(seen))), Math.max(most * Math.sqrt(growth(away)), error));
   }
   function predict(place) {
     const logs = complete(place);
