@@ -90,6 +90,7 @@ LOSSES: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("how", LOSSES)
 def test_losses(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change, line = LOSSES[how]
+    monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path / "cache"))  # where the right one has not been priced
     broken(monkeypatch, "task", "causal-lm", "loss", change)
     said = refused(tmp_path)
     assert said.startswith("task causal-lm: loss() gave")
