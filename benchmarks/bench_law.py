@@ -38,7 +38,7 @@ STUDY = {
             "learning_rate": RATE,
             "evaluate_from": MARKS[0],
             "evaluate_ratio": 2**0.5,
-            "evaluate_between": HELD_OUT // 5,
+            "evaluate_between": HELD_OUT // 4,
         },
     },
     "grid": {"model": list(MODELS), "method.rank": list(RANKS)},

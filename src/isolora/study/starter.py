@@ -21,13 +21,13 @@ from isolora.runs.document_loader import DocumentLoader
 from isolora.tasks.base import Task, problem_of
 
 FALLBACK_TASK = "causal-lm"
-MOST_HELD_OUT, LEAST_HELD_OUT, FEWEST_BETWEEN = 500, 50, 10
+MOST_HELD_OUT, LEAST_HELD_OUT, FEWEST_BETWEEN = 500, 100, 27
 HELD_OUT_SHARE = 0.13
 """Of a study's FLOPs that its held-out losses may take. They scatter together, being of the same texts, so that a law and a
 choice among runs ask for fewer of them than one loss would."""
 TRAINED_OVER_MEASURED = 2.05
 """FLOPs of a token that is trained on over those of one that is measured: nothing leads back to a frozen base's weights."""
-EVALUATIONS, TRIALS, SHARES = 9, 3, 5
+EVALUATIONS, TRIALS, SHARES = 9, 3, 3
 """Of a run of the template, trials of its base and rank on a quarter of its tokens each, and parts of the held-out examples that
 take turns."""
 LEAST_TOKENS, MOST_PASSES = 8192, 4
@@ -231,7 +231,7 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
 
 
 def _between_line(task: str, held_out: int) -> str:
-    """A fifth of the held-out examples for the evaluations between, where no scores ask for all of them."""
+    """A third of the held-out examples for the evaluations between, where no scores ask for all of them."""
     count = max(FEWEST_BETWEEN, held_out // SHARES)
     if _scored(task) or count > held_out // 2:
         return ""
