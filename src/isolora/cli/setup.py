@@ -41,7 +41,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a study to start from, commented, for the data and the models given; asks for what is missing on a terminal."""
-    from isolora.study.starter import Wanted, held_out, look, starter_study, usable_held_out
+    from isolora.study.starter import Wanted, held_out_count, look, starter_study, usable_held_out
 
     if is_there(file):
         raise ConfigError(f"FILE: {file} exists already; name another, or delete it first")
@@ -63,7 +63,7 @@ def init(
     text = starter_study(found, wanted, name, str(file))
     write_whole(file, "FILE", text)
     result = {"file": str(file), "task": chosen, "rows": found.rows, "columns": list(found.columns), "tasks": list(found.tasks)}
-    result |= {"held_out": (count := held_out(found, wanted))}
+    result |= {"held_out": (count := held_out_count(found, wanted))}
     words = f"{file}: {chosen} on {found.source}, {found.rows:,} rows, {count:,} held out"
     answer(result, f"{words}; next: isolora preview {file}", as_json)
 

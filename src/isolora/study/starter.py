@@ -182,7 +182,7 @@ def budget_tokens(found: SourceSummary, wanted: Wanted) -> int:
     return wanted.tokens or max(LEAST_TOKENS, min(pace.tokens, round(pace.passes * found.words * TOKENS_A_WORD)))
 
 
-def held_out(found: SourceSummary, wanted: Wanted) -> int:
+def held_out_count(found: SourceSummary, wanted: Wanted) -> int:
     """On how many rows the loss is measured: so many, of those there are, that it takes HELD_OUT_SHARE of the study's FLOPs; all
     where points have scores, which of few rows are coarse."""
     if _scored(wanted.task):
@@ -208,7 +208,7 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
     """The YAML of a study."""
     if not found.rows:
         raise DataError(f"data.source: {found.source} holds no rows")
-    pace, budget, rows = _pace(wanted.task), budget_tokens(found, wanted), held_out(found, wanted)
+    pace, budget, rows = _pace(wanted.task), budget_tokens(found, wanted), held_out_count(found, wanted)
     return TEMPLATE.format(
         source=found.source,
         source_yaml=_quoted(found.source),
@@ -267,5 +267,5 @@ def _examples_line(found: SourceSummary, wanted: Wanted) -> str:
     """Numbers of examples to compare; without any a comment shows how, since each one doubles the study."""
     if wanted.train_examples:
         return f"  data.train_examples: {json.dumps(list(wanted.train_examples))}"
-    some = max(1, (found.rows - 2 * held_out(found, wanted)) // 4)
+    some = max(1, (found.rows - 2 * held_out_count(found, wanted)) // 4)
     return f"# data.train_examples: [{some}, {2 * some}]   # take the comment away to compare numbers of examples: runs double"
