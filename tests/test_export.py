@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from test_merging import TIED
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as told
 
 from isolora import adapters
 from isolora.adapters import plain, round_trip
@@ -69,6 +70,21 @@ def test_merged_export_is_a_plain_model(made: Path, tmp_path: Path) -> None:
     assert difference <= 1e-5
     assert not [name for name in plain.state_dict() if "lora" in name]
     assert AutoTokenizer.from_pretrained(place)("w5 nonsense")["input_ids"] == [5, 1]
+
+
+@pytest.mark.parametrize("to", ["merged", "peft"])
+def test_transformers_speaks_afterwards_as_before(to: str, made: Path, tmp_path: Path) -> None:
+    """Who exports from a notebook wants the warnings of what comes next."""
+    level, bar = told.get_verbosity(), told.is_progress_bar_enabled()
+    told.set_verbosity_info()
+    told.enable_progress_bar()
+    try:
+        export(made, to, tmp_path / to)
+        assert (told.get_verbosity(), told.is_progress_bar_enabled()) == (told.INFO, True)
+    finally:
+        told.set_verbosity(level)
+        if not bar:
+            told.disable_progress_bar()
 
 
 def test_peft_export_loads_in_peft(made: Path, tmp_path: Path) -> None:

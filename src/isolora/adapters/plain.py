@@ -63,9 +63,7 @@ def loaded(base: str, auto_class: str, options: dict[str, Any], adapter: str | N
     """A model in float32 by transformers' own loader, and on it an adapter by PEFT's."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    with warnings.catch_warnings():
+    with _silence(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(transformers, auto_class).from_pretrained(base, dtype=torch.float32, **options)
         if adapter is not None:
@@ -74,6 +72,22 @@ def loaded(base: str, auto_class: str, options: dict[str, Any], adapter: str | N
             model = PeftModel.from_pretrained(model, adapter)
             _insist_on_targets(adapter, model)
     return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Within, transformers tells of errors alone; afterwards it speaks as before."""
+    from transformers import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _insist_on_targets(adapter: str, model: Any) -> None:
