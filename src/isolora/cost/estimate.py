@@ -17,7 +17,8 @@ from isolora.runs.device import device
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples
 from isolora.runs.progress import DryRun, Progress, dry_run
-from isolora.tasks.base import Task
+from isolora.runs.workspace import Workspace
+from isolora.tasks.base import Examples, Task
 from isolora.tasks.causal import is_encoder
 
 
@@ -57,11 +58,18 @@ def typical(task: Task, rows: int, length: int) -> BatchShape:
 
 
 def _run_cost(config: RunConfig, place: Place) -> Cost:
-    documents, positions = RunDocuments.load(config), models.positions(models.load_architecture(config))
-    labels = documents.task.labels
-    ledger = ledger_of(config, labels)  # first: a method that does not fit is told before thousands of texts are tokenised
+    _, labels, ledger, planned = drawn_on_paper(config, Workspace())
+    return _cost(config, ledger, planned, labels, place)
+
+
+def drawn_on_paper(config: RunConfig, workspace: Workspace) -> tuple[Examples, Sequence[str], Ledger, DryRun]:
+    """(a run's training examples, its task's classes, what its steps cost, these steps)."""
+    documents = RunDocuments.load(config, workspace.documents)
+    labels, positions = documents.task.labels, models.positions(models.load_architecture(config))
+    # first: a method that does not fit is told before thousands of texts are tokenised
+    ledger = ledger_of(config, labels, workspace.ledgers)
     examples = RunExamples.of(documents, models.load_tokenizer(config), positions)
-    return _cost(config, ledger, dry_run(config, examples, ledger), labels, place)
+    return examples.train, labels, ledger, dry_run(config, examples, ledger)
 
 
 def _cost(config: RunConfig, ledger: Ledger, planned: DryRun, labels: Sequence[str], place: Place) -> Cost:

@@ -98,18 +98,17 @@ def made(func: Any, args: tuple[object, ...], kwargs: dict[str, Any], act: Calla
     except _NotToRemember:
         return act()
     found = _known.get(key, _Kind.UNKNOWN)
+    if found is _Kind.UNKNOWN:
+        if len(_known) >= MOST:
+            _known.clear()
+        if mode is not None and (by_kernel := _by_meta_kernel(func, args, kwargs)) is not None:
+            found = _known[key] = by_kernel
     if isinstance(found, Made):
         return _again(found, mode, args)
     if isinstance(found, tuple):
         return tuple(None if each is None else _again(each, mode, args) for each in found)
     if found is _Kind.FIRST_ARGUMENT:
         return args[0]
-    if found is _Kind.UNKNOWN:
-        if len(_known) >= MOST:
-            _known.clear()
-        if mode is not None and (by_kernel := _by_meta_kernel(func, args, kwargs)) is not None:
-            _known[key] = by_kernel
-            return made(func, args, kwargs, act, mode)
     out = act()
     if found is _Kind.UNKNOWN:
         _known[key] = _outcome(out, args, func.is_view, unchanged=lambda: _key(func, args, kwargs, mode is not None) == key)
@@ -161,8 +160,10 @@ device, which is borne here."""
 
 def _has_plain_kernel(func: OpOverload) -> bool:
     """Whether FakeTensor would ask the kernel for `meta`, or one that agrees with it, whatever the device."""
-    if func.namespace != "aten" or func._schema.name.removeprefix("aten::") in AS_ANYWHERE:
-        return bool(func.namespace == "aten")
+    if func.namespace != "aten":
+        return False
+    if func._schema.name.removeprefix("aten::") in AS_ANYWHERE:
+        return True
     special = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output, torch.Tag.inplace_view} & set(func.tags)
     return not special and func not in op_implementations_dict and not stride_incorrect_op(func)
 

@@ -11,7 +11,7 @@ from isolora.laws import Array
 
 COMPUTE = "c"
 """The column of FLOPs: only more of it than was measured is far; the other columns are far on either side."""
-_RANDOM_WALK = 4.0
+RANDOM_WALK = 4.0
 """Units of log distance from which errors grow like the distance itself instead of its root."""
 
 
@@ -39,4 +39,4 @@ def distance(columns: Mapping[str, Array], ranges: Mapping[str, tuple[float, flo
 
 def growth(distance_M: Array) -> Array:
     """Variance of the error at a distance in units of that at about one: a random walk at first, then a steady bend away."""
-    return distance_M * (1 + distance_M / _RANDOM_WALK)
+    return distance_M * (1 + distance_M / RANDOM_WALK)

@@ -26,7 +26,7 @@ from isolora.table.foreign import parsed_json
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_NEAR = 0.3
+NEAR = 0.3
 """Log distance from which the level's signed error counts in full; within the points it does not count."""
 
 
@@ -184,5 +184,5 @@ class Fit:
 
     def _shifted(self, log_loss_M: Array, away_M: Array, cost_M: Array) -> Array:
         """The laws' average with the signed error that hold-outs saw beyond the range, and what the rate costs."""
-        predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / _NEAR, 1.0) + cost_M)
+        predicted: Array = np.exp(log_loss_M - self.shift * np.minimum(away_M / NEAR, 1.0) + cost_M)
         return np.minimum(predicted, self.ceiling)

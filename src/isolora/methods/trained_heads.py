@@ -82,9 +82,8 @@ def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
     """Within, the device's global generator draws from the seed; afterwards it is as it was."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type in ("cpu", "meta"):
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed would note 0.5 ms of call stack for a CUDA that may come
+            # torch.manual_seed would note its call stack, 0.5 ms, for a CUDA that may come
+            torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
         yield

@@ -88,7 +88,7 @@ function evaluator(fit) {
     const variance = unit * unit * slope + 2 * unit * byDecay * both + byDecay * byDecay * decay;
     return { fall: near.slope * unit, error: Math.sqrt(Math.max(variance, 0)), seen, away, slope: near.slope };
   }
-  // The laws' average, gone on with beyond the tokens seen; what is not known of it; where the laws were asked.
+  // The laws' average, gone on with beyond the tokens seen; how far they lie apart; where they were asked.
   function continued(logs) {
     const { fall, seen } = beyond(logs), [mean, spread] = average(seen);
     return [mean - fall, spread, seen];

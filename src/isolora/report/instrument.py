@@ -15,7 +15,9 @@ import numpy as np
 from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
+from isolora.fit.distance import RANDOM_WALK
 from isolora.fit.interval import JUDGED_SHARE, MOST_ALONG, UPPER, edge_scale, student_quantile
+from isolora.fit.result import NEAR
 from isolora.fit.written import continuation_state
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Option
@@ -30,7 +32,7 @@ from isolora.table import Table
 MOST_POINTS = 4000
 """Measured points beyond which a page would grow too large to carry them."""
 _DIGITS = 13
-_FIT = {"near": 0.3, "randomWalk": 4.0, "upper": UPPER, "mostAlong": MOST_ALONG}
+_FIT = {"near": NEAR, "randomWalk": RANDOM_WALK, "upper": UPPER, "mostAlong": MOST_ALONG}
 _RULES = {
     "below": 0.5,
     "grid": 48,

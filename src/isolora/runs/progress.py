@@ -63,6 +63,10 @@ class Progress:
             return (self.epoch + self.index / stream.batches) / amount
         return {"tokens": self.tokens, "steps": self.step, "flops": self.flops}[unit] / amount
 
+    def is_due(self, spent: float) -> bool:
+        """Whether an evaluation is: a mark is reached, or the budget used up."""
+        return spent >= 1 or self.tokens >= self.next_evaluation
+
     def pass_marks(self, ratio: float) -> None:
         """Move on to the first evaluation that lies ahead."""
         while self.next_evaluation <= self.tokens:
@@ -111,16 +115,22 @@ def dry_run(config: RunConfig, examples: RunExamples, ledger: Ledger) -> DryRun:
     progress = Progress(next_evaluation=training.evaluate_from)
     stream = Stream(train.sequence_lengths, training.batch_tokens, config.seed)
     shapes: list[BatchShape] = []
-    evaluations = 1  # the last one
-    while progress.spent(training, stream) < 1:
+    evaluations, spent = 0, 0.0
+    while spent < 1:
         parts = micro_batches(stream.next(), training.accumulation)
         progress.consume(train, parts, stream, ledger)
         progress.step += 1
         shapes += [BatchShape.of(train, rows) for rows in parts]
-        evaluations += progress.tokens >= progress.next_evaluation and progress.spent(training, stream) < 1
+        spent = progress.spent(training, stream)
+        evaluations += progress.is_due(spent)
         progress.pass_marks(training.evaluate_ratio)
-    spent = evaluation_flops(training, examples.held_out.examples, ledger, evaluations)
-    return DryRun(progress, len(shapes), max(shapes, key=lambda shape: shape.tokens), spent)
+    measured = evaluation_flops(training, examples.held_out.examples, ledger, evaluations)
+    return DryRun(progress, len(shapes), max(shapes, key=lambda shape: shape.tokens), measured)
+
+
+def share_count(examples: int, wanted: int | None) -> int:
+    """In how many shares of about `wanted` so many held-out examples take turns; one where all are wanted."""
+    return max(1, round(examples / (wanted or examples)))
 
 
 def evaluation_flops(training: TrainingConfig, held_out: Examples, ledger: Ledger, evaluations: int) -> float:
@@ -128,6 +138,5 @@ def evaluation_flops(training: TrainingConfig, held_out: Examples, ledger: Ledge
     sources and texts on which forgetting is measured are not among them."""
     batches = short_first(held_out, training.batch_tokens)
     whole = sum(ledger.flops(BatchShape.of(held_out, rows)).forward for rows in batches)
-    shares = max(1, round(len(held_out) / (training.evaluate_between or len(held_out))))
     full = min(evaluations, 2)
-    return whole * (full + (evaluations - full) / shares)
+    return whole * (full + (evaluations - full) / share_count(len(held_out), training.evaluate_between))

@@ -224,7 +224,7 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
         evaluate_from=max(512, budget // 16),
         between=_between_line(wanted.task, rows),
         models=_quoted(list(wanted.models) or list(packaged_models())[:3]),
-        train_examples=_examples_line(found, wanted),
+        train_examples=_examples_line(found, wanted, rows),
         tune_tokens=max(2048, budget // 4),
         header=_header(name, file, " --target accuracy" if pace is ONE_LABEL else ""),
     )
@@ -263,9 +263,9 @@ def _header(name: str, file: str, target: str) -> str:
     return "# Written by `isolora init`. Next:\n" + "".join(f"#   {line:{width}}  {what}\n" for line, what in steps.items())
 
 
-def _examples_line(found: SourceSummary, wanted: Wanted) -> str:
+def _examples_line(found: SourceSummary, wanted: Wanted, held_out: int) -> str:
     """Numbers of examples to compare; without any a comment shows how, since each one doubles the study."""
     if wanted.train_examples:
         return f"  data.train_examples: {json.dumps(list(wanted.train_examples))}"
-    some = max(1, (found.rows - 2 * held_out_count(found, wanted)) // 4)
+    some = max(1, (found.rows - 2 * held_out) // 4)
     return f"# data.train_examples: [{some}, {2 * some}]   # take the comment away to compare numbers of examples: runs double"

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from isolora import models
 from isolora.config import RunConfig, StudyConfig, content_hash
 from isolora.cost import step_rates
 from isolora.cost.calibration import calibrate
-from isolora.cost.flops import ledger_of
+from isolora.cost.estimate import drawn_on_paper
 from isolora.cost.memory import peak_of_run
 from isolora.cost.time import HERE, Duration, Place, predicted_seconds
 from isolora.display import time_in_words
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
 from isolora.runs.device import device
-from isolora.runs.document_loader import RunDocuments
-from isolora.runs.prepared import RunExamples
-from isolora.runs.progress import DryRun, dry_run
 from isolora.runs.workspace import Workspace
 from isolora.study import design, search
-from isolora.tasks.base import Examples
 
 WORKING_SHARE = 0.8
 """Of a small study's seconds, by which start-up and scores are reckoned in beside steps and held-out losses."""
@@ -173,7 +168,7 @@ def priced_run(stage: str, config: RunConfig, workspace: Workspace, place: Place
 
 def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: Workspace) -> tuple[StagePrice, Duration | None]:
     """(the price of so many runs like this one, how long one takes)."""
-    examples, labels, planned = drawn_on_paper(config, workspace)
+    examples, labels, _, planned = drawn_on_paper(config, workspace)
     taken = predicted_seconds(step_rates.stored(config), config.training.precision, planned.flops, planned.micro_batches, place)
     row = StagePrice(
         stage=stage,
@@ -190,17 +185,9 @@ def _priced(stage: str, config: RunConfig, runs: int, place: Place, workspace: W
     return row, taken
 
 
-def drawn_on_paper(config: RunConfig, workspace: Workspace) -> tuple[Examples, Sequence[str], DryRun]:
-    """(a run's training examples, its task's classes, its steps with what they cost)."""
-    documents = RunDocuments.load(config, workspace.documents)
-    examples = RunExamples.of(documents, models.load_tokenizer(config), models.positions(models.load_architecture(config)))
-    labels = documents.task.labels
-    return examples.train, labels, dry_run(config, examples, ledger_of(config, labels, workspace.ledgers))
-
-
 def largest_planned_flops(runs: Iterable[RunConfig], workspace: Workspace) -> float:
     """FLOPs of the run that takes most of them."""
-    return max(drawn_on_paper(group[0], workspace)[2].flops.total for group in _alike(runs))
+    return max(drawn_on_paper(group[0], workspace)[-1].flops.total for group in _alike(runs))
 
 
 def method_name(config: RunConfig) -> str:

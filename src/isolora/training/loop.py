@@ -118,7 +118,7 @@ def drive_natively(loop: Loop) -> None:
 
 
 def _is_due(member: Member) -> bool:
-    return member.spent() >= 1 or member.progress.tokens >= member.progress.next_evaluation
+    return member.progress.is_due(member.spent())
 
 
 def _advance(member: Member, loss: float) -> None:

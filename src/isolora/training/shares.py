@@ -17,7 +17,7 @@ from isolora.config import RunConfig
 from isolora.errors import ConfigError
 from isolora.runs.member import Member
 from isolora.runs.prepared import HeldOut
-from isolora.runs.progress import Progress
+from isolora.runs.progress import Progress, share_count
 from isolora.tasks.base import Examples, Task
 from isolora.training.evaluator import Evaluator
 
@@ -26,7 +26,7 @@ class HeldOutShares:
     """count: examples in each share, about; None: all of them, always."""
 
     def __init__(self, on: HeldOut, count: int | None) -> None:
-        self.on, self.parts = on, dealt(on.examples, count or len(on.examples))
+        self.on, self.parts = on, dealt(on.examples, count)
 
     def suffice(self, member: Member) -> bool:
         """Whether a share will do for the evaluation that is due."""
@@ -70,9 +70,9 @@ class HeldOutShares:
         return [whole - self.on.mean_loss(summed, rows) for rows in self.parts]
 
 
-def dealt(examples: Examples, count: int) -> list[NDArray[np.int64]]:
+def dealt(examples: Examples, count: int | None) -> list[NDArray[np.int64]]:
     """Examples in shares of about `count`: dealt out one by one in the order of their sizes."""
-    parts = max(1, round(len(examples) / count))
+    parts = share_count(len(examples), count)
     order = np.argsort(examples.sizes, kind="stable")
     return [np.sort(order[number::parts]) for number in range(parts)]
 
