@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import random
 import shutil
@@ -26,6 +27,8 @@ LONGEST = (
     *("test_ranks.py", "test_demo.py", "test_token_classification.py"),
 )
 """Files of half a minute, and those that end with a long test: they start first, so that no worker waits at the end."""
+TELLING = ("isolora", "transformers", "optuna")
+"""Loggers whose levels commands change."""
 gc.disable()  # until all is imported
 
 
@@ -48,6 +51,19 @@ def seeded() -> None:
         import torch
 
         torch.default_generator.manual_seed(SEED)  # torch.manual_seed notes the whole call stack for a CUDA that may come
+
+
+@pytest.fixture(autouse=True)
+def told_as_before() -> Iterator[None]:
+    """What a test asks of loggers ends with it: a command may ask a library for its errors alone, and a fuzzer asks all loggers
+    there are."""
+    least, levels = logging.root.manager.disable, {logger: logger.level for logger in map(logging.getLogger, TELLING)}
+    yield
+    for logger, level in levels.items():
+        if logger.level != level:
+            logger.setLevel(level)
+    if logging.root.manager.disable != least:
+        logging.disable(least)
 
 
 @pytest.fixture(autouse=True, scope="session")

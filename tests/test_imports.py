@@ -6,6 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,29 @@ def test_optuna_says_what_its_value_is(tmp_path: Path) -> None:
     found = import_runs(optuna(tmp_path), "optuna", tmp_path / "o.csv")
     assert found.left_out == {"trials that are running": 1}
     assert any("is minimised: read as the loss" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("tool", ["optuna", "trackio"])
+def test_a_database_lies_under_any_name(tool: str, tmp_path: Path) -> None:
+    odd = tmp_path / "50% of #my runs?"
+    odd.mkdir()
+    source = {"optuna": optuna, "trackio": trackio}[tool](tmp_path)
+    source = source.rename(odd / source.name)
+    assert import_runs(source, tool, tmp_path / "t.csv").runs == 1
+
+
+def test_optuna_reads_and_writes_nothing(tmp_path: Path) -> None:
+    """Of another program's file Optuna made a storage of its own."""
+    source = optuna(tmp_path)
+    held = source.read_bytes()
+    assert import_runs(source, "optuna", tmp_path / "o.csv").runs == 1
+    assert source.read_bytes() == held
+    with closing(sqlite3.connect(other := tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+    held = other.read_bytes()
+    with pytest.raises(TableError, match=r"other.db is no storage of Optuna: it has no table studies, trials, version_info"):
+        import_runs(other, "optuna", tmp_path / "p.csv")
+    assert other.read_bytes() == held
 
 
 def test_tokens_follow_from_batches_where_none_were_logged(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 from isolora.errors import TableError, in_brief
 from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.store import reading
 
 FINISHED = ("COMPLETE", "PRUNED")
 
@@ -48,11 +50,24 @@ def _storage(optuna: ModuleType, source: Path) -> Any:
     if not source.is_file():
         raise importer.refuse(source)
     try:
-        if source.read_bytes()[:15] == b"SQLite format 3":
-            return optuna.storages.RDBStorage(f"sqlite:///{source.resolve()}")
+        if _is_sqlite(source):
+            uri = quote(source.resolve().as_uri())  # an address within an address, for SQLite within SQLAlchemy's
+            return optuna.storages.RDBStorage(f"sqlite:///{uri}?mode=ro&uri=true")
         return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(source)))
     except Exception as error:  # sqlalchemy's, alembic's and json's own
         raise TableError(f"SOURCE: {source} is no storage of Optuna: {in_brief(error)}") from error
+
+
+def _is_sqlite(source: Path) -> bool:
+    """Raises ValueError where it is another program's: Optuna would make its tables in it."""
+    with source.open("rb") as file:
+        if file.read(15) != b"SQLite format 3":
+            return False
+    with reading(source) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := sorted({"studies", "trials", "version_info"} - tables):
+        raise ValueError(f"it has no table {', '.join(missing)}")
+    return True
 
 
 def _measure(study: Any) -> tuple[str, str]:

@@ -6,13 +6,13 @@ Table `metrics` holds run_name, step and the metrics as JSON; `configs`, in late
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
 from isolora.imports.base import Importer, LoggedRun, Read, by_step, dotted_settings
 from isolora.json_types import JsonObject
+from isolora.store import reading
 from isolora.table.foreign import parsed_json
 
 
@@ -31,7 +31,7 @@ class TrackioImporter(Importer):
 def _runs(path: Path, several: bool) -> list[LoggedRun]:
     """The runs of a project; with the project's name before theirs where there are several projects."""
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with reading(path) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
             if "metrics" not in tables:
                 return []
