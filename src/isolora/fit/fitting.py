@@ -173,10 +173,10 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     trim, law = selection.trim, selection.law
     weight_M = trim.weights(points)
     found = fit_above(law, points, trim.cut, weight_M)
-    draws_KT = bootstrapping.replicates(found, count, seed)
+    refits = bootstrapping.replicates(found, count, seed)
     theta_T = found.theta[0]
     members = _members(points, selection, found)
-    low_T, high_T = np.quantile(draws_KT, [0.025, 0.975], axis=0) if count else (theta_T, theta_T)
+    low_T, high_T = np.quantile(refits.apart, [0.025, 0.975], axis=0) if count else (theta_T, theta_T)
     low_T, high_T = _widened(theta_T, low_T, high_T, [member for member in members if member.law == law.name])
     names = law.parameters
     ranges = ranges_of(points, trim.cut)
@@ -195,7 +195,8 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         noise=selection.noise,
         drift=selection.drift,
         ranges={name: ends for name, ends in ranges.items() if name in read - told},
-        draws=draws_KT,
+        draws=refits.theta,
+        stretch=refits.stretch,
         members=members,
         shift=selection.shift,
         price=_price(points),

@@ -57,13 +57,25 @@ def grown_error(fit: Fit, beyond: Beyond) -> Array:
     return grown_M
 
 
+def own_log_loss(fit: Fit, columns: Mapping[str, Array]) -> Array:
+    """What the law itself says, without the laws that it is averaged with, (M,)."""
+    own_M: Array = np.log(fit.shape.predict(np.array(list(fit.parameters.values())), columns))
+    return own_M
+
+
+def drawn_log_losses(fit: Fit, columns: Mapping[str, Array]) -> Array:
+    """What the law says with the bootstrap's parameters, (K, M), its deviations stretched for few runs; one row without any."""
+    own_M = own_log_loss(fit, columns)
+    if not len(fit.draws):
+        return own_M[None, :]
+    drawn_KM: Array = own_M + fit.stretch * (np.log(fit.shape.predict(fit.draws, columns)) - own_M)
+    return drawn_KM
+
+
 def parameter_spread(fit: Fit, columns: Mapping[str, Array], level: float) -> tuple[Array, Array]:
     """Distances (M,) from the law's own log loss to the ends of the bootstrap's, and to what edges say if that is farther."""
-    centre_M = np.log(fit.shape.predict(np.array(list(fit.parameters.values())), columns))
-    low_M, high_M = centre_M, centre_M
-    if len(fit.draws):
-        tails = [0.5 - level / 2, 0.5 + level / 2]
-        low_M, high_M = np.quantile(np.log(fit.shape.predict(fit.draws, columns)), tails, axis=0)
+    centre_M = own_log_loss(fit, columns)
+    low_M, high_M = np.quantile(drawn_log_losses(fit, columns), [0.5 - level / 2, 0.5 + level / 2], axis=0)
     share = JUDGED_SHARE if fit.holdout else 1.0
     below_M, above_M = share * np.maximum(centre_M - low_M, 0.0), share * np.maximum(high_M - centre_M, 0.0)
     if not fit.edges:

@@ -16,7 +16,15 @@ from isolora.fit.averaging import AveragedLaw, weighted_mean
 from isolora.fit.best_rates import RateEffect, rate_cost
 from isolora.fit.continuation import Beyond, Continuation, go_on
 from isolora.fit.distance import distance
-from isolora.fit.interval import UPPER, bounded_ends, grown_error, noise_factor, parameter_spread, student_quantile
+from isolora.fit.interval import (
+    UPPER,
+    bounded_ends,
+    drawn_log_losses,
+    grown_error,
+    noise_factor,
+    parameter_spread,
+    student_quantile,
+)
 from isolora.fit.law_columns import completed
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array, Law
@@ -36,13 +44,14 @@ class Fit:
 
     `parameters` and their 95 % `intervals` are those of `law`, in its own units. `objective` is the summed Huber loss over
     `points` points of `runs` trajectories above `cut` tokens. `holdout` tells how well larger budgets were predicted from
-    smaller ones, `candidates` all that were tried. `draws` (K, T) are bootstrap parameters, `noise` the standard deviation of
-    a point about the law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends,
-    `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
-    without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
-    other learning rates cost. `ceiling` is the largest value that the target can have, and `level` the size of such an error
-    where `noise` was seen. `continuation` is how losses go on beyond the tokens seen: see `isolora.fit.continuation`. `families`
-    tells each base's family, where the law sets families apart. `left_out` counts the points that were not used, by reason.
+    smaller ones, `candidates` all that were tried. `draws` (K, T) are bootstrap parameters, `stretch` what deviations of their
+    predictions from the law's are multiplied by for the number of runs. `noise` is the standard deviation of a point about the
+    law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends, `shift` the signed error
+    beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts; without any it is the law alone.
+    `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what other learning rates cost. `ceiling`
+    is the largest value that the target can have, and `level` the size of such an error where `noise` was seen. `continuation` is
+    how losses go on beyond the tokens seen: see `isolora.fit.continuation`. `families` tells each base's family, where the law
+    sets families apart. `left_out` counts the points that were not used, by reason.
     `pinned` are parameters at an end of where they were looked for, `edges` the law's parameters with each of them as far from
     there as the points allow; `remarks` are sentences.
     """
@@ -60,6 +69,7 @@ class Fit:
     drift: float
     ranges: Mapping[str, tuple[float, float]]
     draws: Array
+    stretch: float = 1.0
     members: tuple[AveragedLaw, ...] = ()
     shift: float = 0.0
     price: float = 0.0
@@ -123,8 +133,7 @@ class Fit:
         weights say. What they disagree about is not known."""
         complete = self._complete(columns)
         beyond = go_on(self.continuation, complete)
-        theta_KT = self.draws if len(self.draws) else np.array([list(self.parameters.values())])
-        drawn_KM = np.log(self.shape.predict(theta_KT, beyond.seen))
+        drawn_KM = drawn_log_losses(self, beyond.seen)
         count = len(drawn_KM)
         others = [np.tile(m.log_loss(beyond.seen), (round(m.weight * count), 1)) for m in self.members if m.law != self.law]
         sampled: Array = np.concatenate([drawn_KM, *others])

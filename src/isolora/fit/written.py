@@ -77,6 +77,7 @@ class _Written(BaseModel):
     drift: Finite
     ranges: dict[str, tuple[Positive, Positive]]
     draws: list[list[Finite]]
+    stretch: Positive = 1.0
     members: list[_WrittenMember]
     shift: Finite
     price: Finite

@@ -110,7 +110,7 @@ def _fit(fit: Fit) -> JsonObject:
         "errorLevel": fit.level,
         "continuation": continuation_state(fit.continuation),
         "edges": [_searched(fit.law, theta) for theta in fit.edges.values()],
-        "judgedShare": JUDGED_SHARE if fit.holdout else 1.0,
+        "judgedShare": (JUDGED_SHARE if fit.holdout else 1.0) * fit.stretch,
         "levels": {"interval": _level(fit, 0.95), "prudent": _level(fit, ONE_SIGMA)},
     }
 
