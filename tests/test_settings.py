@@ -49,6 +49,7 @@ def test_what_runs_differ_in() -> None:
         ({"seed": 1}, {"seed": 2}),
         ({"data": {"train_examples": 5, "seed": 1}}, {"data": {"train_examples": 9, "seed": 2}}),
         ({"training": {"tokens": 5, "evaluate_from": 1}}, {"training": {"tokens": 9, "evaluate_from": 3}}),
+        ({"data": {"source": "texts.jsonl"}}, {"data": {"source": "./more/../texts.jsonl"}}),
         ({"training": {"batch_tokens": 5}}, {"training": {}}),  # an earlier version did not write the key
     ],
 )

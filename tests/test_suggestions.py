@@ -45,3 +45,12 @@ def test_choices_keep_their_types() -> None:
     assert {json.dumps(values["a"]) for values in drawn} == {"true", "1", "null", "[1, 2]"}
     assert all(isinstance(values["b"], int) and 1 <= values["b"] <= 64 for values in drawn)
     assert np.median([values["b"] for values in drawn]) < 20, "evenly in the logarithm: half lie below 8"
+
+
+def test_optuna_speaks_afterwards_as_before(capfd: pytest.CaptureFixture[str]) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    suggest(parse(SearchConfig, {"space": SPACE}), [], 1)
+    assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    assert "created" not in capfd.readouterr().err

@@ -21,7 +21,8 @@ class Optuna(Importer):
     reads = "an SQLite file or a journal file of Optuna"
 
     def read(self, source: Path) -> Read:
-        optuna = _optuna()
+        import optuna
+
         storage = _storage(optuna, source)
         runs: list[LoggedRun] = []
         left_out: Counter[str] = Counter()
@@ -36,14 +37,6 @@ class Optuna(Importer):
                 else:
                     left_out[f"trials that are {trial.state.name.lower()}"] += 1
         return Read(tuple(runs), left_out, tuple(notes))
-
-
-def _optuna() -> ModuleType:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found: ModuleType = optuna
-    return found
 
 
 def _storage(optuna: ModuleType, source: Path) -> Any:

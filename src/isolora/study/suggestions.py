@@ -7,7 +7,8 @@ of the trial that is asked for: so a search that was cut off goes on as if nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -25,9 +26,20 @@ def optuna() -> ModuleType:
         import optuna
     except ImportError:
         raise MissingExtra("optuna", "optuna") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     found: ModuleType = optuna
     return found
+
+
+@contextmanager
+def without_news() -> Iterator[None]:
+    """Within, Optuna tells of no study that is made; afterwards it speaks as before."""
+    told = optuna().logging
+    level = told.get_verbosity()
+    told.set_verbosity(max(level, told.WARNING))
+    try:
+        yield
+    finally:
+        told.set_verbosity(level)
 
 
 def suggest(search: SearchConfig, told: Sequence[Trial], count: int) -> list[Parameters]:
@@ -45,7 +57,8 @@ def suggest(search: SearchConfig, told: Sequence[Trial], count: int) -> list[Par
 def study_with_trials(search: SearchConfig, told: Sequence[Trial], **parts: object) -> Any:
     """An Optuna study in memory that has seen the trials."""
     direction = "maximize" if search.maximizes else "minimize"
-    study = optuna().create_study(direction=direction, study_name=f"search-{search.seed}", **parts)
+    with without_news():
+        study = optuna().create_study(direction=direction, study_name=f"search-{search.seed}", **parts)
     study.add_trials([_frozen(search, trial) for trial in told])
     return study
 

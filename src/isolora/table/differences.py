@@ -8,6 +8,7 @@ task.template=...`, by the keys of a run's configuration; a column is there wher
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -28,6 +29,7 @@ _NO_MATTER = (
     *(f"training.{name}" for name in ("gradient_checkpointing", "shard_base")),
 )
 """Keys that laws and plans see by a column of their own, or that a loss does not depend on."""
+SOURCE = "data.source"
 _SEED = re.compile(r'"seed":\s*\d+,|,\s*"seed":\s*\d+')
 NOT_STUDIED = ("tune", "verify")
 """Stages of a study whose runs no law sees: trials of rates, which are short, and the proof of a recommendation."""
@@ -66,7 +68,10 @@ def _fields(config: str) -> dict[str, str]:
         read = json.loads(config)
     except ValueError:
         return {}
-    return dict(_flat(read)) if isinstance(read, dict) else {}
+    fields = dict(_flat(read)) if isinstance(read, dict) else {}
+    if "://" not in fields.get(SOURCE, "://"):
+        fields[SOURCE] = os.path.normpath(fields[SOURCE])  # ./texts.jsonl is texts.jsonl
+    return fields
 
 
 def _flat(fields: Mapping[str, object], before: str = "") -> Iterator[tuple[str, str]]:
