@@ -202,7 +202,8 @@ def test_without_bitsandbytes_one_line_says_how_to_get_it(monkeypatch: pytest.Mo
 def test_workers_import_it_only_when_weights_are_quantised() -> None:
     """With it comes torch's compiler: 0.75 processor seconds of a worker's imports."""
     program = """
-import sys
+import gc, sys
+gc.disable()  # a third of what the imports take
 from isolora.child_process import import_peft
 import_peft()
 import_peft()
@@ -210,6 +211,23 @@ print("bitsandbytes" in sys.modules, "torch._inductor.compile_fx" in sys.modules
 from peft import LoraConfig
 from peft.tuners.lora import Linear4bit
 print(Linear4bit.__name__, "bitsandbytes" in sys.modules)
+gc.freeze()
 """
     found = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False", "Linear4bit", "True"]
+
+
+@pytest.mark.parametrize(("method", "tuner"), [("adalora", "adalora"), ("peft:IA3", "ia3")])
+def test_peft_looks_for_it_only_where_a_layer_may_be_quantised(method: str, tuner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT imports it for AdaLoRA, IA3 and others: 2.4 processor seconds. A quantised base has imported it before."""
+    asked: list[str] = []
+    monkeypatch.setattr(f"peft.tuners.{tuner}.model.is_bnb_available", lambda: asked.append(tuner))
+    for name in [name for name in sys.modules if name.split(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    config = tiny.run(method={"name": method}).method
+    loaded = registry.load_plug_in("method", config.name)
+    loaded.attach(tiny.llama(), [loaded.settings(config.fields())], [0])
+    assert (asked, "bitsandbytes" in sys.modules) == ([], False)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    loaded.attach(tiny.llama(), [loaded.settings(config.fields())], [0])
+    assert set(asked) == {tuner}

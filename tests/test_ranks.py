@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import studies
 
+from isolora.child_process import start_worker
 from isolora.config import RunConfig, parse
 from isolora.errors import ConfigError
 from isolora.store import Store
@@ -34,15 +37,35 @@ def with_training(base: dict[str, Any], **settings: Any) -> dict[str, Any]:
     return {**base, "training": {**base["training"], **settings}}
 
 
-def launch(folder: Path, *runs: dict[str, Any], wait: bool = True) -> subprocess.Popen[bytes]:
+def written(folder: Path, *runs: dict[str, Any]) -> Path:
     file = folder / "runs.json"
     file.write_text(json.dumps([named for part in runs for named in part.items()]))
+    return file
+
+
+def launch(folder: Path, *runs: dict[str, Any], wait: bool = True) -> subprocess.Popen[bytes]:
+    """By `torchrun`."""
+    file = written(folder, *runs)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT), str(file)]
     with (folder / "errors.txt").open("wb") as errors:
         started = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=errors)
     if wait:
         assert started.wait(180) == 0, (folder / "errors.txt").read_text()[-3000:]
     return started
+
+
+def ranks_of(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[int]:
+    """One after the other, with this process's environment as `torchrun` would make it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    for rank in range(count):
+        for name, value in {**told, "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "OMP_NUM_THREADS": 1}.items():
+            monkeypatch.setenv(name, str(value))
+        yield rank
+    for name in (*told, "RANK", "LOCAL_RANK", "GROUP_RANK"):
+        monkeypatch.delenv(name)
 
 
 def points(folder: Path) -> list[tuple[float, float, float]]:
@@ -57,7 +80,8 @@ def assert_like_one_process(folder: Path, name: str, given: dict[str, Any]) -> N
     assert [found[1] for found in together] == pytest.approx([found[1] for found in alone], rel=1e-5)
 
 
-def test_two_processes_train_as_one(base: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_train_as_one(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`torchrun` itself, which takes ten processor seconds to begin, starts those of the slow test below."""
     runs = {
         "micro-batches": with_training(base, accumulation=3),
         "few-rows": with_training(base, batch_tokens=20),  # some steps have one row for two processes
@@ -69,7 +93,11 @@ def test_two_processes_train_as_one(base: dict[str, Any], tmp_path: Path) -> Non
         "another-trainer": with_training(base, trainer="hf"),
         "micro-batches": base,  # its folder holds another run
     }
-    launch(tmp_path, runs, refused)
+    file, errors = str(written(tmp_path, runs, refused)), tmp_path / "errors.txt"
+    started = [start_worker("several_ranks", "ready", file, str(errors)) for _ in ranks_of(monkeypatch, 2)]
+    for process in started:
+        process.join(180)
+    assert [process.exitcode for process in started] == [0, 0], errors.read_text()[-3000:]
     for name, given in runs.items():
         assert_like_one_process(tmp_path, name, given)
         assert (tmp_path / name / "adapter" / "isolora.json").is_file()
@@ -100,16 +128,21 @@ def test_a_sharded_base_asks_for_a_launcher(base: dict[str, Any], tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_process_that_nobody_launched_is_one_line(base: dict[str, Any], tmp_path: Path) -> None:
+def test_a_process_that_nobody_launched_is_one_line(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """WORLD_SIZE by hand, as in a shell that a launcher has left behind: it was a traceback of accelerate's."""
     words = [f"{name}={json.dumps(value)}" for name, value in base.items() if name != "model"]
-    command = [sys.executable, "-m", "isolora", "train", f"model={base['model']}", *words, "--out", str(tmp_path / "out")]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "RANK": "1"}
-    ended = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
+    command = ["train", f"model={base['model']}", *words, "--out", str(tmp_path / "out")]
+    for name, value in {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    errors = tmp_path / "errors.txt"
+    ended = start_worker("several_ranks", "command", command, str(errors))
+    ended.join(180)
+    assert ended.exitcode == 2
     said = r"isolora: WORLD_SIZE: 2 processes were launched, and this one cannot join them \(.*MASTER_ADDR.*\); start them with"
-    assert re.match(said, ended.stderr)
-    assert ended.stderr.count("\n") == 1
+    assert re.match(said, errors.read_text())
+    assert errors.read_text().count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

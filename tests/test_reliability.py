@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,27 +193,17 @@ def test_no_memory_at_all_is_a_state(base: dict[str, Any], tmp_path: Path, befor
     assert dict(status(tmp_path).states) == {"out-of-memory": 1}
 
 
-def test_a_killed_worker_costs_one_retry(base: dict[str, Any], tmp_path: Path) -> None:
-    code = """
-import json, sys, threading, time, os, signal, subprocess
-from isolora.config import StudyConfig
-from isolora.study.running import run_study
-def kill():
-    while not list(__import__("pathlib").Path(sys.argv[2]).glob("checkpoints/*")):
-        time.sleep(0.01)
-    server = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "forkserver"], capture_output=True, text=True).stdout.split()
-    below = subprocess.run(["pgrep", "-P", server[0]], capture_output=True, text=True).stdout.split()
-    os.kill(int(below[0]), signal.SIGKILL)
-if __name__ == "__main__":
-    threading.Thread(target=kill).start()
-    run_study(StudyConfig.model_validate(json.loads(sys.argv[1])), sys.argv[2], workers=2, quiet=True)
-"""
-    script = tmp_path / "study.py"
-    script.write_text(code)
-    study = a_study(base | {"training": {**base["training"], "tokens": 3000}})
-    ended = subprocess.run([sys.executable, script, study.model_dump_json(), tmp_path / "out"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "killed by SIGKILL" in ended.stderr
+def test_a_killed_worker_costs_one_retry(base: dict[str, Any], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def kill() -> None:
+        while not list(tmp_path.glob("out/checkpoints/*")):
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run_study(a_study(base | {"training": {**base["training"], "tokens": 3000}}), tmp_path / "out", workers=2, quiet=True)
+    killer.join()
+    assert "killed by SIGKILL" in capfd.readouterr().err
     assert set(Store(tmp_path / "out").states().values()) == {DONE}
 
 

@@ -139,6 +139,14 @@ def tab():
         yield opened
 
 
+@pytest.fixture(scope="module", params=POSITIONS)
+def steered(request, tab, studies, tmp_path_factory):
+    """(kind, study), its page open; a test finds the sliders where the one before has left them, and sets all of them."""
+    tab.problems.clear()
+    tab.open(write_page(tmp_path_factory.mktemp("steered") / "page.html", studies[request.param]))
+    return request.param, studies[request.param]
+
+
 @needs_chromium
 def test_the_page_computes_every_law(tab, tmp_path):
     """Each law's formula at forty places, in the browser: parts in a billion."""
@@ -217,11 +225,8 @@ def planned(study, asked):
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", POSITIONS)
-def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
-    study = studies[kind]
-    tab.problems.clear()
-    tab.open(write_page(tmp_path / "page.html", study))
+def test_slider_values_are_the_plans(tab, steered):
+    kind, study = steered
     rng = np.random.default_rng(5)
     recommended = refused = 0
     worst = 0.0
@@ -254,11 +259,9 @@ def test_slider_values_are_the_plans(tab, tmp_path, studies, kind):
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", POSITIONS)
-def test_reach_on_the_page_is_the_plans(tab, tmp_path, studies, kind):
+def test_reach_on_the_page_is_the_plans(tab, steered):
     """Goals from the worst that was measured to beyond the best within the evidence, each with limits of its own."""
-    study = studies[kind]
-    tab.open(write_page(tmp_path / "page.html", study))
+    kind, study = steered
     rng = np.random.default_rng(11)
     reached = 0
     for _ in range(POSITIONS[kind] // 2):

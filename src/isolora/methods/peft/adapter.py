@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError, in_brief
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_settings, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.merging import untie
-from isolora.methods.peft.peft_configuration import check_module_names, check_sizes, quietly, saved_config
+from isolora.methods.peft.peft_configuration import check_module_names, check_sizes, quietly, saved_config, without_bitsandbytes
 from isolora.methods.peft.wrapped_heads import settle_heads, start_heads, trained_copies
 from isolora.methods.targets import short_names, target_modules
 from isolora.methods.trained_heads import drawing_from, head_names
@@ -55,7 +56,7 @@ class PeftAdapter(Attached):
         model.requires_grad_(False)
         self._own = {id(parameter) for parameter in model.parameters()}
         try:
-            with quietly(), drawing_from(seed, next(model.parameters()).device):
+            with quietly(), without_bitsandbytes(config.peft_type), drawing_from(seed, next(model.parameters()).device):
                 self.peft = self._wrapped()
             self._keep_in_full()
             start_heads(model, seed)
@@ -211,6 +212,7 @@ class PeftMethod(Method):
 
     def attach(self, model: PreTrainedModel, members: Sequence[Any], seeds: Sequence[int], heads: bool = False) -> PeftAdapter:
         (settings,), (seed,) = members, seeds
+        import_peft()
         return self._attached(model, self.config(model, settings), seed, heads)
 
     def _attached(self, model: PreTrainedModel, config: Any, seed: int, heads: bool) -> PeftAdapter:

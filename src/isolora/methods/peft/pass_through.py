@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonObject
 from isolora.methods.adapter_files import saved_settings
@@ -130,6 +131,7 @@ class Peft(Variant):
 
 @cache
 def types() -> list[str]:
+    import_peft()
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return sorted({kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - OWN.keys() - REFUSED.keys() - ONLY_LOADED.keys())

@@ -7,6 +7,7 @@ limit.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError, in_brief
 from isolora.json_types import JsonMapping
 from isolora.methods.adapter_files import CONFIG, saved_settings
@@ -51,7 +53,25 @@ def quietly() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_bitsandbytes(peft_type: str) -> Iterator[None]:
+    """Some of PEFT's methods import bitsandbytes in case that a layer is one of its own, and with it torch's compiler: 2.4
+    processor seconds. Where nobody has imported it before, no layer can be."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.utils import PeftType
+
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(peft_type))
+    asking: dict[str, Any] = vars(sys.modules[tuner.__module__]) if tuner and "bitsandbytes" not in sys.modules else {}
+    before: dict[str, Any] = {name: asking[name] for name in ("is_bnb_available", "is_bnb_4bit_available") if name in asking}
+    asking.update({name: lambda: False for name in before})
+    try:
+        yield
+    finally:
+        asking.update(before)
+
+
 def config_class(peft_type: str) -> Any:
+    import_peft()
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import PeftType
 
