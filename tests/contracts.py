@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +72,31 @@ def source_for(task: Any) -> str:
         return named[0]
     needed = {column for column, required in task.columns.items() if required}
     for name in cards:
-        if needed and needed <= set(all_rows(name).train.table.column_names):
+        if needed and needed <= columns_of(name):
             return name
     raise AssertionError(f"no installed data set has the columns {sorted(needed)}; bring one as a data card")
 
 
-def all_rows(source: str, task: Any = None) -> data.Splits:
-    """Every training row that can be used."""
-    return data.load_documents(DataConfig(source=source, eval_examples=1, on_error="skip"), task)
+@cache
+def columns_of(source: str) -> set[str]:
+    return set(data.load_documents(DataConfig(source=source, eval_examples=1), None).train.table.column_names)
+
+
+@cache
+def usable_rows(source: str, task: str | None, settings: str = "{}") -> int:
+    """How many rows of a source train; settings: the task's, as JSON."""
+    bound = None
+    if task is not None:
+        plain = registry.load_plug_in("task", task)
+        bound = plain.bound(parse(plain.Settings, json.loads(settings)))
+    return len(data.load_documents(DataConfig(source=source, eval_examples=1, on_error="skip"), bound).train)
 
 
 def a_task(name: str, folder: Path) -> None:
     """Prepared, scored, trained for two steps, priced and measured again on the first data set that it can read."""
     task = available("task", name)
     name_of_data = source_for(task)
-    rows = min(200, len(all_rows(name_of_data, task).train))
+    rows = min(200, usable_rows(name_of_data, name))
     source = {"source": name_of_data, "train_examples": rows, "eval_examples": 6, "max_length": 128, "on_error": "skip"}
     training = {"steps": 2, "batch_tokens": 600, "evaluate_from": 1e9}
     config = parse(RunConfig, {"model": BASE, "task": name, "data": source, "training": training})
@@ -256,7 +268,7 @@ def a_trainer(name: str, folder: Path) -> None:
         with PreparedRun.load(config) as run:
             if not _suits(trainer, config, run):
                 continue
-        own = test_backends.path(config, "native", folder / f"{number}-own")
+        own = test_backends.native_path(make)
         other = test_backends.path(config, name, folder / f"{number}-other")
         np.testing.assert_allclose(other, own, rtol=1e-4)
         return
@@ -319,19 +331,17 @@ def a_data_card(name: str) -> None:
     assert card.description
     assert "train" in split_files(folder)
     for task in [*card.columns, *card.task] or [None]:
-        plain = None if task is None else registry.load_plug_in("task", task)
-        bound = plain and plain.bound(parse(plain.Settings, card.task.get(plain.name, {})))
-        assert len(all_rows(name, bound).train) > 1
+        assert usable_rows(name, task, json.dumps(card.task.get(task, {}))) > 1
 
 
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is registered within the context is not remembered."""
     caches = (registry._foreign, registry.load_plug_in, registry.usable, packaged_data, laws._checked)
-    for cache in caches:
-        cache.cache_clear()
+    for kept in caches:
+        kept.cache_clear()
     try:
         yield
     finally:
-        for cache in caches:
-            cache.cache_clear()
+        for kept in caches:
+            kept.cache_clear()

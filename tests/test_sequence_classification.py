@@ -167,14 +167,14 @@ def test_padding_changes_no_decoders_loss(kind: str, virtual_tokens: int, tmp_pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_is_learnt_and_comes_back(kind: str, tmp_path: Path) -> None:
     made = rows(pairs=kind in ("bert_classifier", "gpt2"))
-    scores = headed.is_learnt_and_comes_back(a_run(tmp_path, kind, made, steps=40, learning_rate=2e-2), tmp_path)
+    scores = headed.is_learnt_and_comes_back(a_run(tmp_path, kind, made, steps=26, learning_rate=2e-2), tmp_path)
     assert list(scores) == ["accuracy", "f1_macro"]
     assert scores["accuracy"] >= 0.8
 
 
 @pytest.mark.parametrize("kind", ["roberta_classifier", "llama", "t5"])
 def test_numbers_are_learnt(kind: str, tmp_path: Path) -> None:
-    config = a_run(tmp_path, kind, rows((-1.5, 0.5)), steps=40, learning_rate=2e-2)
+    config = a_run(tmp_path, kind, rows((-1.5, 0.5)), steps=26, learning_rate=2e-2)
     scores = headed.is_learnt_and_comes_back(config, tmp_path)
     assert list(scores) == ["pearson", "spearman"]
     assert scores["pearson"] > 0.7
@@ -182,7 +182,7 @@ def test_numbers_are_learnt(kind: str, tmp_path: Path) -> None:
 
 def test_glue_scores(tmp_path: Path) -> None:
     given = {"name": "sequence-classification", "glue": "mrpc"}
-    config = headed.a_run(tmp_path, "gpt2", given, rows((0, 1), pairs=True), steps=40, learning_rate=2e-2)
+    config = headed.a_run(tmp_path, "gpt2", given, rows((0, 1), pairs=True), steps=26, learning_rate=2e-2)
     assert list(headed.is_learnt_and_comes_back(config, tmp_path)) == ["accuracy", "f1"]
 
 

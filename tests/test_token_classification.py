@@ -203,7 +203,7 @@ def test_loss_is_transformers_own(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_is_learnt_and_comes_back(kind: str, tmp_path: Path) -> None:
-    config = a_run(tmp_path, kind, steps=60, learning_rate=2e-2, head_learning_rate_ratio=1)
+    config = a_run(tmp_path, kind, steps=40, learning_rate=2e-2, head_learning_rate_ratio=1)
     scores = headed.is_learnt_and_comes_back(config, tmp_path)
     assert list(scores)[:4] == ["f1", "precision", "recall", "token_f1"]
     assert scores["token_f1"] > 0.5
