@@ -7,9 +7,11 @@ import hashlib
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
@@ -293,6 +295,20 @@ def test_plain_peft_knows_nothing_of_isolora() -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not [name for name in names if name.startswith("isolora")]
+
+
+@pytest.mark.parametrize(
+    ("config", "left"), [({}, True), ({"quantization_config": {"load_in_4bit": True}}, False), (None, False)]
+)
+def test_plain_peft_looks_for_quantised_layers_where_there_may_be_some(
+    config: dict[str, Any] | None, left: bool, tmp_path: Path
+) -> None:
+    """With bitsandbytes comes torch's compiler: 0.9 of 4.7 processor seconds. Of a base on the hub nothing is known before."""
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with mock.patch.dict(sys.modules):
+        plain.leave_bitsandbytes(str(tmp_path))
+        assert (sys.modules.get("bitsandbytes", sys) is None) == left
 
 
 def test_what_plain_peft_cannot_load_is_one_line(fresh_process: None, copied: Path) -> None:
