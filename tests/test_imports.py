@@ -316,3 +316,53 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert answer["points"] == 3
     assert answer["columns"][:5] == ["run", "model", "method", "rank", "learning_rate"]
     assert pyarrow.csv.read_csv(tmp_path / "t.csv").num_rows == 3
+
+
+ROWS = [{"Name": run, "d": 1000.0 * d, "eval_loss": 3 - d / 10 - place / 100} for place, run in enumerate("ab") for d in (1, 2, 4)]
+"""Two runs of three evaluations each, whose rows give no step."""
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pyarrow.csv.write_csv(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def test_rows_without_a_step_are_evaluations_each(tmp_path: Path) -> None:
+    found = import_runs(written(tmp_path / "rows.csv", [*ROWS, ROWS[0]]), "wandb", tmp_path / "t.csv")
+    assert (found.points, found.runs) == (6, 2)
+    assert found.left_out == {"rows that repeat another one of their run": 1}
+    assert "6 points have the place of their row as step, since none was given" in found.notes
+    points = read(found.out)
+    assert points["tokens"].tolist() == [1000, 2000, 4000] * 2
+    assert points["loss"].tolist() == pytest.approx([row["eval_loss"] for row in ROWS])
+
+
+def test_runs_of_one_name_and_other_settings_are_several(tmp_path: Path) -> None:
+    """As in an exported table of runs, where several have one name; tokens are not guessed from a batch without steps."""
+    rows = [{"Name": "sweep", "lr": rate, "batch_size": 8, "max_length": 64, "eval_loss": 2.0} for rate in (1e-4, 2e-4, 4e-4)]
+    found = import_runs(written(tmp_path / "runs.csv", rows), "wandb", tmp_path / "t.csv")
+    table = read(found.out)
+    assert table["run"].tolist() == ["sweep", "sweep (2)", "sweep (3)"]
+    assert table["learning_rate"].tolist() == [1e-4, 2e-4, 4e-4]
+    assert "tokens" not in table
+
+
+def test_an_evaluation_that_takes_anothers_place_is_counted(tmp_path: Path) -> None:
+    """MLflow without steps logs all at step 0; a resumed run of any tool logs a step twice."""
+    metrics = tmp_path / "mlruns" / "0" / "run" / "metrics"
+    put(metrics / "eval_loss", "1 3.0 0\n2 2.5 0\n3 2.0 0")
+    put(metrics.parent / "meta.yaml", "run_name: r")
+    found = import_runs(tmp_path / "mlruns", "mlflow", tmp_path / "t.csv")
+    assert found.left_out == {"evaluations in whose place the same step of the run has a later one": 2}
+    twice = [{"run": "a", "step": step, "eval_loss": loss} for step, loss in ((1, 3.0), (2, 2.5), (2, 2.4))]
+    resumed = import_runs(written(tmp_path / "twice.csv", twice), "wandb", tmp_path / "u.csv")
+    assert resumed.left_out == {"evaluations in whose place the same step of the run has a later one": 1}
+    assert read(resumed.out)["loss"].tolist() == [3.0, 2.4]
+
+
+def test_counts_that_a_table_of_runs_holds_are_no_settings(tmp_path: Path) -> None:
+    rows = [{"Name": str(i), "train/total_flos": 1e15 * (i % 2 + 1), "num_input_tokens_seen": 5e3, "eval/loss": 3 - i / 9} for i in range(6)]
+    rows = [{**row, "Runtime": 10.0 + i % 2, "eval/accuracy": 0.5 + i % 3 / 10} for i, row in enumerate(rows)]
+    found = import_runs(written(tmp_path / "runs.csv", rows), "wandb", tmp_path / "t.csv")
+    assert not [note for note in found.notes if "differ" in note]
+    assert read(found.out)["accuracy"].tolist() == pytest.approx([0.5, 0.6, 0.7] * 2)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,11 +20,12 @@ from isolora.table.foreign import foreign_text
 @dataclass(frozen=True)
 class LoggedRun:
     """A run as its tracker kept it. config: settings, dotted keys where they were nested; history: step -> what was logged there,
-    under the tracker's own names."""
+    under the tracker's own names; numbered: whether its steps are only the places of its rows, since none were given."""
 
     name: str
     config: JsonMapping = field(default_factory=dict)
     history: Mapping[float, JsonMapping] = field(default_factory=dict)
+    numbered: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,33 @@ def dotted_settings(given: JsonMapping, prefix: str = "") -> JsonObject:
     return found
 
 
-def by_step(rows: Iterable[tuple[object, JsonMapping]]) -> dict[float, JsonObject]:
+class Steps(dict[float, JsonObject]):
+    """Step -> what was logged there. `replaced` counts by name the values in whose place the same step later got another one."""
+
+    def __init__(self, rows: Iterable[tuple[float, JsonObject]] = (), replaced: Mapping[str, int] | None = None) -> None:
+        super().__init__(sorted(rows, key=lambda row: row[0]))
+        self.replaced = Counter(replaced or {})
+
+
+def by_step(rows: Iterable[tuple[object, JsonMapping]]) -> Steps:
     """What was logged at a step in several pieces, in one. Raises TableError for a step that is no number."""
     found: dict[float, JsonObject] = {}
+    replaced: Counter[str] = Counter()
     for step, row in rows:
-        found.setdefault(at_step(step), {}).update(row)
-    return dict(sorted(found.items()))
+        known = found.setdefault(at_step(step), {})
+        replaced.update(name for name in known.keys() & row.keys() if known[name] not in (None, "", row[name]))
+        known.update(row)
+    return Steps(found.items(), replaced)
+
+
+def told_apart(runs: Iterable[LoggedRun]) -> tuple[LoggedRun, ...]:
+    """Run names need not be unique; those given twice are numbered."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for run in runs:
+        seen[run.name] += 1
+        apart.append(run if seen[run.name] == 1 else replace(run, name=f"{run.name} ({seen[run.name]})"))
+    return tuple(apart)
 
 
 def foreign_yaml(path: Path) -> Any:

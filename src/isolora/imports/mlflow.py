@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError, in_brief
-from isolora.imports.base import Importer, LoggedRun, Read, by_step, foreign_yaml
+from isolora.imports.base import Importer, LoggedRun, Read, by_step, foreign_yaml, told_apart
 from isolora.json_types import JsonObject
 from isolora.table.columns import parse_number
 from isolora.table.foreign import foreign_text
@@ -34,7 +34,7 @@ class MLflow(Importer):
                 left_out["deleted runs"] += 1
                 continue
             runs.append(LoggedRun(_name(folder, about), _files(folder / "params"), by_step(_history(folder / "metrics"))))
-        return Read(_told_apart(runs), +left_out)
+        return Read(told_apart(runs), +left_out)
 
 
 def _meta(path: Path) -> JsonObject:
@@ -60,17 +60,6 @@ def _history(folder: Path) -> Iterator[tuple[Any, JsonObject]]:
             if (measured := parse_number(value)) is None:
                 raise TableError(f"{str(folder / key)!r} line {place}: {in_brief(repr(value))} is no number")
             yield rest[0] if rest else 0, {key: measured}
-
-
-def _told_apart(runs: list[LoggedRun]) -> tuple[LoggedRun, ...]:
-    """Run names need not be unique; those given twice are numbered."""
-    seen: Counter[str] = Counter()
-    apart = []
-    for run in runs:
-        seen[run.name] += 1
-        name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
-        apart.append(LoggedRun(name, run.config, run.history))
-    return tuple(apart)
 
 
 importer = MLflow()

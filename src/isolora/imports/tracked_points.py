@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.imports.base import LoggedRun, Read
+from isolora.imports.base import LoggedRun, Read, Steps
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table import canonical_name
 from isolora.table.columns import parse_number
@@ -52,6 +52,8 @@ _OF_ONE_RUN = {
 }
 """Words in the names of settings that differ from run to run and say nothing of how well it learns for its length."""
 _MOST_OTHERS = 20
+_GROWING = ("tokens", "flops")
+"""Counts that a history names as tables do, too; `time` or `duration` may be a step's."""
 COLUMNS = ("run", "model", "method", "rank", "learning_rate", "schedule", "seed", "step", "tokens", "flops", "seconds", "loss")
 Array = NDArray[np.float64]
 _PREFIXES = ("eval/", "eval_", "val/", "val_", "valid_", "validation_", "metrics/", "test_", "test/")
@@ -65,7 +67,7 @@ def points_of_runs(read: Read) -> tuple[list[JsonObject], Counter[str], list[str
     measured = [run for run in read.runs if _is_held_out(run)]
     left_out["runs without a held-out loss, which others have"] += len(read.runs) - len(measured) if measured else 0
     used = measured or read.runs
-    others = other_settings([run.config for run in used])
+    others = other_settings([_less_measures(run) for run in used])
     for run in used:
         found = _points(run, left_out, assumed)
         rows += [{**_kept_settings(run.config, others), **row} for row in found]
@@ -80,15 +82,22 @@ def points_of_runs(read: Read) -> tuple[list[JsonObject], Counter[str], list[str
 def other_settings(configs: Sequence[JsonMapping]) -> dict[str, str]:
     """Settings that no column is filled from and in which runs differ, those apart that only name a run or give it its length:
     key -> the column that keeps it."""
-    known = {name for names in SETTINGS.values() for name in names}
+    known = {name for names in (*SETTINGS.values(), *LOGGED.values(), HELD_OUT, TRAINING) for name in names}
     found: dict[str, str] = {}
     for key in dict.fromkeys(key for config in configs for key in config):
         last = key.rpartition(".")[2].rpartition("/")[2]
         values = {str(config[key]) for config in configs if _is_plain(config.get(key))}
         shared = sum(key in config for config in configs) > len(values) > 1
-        if shared and not {key, last} & known and not _names_a_run(last) and len(found) < _MOST_OTHERS:
+        read = {key, last} & known or canonical_name(last) in _GROWING
+        if shared and not read and not _names_a_run(last) and len(found) < _MOST_OTHERS:
             found[key] = last if last not in (*COLUMNS, *found.values()) else key
     return found
+
+
+def _less_measures(run: LoggedRun) -> JsonObject:
+    """Its settings, less what it logged as held-out measures: a row of a table of runs holds both."""
+    logged = {name for row in run.history.values() for name in row if name.startswith(_PREFIXES) and _value(row[name]) is not None}
+    return {key: value for key, value in run.config.items() if key not in logged}
 
 
 def _kept_settings(config: JsonMapping, others: Mapping[str, str]) -> JsonObject:
@@ -109,11 +118,13 @@ def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> li
         return []
     measured = {step: row for step, row in run.history.items() if _value(row.get(name)) is not None}
     left_out["logged steps without a held-out loss"] += len(run.history) - len(measured)
+    left_out["evaluations in whose place the same step of the run has a later one"] += _replaced(run, name)
     if name in TRAINING and not _own(run):
-        assumed["points have the training loss, since no held-out loss was logged"] += len(measured)
+        assumed[f"points have the training loss ({name}), since no held-out loss was logged"] += len(measured)
     settings = setting_columns(run.config)
     counts = {column: _counted(run, column, list(measured), assumed) for column in LOGGED}
-    if counts["tokens"] is None:
+    assumed["points have the place of their row as step, since none was given"] += len(measured) if run.numbered else 0
+    if counts["tokens"] is None and not run.numbered:
         counts["tokens"] = _tokens_from_batches(run, list(measured), assumed)
     fixed = {"run": run.name, **settings}
     return [
@@ -126,6 +137,10 @@ def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> li
         }
         for i, (step, row) in enumerate(measured.items())
     ]
+
+
+def _replaced(run: LoggedRun, name: str) -> int:
+    return run.history.replaced[name] if isinstance(run.history, Steps) else 0
 
 
 def _is_held_out(run: LoggedRun) -> bool:
@@ -168,8 +183,10 @@ def _keys(config: JsonMapping, name: str) -> list[str]:
 def _counted(run: LoggedRun, column: str, steps: Sequence[float], assumed: Counter[str]) -> list[float] | None:
     """A growing count at each step: as logged, between logged steps by the share of steps; None where it was never logged."""
     known = {}
+    logged = dict.fromkeys(name for row in run.history.values() for name in row) if column in _GROWING else {}
+    names = (*LOGGED[column], *(name for name in logged if canonical_name(name) == column))
     for step, row in run.history.items():
-        value = next((found for name in LOGGED[column] if (found := _logged(row, name)) is not None), None)
+        value = next((found for name in names if (found := _logged(row, name)) is not None), None)
         if value is not None:
             known[step] = value
     if not known:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from isolora.imports.base import Importer, LoggedRun, Read, by_step
+from isolora.imports.base import Importer, LoggedRun, Read, Steps, by_step
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table.foreign import foreign_json
 
@@ -56,7 +56,7 @@ def _run(folder: Path, root: Path, path: Path, state: JsonMapping) -> LoggedRun:
     if state.get("train_batch_size"):
         config["train_batch_size"] = state["train_batch_size"]
     name = str(folder.relative_to(root)) if folder.is_relative_to(root) and folder != root else folder.resolve().name
-    return LoggedRun(name, {**config, **_adapter(path.parent), **_adapter(folder)}, dict(sorted(history.items())))
+    return LoggedRun(name, {**config, **_adapter(path.parent), **_adapter(folder)}, Steps(history.items(), history.replaced))
 
 
 def _rate(logged: Mapping[float, float]) -> JsonObject:

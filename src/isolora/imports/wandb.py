@@ -7,11 +7,13 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, LoggedRun, Read, at_step, by_step, dotted_settings
+from isolora.imports.base import Importer, LoggedRun, Read, Steps, at_step, by_step, dotted_settings, told_apart
+from isolora.imports.tracked_points import setting_columns
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table.foreign import foreign_json, foreign_text, parsed_json
 
@@ -32,7 +34,7 @@ class WandbImporter(Importer):
         runs: list[LoggedRun] = []
         left_out: Counter[str] = Counter()
         for path in paths:
-            found = _csv(path, left_out) if path.suffix == ".csv" else _json(path)
+            found = _csv(path, left_out) if path.suffix == ".csv" else _json(path, left_out)
             runs += found
         if not runs:
             raise self.refuse(source)
@@ -52,7 +54,7 @@ def _csv(path: Path, left_out: Counter[str]) -> list[LoggedRun]:
         left_out["columns of a chart's bounds (__MIN, __MAX)"] += sum(name.endswith(_BOUNDS) for name in charted)
         return _chart(rows, step, [name for name in charted if not name.endswith(_BOUNDS)])
     if any(name in rows[0] for name in NAMES):
-        return _grouped(rows)
+        return _grouped(rows, left_out)
     return [LoggedRun(path.stem, {}, by_step((at_step(row[step]), row) for row in rows))] if step else []
 
 
@@ -65,20 +67,33 @@ def _chart(rows: Sequence[JsonMapping], step: str, columns: Iterable[str]) -> li
     return [LoggedRun(run, {}, by_step(pieces)) for run, pieces in found.items()]
 
 
-def _grouped(rows: Sequence[JsonMapping]) -> list[LoggedRun]:
-    """Rows that name their run: one a run with its settings and its last values, or a history of several runs."""
-    groups: dict[str, list[JsonMapping]] = {}
+def _grouped(rows: Sequence[JsonMapping], left_out: Counter[str]) -> list[LoggedRun]:
+    """Rows that name their run: one a run with its settings and its last values, or a history of several runs.
+
+    Several rows of a name without a step are evaluations in their order; where their settings differ they are several runs.
+    """
+    groups: dict[tuple[str, str], dict[str, JsonMapping]] = {}
     named = next(name for name in NAMES if name in rows[0])
+    stepped = any(_step_of(row) is not None for row in rows)
     for row in rows:
-        groups.setdefault(str(row[named]), []).append(row)
-    runs = []
-    for run, own in groups.items():
-        steps = [at_step(next((row[name] for name in STEPS if row.get(name)), 1)) for row in own]
-        runs.append(LoggedRun(run, own[-1], by_step(zip(steps, own, strict=True))))
-    return runs
+        told = "" if stepped else str((row.get("ID"), setting_columns(row)))
+        groups.setdefault((str(row.get(named)), told), {})[json.dumps(row, default=str)] = row
+    left_out["rows that repeat another one of their run"] += len(rows) - sum(map(len, groups.values()))
+    return list(told_apart(_of_rows(name, list(own.values())) for (name, _), own in groups.items()))
 
 
-def _json(path: Path) -> list[LoggedRun]:
+def _of_rows(name: str, rows: Sequence[JsonMapping]) -> LoggedRun:
+    """A run's rows; one that says no step is at its place among them."""
+    config = rows[-1] if rows else {}
+    steps = [step if (step := _step_of(row)) is not None else place for place, row in enumerate(rows, 1)]
+    return LoggedRun(name, config, by_step(zip(steps, rows, strict=True)), all(_step_of(row) is None for row in rows))
+
+
+def _step_of(row: JsonMapping) -> float | None:
+    return next((at_step(row[name]) for name in STEPS if row.get(name) not in (None, "")), None)
+
+
+def _json(path: Path, left_out: Counter[str]) -> list[LoggedRun]:
     """Runs as objects with `config`, `summary` and `history`, or rows: a history or a table."""
     found = _lines(path) if path.suffix == ".jsonl" else foreign_json(path)
     if isinstance(found, dict) and not {"config", "summary", "history"} & found.keys() and found:
@@ -89,13 +104,9 @@ def _json(path: Path) -> list[LoggedRun]:
     if any({"config", "summary", "history"} & row.keys() for row in rows):
         return [_whole(row, path) for row in rows]
     if rows and any(name in rows[0] for name in NAMES):
-        return _grouped([dotted_settings(row) for row in rows])
-    pieces = [
-        (at_step(step), row)
-        for row in rows
-        for step in [next((row[name] for name in STEPS if name in row), None)]
-        if step is not None
-    ]
+        return _grouped([dotted_settings(row) for row in rows], left_out)
+    pieces = [(step, row) for row in rows if (step := _step_of(row)) is not None]
+    left_out["rows without a step and without a run's name"] += len(rows) - len(pieces)
     return [LoggedRun(path.stem, {}, by_step(pieces))] if pieces else []
 
 
@@ -104,10 +115,7 @@ def _whole(row: JsonMapping, path: Path) -> LoggedRun:
     config, summary = (_object(row.get(key)) for key in ("config", "summary"))
     history = [entry for entry in row.get("history") or [] if isinstance(entry, dict)]
     last = [summary] if summary else []
-    steps = [
-        at_step(next((entry[key] for key in STEPS if key in entry), number)) for number, entry in enumerate([*history, *last], 1)
-    ]
-    return LoggedRun(name, dotted_settings(config), by_step(zip(steps, [*history, *map(dotted_settings, last)], strict=True)))
+    return replace(_of_rows(name, [*history, *map(dotted_settings, last)]), config=dotted_settings(config))
 
 
 def _object(given: object) -> JsonObject:
@@ -129,11 +137,16 @@ def _merged(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
     """Charts of several metrics of the same runs, and their settings from another file, as one."""
     found: dict[str, LoggedRun] = {}
     for run in runs:
-        known = found.get(run.name, LoggedRun(run.name))
-        found[run.name] = LoggedRun(
-            run.name, {**known.config, **run.config}, by_step([*known.history.items(), *run.history.items()])
-        )
+        known = found.get(run.name)
+        found[run.name] = _joined(known, run) if known else run
     return list(found.values())
+
+
+def _joined(known: LoggedRun, run: LoggedRun) -> LoggedRun:
+    history = by_step([*known.history.items(), *run.history.items()])
+    for each in (known, run):
+        history.replaced.update(each.history.replaced if isinstance(each.history, Steps) else {})
+    return LoggedRun(run.name, {**known.config, **run.config}, history, known.numbered or run.numbered)
 
 
 importer = WandbImporter()
