@@ -22,7 +22,7 @@ from isolora.fit.fit_points import from_table
 from isolora.fit.interval import drawn_log_losses, own_log_loss
 from isolora.fit.optimum import search_fit
 from isolora.fit.projection import nonnegative
-from isolora.table import Table
+from isolora.table import Table, read
 
 SIZES = (6e4, 1.5e5, 4.4e5, 1e6)
 RANKS = (1.0, 4.0, 16.0)
@@ -417,7 +417,7 @@ def test_what_was_left_out_and_what_is_at_an_edge_is_said():
     slow["run"] = np.array([f"{run}-slow" for run in table["run"]], dtype=object)
     both = {name: np.concatenate([table[name], slow[name]]) for name in table.columns}
     both = {**both, "width": np.arange(len(both["loss"])).astype(float), "N": both["body_parameters"], "nats": both["loss"]}
-    fitted = fit(Table(both, ("column 'N' was read as body_parameters",), {"no loss": 5}), bootstrap=0)
+    fitted = fit(Table(both, ("column 'N' was read as body_parameters",), {"no loss": 5}, frozenset({"N", "nats"})), bootstrap=0)
     assert fitted.left_out["no loss"] == 5
     assert fitted.left_out["other learning rates than the best"] == len(table)
     said = str(fitted)
@@ -528,3 +528,15 @@ def test_intervals_of_parameters_carry_what_other_trims_say():
     low, high = fitted.intervals["E"]
     assert low <= min(floors)
     assert max(floors) <= high
+
+
+@pytest.mark.parametrize(("sizes", "tokens", "carried"), [(4, 2, False), (1, 5, True), (2, 3, True), (2, 2, False)])
+def test_the_least_that_carries_a_law_is_what_the_docs_say(sizes, tokens, carried):
+    """Five points on three token counts, however many the sizes: docs/how-to/own-sweep.md."""
+    n, d = (grid.ravel() for grid in np.meshgrid(1e8 * 2.0 ** np.arange(sizes), 1e6 * 2.0 ** np.arange(tokens), indexing="ij"))
+    table = read({"n": n.tolist(), "d": d.tolist(), "loss": (2 + 30 * n**-0.2 + 40 * d**-0.3).tolist()})
+    if carried:
+        assert fit(table, bootstrap=0).points == sizes * tokens
+    else:
+        with pytest.raises(TableError, match="the simplest needs 3 distinct token counts and 5 points"):
+            fit(table, bootstrap=0)

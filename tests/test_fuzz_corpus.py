@@ -187,7 +187,7 @@ def test_an_unused_column_is_named() -> None:
     """Two points have no FLOPs: laws of FLOPs are out, and the person knows why."""
     rows = [{**point, "c": None if number in (3, 4) else 6 * point["n"] * point["d"]} for number, point in enumerate(POINTS)]
     read = table.from_columns({key: [row[key] for row in rows] for key in rows[0]}, {})
-    assert read.notes == ("column flops is not used: 2 of 24 points have none",)
+    assert read.notes == ("no law reads column flops: 2 of 24 points have none (plans price by it all the same)",)
     assert len(read) == 24
 
 

@@ -318,7 +318,9 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert pyarrow.csv.read_csv(tmp_path / "t.csv").num_rows == 3
 
 
-ROWS = [{"Name": run, "d": 1000.0 * d, "eval_loss": 3 - d / 10 - place / 100} for place, run in enumerate("ab") for d in (1, 2, 4)]
+ROWS = [
+    {"Name": run, "d": 1000.0 * d, "eval_loss": 3 - d / 10 - place / 100} for place, run in enumerate("ab") for d in (1, 2, 4)
+]
 """Two runs of three evaluations each, whose rows give no step."""
 
 
@@ -361,7 +363,10 @@ def test_an_evaluation_that_takes_anothers_place_is_counted(tmp_path: Path) -> N
 
 
 def test_counts_that_a_table_of_runs_holds_are_no_settings(tmp_path: Path) -> None:
-    rows = [{"Name": str(i), "train/total_flos": 1e15 * (i % 2 + 1), "num_input_tokens_seen": 5e3, "eval/loss": 3 - i / 9} for i in range(6)]
+    rows = [
+        {"Name": str(i), "train/total_flos": 1e15 * (i % 2 + 1), "num_input_tokens_seen": 5e3, "eval/loss": 3 - i / 9}
+        for i in range(6)
+    ]
     rows = [{**row, "Runtime": 10.0 + i % 2, "eval/accuracy": 0.5 + i % 3 / 10} for i, row in enumerate(rows)]
     found = import_runs(written(tmp_path / "runs.csv", rows), "wandb", tmp_path / "t.csv")
     assert not [note for note in found.notes if "differ" in note]

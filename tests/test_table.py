@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from isolora import table
 from isolora.errors import TableError
+from isolora.fit import fit
+from isolora.imports.tracked_points import HELD_OUT, LOGGED, SETTINGS
 from isolora.table.columns import parse_number
 
 ROWS = {"run": ["a", "a", "b"], "n": [100, 100, 200], "tokens": [10, 20, 10], "loss": [3.0, 2.5, 2.75]}
@@ -228,10 +231,82 @@ def test_a_folder_of_pefts_comparison_results(tmp_path):
     assert any("n was filled from packaged facts: meta-llama/Llama-3.2-3B 2.82e+09" in note for note in points.notes)
 
 
+def test_a_bases_own_size_in_other_rows_goes_before_packaged_facts():
+    """Qwen2.5-0.5B is packaged, at 3.58e8 without embeddings; where a base's own sizes differ none of them is taken."""
+    models = ["Qwen/Qwen2.5-0.5B"] * 3 + ["gpt2"] * 2
+    rows = {"model": models, "n": [5e8, None, None, 1e8, None], "loss": [3.0, 2.0, 1.0, 3.0, 2.0]}
+    points = table.from_columns(rows, {})
+    assert points["body_parameters"].tolist() == [5e8, 5e8, 5e8, 1e8, 1e8]
+    said = "n of 3 of 5 rows was filled from other rows of the same base: Qwen/Qwen2.5-0.5B 5e+08, gpt2 1e+08"
+    assert points.notes == (said,)
+    apart = table.from_columns({**rows, "model": ["mine"] * 5, "n": [5e8, None, 4e8, 1e8, 1e8]}, {})
+    assert apart.left_out == {"no body_parameters": 1}
+
+
 def test_a_size_is_filled_only_where_it_is_missing_and_every_model_is_known():
     rows = {"model": ["gpt2", "Qwen3-8B"], "n": [5.0, None], "loss": [1.0, 1.0]}
     assert table.from_columns(rows, {})["body_parameters"].tolist() == [5.0, 8190735360 - 2 * 151936 * 4096]
     assert "body_parameters" not in table.from_columns({"model": ["gpt2", "mine"], "loss": [1.0, 1.0]}, {})
+
+
+RUNS = {"run": ["a", "a", "b"], "seed": [0, 0, 1], "n": [5e8, 5e8, None], "d": [1e6, 2e6, 1e6], "loss": [3.0, 2.5, 3.0]}
+
+
+@pytest.mark.parametrize("without", ["", "run"])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_row_that_repeats_another_counts_once(without, numbered):
+    """As a table that was put together twice; a column that counts the rows does not make them differ."""
+    columns = {name: [*values, *values, values[0]] for name, values in RUNS.items() if name != without}
+    points = table.from_columns(columns | ({"": list(range(7))} if numbered else {}), {})
+    once = table.from_columns({name: values for name, values in RUNS.items() if name != without}, {})
+    assert points["loss"].tolist() == once["loss"].tolist() == [3.0, 2.5]
+    assert points.left_out == {"the same as an earlier row in every column": 4, "no body_parameters": 1}
+    assert once.left_out == {"no body_parameters": 1}
+
+
+def test_rows_that_differ_in_one_column_are_all_kept():
+    for name, other in (("run", "c"), ("seed", 5), ("d", 3e6), ("loss", 2.9)):
+        columns = {key: [values[0], other if key == name else values[0]] for key, values in RUNS.items()}
+        assert len(table.from_columns(columns, {})) == 2
+        assert not table.from_columns(columns, {}).left_out
+
+
+@pytest.mark.parametrize(("cell", "number"), [("86.1%", 0.861), ("100 M params", 1e8), ("2M tokens", 2e6), ("3 flops", 3.0)])
+def test_numbers_with_their_unit(cell, number):
+    assert parse_number(cell) == pytest.approx(number)
+
+
+def test_a_column_of_a_known_name_that_holds_no_numbers_is_said():
+    points = table.from_columns({"n": ["10 apples", "7"], "loss": [1.0, 2.0]}, {})
+    assert points.notes == ("column 'n' was not read as body_parameters: '10 apples' is no number",)
+    with pytest.raises(TableError, match=r"no loss column.*; column 'eval_loss' was not read as loss: 'low' is no number"):
+        table.from_columns({"eval_loss": ["low"]}, {})
+    models = {"model": ["a", "b"], "n": ["10 apples", "7"], "d": ["many", 1], "loss": [1.0, 2.0]}
+    with pytest.raises(TableError, match=r"without a size.*; column 'n' was not read as body_parameters: '10 apples'"):
+        fit(table.from_columns(models, {}))
+    with pytest.raises(TableError, match=r"no tokens column.*; column 'd' was not read as tokens: 'many' is no number"):
+        fit(table.from_columns({"d": ["many", 1], "loss": [1.0, 2.0]}, {}))
+
+
+def test_names_that_import_finds_are_found_here():
+    for column, names in (*LOGGED.items(), *SETTINGS.items(), ("loss", HELD_OUT)):
+        below = ("", "train/", "train_") if column in LOGGED else ("",)
+        for name in (before + name for before in below for name in names):
+            assert column in (name, table.canonical_name(name)), name
+
+
+def test_a_data_frame_is_a_source():
+    frame = pandas.DataFrame({"run": ["a", "a", None], "D": [1e6, 2e6, np.nan], "loss": [3.0, 2.5, 2.0]})
+    points = table.read(frame)
+    assert points["tokens"].tolist() == [1e6, 2e6]
+    assert points.left_out == {"no tokens": 1}
+    assert table.read({"d": [1, 2], "loss": [3.0, 2.0]})["tokens"].tolist() == [1, 2]
+    whole = pandas.DataFrame({"d": pandas.array([1, None], dtype="Int64"), "loss": [3.0, 2.0]})
+    assert len(table.read(whole)) == 1
+    with pytest.raises(TableError, match="a source is no list"):
+        table.read([1.0])
+    with pytest.raises(TableError, match="several columns of one name"):
+        table.read(pandas.concat([frame, frame], axis=1))
 
 
 def test_rows_that_were_not_used_are_counted(tmp_path):
@@ -249,13 +324,13 @@ def test_places_need_no_loss_and_keep_their_order(tmp_path):
 
 @given(st.lists(st.floats(0.1, 20) | st.none(), min_size=1, max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_exactly_the_measured_rows_remain(losses):
+def test_exactly_the_measured_rows_remain_each_once(losses):
     measured = [loss for loss in losses if loss is not None]
     if not measured:
         with pytest.raises(TableError):
             table.from_columns({"loss": losses}, {})
         return
-    np.testing.assert_array_equal(table.from_columns({"loss": losses}, {})["loss"], measured)
+    np.testing.assert_array_equal(table.from_columns({"loss": losses}, {})["loss"], list(dict.fromkeys(measured)))
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "csv"])

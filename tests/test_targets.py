@@ -181,3 +181,70 @@ def test_a_runs_own_store_is_fitted_by_its_metric(tmp_path):
     assert answer["target"] == "perplexity"
     assert answer["points"] == (points["tokens"] > 0).sum() >= 5
     assert answer["parameters"]["E"] < points["perplexity"].min()
+
+
+SCORED = {
+    "model": [f"m{n:g}" for n in (1e8, 1e9) for _ in range(6)],
+    "n": [n for n in (1e8, 1e9) for _ in range(6)],
+    "d": [1e6 * 2**k for _ in range(2) for k in range(6)],
+    "lr": [1e-3] * 12,
+    "accuracy": [1 - 3 * n**-0.1 * (1e6 * 2**k) ** -0.1 for n in (1e8, 1e9) for k in range(6)],
+}
+
+
+def write_scored(path, **more):
+    rows = {**SCORED, **more}
+    path.write_text("\n".join([",".join(rows), *(",".join(map(str, row)) for row in zip(*rows.values(), strict=True))]))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--target", "accuracy"],
+        ["fit", "--target", "1 - accuracy"],
+        ["predict", "--at", "n=1e9", "d=1e8", "--target", "accuracy"],
+        ["plan", "--map", "c=d", "--budget", "4e7flops", "--target", "accuracy"],
+        ["plan", "--map", "c=d", "--reach", "accuracy=0.91"],
+        ["report", "--target", "accuracy", "--out", "page.html"],
+    ],
+)
+def test_a_target_needs_no_loss_beside_it(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    verb, *rest = words
+    answered = CliRunner().invoke(app, [verb, write_scored(tmp_path / "t.csv"), *rest, "--bootstrap", "0"])
+    assert answered.exit_code == 0, answered.output
+    assert "accuracy" in answered.output or verb == "report"
+
+
+def test_a_table_without_a_loss_says_how_a_score_is_asked_for(tmp_path):
+    with pytest.raises(TableError, match="has no loss column; map one with --map loss=COLUMN, or name a score with --target"):
+        read(write_scored(tmp_path / "t.csv"))
+    with pytest.raises(TableError, match=r"the table has no loss; ask for another measure of it with --target \(accuracy\)"):
+        fit(read(write_scored(tmp_path / "t.csv"), measure="accuracy"))
+    halved = write_scored(tmp_path / "h.csv", loss=[2.0] * 6 + [""] * 6)
+    assert len(read(halved)) == 6
+    assert len(read(halved, measure="accuracy")) == 12
+
+
+@pytest.mark.parametrize("column", ["accuracy", "eval/accuracy", "token_f1"])
+def test_a_score_is_no_loss(column):
+    columns = {column if name == "accuracy" else name: values for name, values in SCORED.items()}
+    with pytest.raises(TableError, match=f"the loss is column '{column}', a score: .* ask for --target {column} instead"):
+        fit(read(columns, {"loss": column}), bootstrap=0)
+    assert fit(read(columns, {"loss": column}), bootstrap=0, target=column).target == f"1 - {column}"
+
+
+def test_scores_in_per_cent_are_shares(tmp_path):
+    cells = [f"{100 * value:.6f}%" for value in SCORED["accuracy"]]
+    shares = read(write_scored(tmp_path / "t.csv", accuracy=cells), measure="accuracy")
+    np.testing.assert_allclose(shares["accuracy"], SCORED["accuracy"], rtol=1e-6)
+    with pytest.raises(TableError, match="target 'accuracy' must hold numbers; it holds '86 of 100'"):
+        fit(read({**SCORED, "accuracy": ["86 of 100"] * 12, "loss": [2.0] * 12}), target="accuracy")
+
+
+def test_a_column_that_was_read_is_not_called_unread():
+    fitted = fit(
+        read({**SCORED, "lr": [1e-3] * 12, "width": list(range(0, 24, 2))}, measure="accuracy"), bootstrap=0, target="accuracy"
+    )
+    assert [remark for remark in fitted.remarks if "no law reads" in remark] == ["no law reads column width"]

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from isolora.table import Table
 
 Source = Annotated[
-    Path, typer.Argument(help="a study's folder, or a CSV, TSV, Parquet, JSON or JSON Lines table with a loss column")
+    Path,
+    typer.Argument(
+        help="a study's folder, or a CSV, TSV, Parquet, JSON or JSON Lines table with a column of losses or of --target"
+    ),
 ]
 Law = Annotated[
     str, typer.Option(help="name of a law, or auto: an average weighed by how well each predicts the held-out points")
@@ -59,7 +62,7 @@ def fit(
     from isolora.fit import fit as fit_law
 
     chosen = cast(Any, holdout)  # its two words are checked where they are used, with an error in one line
-    table = read_points(source, columns, method, where)
+    table = read_points(source, columns, method, where, target)
     fitted = fit_law(table, law=law, bootstrap=bootstrap, holdout=chosen, target=target)
     answer(fitted.to_json(), str(fitted), as_json)
 
@@ -85,7 +88,7 @@ def predict(
 
     fitted, table = written_fit(source), None
     if fitted is None:
-        table = read_points(source, columns, method, where)
+        table = read_points(source, columns, method, where, target)
         fitted = fit_law(table, law=law, bootstrap=bootstrap, target=target)
     result = places.predicted(fitted, places.asked([*at, *(more or [])], mapping(columns)), table)
     shown = [point.get("score", point) for point in result["points"]]  # a score rather than its error
@@ -123,12 +126,14 @@ def plan(
 ) -> None:
     """Recommend base model, adapter, data and passes for a budget, with the loss to expect; or say what a goal takes."""
     from isolora.plan import NoRecommendation, asked_plan
+    from isolora.plan.reach import parse_reach
 
     if (budget is None) == (reach is None):
         raise ConfigError("plan needs exactly one of --budget (such as 1e15flops, 2h, 20usd) and --reach (such as loss=2.1)")
     if next_ is not None and is_there(next_):
         raise ConfigError(f"--next: {next_} exists already; name another")
-    table = read_points(source, columns, method, where)
+    wanted = parse_reach(reach)[0] if reach is not None and target == "loss" else target
+    table = read_points(source, columns, method, where, wanted)
     limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
     try:
         found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
@@ -186,7 +191,7 @@ def report(
 
     path = write_report(
         source,
-        read_points(source, columns, method, where),
+        read_points(source, columns, method, where, target),
         out=out,
         target=target,
         law=law,
@@ -200,11 +205,14 @@ def report(
     answer({"report": str(path)}, f"report: {path}", as_json)
 
 
-def read_points(source: Path, columns: list[str] | None, method: str | None, where: list[str] | None = None) -> Table:
-    """The table of a source, or of one of its methods, or of the points with some values."""
+def read_points(
+    source: Path, columns: list[str] | None, method: str | None, where: list[str] | None = None, target: str = "loss"
+) -> Table:
+    """The table of a source, or of one of its methods, or of the points with some values; target: what is to be fitted."""
+    from isolora.fit.target import ERROR_OF
     from isolora.table import read
 
-    table = read(source, mapping(columns))
+    table = read(source, mapping(columns), target.removeprefix(ERROR_OF).strip())
     if method is not None and "method" not in table:
         raise TableError(f"--method: {source} has no column of methods (columns: {', '.join(table.columns)})")
     for word in [*([f"method={method}"] if method is not None else []), *(where or [])]:

@@ -51,7 +51,7 @@ def verify(
 
     study_of(source)
     limits = asked_limits({"examples": examples, "memory": memory, "forget_at_most": forget_at_most})
-    table = read_points(source, columns, method, where)
+    table = read_points(source, columns, method, where, target)
     try:
         advice = advise(source, table, budget, price_per_hour, limits, seed, law=law, target=target, bootstrap=bootstrap)
     except NoRecommendation as refusal:

@@ -76,7 +76,8 @@ def from_table(table: Table) -> Points:
     A table of FLOPs and losses alone is read too; its tokens are then its FLOPs, which only the law of compute can use.
     """
     if "tokens" not in table and "flops" not in table:
-        raise TableError(f"the table has no tokens column; map one with --map d=COLUMN (columns: {', '.join(table.columns)})")
+        why = f"(columns: {', '.join(table.columns)}){table.why_absent('tokens')}"
+        raise TableError(f"the table has no tokens column; map one with --map d=COLUMN {why}")
     progress = "tokens" if "tokens" in table else "flops"
     whole, table = table, table.where(table[progress] > 0)
     if not len(table):

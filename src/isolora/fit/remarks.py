@@ -37,7 +37,10 @@ def demand_sizes(table: Table) -> None:
     names = sorted({str(name) for name in table["model"]})
     if len(names) > 1:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        raise TableError(f"the table names {len(names)} models ({shown}) without a size; map their weights with --map n=COLUMN")
+        why = table.why_absent("body_parameters")
+        raise TableError(
+            f"the table names {len(names)} models ({shown}) without a size; map their weights with --map n=COLUMN{why}"
+        )
 
 
 def demand_one_measure(table: Table) -> None:
@@ -92,7 +95,7 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
         yield f"the best learning rate of {'; '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"
-    unread = [name for name in chosen.columns if name not in _READ and not is_known_measure(name) and not _was_read(chosen, name)]
+    unread = [name for name in chosen.columns if name not in _READ | chosen.used and not is_known_measure(name)]
     if unread:
         yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"
     yield from table.notes
@@ -101,11 +104,6 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
 def assumed(fit: Fit) -> tuple[str, ...]:
     """All that a fit took for granted and left out, in sentences: what an answer that rests on it has to tell."""
     return (*fit.remarks, *(f"{count:,} points left out: {reason}" for reason, count in fit.left_out.items()))
-
-
-def _was_read(table: Table, name: str) -> bool:
-    """Whether a column's values are there under the name that laws know, too: it was mapped, or recognised."""
-    return any(other in table and np.array_equal(table[name], table[other]) for other in ("loss", *SHORT_NAMES.values()))
 
 
 def about_bounds(fit: Fit) -> Iterator[str]:

@@ -12,6 +12,7 @@ from isolora.fit.token_units import BITS_PER_BYTE, incomparable
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.direction import PER_TOKEN, is_known_measure, is_score, larger_is_better
 from isolora.table import Table
+from isolora.table.columns import no_number
 
 ERROR_OF = "1 - "
 
@@ -41,6 +42,7 @@ def targeted(table: Table, name: str) -> Target:
             raise TableError(f"target {name!r}: {reason}; ask for {BITS_PER_BYTE!r}")
         return replace(targeted(table, BITS_PER_BYTE), instead=f"{reason}; {BITS_PER_BYTE} is taken in place of the loss")
     if name == "loss":
+        _demand_loss(table)
         return Target(name, table, {})
     column = name.removeprefix(ERROR_OF).strip()
     _demand(table, name, column)
@@ -91,8 +93,22 @@ def value_words(target: str, value: float) -> str:
     return f"{target.removeprefix(ERROR_OF)} {1 - value:.4g}" if target.startswith(ERROR_OF) else f"{value:.4g}"
 
 
+def _demand_loss(table: Table) -> None:
+    """Raises TableError where there is no loss, or one that is a score: more of it is better, and a law falls."""
+    scores = [name for name, values in table.columns.items() if values.dtype == float and is_score(name)]
+    if "loss" not in table:
+        raise TableError(
+            f"the table has no loss; ask for another measure of it with --target ({', '.join(scores) or 'none known'})"
+        )
+    for name in scores:
+        if np.array_equal(table[name], table["loss"], equal_nan=True):
+            raise TableError(f"the loss is column {name!r}, a score: more of it is better; ask for --target {name} instead")
+
+
 def _demand(table: Table, name: str, column: str) -> None:
     numbers = [found for found, values in table.columns.items() if values.dtype == float]
+    if column in table and (wrong := no_number(table[column])) is not None:
+        raise TableError(f"target {column!r} must hold numbers; it holds {wrong}")
     if column not in numbers:
         raise TableError(unknown("target", column, filter(is_known_measure, numbers)))
     if name.startswith(ERROR_OF):

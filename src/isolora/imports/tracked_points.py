@@ -96,7 +96,9 @@ def other_settings(configs: Sequence[JsonMapping]) -> dict[str, str]:
 
 def _less_measures(run: LoggedRun) -> JsonObject:
     """Its settings, less what it logged as held-out measures: a row of a table of runs holds both."""
-    logged = {name for row in run.history.values() for name in row if name.startswith(_PREFIXES) and _value(row[name]) is not None}
+    logged = {
+        name for row in run.history.values() for name in row if name.startswith(_PREFIXES) and _value(row[name]) is not None
+    }
     return {key: value for key, value in run.config.items() if key not in logged}
 
 

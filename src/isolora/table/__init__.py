@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,9 @@ from isolora.table.columns import (
     canonical_name,
     computed_tokens,
     renamed,
+    repeated_rows,
     typed,
+    unread,
     without_gaps,
 )
 from isolora.table.differences import MEASURED_ON, NOT_STUDIED, SETTINGS, differences, fields_in, joined_words
@@ -65,12 +67,15 @@ _IDENTITY = ("model", "method", "rank", "learning_rate", "seed", "body_parameter
 class Table:
     """Columns of equal length: numbers as float64 (NaN where absent), names as text.
 
-    `notes` are sentences about how it was read, `left_out` counts the rows that were not used, by reason.
+    `notes` are sentences about how it was read, `left_out` counts the rows that were not used, by reason. `used` are the source's
+    own columns that were read under another name; `unread` says of a canonical name why a column called so was not read as it.
     """
 
     columns: Mapping[str, Column]
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -83,6 +88,10 @@ class Table:
         if name not in self.columns:
             raise TableError(unknown("column", name, self.columns))
         return self.columns[name]
+
+    def why_absent(self, name: str) -> str:
+        """What follows an error about a missing column, after a semicolon; empty where nothing in the source is called so."""
+        return f"; {self.unread[name]}" if name in self.unread else ""
 
     def where(self, chosen_M: NDArray[np.bool_] | NDArray[np.int64]) -> Table:
         """The rows that a mask or an index chooses."""
@@ -135,14 +144,22 @@ def _number(text: str) -> float | None:
         return None
 
 
-def read(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
-    """The points in a study's folder (or its SQLite file), in a table of any kind, or in a folder of PEFT results.
+def read(
+    source: str | Path | Mapping[str, Sequence[object]] | DataFrame,
+    mapping: Mapping[str, str] | None = None,
+    measure: str = "loss",
+) -> Table:
+    """The points in a study's folder (or its SQLite file), in a table of any kind, or in a folder of PEFT results; or those of a
+    pandas data frame, or of columns by name.
 
     `mapping` names the file's own column for a canonical or a short name: {"n": "params", "loss": "eval_nats"}; columns that
-    are called what others call them (`eval/loss`, `N`, `compute`) are found without. Rows without a loss (NaN) are left out.
+    are called what others call them (`eval/loss`, `N`, `compute`) are found without. Rows without a loss (NaN) are left out;
+    with another `measure`, a column that is to be fitted, those that have neither it nor a loss.
     Raises TableError, one line, for everything else that cannot be used.
     """
-    return from_columns(_rows(source), mapping or {}, str(source))
+    if isinstance(source, str | Path):
+        return from_columns(_rows(source), mapping or {}, str(source), measure)
+    return from_columns(_given_rows(source), mapping or {}, measure=measure)
 
 
 def read_places(source: str | Path, mapping: Mapping[str, str] | None = None) -> Table:
@@ -155,25 +172,36 @@ def places_of(rows: Rows, mapping: Mapping[str, str] | None = None) -> Table:
     return _named(rows, {name: column for name, column in (mapping or {}).items() if name != "loss"})
 
 
-def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table") -> Table:
-    """A table from raw columns: renamed, typed, checked. Raises TableError, one line."""
-    table = _named(rows, mapping)
-    if "loss" not in table:
-        raise TableError(f"{source} has no loss column; map one with --map loss=COLUMN (columns: {', '.join(rows) or 'none'})")
-    measured_M = np.isfinite(table["loss"])
-    if not measured_M.any():
-        raise TableError(f"{source} has no point with a finite loss")
-    left_out = {"no loss": int((~measured_M).sum())} if not measured_M.all() else {}
-    table = replace(table.where(measured_M), left_out=left_out)
-    if (table["loss"] <= 0).any():
+def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table", measure: str = "loss") -> Table:
+    """A table from raw columns: renamed, typed, checked, each row once. Raises TableError, one line."""
+    table = _measured(_named(rows, mapping), source, measure, rows)
+    if "loss" in table and (table["loss"] <= 0).any():
         raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
     table = with_known_sizes(table)
     _demand_positive(table, source)
     columns, without_place, notes = without_gaps(table.columns)
-    if not len(columns["loss"]):
+    found = replace(table, columns=columns, notes=(*table.notes, *notes), left_out={**table.left_out, **without_place})
+    if not len(found):
         raise TableError(f"{source} has no point with a loss, a number of tokens and a size")
-    table = Table(columns, (*table.notes, *notes), left_out | without_place)
-    return replace(table, columns={**table.columns, "run": _run_names(table)})
+    return replace(found, columns={**columns, "run": _run_names(found)})
+
+
+def _measured(table: Table, source: str, measure: str, rows: Rows) -> Table:
+    """The rows with a loss, or with another measure that is to be fitted, each of them once."""
+    names = [name for name in dict.fromkeys(("loss", measure)) if name in table and table[name].dtype == float]
+    if not names:
+        lacks = "no loss column" if measure == "loss" else f"no column of numbers {measure!r} and no loss"
+        advice = "map one with --map loss=COLUMN, or name a score with --target COLUMN"
+        shown = f"(columns: {', '.join(rows) or 'none'})"
+        raise TableError(f"{source} has {lacks}; {advice} {shown}{table.why_absent('loss')}")
+    words = " or ".join(names)
+    measured_M = np.any([np.isfinite(table[name]) for name in names], axis=0)
+    if not measured_M.any():
+        raise TableError(f"{source} has no point with a finite {words}")
+    measured = table.where(measured_M)
+    again_M = repeated_rows(measured.columns)
+    left_out = {f"no {words}": int((~measured_M).sum()), "the same as an earlier row in every column": int(again_M.sum())}
+    return replace(measured.where(~again_M), left_out={reason: count for reason, count in left_out.items() if count})
 
 
 def _rows(source: str | Path) -> Rows:
@@ -183,11 +211,26 @@ def _rows(source: str | Path) -> Rows:
     return rows_of(path)
 
 
+def _given_rows(source: Mapping[str, Sequence[object]] | DataFrame) -> Rows:
+    """Columns by name, of a mapping or a data frame; a data frame's missing values are None."""
+    if isinstance(source, Mapping):
+        return {str(name): list(values) for name, values in source.items()}
+    if not hasattr(source, "notna") or not hasattr(source, "columns"):
+        valid = "a path, a pandas data frame, or columns by name"
+        raise TableError(f"a source is no {type(source).__name__} (valid: {valid})")
+    if not source.columns.is_unique:
+        raise TableError(f"the data frame has several columns of one name (columns: {', '.join(map(str, source.columns))})")
+    filled = source.astype(object).where(source.notna(), None)
+    return {str(name): filled[name].tolist() for name in filled.columns}
+
+
 def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
-    named, notes = renamed(rows, mapping)
+    named, notes, used = renamed(rows, mapping)
     columns = {name: typed(name, values) for name, values in named.items()}
     tokens = computed_tokens(columns, mapping)
-    return Table(columns if tokens is None else {**columns, "tokens": tokens}, tuple(notes))
+    columns |= {} if tokens is None else {"tokens": tokens}
+    missed = unread(rows, columns)
+    return Table(columns, (*notes, *missed.values()), used=used, unread=missed)
 
 
 def with_known_sizes(table: Table) -> Table:

@@ -23,8 +23,14 @@ TEXT_COLUMNS = (
     *("state", "stage", "metrics", "config", MEASURED_ON, SETTINGS),
 )
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "loss": ("eval loss", "val loss", "validation loss", "valid loss", "test loss", "held out loss", "final loss", "nll"),
-    "tokens": ("num tokens", "n tokens", "train tokens", "training tokens", "tokens seen", "total tokens", "consumed tokens"),
+    "loss": (
+        *("eval loss", "val loss", "validation loss", "valid loss", "test loss", "held out loss", "loss eval"),
+        *("final loss", "nll"),
+    ),
+    "tokens": (
+        *("num tokens", "n tokens", "train tokens", "training tokens", "tokens seen", "total tokens", "consumed tokens"),
+        "num input tokens seen",
+    ),
     "body_parameters": (
         *("params", "parameters", "num params", "n params", "num parameters", "n parameters", "model size", "size"),
         *("non embedding params", "non embedding parameters", "total params", "total parameters"),
@@ -34,24 +40,28 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "unique_examples": ("examples", "num examples", "train examples"),
     "flops": ("compute", "total flops", "train flops", "training flops", "total flos", "flop"),
     "learning_rate": ("lr", "train learning rate", "peak lr", "max lr"),
-    "seconds": ("time", "train time", "runtime", "train runtime", "wall time", "duration"),
-    "rank": ("r", "lora r", "lora rank"),
-    "method": ("peft type", "adapter", "adapter type", "peft method"),
-    "model": ("model name", "base model", "base model name or path", "model name or path", "model id"),
-    "schedule": ("lr scheduler type", "lr scheduler", "lr schedule", "learning rate schedule"),
+    "seconds": ("time", "train time", "runtime", "train runtime", "wall time", "duration", "elapsed time"),
+    "rank": ("r", "lora r", "lora rank", "method rank"),
+    "method": ("peft type", "adapter", "adapter type", "peft method", "method name"),
+    "model": (*("model name", "base model", "base model name or path", "model name or path", "model id", "name or path"),),
+    "schedule": ("lr scheduler type", "lr scheduler", "lr schedule", "learning rate schedule", "training schedule"),
     "family": ("model family", "scaling family"),
     "run": ("run id", "run name", "experiment", "experiment name", "name"),
 }
 """Canonical name -> what else it is called, lower case, words apart."""
-_HELD_OUT = ALIASES["loss"][:6]
+_HELD_OUT = ALIASES["loss"][:7]
 """Names of a loss that say that it is held out."""
+_COUNTED = ("tokens", "flops", "seconds")
+"""What trackers log below `train/`, too."""
 _QUANTITIES = (
     *("loss", "flops", *SHORT_NAMES.values(), "learning_rate", "seconds", "rank"),
     *("forgetting", "peak_memory_bytes", "unique_examples"),
 )
 """Columns that are computed with: one that holds anything else is refused in a line."""
-_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
+_SCALES = {"": 1.0, "%": 0.01, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_NUMBER = re.compile(
+    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kmbgt%]?)\s*(?:params?|parameters|weights|tokens?|flops?)?", re.IGNORECASE
+)
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ABSENT = ("", "nan", "na", "n/a", "none", "null", "-")
 _COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
@@ -61,14 +71,15 @@ PLACES = ("tokens", "body_parameters")
 """A point that lacks one of these is at no known place; without another quantity it is of use to laws that do not read that."""
 
 
-def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]], list[str]]:
-    """Canonical name -> values, and a sentence for every column that was recognised under another name.
+def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]], list[str], frozenset[str]]:
+    """Canonical name -> values, a sentence for every column that was recognised under another name, and all such columns.
 
     Mapped columns win, then those of that very name, then the laws' short names in either case, then known aliases; but a loss
     that says that it is held out wins over a plain one, which is the training's then.
     """
     named: dict[str, list[Any]] = {}
     notes: list[str] = []
+    used = set(mapping.values())
     for name, column in mapping.items():
         canonical = SHORT_NAMES.get(name, name)
         if canonical == "tokens" and _COMPUTED.fullmatch(column.strip()):
@@ -77,6 +88,7 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
             raise TableError(unknown(f"column for {name!r} in the mapping:", column, rows))
         named[canonical] = rows[column]
     if "loss" in rows and "loss" not in named and (held_out := _held_out_loss(rows)):
+        used.add(held_out)
         named |= {"loss": rows[held_out], "train_loss": rows.get("train_loss", rows["loss"])}
         notes.append(
             f"column {held_out!r} was read as loss, and 'loss' beside it as the loss in training (--map loss=loss says otherwise)"
@@ -88,9 +100,25 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
         meant = canonical_name(column)
         if meant and meant not in named and (meant not in _QUANTITIES or _holds_numbers(values)):
             named[meant] = values
+            used.add(column)
             if column not in SHORT_NAMES:
                 notes.append(f"column {column!r} was read as {meant}")
-    return named, notes
+    return named, notes, frozenset(used)
+
+
+def unread(rows: Rows, named: Iterable[str]) -> dict[str, str]:
+    """Canonical name -> why the column that is called so was not read as it."""
+    found: dict[str, str] = {}
+    for column, values in rows.items():
+        meant = canonical_name(column)
+        if meant in _QUANTITIES and meant not in named and (wrong := no_number(values)) is not None:
+            found[meant] = f"column {column!r} was not read as {meant}: {wrong} is no number"
+    return found
+
+
+def no_number(values: Iterable[object]) -> str | None:
+    """The first value that is no number, quoted; None where all are."""
+    return next((in_brief(repr(value)) for value in values if parse_number(value) is None), None)
 
 
 def _held_out_loss(rows: Rows) -> str:
@@ -100,7 +128,7 @@ def _held_out_loss(rows: Rows) -> str:
 
 
 def _holds_numbers(values: Iterable[object]) -> bool:
-    return all(parse_number(value) is not None for value in values)
+    return no_number(values) is None
 
 
 def canonical_name(column: str) -> str | None:
@@ -109,7 +137,8 @@ def canonical_name(column: str) -> str | None:
         return SHORT_NAMES[column.lower()]
     words = _words(column)
     for canonical, others in ALIASES.items():
-        if words in (canonical.replace("_", " "), *others):
+        names = (canonical.replace("_", " "), *others)
+        if words in names or (canonical in _COUNTED and words.removeprefix("train ") in names):
             return canonical
     return None
 
@@ -187,6 +216,9 @@ def without_gaps(columns: Mapping[str, Column]) -> tuple[dict[str, Column], dict
     return kept, left_out, notes + _unused(kept)
 
 
+_PRICES = {"flops": " (plans price by it all the same)"}
+
+
 def _unused(columns: Mapping[str, Column]) -> list[str]:
     """Quantities that some trained points lack: no law reads them."""
     count = len(next(iter(columns.values())))
@@ -195,5 +227,26 @@ def _unused(columns: Mapping[str, Column]) -> list[str]:
     for name in [name for name in SHORT_NAMES.values() if name in columns and name not in PLACES]:
         absent = int((~(np.isfinite(columns[name]) & (columns[name] > 0)) & trained_M).sum())
         if absent:
-            found.append(f"column {name} is not used: {absent} of {int(trained_M.sum())} points have none")
+            found.append(
+                f"no law reads column {name}: {absent} of {int(trained_M.sum())} points have none{_PRICES.get(name, '')}"
+            )
     return found
+
+
+def repeated_rows(columns: Mapping[str, Column]) -> NDArray[np.bool_]:
+    """Which rows (M,) are, in every column, an earlier row over again; a column that only counts the rows says nothing."""
+    count = len(next(iter(columns.values())))
+    rows, group = np.arange(count), np.zeros(count, dtype=np.int64)
+    for values in sorted(columns.values(), key=lambda values: values.dtype != float):  # numbers first: texts are slow to sort
+        if values.dtype == float and np.array_equal(values - values[0], np.arange(count)):
+            continue
+        _, code = np.unique(values[rows], return_inverse=True)
+        _, group, members = np.unique(group * len(rows) + code, return_inverse=True, return_counts=True)
+        shared = members[group] > 1
+        rows, group = rows[shared], group[shared]
+        if not len(rows):
+            break
+    repeated_M = np.zeros(count, dtype=bool)
+    repeated_M[rows] = True
+    repeated_M[rows[np.unique(group, return_index=True)[1]]] = False
+    return repeated_M

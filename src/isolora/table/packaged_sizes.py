@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isolora.json_types import JsonMapping
 from isolora.table.columns import Column
@@ -47,19 +48,46 @@ def _body_of_weights(path: Path) -> float:
 
 
 def filled_sizes(models: Column, sizes: Column | None) -> tuple[Column | None, str]:
-    """The sizes with the missing ones filled, and what to say about it; as they were where a model is not known."""
-    missing_M = np.ones(len(models), dtype=bool) if sizes is None else ~np.isfinite(sizes)
+    """The sizes with the missing ones filled, and what to say about it; as they were where a model is not known.
+
+    A base's own size in other rows goes before what is known of it elsewhere.
+    """
+    given = np.full(len(models), np.nan) if sizes is None else sizes
+    filled, said = _from_own_rows(models, given)
+    missing_M = ~np.isfinite(filled)
     names = sorted({str(model) for model in models[missing_M]})
     known = known_sizes(names) if names else {}
     source = "was filled from packaged facts"
     if set(known) != set(names) and missing_M.all():
         known = {name: size for name in names if (size := size_in_name(name)) is not None}
         source = "is what the models' names say, embeddings included (--map n=COLUMN says otherwise)"
-    if not names or set(known) != set(names):
-        return sizes, ""
-    full_M = np.array([known.get(str(model), np.nan) for model in models])
-    shown = ", ".join(f"{name} {size:.3g}" for name, size in known.items())
-    return np.where(missing_M, full_M, full_M if sizes is None else sizes), f"n {source}: {shown}"
+    if names and set(known) == set(names):
+        full_M = np.array([known.get(str(model), np.nan) for model in models])
+        filled = np.where(missing_M, full_M, filled)
+        said.append(f"n{_of_rows(missing_M)} {source}: {_sizes_in_words(known)}")
+    return (filled if said else sizes), "; ".join(said)
+
+
+def _from_own_rows(models: Column, sizes: Column) -> tuple[Column, list[str]]:
+    """Missing sizes from the other rows of the same base, where these agree; and what to say about it."""
+    missing_M = ~np.isfinite(sizes)
+    wanted = {str(model) for model in models[missing_M]}
+    given: dict[str, set[float]] = {}
+    for model, size in zip(models[~missing_M], sizes[~missing_M], strict=True):
+        given.setdefault(str(model), set()).add(float(size))
+    own = {model: min(found) for model, found in given.items() if model in wanted and len(found) == 1}
+    own_M = np.array([own.get(str(model), np.nan) for model in models])
+    filled_M = missing_M & np.isfinite(own_M)
+    note = f"n{_of_rows(filled_M)} was filled from other rows of the same base: {_sizes_in_words(own)}"
+    return np.where(filled_M, own_M, sizes), [note] if own else []
+
+
+def _of_rows(chosen_M: NDArray[np.bool_]) -> str:
+    return "" if chosen_M.all() else f" of {int(chosen_M.sum()):,} of {len(chosen_M):,} rows"
+
+
+def _sizes_in_words(sizes: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {size:.3g}" for name, size in sizes.items())
 
 
 def size_in_name(model: str) -> float | None:
