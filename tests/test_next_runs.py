@@ -107,12 +107,21 @@ def test_larger_bases_take_over_where_the_law_says_so():
     assert json.loads(json.dumps(found.to_json()))["switches"] == list(found.switches)
 
 
-def test_a_base_that_may_not_go_farther_is_not_beaten_by_the_limit():
-    def chosen(budget):
-        models = {"large", "small"} if budget.amount < 3e12 else {"small"}
-        return {"model": "large" if "large" in models else "small", "models": models, "flops": budget.amount}
-
-    assert switches(chosen, options(measured()), Budget(1e12, "flops")) == []
+@pytest.mark.parametrize(("unit", "key"), [("flops", "budget_flops"), ("seconds", "seconds")])
+def test_switches_agree_with_what_is_chosen_for_the_budget(unit, key):
+    """The budget lay between two that were tried, so that a base that had just been recommended "would win" later."""
+    asked = 1e12 if unit == "flops" else 100.0
+    for start in np.geomspace(asked / 10, asked * 10, 7):
+        found = switches(
+            lambda budget, start=start: {"model": "large" if budget.amount >= start else "small", "flops": 7.0},
+            options(measured()),
+            Budget(asked, unit),
+        )
+        assert [switch["model"] for switch in found] == ["large"]
+        assert found[0][key] == pytest.approx(start, rel=0.12)
+        assert (found[0][key] <= asked) == (start <= asked)
+        said = next(iter(sizes_words("large" if start <= asked else "small", found, None, Budget(asked, unit))))
+        assert said.startswith("  large wins from" if start <= asked else "  from ")
 
 
 def test_an_absurd_run_does_not_make_the_search_for_switches_endless():
@@ -120,17 +129,17 @@ def test_an_absurd_run_does_not_make_the_search_for_switches_endless():
     asked = []
     absurd = [replace(option, largest_tokens=1e308) for option in options(measured())]
     assert switches(lambda budget: asked.append(budget.amount), absurd, Budget(1e12, "flops")) == []
-    assert (len(asked), max(asked)) == (162, pytest.approx(1e24))
+    assert (len(asked), max(asked)) == (163, pytest.approx(1e24))
 
 
 def test_words_of_sizes():
     best = {"body_parameters": 5e5, "body_parameters_interval": [4e5, 6e5], "tokens": 1e5, "tokens_interval": [8e4, 1e5]}
     found = [{"budget_flops": 1e10, "model": "b"}, {"budget_flops": 1e12, "model": "c"}]
-    said = list(sizes_words("b", found, {**best, "at_edge": False}, 1e11))
+    said = list(sizes_words("b", found, {**best, "at_edge": False}, Budget(1e11, "flops")))
     assert said[0] == "  from 1e+12 FLOPs on, c would win"
     assert said[1] == "  b wins from 1e+10 FLOPs on"
     assert said[2].startswith("  of all sizes the law would take 5e+05 weights [4e+05, 6e+05]")
-    assert "or beyond" in next(iter(sizes_words("b", [], {**best, "at_edge": True}, 1e11)))
+    assert "or beyond" in next(iter(sizes_words("b", [], {**best, "at_edge": True}, Budget(1e11, "flops"))))
 
 
 RUN = {"model": "nano-55k", "method": "lora", "rank": 8, "learning_rate": 0.01, "tokens": 20_000, "flops": 1e9}

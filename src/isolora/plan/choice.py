@@ -5,6 +5,7 @@ And which base when: the budgets at which another base takes over, and the size 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from isolora.fit import Fit
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget
-from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens
+from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens, farthest_tokens
 from isolora.plan.next_runs import joined
 from isolora.plan.options import Option
 
@@ -24,8 +25,9 @@ LARGEST_TIE = 0.005
 
 
 def isoflop(fit: Fit, options: Sequence[Option], budget: float) -> dict[str, Array]:
-    """One budget in FLOPs spent on each option: body_parameters, rank, tokens, loss, low and high (95 %), prudent_loss."""
-    tokens = np.array([option.tokens(Budget(budget, "flops")) for option in options])
+    """One budget in FLOPs spent on each option, as far as it may go: body_parameters, rank, tokens, loss, low and high (95 %),
+    prudent_loss."""
+    tokens = np.array([min(option.tokens(Budget(budget, "flops")), farthest_tokens(option)) for option in options])
     rows = [option.columns(float(count)) for option, count in zip(options, tokens, strict=True)]
     columns = joined(rows)
     low, high = fit.interval(columns)
@@ -64,11 +66,28 @@ def choose(rows: Sequence[JsonMapping], tie: float) -> int:
     return min(equal, key=lambda i: (int(rows[i]["rank"] or 0), float(rows[i]["prudent_loss"])))
 
 
+def affordable(
+    fit: Fit, options: Sequence[Option], limits: Limits, smallest: float, budget: Budget
+) -> tuple[list[tuple[Option, float]], Counter[str]]:
+    """The options that may be trained, each on as many tokens as it may, and how many are left out, by reason: all of them
+    where each would go beyond the evidence."""
+    runs: list[tuple[Option, float]] = []
+    left: Counter[str] = Counter()
+    for option in options:
+        tokens, reason = allowed_tokens(fit, option, budget, limits, smallest)
+        if reason:
+            left[reason] += 1
+        else:
+            runs.append((option, best_tokens(fit, option, tokens, smallest, limits.examples)))
+    if runs and all(tokens >= farthest_tokens(option) for option, tokens in runs):
+        left[f"which would go more than {FARTHEST:.0f} x beyond the tokens they were followed for"] = len(runs)
+        return [], left
+    return runs, left
+
+
 def chosen_at(fit: Fit, options: Sequence[Option], limits: Limits, smallest: float, budget: Budget) -> JsonMapping | None:
-    """What a plan would choose for another budget: model, method, rank, FLOPs, and the `models` that it chose from; None where
-    no option may be trained."""
-    bought = [(option, allowed_tokens(fit, option, budget, limits, smallest)[0]) for option in options]
-    runs = [(option, best_tokens(fit, option, tokens, smallest, limits.examples)) for option, tokens in bought if tokens > 0]
+    """What a plan would choose for another budget: model, method, rank, FLOPs; None where no option may be trained."""
+    runs, _ = affordable(fit, options, limits, smallest, budget)
     if not runs:
         return None
     columns = joined([option.columns(tokens, option.unique_tokens(limits.examples)) for option, tokens in runs])
@@ -84,42 +103,41 @@ def chosen_at(fit: Fit, options: Sequence[Option], limits: Limits, smallest: flo
         }
         for i, (option, tokens) in enumerate(runs)
     ]
-    return {**rows[choose(rows, tie(fit))], "models": {option.model for option, _ in runs}}
+    return rows[choose(rows, tie(fit))]
 
 
 _BELOW, _ABOVE, _PER_DECADE = 1 / 30, 1e12, 12
-"""How far below and above the budget switches are looked for, and how finely: a switch is known to within 10 % or so."""
+"""How far below and above the budget switches are looked for, and in how many steps a factor of ten: a switch is known to within
+10 % or so."""
 _BEYOND_SIZES, _SIZES = 3.0, 80
 """Factor beyond the measured sizes that N* may lie at, and the points between."""
 _TAILS = (0.025, 0.975)
 
 Chosen = Callable[[Budget], JsonMapping | None]
-"""What a plan chooses for a budget, and the models that it chose from; None where it would choose nothing."""
+"""What a plan chooses for a budget; None where it would choose nothing."""
 
 
 def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[JsonObject]:
     """Budgets from which on another base is chosen, smallest first: {"budget_flops", "model"}; `seconds` too for one in time.
 
-    From a thirtieth of the budget up, until the base that wins may not be followed farther: what is chosen in its place then
-    would win by the limit alone.
+    From a thirtieth of the budget up, to where no option may go farther. The budget itself is one of those tried, so that what
+    is said of larger and smaller ones agrees with what is chosen for it.
     """
     if len({option.model for option in options}) < 2:
         return []
     largest = max((option.largest_tokens * option.price(budget.unit) for option in options), default=np.nan)
     most = min(max(FARTHEST * float(np.nan_to_num(largest)), budget.amount), _ABOVE * budget.amount)
-    count = max(2, round(_PER_DECADE * np.log10(most / (_BELOW * budget.amount))))
+    first, last = (round(_PER_DECADE * np.log10(factor)) for factor in (_BELOW, most / budget.amount))
     found: list[JsonObject] = []
     before: str | None = None
-    for amount in np.geomspace(_BELOW * budget.amount, most, count):
-        row = chosen(Budget(float(amount), budget.unit))
+    for step in range(first, last + 1):
+        row = chosen(budget.scaled(10 ** (step / _PER_DECADE)))
         if row is None:
             continue
-        if before is not None and before not in row["models"] and amount > budget.amount:
-            break
         if before is not None and row["model"] != before:
-            flops = float(amount) if budget.unit == "flops" else row["flops"]
-            time = {} if budget.unit == "flops" else {"seconds": float(amount)}
-            found.append({"budget_flops": flops, "model": row["model"], **time})
+            between = budget.amount * 10 ** ((step - 0.5) / _PER_DECADE)
+            spent = {"budget_flops": between} if budget.unit == "flops" else {"budget_flops": row["flops"], "seconds": between}
+            found.append({"model": row["model"], **spent})
         before = row["model"]
     return found
 
@@ -161,11 +179,12 @@ def _power(sizes: Array, values: Sequence[float], wanted_M: Array) -> Array:
     return fitted
 
 
-def sizes_words(model: str, found: Sequence[JsonMapping], best: JsonMapping | None, flops: float) -> Iterator[str]:
-    """Sentences about switches and the optimum. flops: of the recommendation."""
-    later = [switch for switch in found if switch["budget_flops"] > flops]
+def sizes_words(model: str, found: Sequence[JsonMapping], best: JsonMapping | None, budget: Budget) -> Iterator[str]:
+    """Sentences about switches and the optimum. budget: of the recommendation, which need not spend it."""
+    amount = "budget_flops" if budget.unit == "flops" else "seconds"
+    later = [switch for switch in found if switch[amount] > budget.amount]
     yield from (f"  from {switch['budget_flops']:.2g} FLOPs on, {switch['model']} would win" for switch in later[:2])
-    earlier = [switch for switch in found if switch["budget_flops"] <= flops]
+    earlier = [switch for switch in found if switch[amount] <= budget.amount]
     if earlier and earlier[-1]["model"] == model:
         yield f"  {model} wins from {earlier[-1]['budget_flops']:.2g} FLOPs on"
     if best is not None:

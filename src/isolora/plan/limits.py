@@ -16,7 +16,7 @@ FREE_PASSES = 4.0
 """Passes over the same data that are nearly as good as new data (Muennighoff et al. 2305.16264): the most that is planned where
 no law of repeats was fitted, and the factor beyond the measured passes where one was."""
 FARTHEST = 100.0
-"""Largest factor in FLOPs or tokens beyond what was measured that is recommended: hold-outs never judged beyond about 60."""
+"""Largest factor beyond the tokens that an option was followed for: hold-outs never judged beyond about 60."""
 _BELOW = 0.5
 _GRID = 48
 
@@ -60,7 +60,8 @@ def passes_limit(fit: Fit, option: Option) -> float:
 def allowed_tokens(fit: Fit, option: Option, budget: Budget, limits: Limits, smallest: float) -> tuple[float, str]:
     """Tokens that an option may be trained on, and why it is left out (empty where it is not).
 
-    `smallest` is the table's smallest token count: half of it is the least that anything is said about.
+    `smallest` is the table's smallest token count: half of it is the least that anything is said about. An option goes no farther
+    than the evidence, and what a larger budget leaves is not spent: it would be a longer extrapolation, not a better option.
     """
     tokens = option.tokens(budget, limits.serve_tokens)
     if option.rising:
@@ -74,9 +75,12 @@ def allowed_tokens(fit: Fit, option: Option, budget: Budget, limits: Limits, sma
         tokens = _within_forgetting(option, tokens, smallest, limits.forget_at_most)
         if tokens < _BELOW * smallest:
             return 0.0, f"that forget more than {limits.forget_at_most:g} nats a token"
-    if tokens > FARTHEST * option.largest_tokens:
-        return 0.0, f"which would go more than {FARTHEST:.0f} x beyond the tokens they were followed for"
-    return tokens, ""
+    return min(tokens, farthest_tokens(option)), ""
+
+
+def farthest_tokens(option: Option) -> float:
+    """The most tokens that are planned for an option, whatever the budget."""
+    return FARTHEST * option.largest_tokens
 
 
 def best_tokens(fit: Fit, option: Option, tokens: float, smallest: float, examples: int | None) -> float:

@@ -22,8 +22,8 @@ from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, 
 from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget, parse_budget
-from isolora.plan.choice import ONE_SIGMA, choose, chosen_at, optimum, sizes_words, switches, tie
-from isolora.plan.limits import FARTHEST, Limits, allowed_tokens, best_tokens, kept_examples
+from isolora.plan.choice import ONE_SIGMA, affordable, choose, chosen_at, optimum, sizes_words, switches, tie
+from isolora.plan.limits import Limits, kept_examples
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, adapter_words, options
 from isolora.plan.recommendation_warnings import warnings_about
@@ -46,7 +46,8 @@ class Recommendation:
     where it has no FLOPs, `money` None without a price of an hour. `sensitivity` is what half and double the budget would give,
     `switches` are budgets (`budget_flops`) from which on another base (`model`) is chosen, `optimum` is the size and the tokens
     that the law would take if every size could be had, `measure_next` are runs that would narrow an extrapolation, `settings`
-    what else the measured runs were trained with (`method.dropout=0.1`), where the study varies that.
+    what else the measured runs were trained with (`method.dropout=0.1`), where the study varies that, `budget` what was asked
+    for: `flops` and `seconds` are less where a limit ends the training before.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Recommendation:
     nearest_evidence: JsonObject
     warnings: tuple[str, ...]
     alternatives: tuple[JsonObject, ...]
+    budget: Budget
     target: str = "loss"
     money: float | None = None
     sensitivity: JsonObject = field(default_factory=dict)
@@ -90,7 +92,7 @@ class Recommendation:
             f"  on {data}: {self._spent()}",
             f"  expected {_expected(self.target, self.predicted_loss, self.interval)}",
             *(f"  with {name} the budget: {_sensitivity_words(self.target, found)}" for name, found in self.sensitivity.items()),
-            *sizes_words(self.model, self.switches, self.optimum, self.flops),
+            *sizes_words(self.model, self.switches, self.optimum, self.budget),
             *(f"  mind: {sentence}" for sentence in self.warnings),
             *(f"  measure next: {run_words(run)}" for run in self.measure_next),
         ]
@@ -154,7 +156,8 @@ def _recommendation(
     left: Counter[str],
 ) -> Recommendation:
     option, row = rows[index]
-    minded = tuple(warnings_about(fit, fitting, option, row, left))
+    sensitivity = _sensitivity(fit, table, fitting, budget, limits)
+    minded = tuple(warnings_about(fit, fitting, option, row, left, sensitivity.get("half")))
     ahead = any("an extrapolation" in sentence for sentence in minded)
     names = ("model", "learning_rate", "examples", "epochs", "flops", "seconds", "predicted_loss", "money")
     return Recommendation(
@@ -165,8 +168,9 @@ def _recommendation(
         nearest_evidence=_nearest(table, option, row["tokens"]),
         warnings=minded,
         alternatives=tuple(sorted((other for _, other in rows), key=lambda other: float(other["predicted_loss"]))),
+        budget=budget,
         target=fit.target,
-        sensitivity=_sensitivity(fit, table, fitting, budget, limits),
+        sensitivity=sensitivity,
         switches=tuple(switches(partial(chosen_at, fit, fitting, limits, _smallest(table)), fitting, budget)),
         optimum=optimum(fit, fitting, option, budget, limits),
         measure_next=tuple(next_runs(fit, fitting, budget, limits.examples)) if ahead else (),
@@ -193,16 +197,8 @@ def _rows(
     fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits
 ) -> tuple[list[tuple[Option, JsonObject]], Counter[str]]:
     """What the budget buys with each option that may be trained, and how many are left out, by reason."""
-    smallest = _smallest(table)
-    rows: list[tuple[Option, JsonObject]] = []
-    left: Counter[str] = Counter()
-    for option in fitting:
-        tokens, reason = allowed_tokens(fit, option, budget, limits, smallest)
-        if reason:
-            left[reason] += 1
-            continue
-        rows.append((option, _row(fit, option, best_tokens(fit, option, tokens, smallest, limits.examples), budget, limits)))
-    return rows, left
+    runs, left = affordable(fit, fitting, limits, _smallest(table), budget)
+    return [(option, _row(fit, option, tokens, budget, limits)) for option, tokens in runs], left
 
 
 def _smallest(table: Table) -> float:
@@ -245,16 +241,8 @@ def _nothing_left(
 
 
 def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: JsonObject) -> None:
-    """Raises NoRecommendation where the choice lies farther out than anything that was judged, or its interval says nothing."""
-    largest = max((option.largest_flops for option in fitting if math.isfinite(option.largest_flops)), default=math.nan)
-    factor = row["flops"] / largest
+    """Raises NoRecommendation where the interval of the choice says nothing."""
     low, high = row["interval"]
-    if factor > FARTHEST:
-        reason = (
-            f"the budget is {factor:,.0f} x the largest measured ({largest:.3g} FLOPs), beyond what the evidence supports"
-            f" ({FARTHEST:.0f} x)"
-        )
-        raise NoRecommendation(reason, None, next_runs(fit, fitting, budget), fit.target)
     bounded = math.isfinite(fit.ceiling)
     if high - low > (WIDEST_BOUNDED if bounded else WIDEST * row["predicted_loss"]):
         score = Score.of(fit.target, row["predicted_loss"], (low, high))

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from isolora.fit import Fit, Score, about_bounds
-from isolora.json_types import JsonObject
+from isolora.json_types import JsonMapping, JsonObject
+from isolora.plan.choice import tie
+from isolora.plan.limits import FARTHEST, farthest_tokens
 from isolora.plan.options import Option
 
 _BEYOND = 1.05
@@ -17,14 +19,26 @@ _FEW_RUNS = 6
 
 
 def warnings_about(
-    fit: Fit, options: Sequence[Option], option: Option, row: JsonObject, left: Mapping[str, int] | None = None
+    fit: Fit,
+    options: Sequence[Option],
+    option: Option,
+    row: JsonObject,
+    left: Mapping[str, int] | None = None,
+    half: JsonMapping | None = None,
 ) -> Iterator[str]:
     """What to mind about choosing `option`, whose planned `row` is one of the plan's alternatives; `left` counts the options
-    that were left out, by reason."""
+    that were left out, by reason, `half` is what half the budget would choose."""
     yield from _about_budget(options, option, row)
     yield from _about_law(fit, row)
     yield from _about_size(options, option)
     yield from _about_passes(fit, row)
+    if row.get("stopped_early"):
+        yield f"the budget is not spent: {_limit_words(option, row)}"
+    if half is not None and half["predicted_loss"] < row["predicted_loss"] * (1 - tie(fit)):
+        yield (
+            f"half the budget is expected to do better, with {half['model']}, but less surely: options are chosen with bad luck"
+            " in mind"
+        )
     for reason, count in (left or {}).items():
         yield f"{count} of {len(options)} options were left out, {reason}"
 
@@ -37,8 +51,15 @@ def _about_passes(fit: Fit, row: JsonObject) -> Iterator[str]:
             f"the data is passed over {row['epochs']:.1f} times, which law {fit.law!r} takes for new data:"
             " more than about 4 passes are not planned without a law of repeats"
         )
-    if row.get("stopped_early"):
-        yield f"the budget is not spent: {row['epochs']:.1f} passes over the data are the most that the evidence supports"
+
+
+def _limit_words(option: Option, row: JsonObject) -> str:
+    """What ends the training before the budget does."""
+    if row["tokens"] >= farthest_tokens(option):
+        return f"{FARTHEST:.0f} x the tokens that {option.name} was followed for are the most that is planned"
+    if row["epochs"] > 1.0:
+        return f"{row['epochs']:.1f} passes over the data are the most that the evidence supports"
+    return f"beyond {row['tokens']:,.0f} tokens {option.name} would forget too much"
 
 
 def _about_budget(options: Sequence[Option], option: Option, row: JsonObject) -> Iterator[str]:

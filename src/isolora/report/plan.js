@@ -49,7 +49,7 @@ function planner(data) {
       tokens = tried.find((count) => !(forgotten(option, count) > asked.forget)) ?? 0;
       if (tokens < least) return 0;
     }
-    return tokens > rules.farthest * option.largest_tokens ? 0 : tokens;
+    return Math.min(tokens, rules.farthest * option.largest_tokens);
   }
   // The law's lowest loss up to so many tokens: all of them, but where the loss rises again with repeats.
   function bestTokens(option, tokens, asked) {
@@ -133,9 +133,9 @@ function planner(data) {
     });
     const measured = bestMeasured(asked);
     if (!rows.length) return { refused: "budget", measured, next };
+    if (rows.every(({ option, tokens }) => tokens >= rules.farthest * option.largest_tokens)) return { refused: "far", measured, next };
     const chosen = choose(rows);
     const largest = Math.max(...fitting.map((option) => option.largest_flops ?? 0));
-    if (largest && chosen.flops / largest > rules.farthest) return { refused: "far", measured: null, next };
     const [low, high] = chosen.interval;
     const widest = missing(fit.ceiling) ? rules.widest * chosen.predicted : rules.widestBounded;
     if (high - low > widest) return { refused: "wide", measured, next };

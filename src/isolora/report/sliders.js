@@ -58,8 +58,8 @@ if (document.getElementById("instrument")) {
 
   const REASONS = {
     memory: "No choice fits that memory.",
-    budget: "With these limits, and after serving, the budget buys less than anything that was measured, or more than the evidence supports.",
-    far: `That is more than ${FAR} times the largest measured compute: the evidence does not reach so far.`,
+    budget: "With these limits, and after serving, the budget buys less than anything that was measured.",
+    far: `That takes every choice more than ${FAR} times beyond the tokens it was followed for: the evidence does not reach so far.`,
     wide: "The interval is too wide to choose by.",
     beaten: "A run that was measured within this budget already beats what the law expects.",
   };
