@@ -63,7 +63,6 @@ class Recommendation:
     nearest_evidence: JsonObject
     warnings: tuple[str, ...]
     alternatives: tuple[JsonObject, ...]
-    budget: Budget
     target: str = "loss"
     money: float | None = None
     sensitivity: JsonObject = field(default_factory=dict)
@@ -71,6 +70,7 @@ class Recommendation:
     optimum: JsonObject | None = None
     measure_next: tuple[JsonObject, ...] = ()
     settings: str = ""
+    budget: Budget | None = None
 
     def to_json(self) -> JsonObject:
         """The answer of `isolora plan --json`."""
@@ -92,7 +92,7 @@ class Recommendation:
             f"  on {data}: {self._spent()}",
             f"  expected {_expected(self.target, self.predicted_loss, self.interval)}",
             *(f"  with {name} the budget: {_sensitivity_words(self.target, found)}" for name, found in self.sensitivity.items()),
-            *sizes_words(self.model, self.switches, self.optimum, self.budget),
+            *sizes_words(self.model, self.switches, self.optimum, self.budget or Budget(self.flops, "flops")),
             *(f"  mind: {sentence}" for sentence in self.warnings),
             *(f"  measure next: {run_words(run)}" for run in self.measure_next),
         ]
