@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from person import run
 
 from isolora.config import RunConfig
 from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
-from isolora.cost.run_price import shape_of, table, with_one_step
+from isolora.cost.run_price import Cost, shape_of, table, with_one_step
+from isolora.cost.time import Duration
 from isolora.errors import ConfigError
 from isolora.ledger import PHASES, BatchShape
 from isolora.training import train
@@ -153,6 +157,57 @@ def test_a_priced_step_needs_no_budget_of_its_own() -> None:
     assert with_one_step(["training.precision=bfloat16"]) == ["training.precision=bfloat16", "training.steps=1"]
     for words in (["model=tiny"], ["training.precision=bfloat16", "training.tokens=100"]):
         assert with_one_step(words) == words
+
+
+STEP_TOKENS = 2 * 64
+BUDGETS = [("training.steps=300", 300), ("training.tokens=1000", 8), ("training.tokens=1024", 8), ("training.flops=1e12", 0)]
+
+
+@pytest.mark.parametrize(("word", "steps"), BUDGETS)
+def test_a_budget_beside_a_shape_prices_so_many_steps(word, steps, tmp_path, monkeypatch, capsys) -> None:
+    """Twice: the second answer is a kept one. Steps of a number of FLOPs: as many as exceed it."""
+    monkeypatch.setenv("ISOLORA_CACHE", str(tmp_path))
+    one = cli_answer(monkeypatch, capsys)
+    steps = steps or math.ceil(1e12 / one["flops"]["total"])
+    assert one["steps"] == 1 < steps
+    for _ in range(2):
+        many = cli_answer(monkeypatch, capsys, word, "--on", "H100", "--utilisation", "0.4", "--price-per-hour", "2.5")
+        assert (many["steps"], many["tokens"]) == (steps, steps * STEP_TOKENS)
+        assert many["flops"]["total"] == pytest.approx(steps * one["flops"]["total"])
+        assert many["flops_per_step"] == pytest.approx(one["flops"]["total"])
+        assert many["peak_memory_bytes"] == one["peak_memory_bytes"]
+        assert many["price"] == pytest.approx(2.5 * many["seconds"] / 3600)
+
+
+def cli_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    status, out, _ = run(monkeypatch, capsys, "cost", "model=nano-55k", "batch=2", "length=64", *words, "--json")
+    assert status == 0
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_accumulation_of_a_shape_halves_what_is_kept_at_once() -> None:
+    def priced(accumulation: int) -> Cost:
+        return cost(RunConfig(model="nano-55k", training={"steps": 5, "accumulation": accumulation}), (4, 64), whole=True)
+
+    once, twice = priced(1), priced(2)
+    assert (once.tokens, once.steps) == (twice.tokens, twice.steps) == (5 * 4 * 64, 5)
+    assert twice.flops.total == pytest.approx(once.flops.total, rel=1e-6)
+    assert 0.4 < twice.memory.logits / once.memory.logits < 0.6
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("training.epochs=2", "give training.steps"), ("training.batch_tokens=512", "say what a step holds")]
+)
+def test_a_setting_that_a_shape_leaves_no_room_for_is_refused(word, said, monkeypatch, capsys) -> None:
+    status, _, err = run(monkeypatch, capsys, "cost", "model=nano-55k", "batch=2", "length=64", word)
+    assert (status, err.count("\n")) == (2, 1)
+    assert said in err
+
+
+@pytest.mark.parametrize(("price", "shown"), [(0.0033, "0.0033"), (0.0, "0.00"), (1234.5, "1,234.50")])
+def test_small_money_is_no_zero(price: float, shown: str) -> None:
+    assert f", {shown} at the price given" in str(Duration(1.0, "here", price))
 
 
 @pytest.mark.parametrize("words", ["batch=2", "length=64", "batch=0 length=64", "batch=2 length=", "batch=-1 length=8",

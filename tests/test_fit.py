@@ -540,3 +540,31 @@ def test_the_least_that_carries_a_law_is_what_the_docs_say(sizes, tokens, carrie
     else:
         with pytest.raises(TableError, match="the simplest needs 3 distinct token counts and 5 points"):
             fit(table, bootstrap=0)
+
+
+def test_a_table_of_compute_alone_counts_flops():
+    c = 1e15 * 2.0 ** np.arange(9)
+    fitted = fit(read({"flops": c.tolist(), "loss": (2 + 5e3 * c**-0.25).tolist()}), bootstrap=0)
+    assert "of 9 runs from 1,000,000,000,000,000 FLOPs on" in str(fitted)
+    assert "tokens" not in str(fitted)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ({"d": 0.0}, "places need d above 0; the smallest is 0"),
+        ({"d": [1e6, -1.0]}, "places need d above 0; the smallest is -1"),
+        ({"n": "large"}, "places need numbers in n; got 'large'"),
+        ({"learning_rate": 0.0}, "places need learning_rate above 0; the smallest is 0"),
+        ({"n": [1e5, 2e5], "d": [1e6, 2e6, 3e6]}, "columns of places differ in length: n 2, d 3"),
+        ({"d": None}, "reads d"),
+    ],
+)
+def test_places_that_no_law_can_be_asked_about_are_one_line(place, words):
+    """In Python, as on the command line; no warning, no infinity."""
+    fitted = fit(study(additive), law="additive", holdout="none", bootstrap=2)
+    columns = {name: value for name, value in ({"n": 1e5, "d": 1e6} | place).items() if value is not None}
+    for ask in (fitted.predict, fitted.interval, fitted.distance, fitted.sampled):
+        with pytest.raises(TableError, match=words) as raised:
+            ask(columns)
+        assert "\n" not in str(raised.value)

@@ -27,10 +27,11 @@ def cost(
     workers: Annotated[int, typer.Option(min=1, help="of a study: processes that train side by side")] = 1,
     as_json: Json = False,
 ) -> None:
-    """FLOPs, memory, parameters and time of a run or a study, or with batch=B length=L of one step; needs no weights."""
+    """FLOPs, memory, parameters and time of a run or a study, or with batch=B length=L of one step, or of as many such steps as
+    training.steps=N, training.tokens=N or training.flops=N says; needs no weights."""
     from isolora.config import is_study
     from isolora.cost import answers
-    from isolora.cost.run_price import shape_of, with_one_step
+    from isolora.cost.run_price import asks_for_all_steps, shape_of, with_one_step
     from isolora.cost.time import Place
 
     path, keys = split_words(words)
@@ -39,15 +40,18 @@ def cost(
         answer_study(path, keys, place, workers, calibrate, as_json)
         return
     shape, keys = shape_of(keys)
+    whole = shape is not None and asks_for_all_steps(keys)
     keys = with_one_step(keys) if shape and path is None else keys
     estimate = None if calibrate else answers.find_answer(path, keys, shape, place)
     if estimate is None:
         with without_collection():
-            estimate = _asked_first(path, keys, shape, place, calibrate)
+            estimate = _asked_first(path, keys, shape, place, calibrate, whole)
     answer(estimate.to_json(), str(estimate), as_json)
 
 
-def _asked_first(path: Path | None, keys: list[str], shape: tuple[int, int] | None, place: Place, calibrate: bool) -> Cost:
+def _asked_first(
+    path: Path | None, keys: list[str], shape: tuple[int, int] | None, place: Place, calibrate: bool, whole: bool
+) -> Cost:
     from isolora.config import load_run
     from isolora.cost import answers
     from isolora.cost.calibration import calibrate as measure
@@ -56,7 +60,7 @@ def _asked_first(path: Path | None, keys: list[str], shape: tuple[int, int] | No
     config = load_run(path, keys)
     if calibrate:
         measure(config)
-    estimate = cost_of(config, shape, place)
+    estimate = cost_of(config, shape, place, whole)
     answers.keep(path, keys, shape, config, estimate)
     return estimate
 

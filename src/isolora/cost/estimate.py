@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from isolora import models
-from isolora.config import RunConfig, TaskConfig
+from isolora.config import RunConfig, TaskConfig, TrainingConfig
 from isolora.cost import step_rates
 from isolora.cost.flops import TWO_CLASSES, ledger_of
 from isolora.cost.memory import kept_peak
@@ -16,14 +19,15 @@ from isolora.ledger import BatchShape, Ledger
 from isolora.runs.device import device
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples
-from isolora.runs.progress import DryRun, Progress, dry_run
+from isolora.runs.progress import DryRun, Progress, dry_run, micro_batches
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
 from isolora.tasks.causal import is_encoder
 
 
-def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place = HERE) -> Cost:
-    """The cost of the whole run, or of one step of `shape` = (sequences, length) with every next token predicted."""
+def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place = HERE, whole: bool = False) -> Cost:
+    """The cost of the whole run, or of one step of `shape` = (sequences, length) with every next token predicted; `whole`: of as
+    many such steps as the run's budget of steps, tokens or FLOPs takes."""
     config = with_task(config)
     if shape is None:
         return _run_cost(config, place)
@@ -31,9 +35,23 @@ def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place =
     positions = models.positions(models.load_architecture(config))
     if length > positions:
         raise ConfigError(f"length: {length} exceeds the model's {positions} positions")
-    step, ledger = typical(models.bound_task(config), rows, length), ledger_of(config)
-    progress = Progress(step=1, tokens=step.tokens, flops_table=ledger.flops(step).table.tolist())
-    return _cost(config, ledger, DryRun(progress, 1, step), TWO_CLASSES, place)
+    task, ledger = models.bound_task(config), ledger_of(config)
+    parts = micro_batches(np.arange(rows), config.training.accumulation)
+    shapes = [typical(task, len(part), length) for part in parts]
+    table = np.sum([ledger.flops(shape).table for shape in shapes], axis=0)
+    step = Progress(step=1, tokens=sum(shape.tokens for shape in shapes), flops_table=table.tolist())
+    count = _steps_of_budget(config.training, step) if whole else 1
+    progress = Progress(step=count, tokens=count * step.tokens, flops_table=(count * table).tolist())
+    return _cost(config, ledger, DryRun(progress, count * len(parts), shapes[0]), TWO_CLASSES, place)
+
+
+def _steps_of_budget(training: TrainingConfig, step: Progress) -> int:
+    """How many steps of one shape a run's budget takes. Raises ConfigError for one of epochs, whose length its data decide."""
+    unit, amount = training.budget
+    if unit == "epochs":
+        raise ConfigError("training.epochs: with batch= and length= give training.steps, training.tokens or training.flops")
+    each = {"steps": 1, "tokens": step.tokens, "flops": step.consumed_flops.total}[unit]
+    return math.ceil(amount / each)
 
 
 def with_task(config: RunConfig) -> RunConfig:

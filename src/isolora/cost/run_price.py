@@ -133,6 +133,15 @@ def shape_of(words: Sequence[str]) -> tuple[tuple[int, int] | None, list[str]]:
     return (int(given["batch"]), int(given["length"])), rest
 
 
+def asks_for_all_steps(words: Sequence[str]) -> bool:
+    """Whether words beside batch= and length= say how long to train, so that as many steps are priced. Raises ConfigError for a
+    setting that these two replace."""
+    keys = {word.partition("=")[0] for word in words}
+    if "training.batch_tokens" in keys:
+        raise ConfigError("training.batch_tokens: batch= and length= say what a step holds; leave it out, or leave them out")
+    return bool({f"training.{name}" for name in BUDGETS} & keys)
+
+
 def with_one_step(words: Sequence[str]) -> list[str]:
     """A run's key=value words with a budget of one step, where they say how to train but not for how long."""
     keys = [word.partition("=")[0] for word in words]

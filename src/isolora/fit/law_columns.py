@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from isolora import laws
-from isolora.errors import TableError, unknown
+from isolora.errors import TableError, in_brief, unknown
 from isolora.fit.distance import COMPUTE
 from isolora.json_types import JsonMapping
 from isolora.laws import Array
@@ -23,19 +23,41 @@ def completed(
     """All columns that the laws read, of one shape (M,): u is d, and c is `price` FLOPs a token and weight, where not given.
 
     law_names: the law first, then those that it is averaged with; family_of: each base's family, where laws tell them apart.
-    Raises TableError for a column that is missing.
+    Raises TableError for a column that is missing, or of which there is no logarithm.
     """
     law = law_names[0]
     numbers = {name: values for name, values in columns.items() if name not in NOT_NUMBERS}
-    complete = {name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in numbers.items()}
+    complete = {name: _numbers(name, values) for name, values in numbers.items()}
+    if "learning_rate" in columns:
+        _numbers("learning_rate", columns["learning_rate"])
     complete |= _method_columns(columns, law) | _family_columns(columns, law, family_of or {})
+    shape = _shape(complete)
     if "d" in complete:
         complete.setdefault("u", complete["d"])
     if "d" in complete and COMPUTE not in complete and price:
         complete[COMPUTE] = price * complete.get("n", np.ones(1)) * complete["d"]
     _demand(complete, law, dict.fromkeys(law_names))
-    shape = np.broadcast_shapes(*(values.shape for values in complete.values()))
     return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
+
+
+def _shape(complete: Mapping[str, Array]) -> tuple[int, ...]:
+    """(M,) of all columns together; those of one place are of every place. Raises TableError."""
+    try:
+        return np.broadcast_shapes(*(values.shape for values in complete.values()))
+    except ValueError as error:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in complete.items())
+        raise TableError(f"columns of places differ in length: {lengths}") from error
+
+
+def _numbers(name: str, values: object) -> Array:
+    """A column of places as positive numbers (M,); NaN where a place does not say. Raises TableError."""
+    try:
+        numbers = np.atleast_1d(np.asarray(values, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise TableError(f"places need numbers in {name}; got {in_brief(repr(values))}") from error
+    if (numbers <= 0).any() and name in (*SHORT_NAMES, "learning_rate"):
+        raise TableError(f"places need {name} above 0; the smallest is {np.nanmin(numbers):g}")
+    return numbers
 
 
 def _demand(complete: Mapping[str, Array], law: str, law_names: Iterable[str]) -> None:

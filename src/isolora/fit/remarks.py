@@ -68,7 +68,7 @@ def left_out(aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) 
         f"other learning rates{' or settings' if about_settings(aim.table) else ''} than the best": len(aim.table) - len(chosen),
         "at 0 tokens, which only laws with a plateau use": started,
         thinning_summary(measured, points): len(measured) - len(points),
-        f"before the law's first {fit.cut:,.0f} tokens": len(points) - fit.points,
+        f"before the law's first {fit.cut:,.0f} {fit.unit_of_cut}": len(points) - fit.points,
     }
     return {reason: count for reason, count in reasons.items() if count}
 

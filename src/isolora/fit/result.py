@@ -124,6 +124,11 @@ class Fit:
         return predicted_M * np.exp(-below_M), predicted_M * np.exp(above_M)
 
     @property
+    def unit_of_cut(self) -> str:
+        """What `cut` counts: tokens, or FLOPs of a table that has no tokens."""
+        return "FLOPs" if self.shape.last_resort else "tokens"
+
+    @property
     def bounded(self) -> bool:
         """Whether the target is an error between 0 and 1."""
         return bool(np.isfinite(self.ceiling))

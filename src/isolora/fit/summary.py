@@ -15,7 +15,7 @@ def summary(fit: Fit) -> str:
 
 
 def _lines(fit: Fit) -> Iterator[str]:
-    yield f"{fit.points} points of {fit.runs} runs from {fit.cut:,.0f} tokens on"
+    yield f"{fit.points} points of {fit.runs} runs from {fit.cut:,.0f} {fit.unit_of_cut} on"
     for name, value in fit.parameters.items():
         low, high = fit.intervals[name]
         yield f"{name} = {value:.4g}  [{low:.4g}, {high:.4g}]"

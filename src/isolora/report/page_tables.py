@@ -73,8 +73,8 @@ def law(study: StudyReport) -> Listing | None:
     ]
     said = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in assumed(fit))
     caption = (
-        f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} tokens "
-        "on, with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
+        f"{fit.law} ({fit.shape.citation}), fitted to {fit.points} points of {fit.runs} runs from {words.count(fit.cut)} "
+        f"{fit.unit_of_cut} on, with n for the frozen base's non-embedding weights, d for tokens and p for trained weights; "
         "the intervals come from refits to reweighed runs, since points of one run are not independent."
         + (f" {said}" if said else "")
     )
