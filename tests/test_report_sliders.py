@@ -246,6 +246,7 @@ def test_slider_values_are_the_plans(tab, steered):
         pairs = [(row["predicted"], expected.predicted_loss), *zip(row["interval"], expected.interval, strict=True)]
         pairs += [(row["flops"], expected.flops), (row["seconds"], expected.seconds), (row["money"], expected.money)]
         pairs += [(row["epochs"], expected.epochs), (row["examples"], expected.examples)]
+        pairs += [(row["learningRate"], expected.learning_rate)]
         differences = [abs(mine - theirs) / abs(theirs) for mine, theirs in pairs]
         worst = max([worst, *differences])
         assert max(differences) < 1e-6, (found["asked"], pairs)

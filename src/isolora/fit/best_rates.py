@@ -1,8 +1,9 @@
 """One learning rate for each model, method and rank, and one choice of whatever other settings a study varies: the one whose
-runs are best where they can be compared."""
+runs are best where they can be compared. A study over numbers of training examples chooses for each of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ Tried = tuple[float, str]
 """A learning rate, and the words for the other settings that differ between runs."""
 
 _GROUP = ("model", "method", "rank", "body_parameters")
+_GRID_STAGES = ("grid", "tune")
 _FULL_LENGTH = 0.5
 """Share of the group's longest run that a learning rate must have been followed for to be chosen."""
 
@@ -110,14 +112,18 @@ def rate_effect(table: Table) -> RateEffect | None:
     return RateEffect(slope, curvature, spread, compared, tuple(sorted(best)), tuple(best[size] for size in sorted(best)))
 
 
-def rates_at_the_edge(table: Table) -> list[str]:
-    """Groups whose best rate is the smallest or the largest that was tried, of three or more."""
+def rates_at_the_edge(table: Table, trials: Table | None = None) -> list[str]:
+    """Groups whose best rate is the smallest or the largest that was tried, of two or more. trials: short runs that decided the
+    rates; every group of them tries the same, of which some may have diverged."""
     found = []
-    for rate, alike_M in _best_of_groups(table) if "learning_rate" in table and "tokens" in table else ():
-        group = table.where(alike_M)
-        tried = np.unique(group["learning_rate"])
-        if tried.size > 1 and rate in (tried[0], tried[-1]):
-            found.append(_group_words(group))
+    for part in (trials, table):
+        if part is None or "learning_rate" not in part or "tokens" not in part:
+            continue
+        examples_M = _grid_examples(part)
+        for rate, alike_M in _best_of_groups(part):
+            tried = np.unique((part if part is trials else part.where(alike_M))["learning_rate"])
+            if tried.size > 1 and rate in (tried[0], tried[-1]):
+                found.append(", ".join(filter(None, (_group_words(part.where(alike_M)), str(examples_M[alike_M][0])))))
     return found
 
 
@@ -166,12 +172,31 @@ def _comparisons(group: Table, rate: float) -> Iterator[tuple[float, float, floa
 
 
 def _groups(table: Table) -> Iterator[NDArray[Any]]:
-    """Masks of the points of each (model, method, rank, size) that names learning rates."""
-    keys = [table[name].astype(str) for name in _GROUP if name in table]
-    groups = np.array(["/".join(row) for row in zip(*keys, strict=True)]) if keys else np.zeros(len(table), dtype=str)
+    """Masks of the points of each (model, method, rank, size, number of examples) that names learning rates."""
+    keys = [*(table[name].astype(str) for name in _GROUP if name in table), _grid_examples(table)]
+    groups = np.array(["/".join(row) for row in zip(*keys, strict=True)])
     named_M = _names_a_rate(table)
     for group in np.unique(groups[named_M]):
         yield (groups == group) & named_M
+
+
+def _grid_examples(table: Table) -> NDArray[np.str_]:
+    """How many training examples the grid of a study gave each run, in words, (M,); empty ones where it varies no such number,
+    and where a search did: it tries a rate once for each."""
+    words_M = np.full(len(table), "", dtype=object)
+    if "stage" in table and "config" in table:
+        of_grid_M = np.isin(table["stage"].astype(str), _GRID_STAGES)
+        words = {config: _examples_words(config) for config in set(map(str, table["config"][of_grid_M]))}
+        words_M[of_grid_M] = [words[str(config)] for config in table["config"][of_grid_M]]
+    return words_M.astype(str) if len(set(words_M)) > 1 else np.full(len(table), "", dtype=str)
+
+
+def _examples_words(config: str) -> str:
+    try:
+        wanted = json.loads(config)["data"].get("train_examples")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return "all examples" if wanted is None else f"{wanted} examples"
 
 
 def _names_a_rate(table: Table) -> NDArray[np.bool_]:

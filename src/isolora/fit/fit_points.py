@@ -147,6 +147,12 @@ def studied(table: Table) -> Table:
     return table.where(~np.isin(table["stage"], NOT_STUDIED)) if "stage" in table else table
 
 
+def trials_of_rates(table: Table) -> Table | None:
+    """The trials by which a study chose the rate of each cell; None where there are none."""
+    trial_M = table["stage"] == "tune" if "stage" in table else np.zeros(len(table), dtype=bool)
+    return table.where(trial_M) if trial_M.any() else None
+
+
 def _flops(table: Table, columns: Mapping[str, Array]) -> Array:
     """Measured FLOPs, or about 4 n + 6 p a token for a table that has none; tokens alone where even n is unknown."""
     if "flops" in table and _positive(table["flops"]):

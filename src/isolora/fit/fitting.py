@@ -17,7 +17,7 @@ from isolora.fit.continuation import continuation
 from isolora.fit.decaying_rates import without_midway
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.families import MOST_FAMILIES, family_by_model, with_families
-from isolora.fit.fit_points import Points, families_of, from_table, methods_of, studied
+from isolora.fit.fit_points import Points, families_of, from_table, methods_of, studied, trials_of_rates
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
 from isolora.fit.remarks import demand_one_measure, demand_sizes, left_out, remarks
@@ -74,7 +74,7 @@ def fit(
     selection = choosing(points, contenders, aim.bounded)
     found = _fitted(points, selection, bootstrap, seed, aim)
     unread = left_out(aim, chosen, (measured, points), found)
-    return replace(found, left_out=unread, remarks=tuple(remarks(aim, chosen, found)))
+    return replace(found, left_out=unread, remarks=tuple(remarks(aim, chosen, found, trials_of_rates(table))))
 
 
 def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]:

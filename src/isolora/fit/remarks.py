@@ -73,8 +73,8 @@ def left_out(aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) 
     return {reason: count for reason, count in reasons.items() if count}
 
 
-def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
-    """Sentences, most important first."""
+def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -> Iterator[str]:
+    """Sentences, most important first. trials: of learning rates, where those chose them."""
     table = aim.table
     if aim.instead:
         yield aim.instead
@@ -91,7 +91,7 @@ def remarks(aim: Target, chosen: Table, fit: Fit) -> Iterator[str]:
     yield from about_bounds(fit)
     yield from _about_forms(fit)
     yield from _about_units(chosen)
-    edges = rates_at_the_edge(table)
+    edges = rates_at_the_edge(table, trials)
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
         yield f"the best learning rate of {'; '.join(edges[:3])}{more} is at the edge of those tried: a better one may lie beyond"

@@ -34,12 +34,13 @@ class Limits:
 
 
 def examples_at_hand(table: Table) -> int | None:
-    """Training examples that the runs of a table have, known where a run has passed over all of its own; None elsewhere."""
+    """Training examples that the runs of a table have, known where a run has passed over all of its own: as many as any run saw;
+    None elsewhere."""
     if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples")):
         return None
-    seen_M = table["unique_examples"][table["passes"] > 1.001]
-    seen_M = seen_M[np.isfinite(seen_M) & (seen_M >= 1)]
-    return int(seen_M.max()) if len(seen_M) else None
+    seen_M = table["unique_examples"]
+    known_M = np.isfinite(seen_M) & (seen_M >= 1)
+    return int(seen_M[known_M].max()) if (known_M & (table["passes"] > 1.001)).any() else None
 
 
 def kept_examples(table: Table, given: float | None) -> tuple[int | None, tuple[str, ...]]:

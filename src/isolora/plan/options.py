@@ -30,7 +30,8 @@ class Option:
     """A base model and an adapter, what one token costs with them, and how far they were followed; NaN where unknown.
 
     `rising` says that the loss ended above its own best; `settings` are what else its runs were trained with, where runs differ;
-    `forgetting` are (tokens, nats a token lost on other texts).
+    `forgetting` are (tokens, nats a token lost on other texts); `rates` are (examples, learning rate) where runs on different
+    numbers of examples took different ones, and `learning_rate` is that of the most examples.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Option:
     rising: bool = False
     settings: str = ""
     forgetting: tuple[tuple[float, float], ...] = ()
+    rates: tuple[tuple[float, float], ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,6 +82,12 @@ class Option:
             return at_hand
         needed = math.ceil(tokens / self.tokens_per_example)
         return needed if at_hand is None else min(needed, at_hand)
+
+    def rate_for(self, examples: int | None) -> float:
+        """The learning rate of the runs on about so many examples; without a number, on the most."""
+        if examples is None or not self.rates:
+            return self.learning_rate
+        return min(self.rates, key=lambda rate: abs(math.log(rate[0] / examples)))[1]
 
     def columns(self, tokens: float, unique_tokens: float = np.inf) -> JsonObject:
         """A row in the laws' short names; what is not known is left out."""
@@ -146,11 +154,12 @@ def _option(table: Table, rows: list[int]) -> Option:
     tokens, flops = _number(table, "tokens", last), _number(table, "flops", last)
     unique = _number(table, "unique_tokens", last)
     lost = [(_number(table, "tokens", row), _number(table, "forgetting", row)) for row in rows]
+    rates = _rates(table, rows)
     return Option(
         model=_text(table, "model", last),
         method=_text(table, "method", last),
         rank=int(np.nan_to_num(_number(table, "rank", last))),
-        learning_rate=_number(table, "learning_rate", last),
+        learning_rate=rates[-1][1] if rates else _number(table, "learning_rate", last),
         body_parameters=_number(table, "body_parameters", last),
         trainable_parameters=_number(table, "trainable_parameters", last),
         flops_per_token=flops / tokens,
@@ -165,7 +174,18 @@ def _option(table: Table, rows: list[int]) -> Option:
         rising=_rises(table.where(np.array(rows))),
         settings=joined_words(_text(table, name, last) for name in (MEASURED_ON, SETTINGS)),
         forgetting=tuple(pair for pair in lost if np.isfinite(pair[1])),
+        rates=rates,
     )
+
+
+def _rates(table: Table, rows: list[int]) -> tuple[tuple[float, float], ...]:
+    """(examples, learning rate) of the runs, fewest first; empty where all took the same."""
+    ends: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        seen = (_number(table, "unique_examples", row), _number(table, "learning_rate", row))
+        if all(np.isfinite(seen)) and seen[0] > 0:
+            ends[str(table["run"][row])] = max(seen, ends.get(str(table["run"][row]), seen))
+    return tuple(sorted(set(ends.values()))) if len({rate for _, rate in ends.values()}) > 1 else ()
 
 
 def _rises(points: Table) -> bool:

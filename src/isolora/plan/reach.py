@@ -107,7 +107,7 @@ def reach(
         goal=goal,
         model=option.model,
         method=option.adapter,
-        learning_rate=option.learning_rate,
+        learning_rate=option.rate_for(kept.examples),
         tokens=round(tokens),
         tokens_interval=(_rounded(ends[0]), _rounded(ends[1])),
         examples=option.examples_for(tokens, kept.examples),

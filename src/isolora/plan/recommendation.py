@@ -218,7 +218,7 @@ def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits
         "model": option.model,
         "method": option.method,
         "rank": option.rank or None,
-        "learning_rate": option.learning_rate,
+        "learning_rate": option.rate_for(limits.examples),
         "tokens": tokens,
         "examples": option.examples_for(tokens, limits.examples),
         "epochs": max(1.0, tokens / unique_tokens),

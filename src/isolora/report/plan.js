@@ -19,6 +19,9 @@ function planner(data) {
   }
   const uniqueTokens = (option, examples) =>
     missing(examples) || missing(option.tokens_per_example) ? Infinity : examples * option.tokens_per_example;
+  // The learning rate of the runs on about so many examples.
+  const rateFor = (option, examples) => missing(examples) || !option.rates.length ? option.learning_rate
+    : option.rates.reduce((a, b) => Math.abs(Math.log(b[0] / examples)) < Math.abs(Math.log(a[0] / examples)) ? b : a)[1];
   function place(option, tokens, unique) {
     const found = { d: tokens, u: Math.min(tokens, unique), ...option.columns };
     if (!missing(option.flops_per_token)) found.c = option.flops_per_token * tokens;
@@ -64,7 +67,7 @@ function planner(data) {
     const seconds = missing(option.seconds_per_token) ? null : tokens * option.seconds_per_token;
     const needed = missing(option.tokens_per_example) ? null : Math.ceil(tokens / option.tokens_per_example);
     return {
-      option, tokens, seconds, ...judge(place(option, tokens, unique)),
+      option, tokens, seconds, learningRate: rateFor(option, asked.examples), ...judge(place(option, tokens, unique)),
       flops: missing(option.flops_per_token) ? null : tokens * option.flops_per_token,
       examples: needed === null ? asked.examples : missing(asked.examples) ? needed : Math.min(needed, asked.examples),
       epochs: Math.max(1, tokens / unique),

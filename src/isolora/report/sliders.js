@@ -74,7 +74,7 @@ if (document.getElementById("instrument")) {
     if (spent !== null) found.push(["time and money", `${duration(spent)}, ${((spent / 3600) * question.price).toPrecision(3)} at ${question.price} an hour`]);
     if (row.examples !== null) found.push(["data", `${count(row.examples)} examples, ${number(row.epochs)} ${row.epochs === 1 ? "pass" : "passes"}`]);
     if (question.serve) found.push(["serving", `${count(question.serve)} tokens take ${number(2 * weights(row.option) * question.serve)} FLOPs of the budget`]);
-    if (row.option.learning_rate !== null) found.push(["learning rate", number(row.option.learning_rate)]);
+    if (row.learningRate !== null) found.push(["learning rate", number(row.learningRate)]);
     if (answer.nearest) found.push(["nearest evidence", measuredWords(answer.nearest)]);
     if (row.stoppedEarly) found.push(["mind", "the budget is not spent: a limit ends the training before"]);
     return found;
