@@ -339,6 +339,20 @@ def test_rows_without_a_step_are_evaluations_each(tmp_path: Path) -> None:
     assert points["loss"].tolist() == pytest.approx([row["eval_loss"] for row in ROWS])
 
 
+@pytest.mark.parametrize("stepped", [True, False])
+@pytest.mark.parametrize("kept", [2.5, 2.2])
+def test_a_summary_is_no_evaluation_more(stepped: bool, kept: float, tmp_path: Path) -> None:
+    """W&B's summary has the last values, or the best, at the last step, where training alone may have been logged."""
+    losses = {1: 2.2, 2: 2.5, 3: None}
+    history = [{"eval/loss": loss, "train/loss": 2.0, **({"_step": step} if stepped else {})} for step, loss in losses.items()]
+    summary = {"eval/loss": kept, "train/loss": 2.0, "total_flos": 3e15, **({"_step": 3} if stepped else {})}
+    run = {"name": "a", "config": {}, "history": history, "summary": summary}
+    found = import_runs(put(tmp_path / "runs.json", [run]), "wandb", tmp_path / "t.csv")
+    assert (found.points, found.left_out) == (2, {"logged steps without a held-out loss": 1})
+    assert read(found.out)["loss"].tolist() == [2.2, 2.5]
+    assert read(found.out)["flops"].tolist() == [1e15, 2e15]
+
+
 def test_runs_of_one_name_and_other_settings_are_several(tmp_path: Path) -> None:
     """As in an exported table of runs, where several have one name; tokens are not guessed from a batch without steps."""
     rows = [{"Name": "sweep", "lr": rate, "batch_size": 8, "max_length": 64, "eval_loss": 2.0} for rate in (1e-4, 2e-4, 4e-4)]

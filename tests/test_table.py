@@ -295,6 +295,14 @@ def test_names_that_import_finds_are_found_here():
             assert column in (name, table.canonical_name(name)), name
 
 
+def test_columns_of_one_name_are_refused_where_they_differ(tmp_path):
+    (tmp_path / "t.csv").write_text("d,loss,loss\n1,3.0,2.0\n")
+    with pytest.raises(TableError, match="has several columns 'loss', which differ"):
+        table.read(tmp_path / "t.csv")
+    (tmp_path / "same.csv").write_text("d,loss,loss\n1,3.0,3.0\n")
+    assert table.read(tmp_path / "same.csv")["loss"].tolist() == [3.0]
+
+
 def test_a_data_frame_is_a_source():
     frame = pandas.DataFrame({"run": ["a", "a", None], "D": [1e6, 2e6, np.nan], "loss": [3.0, 2.5, 2.0]})
     points = table.read(frame)

@@ -114,8 +114,17 @@ def _whole(row: JsonMapping, path: Path) -> LoggedRun:
     name = str(next((row[key] for key in NAMES if row.get(key)), path.stem))
     config, summary = (_object(row.get(key)) for key in ("config", "summary"))
     history = [entry for entry in row.get("history") or [] if isinstance(entry, dict)]
-    last = [summary] if summary else []
-    return replace(_of_rows(name, [*history, *map(dotted_settings, last)]), config=dotted_settings(config))
+    # what the history has said is said once: a summary repeats the last evaluation, or the best, at the last step
+    last = {key: value for key, value in dotted_settings(summary).items() if key in STEPS or not _has_said(history, key, value)}
+    if history and _step_of(last) is None:
+        history[-1] = {**last, **history[-1]}
+    elif last:
+        history.append(last)
+    return replace(_of_rows(name, history), config=dotted_settings(config))
+
+
+def _has_said(history: Iterable[JsonMapping], key: str, value: object) -> bool:
+    return any(row.get(key) == value for row in history)
 
 
 def _object(given: object) -> JsonObject:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -85,13 +86,21 @@ def _read_csv(path: Path) -> Rows:
         first = file.readline()
     delimiter = max(_DELIMITERS, key=first.count)
     options = pa.csv.ParseOptions(delimiter=delimiter)
-    rows: Rows = pa.csv.read_csv(path, parse_options=options).to_pydict()
-    return rows
+    return _columns(pa.csv.read_csv(path, parse_options=options), path)
 
 
 def _read_parquet(path: Path) -> Rows:
-    rows: Rows = pa.parquet.read_table(path).to_pydict()
-    return rows
+    return _columns(pa.parquet.read_table(path), path)
+
+
+def _columns(table: pa.Table, path: Path) -> Rows:
+    """Columns by name. Raises TableError where two of one name say different things: which is meant is not known."""
+    found: dict[str, list[Any]] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values = column.to_pylist()
+        if found.setdefault(name, values) != values:
+            raise TableError(f"table {str(path)!r} has several columns {name!r}, which differ; rename them")
+    return found
 
 
 def _read_json_lines(path: Path) -> Rows:
