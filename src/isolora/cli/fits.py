@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -240,6 +241,8 @@ def mapping(words: list[str] | None, option: str = "--map", form: str = "n=COLUM
     for name, equals, column in pairs:
         if not (name and equals and column):
             raise ConfigError(f"{option}: expected {form}, got {name + equals + column!r}")
+    if twice := [name for name, count in Counter(name for name, _, _ in pairs).items() if count > 1]:
+        raise ConfigError(f"{option}: {twice[0]} is given twice")
     return {name: column for name, _, column in pairs}
 
 

@@ -8,6 +8,7 @@ from isolora.fit.fitting import HOLDOUTS, ManyMethods, fit
 from isolora.fit.remarks import about_bounds
 from isolora.fit.result import Fit
 from isolora.fit.target import Score, targeted, value_of, value_words
+from isolora.fit.unseen import unseen, was_asked_for
 
 __all__ = [
     "HOLDOUTS",
@@ -19,6 +20,8 @@ __all__ = [
     "fit",
     "studied",
     "targeted",
+    "unseen",
     "value_of",
     "value_words",
+    "was_asked_for",
 ]

@@ -45,7 +45,7 @@ def predicted(fit: Fit, places: Table, table: Table | None = None) -> JsonObject
     table: of the study, from which places that name a model and a rank get their sizes.
     """
     places, taken = (with_known_sizes(places), ()) if table is None else with_defaults(places, table)
-    columns = _columns(fit, places)
+    columns = columns_of(fit, places)
     low_M, high_M = fit.interval(columns)
     rows = zip(fit.predict(columns), low_M, high_M, strict=True)
     return {
@@ -62,7 +62,8 @@ def _point(target: str, predicted: float, interval: tuple[float, float]) -> Json
     return {"predicted": predicted, "interval": list(interval)} | ({"score": score.to_json()} if score else {})
 
 
-def _columns(fit: Fit, places: Table) -> JsonObject:
+def columns_of(fit: Fit, places: Table) -> JsonObject:
+    """A table's columns in the laws' short names, as `Fit.predict` takes them. Raises TableError for one that is not above 0."""
     columns: JsonObject = {short: places[name] for short, name in SHORT_NAMES.items() if _given(places, name)}
     if "d" not in columns and {"c", "n"} <= columns.keys():
         columns["d"] = columns["c"] / (fit.price or 6.0) / columns["n"]

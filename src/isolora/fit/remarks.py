@@ -15,6 +15,7 @@ from isolora.fit.fit_points import Points, families_of
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
 from isolora.fit.thinning import thinning_summary
+from isolora.fit.unseen import spikes, unseen
 from isolora.metrics.direction import is_known_measure
 from isolora.table import MEASURED_ON, SHORT_NAMES, TEXT_COLUMNS, Table, fields_in
 
@@ -91,6 +92,9 @@ def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -
     yield from about_bounds(fit)
     yield from _about_forms(fit)
     yield from _about_units(chosen)
+    yield from _about_unseen(fit, chosen)
+    if found := spikes(fit, chosen):
+        yield found
     edges = rates_at_the_edge(table, trials)
     if edges:
         more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
@@ -126,6 +130,13 @@ def _about_units(table: Table) -> Iterator[str]:
         ratio = float(np.nanmedian(table["flops"] / (table["tokens"] * table["body_parameters"])))
     if np.isfinite(ratio) and not _CHEAPEST < ratio < _DEAREST:
         yield f"flops are {ratio:.2g} a token and weight, where training takes about 6: is the column in another unit?"
+
+
+def _about_unseen(fit: Fit, table: Table) -> Iterator[str]:
+    """What sets the points apart and the law does not read."""
+    texts = [name for name in table.columns if name not in _READ and table[name].dtype == object]
+    for name, words in unseen(fit, table, texts).items():
+        yield f"the law reads no {name}: {words}; choose some with --where {name}=..."
 
 
 def _about_forms(fit: Fit) -> Iterator[str]:

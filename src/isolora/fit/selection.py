@@ -20,6 +20,8 @@ from isolora.fit.rolling import Candidate, Rolled, Trim
 from isolora.json_types import JsonObject
 from isolora.laws import GROUP_PREFIXES, Array, Law
 
+FAR_OFF = 8.0
+"""Distance from the law, over the median of those points that it need not go through, from which on a point is a spike."""
 _SKILL_POWER = 4.0
 _ENOUGH_POINTS = 60
 """Points from which on skill counts in full: what a hold-out of a few noisy points says of two laws is mostly luck. With 15
@@ -73,6 +75,12 @@ class _Missed:
     spread: Array
     distance: Array
 
+    @property
+    def typical(self) -> Array:
+        """The errors (H,) with single ones far off drawn in, as in `frontier_noise`."""
+        far = FAR_OFF * float(np.median(np.abs(self.error)))
+        return np.clip(self.error, -far, far)
+
 
 def select(rolled: Rolled, is_score: bool = False) -> Selection:
     """Weights, law, shift and drift from candidates that were judged at one cut-off or more."""
@@ -107,7 +115,8 @@ def average(members: Sequence[Candidate], log_loss_KM: Sequence[Array]) -> tuple
 def frontier_noise(points: Points, members: Sequence[Candidate], cut: float) -> float:
     """Standard deviation of a point about the average, each point counting by its FLOPs: what the law does not explain.
 
-    A member has no say about points below its own cut; points below `cut` do not count.
+    A member has no say about points below its own cut; points below `cut` do not count. Single points far off count as if they
+    lay `FAR_OFF` times the usual distance away: one spike says nothing of the next run.
     """
     weight_KM = np.array([member.weight * (points.columns["d"] >= member.trim.cut) for member in members])
     total_M = weight_KM.sum(axis=0)
@@ -115,7 +124,9 @@ def frontier_noise(points: Points, members: Sequence[Candidate], cut: float) -> 
     counted_M = (total_M > 0) & (points.columns["d"] >= cut)
     weight_M = points.flops / points.flops.max() * counted_M
     spent = min(len(member.law.parameters) for member in members)
-    squared = float((weight_M * (np.log(points.loss) - fitted_M) ** 2).sum() / weight_M.sum())
+    gap_M = np.abs(np.log(points.loss) - fitted_M)
+    far = FAR_OFF * float(np.median(np.sort(gap_M[counted_M])[spent:] if counted_M.sum() > spent else gap_M))
+    squared = float((weight_M * np.minimum(gap_M, far) ** 2).sum() / weight_M.sum())
     count = int(counted_M.sum())
     return float(np.sqrt(squared * count / max(count - spent, 1)))
 
@@ -159,7 +170,7 @@ def _latest_first(count: int) -> Array:
 
 
 def _shift(missed: Sequence[_Missed]) -> float:
-    means_S = np.array([found.error.mean() for found in missed])
+    means_S = np.array([found.typical.mean() for found in missed])
     return float((means_S * _latest_first(len(missed))).sum() / (len(missed) + _SHIFT_SHRINK))
 
 
@@ -195,7 +206,7 @@ def _drift(missed: Sequence[_Missed], shift: float, noise: float, prior: float) 
         return _UNJUDGED * prior
     total, count = _PRIOR_CUTOFFS * prior**2, _PRIOR_CUTOFFS
     for found, weight in zip(missed, _latest_first(len(missed)), strict=True):
-        beyond_H = (found.error - shift) ** 2 - noise**2 - found.spread**2
+        beyond_H = (found.typical - shift) ** 2 - noise**2 - found.spread**2
         total += weight * max(float(beyond_H.sum() / growth(np.maximum(found.distance, _NEAR)).sum()), 0.0)
         count += weight
     return float(np.sqrt(total / count))

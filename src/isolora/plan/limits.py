@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from isolora.errors import TableError, UserError
 from isolora.fit import Fit
 from isolora.plan.budget import Budget
 from isolora.plan.options import Option
@@ -32,11 +35,21 @@ class Limits:
     forget_at_most: float | None = None
     serve_tokens: float = 0.0
 
+    def __post_init__(self) -> None:
+        _demand_enough("examples", self.examples, 1)
+        _demand_enough("memory_bytes", self.memory_bytes, 1)
+        _demand_enough("serve_tokens", self.serve_tokens, 0)
+
+
+def _demand_enough(name: str, value: float | None, least: int) -> None:
+    if value is not None and not value >= least:
+        raise UserError(f"{name}: {value:g} is too few (valid: {least} or more)")
+
 
 def examples_at_hand(table: Table) -> int | None:
     """Training examples that the runs of a table have, known where a run has passed over all of its own: as many as any run saw;
     None elsewhere."""
-    if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples")):
+    if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples", "unique_tokens")):
         return None
     seen_M = table["unique_examples"]
     known_M = np.isfinite(seen_M) & (seen_M >= 1)
@@ -47,10 +60,39 @@ def kept_examples(table: Table, given: float | None) -> tuple[int | None, tuple[
     """(examples that a plan may count on, what is assumed of them). given: None where nothing is said of them; infinity: as many
     as it takes."""
     if given is not None:
+        _demand_enough("examples", given, 1)
         return None if math.isinf(given) else int(given), ()
     if (found := examples_at_hand(table)) is None:
         return None, ()
     return found, (f"{found:,} examples are taken to be at hand: the runs passed over no more; --examples says otherwise",)
+
+
+def demand_told(priced: Sequence[Option], limits: Limits) -> None:
+    """Raises TableError for a limit on something that no run of the table tells."""
+    if limits.examples is not None and all(math.isnan(option.tokens_per_example) for option in priced):
+        raise TableError(
+            "examples: the table does not say how many tokens its examples have, so that no number of them is a limit; it needs"
+            " the columns unique_tokens (u) and unique_examples"
+        )
+    if limits.memory_bytes is not None and all(math.isnan(option.peak_memory_bytes) for option in priced):
+        raise TableError("memory: a limit on memory needs a peak_memory_bytes column in the table, in bytes")
+    if limits.forget_at_most is not None and not any(option.forgetting for option in priced):
+        raise TableError("a limit on forgetting needs a forgetting column in the table; the runs did not measure it")
+
+
+def within_memory(priced: Sequence[Option], limits: Limits) -> tuple[list[Option], Counter[str]]:
+    """The options that are known to fit the memory, and how many are left out because nothing is known of theirs."""
+    if (memory := limits.memory_bytes) is None:
+        return list(priced), Counter()
+    untold = sum(math.isnan(option.peak_memory_bytes) for option in priced)
+    fitting = [option for option in priced if option.peak_memory_bytes <= memory]
+    return fitting, Counter({"whose memory no run tells": untold} if untold else {})
+
+
+def too_little_memory(priced: Sequence[Option], limits: Limits) -> str:
+    """Why no option is left, in a line."""
+    least = min((each.peak_memory_bytes for each in priced if not math.isnan(each.peak_memory_bytes)), default=math.nan)
+    return f"memory of {limits.memory_bytes or 0:g} bytes fits no option; the smallest needs {least:g}"
 
 
 def passes_limit(fit: Fit, option: Option) -> float:
@@ -71,6 +113,8 @@ def allowed_tokens(fit: Fit, option: Option, budget: Budget, limits: Limits, sma
         return 0.0, "for which the budget buys no token" if tokens <= 0 else "without a price in the table"
     if tokens < _BELOW * smallest:
         return 0.0, f"for which the budget buys less than the fewest tokens measured ({smallest:,.0f})"
+    if limits.examples is not None and math.isnan(option.tokens_per_example):
+        return 0.0, "whose runs do not say how many tokens an example has"
     tokens = min(tokens, passes_limit(fit, option) * option.unique_tokens(limits.examples))
     if limits.forget_at_most is not None:
         tokens = _within_forgetting(option, tokens, smallest, limits.forget_at_most)

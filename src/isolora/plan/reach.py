@@ -14,8 +14,9 @@ from isolora.fit import Fit, targeted
 from isolora.fit.target import ERROR_OF
 from isolora.json_types import JsonObject
 from isolora.laws import Array
-from isolora.plan.limits import FARTHEST, Limits, kept_examples, passes_limit
+from isolora.plan.limits import FARTHEST, Limits, demand_told, kept_examples, passes_limit, too_little_memory, within_memory
 from isolora.plan.options import Option, Prices, adapter_words, options
+from isolora.plan.recommendation_warnings import left_out_words
 from isolora.plan.refusal import NoRecommendation
 from isolora.table import Table
 
@@ -94,7 +95,12 @@ def reach(
             f"{fit.target.removeprefix(ERROR_OF)} of {goal:g} cannot be reached: a law approaches 1 and never gets there"
         )
     aimed = targeted(table, fit.target).table
-    priced = [option for option in options(aimed, prices) if not option.rising and _fits(option, kept)]
+    every = options(aimed, prices)
+    demand_told(every, kept)
+    fitting, untold = within_memory(every, kept)
+    if not fitting:
+        raise NoRecommendation(too_little_memory(every, kept), target=fit.target)
+    priced = [option for option in fitting if not option.rising]
     ways = [(option, curve) for option in priced if (curve := _Curve.of(fit, option, aimed, kept)).first(curve.predicted, error)]
     if not ways:
         raise _out_of_reach(fit, priced, aimed, kept, goal)
@@ -115,7 +121,7 @@ def reach(
         flops_interval=(_times(ends[0], option.flops_per_token), _times(ends[1], option.flops_per_token)),
         seconds=seconds,
         money=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour,
-        warnings=(*_warnings(option, tokens, ends), *assumed),
+        warnings=(*_warnings(option, tokens, ends), *left_out_words(untold, len(every)), *assumed),
     )
 
 
@@ -149,10 +155,6 @@ class _Curve:
             return float(self.tokens[0])
         share = (losses_G[at - 1] - goal) / max(losses_G[at - 1] - losses_G[at], 1e-12)
         return float(np.exp(np.interp(share, [0, 1], np.log(self.tokens[at - 1 : at + 1]))))
-
-
-def _fits(option: Option, limits: Limits) -> bool:
-    return limits.memory_bytes is None or not option.peak_memory_bytes > limits.memory_bytes
 
 
 def _cost(option: Option) -> float:

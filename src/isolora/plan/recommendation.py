@@ -18,12 +18,12 @@ import numpy as np
 
 from isolora import display
 from isolora.errors import TableError
-from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, targeted, value_words
+from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, targeted, unseen, value_words, was_asked_for
 from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget, parse_budget
 from isolora.plan.choice import ONE_SIGMA, affordable, choose, chosen_at, optimum, sizes_words, switches, tie
-from isolora.plan.limits import Limits, kept_examples
+from isolora.plan.limits import Limits, demand_told, kept_examples, too_little_memory, within_memory
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, adapter_words, options
 from isolora.plan.recommendation_warnings import warnings_about
@@ -133,8 +133,10 @@ def plan(
     at_hand, assumed = kept_examples(table, examples)
     limits = Limits(at_hand, memory_bytes, forget_at_most, serve_tokens)
     aimed = targeted(table, fit.target).table
-    fitting = _fitting(options(aimed, prices), aimed, bought, limits)
+    _demand_seen(fit, aimed)
+    fitting, untold = _fitting(options(aimed, prices), bought, limits)
     rows, left = _rows(fit, aimed, fitting, bought, limits)
+    left += untold
     if not rows:
         raise _nothing_left(fit, aimed, fitting, bought, limits, left)
     index = choose([row for _, row in rows], tie(fit))
@@ -178,19 +180,16 @@ def _recommendation(
     )
 
 
-def _fitting(priced: Sequence[Option], table: Table, budget: Budget, limits: Limits) -> list[Option]:
+def _fitting(priced: Sequence[Option], budget: Budget, limits: Limits) -> tuple[list[Option], Counter[str]]:
     if budget.unit == "seconds" and all(math.isnan(option.seconds_per_token) for option in priced):
         raise TableError("a budget of time needs a seconds column in the table; give the budget in flops")
     if budget.unit == "flops" and all(math.isnan(option.flops_per_token) for option in priced):
         raise TableError("a budget of FLOPs needs a flops column in the table; give the budget in time, such as 2h")
-    if limits.forget_at_most is not None and not any(option.forgetting for option in priced):
-        raise TableError("a limit on forgetting needs a forgetting column in the table; the runs did not measure it")
-    memory = limits.memory_bytes
-    fitting = [option for option in priced if memory is None or not option.peak_memory_bytes > memory]
+    demand_told(priced, limits)
+    fitting, untold = within_memory(priced, limits)
     if not fitting:
-        least = min(option.peak_memory_bytes for option in priced)
-        raise TableError(f"memory of {memory:g} bytes fits no option; the smallest needs {least:g}")
-    return fitting
+        raise TableError(too_little_memory(priced, limits))
+    return fitting, untold
 
 
 def _rows(
@@ -238,6 +237,17 @@ def _nothing_left(
     reasons = "; ".join(f"{count} of {len(fitting)} options {reason}" for reason, count in left.items())
     measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
     return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget), fit.target)
+
+
+def _demand_seen(fit: Fit, table: Table) -> None:
+    """Raises NoRecommendation where bases or ranks differ by more than chance, and the law reads nothing that tells them."""
+    chosen = best_learning_rates(table)
+    if was_asked_for(fit, chosen):
+        return
+    for name, words in unseen(fit, chosen).items():
+        tell = "map their trained weights with --map p=COLUMN" if name == "rank" else "measure more points of each"
+        reason = f"the law {fit.law!r} reads no {name}: {words}; {tell}, or choose one with --where {name}=..."
+        raise NoRecommendation(reason, target=fit.target)
 
 
 def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: JsonObject) -> None:

@@ -39,8 +39,12 @@ def warnings_about(
             f"half the budget is expected to do better, with {half['model']}, but less surely: options are chosen with bad luck"
             " in mind"
         )
-    for reason, count in (left or {}).items():
-        yield f"{count} of {len(options)} options were left out, {reason}"
+    yield from left_out_words(left or {}, len(options))
+
+
+def left_out_words(left: Mapping[str, int], of: int) -> Iterator[str]:
+    """A sentence for each reason for which some of so many options were left out."""
+    yield from (f"{count} of {of} options were left out, {reason}" for reason, count in left.items())
 
 
 def _about_passes(fit: Fit, row: JsonObject) -> Iterator[str]:

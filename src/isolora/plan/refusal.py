@@ -73,7 +73,7 @@ def best_measured(table: Table, budget: Budget | None, memory_bytes: float | Non
             return None
         allowed_M &= points[budget.unit] <= budget.amount * 1.001
     if memory_bytes is not None and "peak_memory_bytes" in points:
-        allowed_M &= ~(points["peak_memory_bytes"] > memory_bytes)
+        allowed_M &= points["peak_memory_bytes"] <= memory_bytes
     if not allowed_M.any():
         return None
     row = int(np.flatnonzero(allowed_M)[points["loss"][allowed_M].argmin()])

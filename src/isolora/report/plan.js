@@ -41,11 +41,17 @@ function planner(data) {
     return known[k - 1][1] + ((known[k][1] - known[k - 1][1]) * (at - logs[k - 1])) / (logs[k] - logs[k - 1]);
   }
 
+  // Whether an option is known to fit the memory, where one is set.
+  function fits(option, asked) {
+    return missing(asked.memory) || (!missing(option.peak_memory_bytes) && option.peak_memory_bytes <= asked.memory);
+  }
+
   // Tokens that an option may be trained on; 0 where it is left out.
   function allowedTokens(option, asked) {
     const least = rules.below * smallest;
     let tokens = tokensFor(option, asked);
     if (option.rising || !(tokens >= least)) return 0;
+    if (!missing(asked.examples) && missing(option.tokens_per_example)) return 0;
     tokens = Math.min(tokens, option.passes_limit * uniqueTokens(option, asked.examples));
     if (!missing(asked.forget)) {
       const tried = tokens > least ? spaced(tokens, least, rules.grid) : [tokens];
@@ -92,7 +98,8 @@ function planner(data) {
     for (let k = 0; k < points.loss.length; k++) {
       const over = (name, limit) => !missing(limit) && points[name] && points[name][k] !== null && points[name][k] > limit;
       if (cost[k] === null || cost[k] > asked.amount * 1.001) continue;
-      if (over("peak_memory_bytes", asked.memory) || over("unique_examples", asked.examples) || over("forgetting", asked.forget)) continue;
+      if (!missing(asked.memory) && points.peak_memory_bytes && !fits({ peak_memory_bytes: points.peak_memory_bytes[k] }, asked)) continue;
+      if (over("unique_examples", asked.examples) || over("forgetting", asked.forget)) continue;
       if (best === null || points.loss[k] < points.loss[best]) best = k;
     }
     return best === null ? null : point(best);
@@ -127,7 +134,7 @@ function planner(data) {
 
   // {row, rows, nearest, next} or {refused, measured, next}; `refused` names the reason.
   function plan(asked) {
-    const fitting = options.filter((option) => missing(asked.memory) || !(option.peak_memory_bytes > asked.memory));
+    const fitting = options.filter((option) => fits(option, asked));
     const next = fitting.length ? nextRuns(fitting, asked) : [];
     if (!fitting.length) return { refused: "memory", measured: null, next };
     const rows = fitting.flatMap((option) => {
@@ -145,5 +152,5 @@ function planner(data) {
     if (measured && !asked.serve && measured.loss < chosen.predicted * (1 - rules.tie)) return { refused: "beaten", measured, next };
     return { row: chosen, rows, nearest: nearest(chosen.option, chosen.tokens), next, factor: largest ? chosen.flops / largest : null };
   }
-  return { plan, place, uniqueTokens, spaced, predict, judge };
+  return { plan, place, uniqueTokens, spaced, predict, judge, fits };
 }

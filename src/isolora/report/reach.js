@@ -2,7 +2,7 @@
 
 // What it takes to reach a loss or a score, as isolora.plan.reach finds it: the cheapest option whose prediction gets there.
 // `goal` is in the law's own words, an error where the law is of 1 - score; `asked` as for the planner.
-function reacher(data, { place, uniqueTokens, spaced, predict, judge }) {
+function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits }) {
   const { options, rules, smallest } = data, kept = new Map();
   // Tokens from the fewest measured to the farthest supported, with the prediction and, once asked for, the interval's ends.
   function curve(option, asked) {
@@ -28,7 +28,7 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge }) {
     return Math.exp(Math.log(tokens[at - 1]) + share * Math.log(tokens[at] / tokens[at - 1]));
   }
   function fitting(asked) {
-    return options.filter((option) => !option.rising && (asked.memory === null || !(option.peak_memory_bytes > asked.memory)));
+    return options.filter((option) => !option.rising && fits(option, asked));
   }
   // The lowest loss that any option is predicted to reach within the evidence.
   function lowest(asked) {

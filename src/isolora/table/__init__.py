@@ -15,6 +15,7 @@ from isolora.errors import TableError, unknown
 from isolora.paths import is_there
 from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import (
+    MEASURE_COLUMNS,
     SHORT_NAMES,
     TEXT_COLUMNS,
     Column,
@@ -177,7 +178,7 @@ def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table", 
     table = _measured(_named(rows, mapping), source, measure, rows)
     if "loss" in table and (table["loss"] <= 0).any():
         raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
-    table = with_known_sizes(table)
+    table = with_measure(with_known_sizes(table))
     _demand_positive(table, source)
     columns, without_place, notes = without_gaps(table.columns)
     found = replace(table, columns=columns, notes=(*table.notes, *notes), left_out={**table.left_out, **without_place})
@@ -231,6 +232,15 @@ def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
     columns |= {} if tokens is None else {"tokens": tokens}
     missed = unread(rows, columns)
     return Table(columns, (*notes, *missed.values()), used=used, unread=missed)
+
+
+def with_measure(table: Table) -> Table:
+    """With what each row was measured on, where columns of a foreign table say so and rows differ in them."""
+    names = [name for name in table.columns if name.lower() in MEASURE_COLUMNS and len(np.unique(table[name].astype(str))) > 1]
+    if not names or MEASURED_ON in table or "config" in table:
+        return table
+    words = [joined_words(f"{name}={table[name][row]}" for name in names) for row in range(len(table))]
+    return replace(table, columns={**table.columns, MEASURED_ON: np.array(words, dtype=object)})
 
 
 def with_known_sizes(table: Table) -> Table:

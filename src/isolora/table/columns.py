@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "run": ("run id", "run name", "experiment", "experiment name", "name"),
 }
 """Canonical name -> what else it is called, lower case, words apart."""
+KNOWN_NAMES = (*SHORT_NAMES, *SHORT_NAMES.values(), *ALIASES, "seed", "peak_memory_bytes", "forgetting", "task", "passes", "step")
+_ALIKE = 0.75
 _HELD_OUT = ALIASES["loss"][:7]
 """Names of a loss that say that it is held out."""
 _COUNTED = ("tokens", "flops", "seconds")
@@ -64,6 +67,19 @@ _NUMBER = re.compile(
 )
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ABSENT = ("", "nan", "na", "n/a", "none", "null", "-")
+MEASURE_COLUMNS = (
+    "task",
+    "task.name",
+    "task_name",
+    "dataset",
+    "dataset_name",
+    "data",
+    "data.source",
+    "eval_dataset",
+    "split",
+    "eval_split",
+)
+"""Columns, in any case, that say what a loss was measured on."""
 _COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
 
 
@@ -77,16 +93,8 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
     Mapped columns win, then those of that very name, then the laws' short names in either case, then known aliases; but a loss
     that says that it is held out wins over a plain one, which is the training's then.
     """
-    named: dict[str, list[Any]] = {}
-    notes: list[str] = []
+    named, notes = _mapped(rows, mapping), list[str]()
     used = set(mapping.values())
-    for name, column in mapping.items():
-        canonical = SHORT_NAMES.get(name, name)
-        if canonical == "tokens" and _COMPUTED.fullmatch(column.strip()):
-            continue
-        if column not in rows:
-            raise TableError(unknown(f"column for {name!r} in the mapping:", column, rows))
-        named[canonical] = rows[column]
     if "loss" in rows and "loss" not in named and (held_out := _held_out_loss(rows)):
         used.add(held_out)
         named |= {"loss": rows[held_out], "train_loss": rows.get("train_loss", rows["loss"])}
@@ -119,6 +127,21 @@ def unread(rows: Rows, named: Iterable[str]) -> dict[str, str]:
 def no_number(values: Iterable[object]) -> str | None:
     """The first value that is no number, quoted; None where all are."""
     return next((in_brief(repr(value)) for value in values if parse_number(value) is None), None)
+
+
+def _mapped(rows: Rows, mapping: Mapping[str, str]) -> dict[str, list[Any]]:
+    """The mapped columns by canonical name. Raises TableError for a column that is none, and for a name that is nearly one."""
+    named: dict[str, list[Any]] = {}
+    for name, column in mapping.items():
+        canonical = SHORT_NAMES.get(name, name)
+        if canonical == "tokens" and _COMPUTED.fullmatch(column.strip()):
+            continue
+        if canonical not in KNOWN_NAMES and (meant := get_close_matches(canonical, KNOWN_NAMES, 1, _ALIKE)):
+            raise TableError(f"--map: {name!r} is no name that laws know; did you mean {meant[0]!r}?")
+        if column not in rows:
+            raise TableError(unknown(f"column for {name!r} in the mapping:", column, rows))
+        named[canonical] = rows[column]
+    return named
 
 
 def _held_out_loss(rows: Rows) -> str:
