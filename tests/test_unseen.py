@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from isolora.cli.fits import mapping
 from isolora.errors import ConfigError, TableError, UserError
 from isolora.fit import Fit, fit
 from isolora.plan import Limits, NoRecommendation, plan, reach
-from isolora.table import Table, from_columns, read
+from isolora.table import Table, from_columns
 
 SIZES, TOKENS = (5e8, 1.5e9, 7e9), 1e6 * 2.0 ** np.arange(6)
 
@@ -140,10 +139,3 @@ def test_names_that_are_nearly_known_are_asked_about() -> None:
     assert "accuracy" in from_columns(sweep(val=0.5), {"accuracy": "val"})
     with pytest.raises(ConfigError, match="--map: n is given twice"):
         mapping(["n=size", "n=weights"])
-
-
-def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("n,d,loss,loss\n1,2,3,4\n")
-    with pytest.raises(TableError, match="several columns called 'loss'"):
-        read(path)
