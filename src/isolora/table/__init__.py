@@ -236,7 +236,8 @@ def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
 
 def with_measure(table: Table) -> Table:
     """With what each row was measured on, where columns of a foreign table say so and rows differ in them."""
-    names = [name for name in table.columns if name.lower() in MEASURE_COLUMNS and len(np.unique(table[name].astype(str))) > 1]
+    texts = [name for name in table.columns if name.lower() in MEASURE_COLUMNS and table[name].dtype == object]
+    names = [name for name in texts if len(set(table[name])) > 1]
     if not names or MEASURED_ON in table or "config" in table:
         return table
     words = [joined_words(f"{name}={table[name][row]}" for name in names) for row in range(len(table))]

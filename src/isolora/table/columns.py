@@ -67,19 +67,8 @@ _NUMBER = re.compile(
 )
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ABSENT = ("", "nan", "na", "n/a", "none", "null", "-")
-MEASURE_COLUMNS = (
-    "task",
-    "task.name",
-    "task_name",
-    "dataset",
-    "dataset_name",
-    "data",
-    "data.source",
-    "eval_dataset",
-    "split",
-    "eval_split",
-)
-"""Columns, in any case, that say what a loss was measured on."""
+MEASURE_COLUMNS = ("task", "task.name", "task_name", "dataset", "dataset_name", "data.source", "eval_dataset", "eval_split")
+"""Columns of text, in any case, that say what a loss was measured on."""
 _COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
 
 
