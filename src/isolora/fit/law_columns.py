@@ -27,9 +27,9 @@ def completed(
     """
     law = law_names[0]
     numbers = {name: values for name, values in columns.items() if name not in NOT_NUMBERS}
-    complete = {name: _numbers(name, values) for name, values in numbers.items()}
+    complete = {name: positive_numbers(name, values) for name, values in numbers.items()}
     if "learning_rate" in columns:
-        _numbers("learning_rate", columns["learning_rate"])
+        positive_numbers("learning_rate", columns["learning_rate"])
     complete |= _method_columns(columns, law) | _family_columns(columns, law, family_of or {})
     shape = _shape(complete)
     if "d" in complete:
@@ -49,7 +49,7 @@ def _shape(complete: Mapping[str, Array]) -> tuple[int, ...]:
         raise TableError(f"columns of places differ in length: {lengths}") from error
 
 
-def _numbers(name: str, values: object) -> Array:
+def positive_numbers(name: str, values: object) -> Array:
     """A column of places as positive numbers (M,); NaN where a place does not say. Raises TableError."""
     try:
         numbers = np.atleast_1d(np.asarray(values, dtype=float))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from isolora.errors import ConfigError, TableError, unknown
-from isolora.fit.law_columns import NOT_NUMBERS
+from isolora.errors import ConfigError, unknown
+from isolora.fit.law_columns import NOT_NUMBERS, positive_numbers
 from isolora.fit.place_defaults import with_defaults
 from isolora.fit.result import Fit
 from isolora.fit.target import Score
@@ -64,12 +64,11 @@ def _point(target: str, predicted: float, interval: tuple[float, float]) -> Json
 
 def columns_of(fit: Fit, places: Table) -> JsonObject:
     """A table's columns in the laws' short names, as `Fit.predict` takes them. Raises TableError for one that is not above 0."""
-    columns: JsonObject = {short: places[name] for short, name in SHORT_NAMES.items() if _given(places, name)}
+    columns: JsonObject = {
+        short: positive_numbers(short, places[name]) for short, name in SHORT_NAMES.items() if _given(places, name)
+    }
     if "d" not in columns and {"c", "n"} <= columns.keys():
         columns["d"] = columns["c"] / (fit.price or 6.0) / columns["n"]
-    for name, values in columns.items():
-        if (np.asarray(values) <= 0).any():
-            raise TableError(f"places need {name} above 0; the smallest is {np.min(values):g}")
     return columns | {name: places[name] for name in NOT_NUMBERS if name in places}
 
 

@@ -78,7 +78,7 @@ class _Missed:
     @property
     def typical(self) -> Array:
         """The errors (H,) with single ones far off drawn in, as in `frontier_noise`."""
-        far = FAR_OFF * float(np.median(np.abs(self.error)))
+        far = far_off(np.abs(self.error))
         return np.clip(self.error, -far, far)
 
 
@@ -112,6 +112,12 @@ def average(members: Sequence[Candidate], log_loss_KM: Sequence[Array]) -> tuple
     return mean_M, np.sqrt(weight_K @ (stacked_KM - mean_M) ** 2)
 
 
+def far_off(gap_M: Array, met: int = 0) -> float:
+    """The distance from which on a point is a spike, given all distances from the law (M,); `met`: points that a law of so many
+    parameters goes through in any case."""
+    return FAR_OFF * float(np.median(np.sort(gap_M)[min(met, len(gap_M) - 1) :]))
+
+
 def frontier_noise(points: Points, members: Sequence[Candidate], cut: float) -> float:
     """Standard deviation of a point about the average, each point counting by its FLOPs: what the law does not explain.
 
@@ -125,8 +131,7 @@ def frontier_noise(points: Points, members: Sequence[Candidate], cut: float) -> 
     weight_M = points.flops / points.flops.max() * counted_M
     spent = min(len(member.law.parameters) for member in members)
     gap_M = np.abs(np.log(points.loss) - fitted_M)
-    far = FAR_OFF * float(np.median(np.sort(gap_M[counted_M])[spent:] if counted_M.sum() > spent else gap_M))
-    squared = float((weight_M * np.minimum(gap_M, far) ** 2).sum() / weight_M.sum())
+    squared = float((weight_M * np.minimum(gap_M, far_off(gap_M[counted_M], spent)) ** 2).sum() / weight_M.sum())
     count = int(counted_M.sum())
     return float(np.sqrt(squared * count / max(count - spent, 1)))
 

@@ -13,7 +13,7 @@ from isolora.fit.fit_points import from_table
 from isolora.fit.places import columns_of
 from isolora.fit.result import Fit
 from isolora.fit.rolling import carries
-from isolora.fit.selection import FAR_OFF
+from isolora.fit.selection import far_off
 from isolora.laws import Array
 from isolora.table import Table
 
@@ -27,27 +27,27 @@ _SLIGHT = 0.02
 def unseen(fit: Fit, table: Table, own: Sequence[str] = ()) -> dict[str, str]:
     """Column -> how far its points lie off the law, in words, for each that chance does not explain, or that no
     law was tried for. own: columns of text to look at besides base and rank. table: as it was fitted."""
-    kept = table.where(table["tokens"] >= fit.cut) if "tokens" in table else table
-    if fit.bounded or len(names := [*_blind(fit, kept), *own]) == 0:
+    if fit.bounded or not (names := [*_blind(fit, table), *own]):
         return {}
-    gap_M = np.log(kept["loss"]) - np.log(fit.predict(columns_of(fit, kept)))
+    kept, gap_M = _off_the_law(fit, table)
     found = {name: words for name in names if (words := _apart(kept, name, gap_M))}
     return _untried(fit, kept) | found
 
 
 def was_asked_for(fit: Fit, table: Table) -> bool:
     """Whether the law was named by a person: it alone was tried, although the points carry others."""
-    tried, columns = {str(row["law"]) for row in fit.candidates}, from_table(table).columns
+    tried = {str(row["law"]) for row in fit.candidates}
+    if len(tried) > 1:
+        return False
+    columns = from_table(table).columns
     others = (laws.resolve(name) for name in laws.law_names() if name not in tried)
-    return len(tried) < 2 and any(carries(law, columns) for law in others if not law.grows and not law.last_resort)
+    return any(carries(law, columns) for law in others if not law.grows and not law.last_resort)
 
 
 def spikes(fit: Fit, table: Table) -> str:
     """Which points lie so far off the law that the noise does not count them in full, in words; nothing where none does."""
-    kept = table.where(table["tokens"] >= fit.cut) if "tokens" in table else table
-    gap_M = np.log(kept["loss"]) - np.log(fit.predict(columns_of(fit, kept)))
-    usual = np.median(np.sort(np.abs(gap_M))[min(len(fit.parameters), len(gap_M) - 1) :])
-    far_M = np.abs(gap_M) > max(FAR_OFF * usual, _SLIGHT)
+    kept, gap_M = _off_the_law(fit, table)
+    far_M = np.abs(gap_M) > max(far_off(np.abs(gap_M), len(fit.parameters)), _SLIGHT)
     if not far_M.any():
         return ""
     worst = int(np.argmax(np.abs(gap_M)))
@@ -56,23 +56,32 @@ def spikes(fit: Fit, table: Table) -> str:
     return f"{counted} far off the law ({where} by {np.expm1(gap_M[worst]):+.0%}): did something go wrong there?"
 
 
+def _off_the_law(fit: Fit, table: Table) -> tuple[Table, Array]:
+    """The points from the law's first tokens on, and their log losses less the predicted ones (M,)."""
+    kept = table.where(table["tokens"] >= fit.cut) if "tokens" in table else table
+    return kept, np.log(kept["loss"]) - np.log(fit.predict(columns_of(fit, kept)))
+
+
+def _base_column(table: Table) -> str:
+    return "model" if "model" in table else "body_parameters"
+
+
 def _blind(fit: Fit, table: Table) -> Iterator[str]:
     """Columns by which a plan tells options apart, and the laws do not."""
     read = {name for member in fit.averaged for name in laws.resolve(member.law).demands}
     if "n" not in read and not fit.families:
-        yield "model" if "model" in table else "body_parameters"
+        yield _base_column(table)
     if "rank" in table and "trainable_parameters" not in table:
         yield "rank"
 
 
 def _untried(fit: Fit, table: Table) -> dict[str, str]:
     """Several sizes, and no law that reads them among those that were tried: a table of five points carries none."""
-    name = "model" if "model" in table else "body_parameters"
     tried = [laws.resolve(str(row["law"])) for row in fit.candidates]
     if any("n" in law.demands for law in tried) or "body_parameters" not in table:
         return {}
     sizes = np.unique(table["body_parameters"]).size
-    return {name: f"{sizes} sizes, which none of the laws tried tells apart"} if sizes > 1 else {}
+    return {_base_column(table): f"{sizes} sizes, which none of the laws tried tells apart"} if sizes > 1 else {}
 
 
 def _apart(table: Table, name: str, gap_M: Array) -> str:

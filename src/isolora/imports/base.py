@@ -27,6 +27,11 @@ class LoggedRun:
     history: Mapping[float, JsonMapping] = field(default_factory=dict)
     numbered: bool = False
 
+    @property
+    def replaced(self) -> Mapping[str, int]:
+        """Name -> how many of its values gave way to a later one at the same step."""
+        return self.history.replaced if isinstance(self.history, Steps) else Counter()
+
 
 @dataclass(frozen=True)
 class Read:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isolora.imports.base import LoggedRun, Read, Steps
+from isolora.imports.base import LoggedRun, Read
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table import canonical_name
 from isolora.table.columns import parse_number
@@ -120,7 +120,7 @@ def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> li
         return []
     measured = {step: row for step, row in run.history.items() if _value(row.get(name)) is not None}
     left_out["logged steps without a held-out loss"] += len(run.history) - len(measured)
-    left_out["evaluations in whose place the same step of the run has a later one"] += _replaced(run, name)
+    left_out["evaluations in whose place the same step of the run has a later one"] += run.replaced.get(name, 0)
     if name in TRAINING and not _own(run):
         assumed[f"points have the training loss ({name}), since no held-out loss was logged"] += len(measured)
     settings = setting_columns(run.config)
@@ -139,10 +139,6 @@ def _points(run: LoggedRun, left_out: Counter[str], assumed: Counter[str]) -> li
         }
         for i, (step, row) in enumerate(measured.items())
     ]
-
-
-def _replaced(run: LoggedRun, name: str) -> int:
-    return run.history.replaced[name] if isinstance(run.history, Steps) else 0
 
 
 def _is_held_out(run: LoggedRun) -> bool:

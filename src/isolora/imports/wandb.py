@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isolora.errors import TableError
-from isolora.imports.base import Importer, LoggedRun, Read, Steps, at_step, by_step, dotted_settings, told_apart
+from isolora.imports.base import Importer, LoggedRun, Read, at_step, by_step, dotted_settings, told_apart
 from isolora.imports.tracked_points import setting_columns
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.table.foreign import foreign_json, foreign_text, parsed_json
@@ -154,7 +154,7 @@ def _merged(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
 def _joined(known: LoggedRun, run: LoggedRun) -> LoggedRun:
     history = by_step([*known.history.items(), *run.history.items()])
     for each in (known, run):
-        history.replaced.update(each.history.replaced if isinstance(each.history, Steps) else {})
+        history.replaced.update(each.replaced)
     return LoggedRun(run.name, {**known.config, **run.config}, history, known.numbered or run.numbered)
 
 
