@@ -1,10 +1,10 @@
 """Time to a law: the demo's grid of points and their held-out losses, whole makespan with start-up, got in three ways.
 
-(a) a loop over transformers' Trainer and PEFT, a run for every point, tuned (length grouping, no dropout, no logging);
+(a) a loop over transformers' Trainer and PEFT, a run for every point, tuned (float32, length grouping, no dropout, no logging);
 (b) the same with evaluations along one constant-rate run per cell, as an expert would do it;
 (c) `isolora study`.
 
-Each starts fresh processes. The laws fitted to each table are compared on the points of the largest budgets. `--quick` goes
+Each starts fresh processes, with nothing kept from before. The laws fitted to each table are compared on the points of the largest budgets. `--quick` goes
 through all three with one rank, fewer points and few texts, and records nothing.
 """
 
@@ -49,7 +49,8 @@ WORKERS = 2
 def ours(folder: Path) -> None:
     (folder / "study.yaml").write_text(json.dumps(STUDY))
     words = ["study", str(folder / "study.yaml"), "--out", str(folder / "study"), "--workers", str(WORKERS)]
-    subprocess.run([sys.executable, "-m", "isolora", *words], check=True, capture_output=True)
+    environment = {**os.environ, "ISOLORA_CACHE": str(folder / "cache")}
+    subprocess.run([sys.executable, "-m", "isolora", *words], check=True, capture_output=True, env=environment)
 
 
 def trainer_runs(folder: Path, along: bool) -> None:
@@ -115,7 +116,8 @@ def trainer_run(model_name: str, rank: int, marks: tuple[int, ...]) -> list[dict
     mean = sum(map(len, train["input_ids"])) / len(train)
     rows = max(1, round(BATCH_TOKENS / mean))
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(locate(model_name)), config)
+    base = AutoModelForCausalLM.from_pretrained(locate(model_name), dtype="float32")  # float16, as published, is slow on a CPU
+    model = get_peft_model(base, config)
     steps = [max(1, round(mark / (rows * mean))) for mark in marks]
 
     class AtMarks(TrainerCallback):  # type: ignore[misc]
