@@ -4,8 +4,8 @@
 (b) the same with evaluations along one constant-rate run per cell, as an expert would do it;
 (c) `isolora study`.
 
-Each starts fresh processes, with nothing kept from before. The laws fitted to each table are compared on the points of the largest budgets. `--quick` goes
-through all three with one rank, fewer points and few texts, and records nothing.
+Each starts fresh processes, with nothing kept from before. The laws fitted to each table are compared on the points of the
+largest budgets. `--quick` goes through all three with one rank, fewer points and few texts, and records nothing.
 """
 
 from __future__ import annotations
