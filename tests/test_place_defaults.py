@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from typer.testing import CliRunner
 
 from isolora.cli import app
 from isolora.errors import TableError
+from isolora.fit import fit
 from isolora.fit.place_defaults import with_defaults
-from isolora.fit.places import asked
-from isolora.table import Table, from_columns, known_sizes
+from isolora.fit.places import asked, predicted
+from isolora.table import Table, from_columns, known_sizes, places_of
 from isolora.table.packaged_sizes import size_in_name
 
 SIZES = {"small": 1e5, "middle": 4e5, "large": 1.6e6}
@@ -144,3 +146,94 @@ def test_sizes_come_from_the_names_where_not_all_models_are_known():
     assert any("n is what the models' names say, embeddings included" in note for note in table.notes)
     unknown = from_columns({"loss": [2.0, 1.9], "tokens": [1e6, 1e6], "model": ["Qwen/Qwen2.5-0.5B", "mine"]}, {})
     assert "body_parameters" not in unknown
+
+
+def repeated():
+    """Two bases, one to forty passes: u tokens, 50 of them an example, d tokens seen."""
+    shapes = [(name, n, u, passes) for name, n in SIZES.items() for u in (1e5, 4e5) for passes in (0.25, 0.5, 1, 3, 10, 40)]
+    model, n, u, passes = (np.array(values) for values in zip(*shapes, strict=True))
+    d = u * passes
+    worth = np.minimum(d, u) * (1 + 8 * (1 - np.exp(-np.maximum(passes - 1, 0) / 8)))
+    columns = {"run": [f"{a}/{b}" for a, b in zip(model, u, strict=True)], "model": model.tolist(), "n": n.tolist()}
+    columns |= {"tokens": d.tolist(), "unique_tokens": np.minimum(d, u).tolist(), "flops": (6 * n * d).tolist()}
+    columns |= {"unique_examples": (np.minimum(d, u) / 50).tolist(), "loss": (2 + 40 * n**-0.3 + 60 * worth**-0.4).tolist()}
+    return from_columns(columns, {})
+
+
+@pytest.fixture(scope="module")
+def of_repeats():
+    table = repeated()
+    return fit(table, law="data-constrained", bootstrap=0), table
+
+
+def losses(fitted, table, rows):
+    return [point["predicted"] for point in predicted(fitted, places_of(rows), table)["points"]]
+
+
+def test_each_row_of_places_keeps_what_it_says(of_repeats):
+    """A cell that is empty in one row took the column from all: 20 passes over 1e5 tokens were predicted as new tokens."""
+    both = {"model": ["large", "large"], "tokens": [2e6, 2e6]}
+    old, new = losses(*of_repeats, both | {"unique_tokens": [1e5, None]})
+    assert old == pytest.approx(losses(*of_repeats, both | {"unique_tokens": [1e5, 1e5]})[0], rel=1e-12)
+    assert new == pytest.approx(losses(*of_repeats, both)[0], rel=1e-12)
+    assert old > new * 1.02
+    assert losses(*of_repeats, both | {"unique_examples": [2000, None]}) == pytest.approx([old, new], rel=1e-12)
+    assert losses(*of_repeats, both | {"examples": [2000, None]}) == pytest.approx([old, new], rel=1e-12)
+
+
+def test_unique_tokens_are_those_that_were_seen(of_repeats):
+    """A corpus larger than the run is no reason for a wider interval."""
+    fitted, _ = of_repeats
+    place = {"n": [4e5], "d": [1e6]}
+    np.testing.assert_array_equal(fitted.interval(place | {"u": [1e12]}), fitted.interval(place))
+    corpus = repeated()
+    passes = corpus["tokens"] / corpus["unique_tokens"]
+    whole = np.where(passes > 1, corpus["unique_tokens"], 1e12)
+    told = fit(replace(corpus, columns={**corpus.columns, "unique_tokens": whole}), law="data-constrained", bootstrap=0)
+    assert told.ranges == fitted.ranges
+
+
+def test_trained_weights_that_a_row_gives_are_kept():
+    places = places_of({"model": ["small", "small"], "rank": [8, 8], "tokens": [1e6, 1e6], "p": [5e4, None]})
+    found, _ = with_defaults(places, study())
+    assert list(found["trainable_parameters"]) == [5e4, pytest.approx(8 * 20 * np.sqrt(1e5))]
+
+
+def test_flops_buy_tokens_at_the_price_of_the_option():
+    """Not at the table's median of FLOPs a weight: a plan for these FLOPs has just so many tokens."""
+    found, _ = filled("model=small rank=8 flops=1e12")
+    assert found["tokens"] == pytest.approx(1e12 / (4 * 1e5 + 6 * 8 * 20 * np.sqrt(1e5)))
+
+
+def test_a_size_alone_gets_the_trained_weights_that_the_law_reads():
+    places, notes = with_defaults(asked(["n=9e5", "tokens=1e6"]), study(), {"n", "d", "p"})
+    assert places["trainable_parameters"][0] == pytest.approx(2 * 20 * np.sqrt(9e5))
+    assert notes[0] == "no rank was named: 2, of the measured ones (2, 8)"
+
+
+def test_no_rank_is_no_rank_of_zero():
+    assert filled("model=middle rank=0 tokens=1e6")[1] == ("no rank was named: 2, of the measured ones (2, 8)",)
+
+
+def test_a_rate_that_nothing_prices_is_said(of_repeats):
+    fitted, table = of_repeats
+    words = predicted(fitted, asked(["model=small", "tokens=1e6", "lr=0.01"]), table)["warnings"]
+    assert any("learning rate 0.01 is not read" in sentence for sentence in words)
+    assert not any("is not read" in sentence for sentence in predicted(fitted, asked(["n=1e5", "d=1e6"]), table)["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ({"model": ["small", "small"], "tokens": [1e6, None]}, r"reads d \(tokens\), which 1 of 2 places lack"),
+        ({"model": [], "tokens": []}, "the table of places has no rows"),
+    ],
+)
+def test_places_without_an_answer_are_counted(of_repeats, rows, line):
+    with pytest.raises(TableError, match=line):
+        losses(*of_repeats, rows)
+
+
+def test_a_written_fit_does_not_know_how_long_examples_are(of_repeats):
+    with pytest.raises(TableError, match="does not know how many tokens they have; name unique_tokens"):
+        predicted(of_repeats[0], asked(["n=1e5", "tokens=1e6", "examples=100"]))

@@ -84,7 +84,7 @@ def from_table(table: Table) -> Points:
         raise TableError(f"the table has no point with {progress} above 0")
     columns = {short: table[name] for short, name in SHORT_NAMES.items() if name in table and _positive(table[name])}
     columns.setdefault("d", table[progress])
-    columns.setdefault("u", columns["d"])
+    columns["u"] = np.minimum(columns.get("u", columns["d"]), columns["d"])  # of a corpus larger than the run, what the run saw
     columns["c"] = _flops(table, columns)
     columns |= _group_columns(table, methods_of(table), families_of(table))
     start = _start(whole.where(whole[progress] == 0), columns, methods_of(table), families_of(table))

@@ -20,10 +20,11 @@ NOT_NUMBERS = ("learning_rate", "method", "model", "family")
 def completed(
     columns: JsonMapping, law_names: Sequence[str], price: float = 0.0, family_of: Mapping[str, str] | None = None
 ) -> dict[str, Array]:
-    """All columns that the laws read, of one shape (M,): u is d, and c is `price` FLOPs a token and weight, where not given.
+    """All columns that the laws read, of one shape (M,): u is d, and c is `price` FLOPs a token and weight, where a place gives
+    none. Tokens seen again are not unique: a u beyond d is d.
 
     law_names: the law first, then those that it is averaged with; family_of: each base's family, where laws tell them apart.
-    Raises TableError for a column that is missing, or of which there is no logarithm.
+    Raises TableError for a column that is missing, at any of the places, or of which there is no logarithm.
     """
     law = law_names[0]
     numbers = {name: values for name, values in columns.items() if name not in NOT_NUMBERS}
@@ -33,9 +34,10 @@ def completed(
     complete |= _method_columns(columns, law) | _family_columns(columns, law, family_of or {})
     shape = _shape(complete)
     if "d" in complete:
-        complete.setdefault("u", complete["d"])
-    if "d" in complete and COMPUTE not in complete and price:
-        complete[COMPUTE] = price * complete.get("n", np.ones(1)) * complete["d"]
+        complete["u"] = np.fmin(complete.get("u", complete["d"]), complete["d"])
+    if "d" in complete and price:
+        usual = price * complete.get("n", np.ones(1)) * complete["d"]
+        complete[COMPUTE] = where_absent(complete.get(COMPUTE, usual), usual)
     _demand(complete, law, dict.fromkeys(law_names))
     return {name: np.broadcast_to(values, shape) for name, values in complete.items()}
 
@@ -60,11 +62,21 @@ def positive_numbers(name: str, values: object) -> Array:
     return numbers
 
 
+def where_absent(values_M: Array, otherwise_M: Array) -> Array:
+    """The values, and others where they are NaN."""
+    filled: Array = np.where(np.isnan(values_M), otherwise_M, values_M)
+    return filled
+
+
 def _demand(complete: Mapping[str, Array], law: str, law_names: Iterable[str]) -> None:
-    missing = {name for each in law_names for name in laws.resolve(each).demands} - complete.keys()
-    if missing:
+    wanted = {name for each in law_names for name in laws.resolve(each).demands}
+    if missing := wanted - complete.keys():
         shown = ", ".join(f"{name} ({SHORT_NAMES.get(name, name)})" for name in sorted(missing))
         raise TableError(f"law {law!r} reads {shown}, which the places lack")
+    for name in sorted(wanted):
+        if absent := int(np.isnan(complete[name]).sum()):
+            shown = f"{absent} of {len(complete[name])} places lack"
+            raise TableError(f"law {law!r} reads {name} ({SHORT_NAMES.get(name, name)}), which {shown}")
 
 
 def _method_columns(columns: JsonMapping, law: str) -> dict[str, Array]:

@@ -6,7 +6,7 @@ of a model that was not measured they follow a power of the size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,36 +27,49 @@ class _Place:
     model: str
     method: str
     rank: float
-    examples: float
 
 
-def with_defaults(places: Table, table: Table) -> tuple[Table, tuple[str, ...]]:
-    """The places with what the study knows about them, and sentences about what was taken. Raises TableError, one line, for a
-    model of unknown size and for a method that the study has not."""
+def with_defaults(places: Table, table: Table, reads: Collection[str] = ()) -> tuple[Table, tuple[str, ...]]:
+    """The places with what the study knows about them, and sentences about what was taken. What a place says itself is kept.
+
+    reads: columns that the laws read, in their short names. Raises TableError, one line, for a model of unknown size and for a
+    method that the study has not.
+    """
     notes: dict[str, None] = {}
     asked = [_place(places, row) for row in range(len(places))]
-    if not any(name in places for name in ("model", "rank", "method", "examples")):
+    untold = "p" in reads and "trainable_parameters" in table and _lacking(places.columns, "trainable_parameters")
+    if not (untold or any(name in places for name in ("model", "rank", "method", "unique_examples"))):
         return places, places.notes
     chosen = [_completed(place, table, notes) for place in asked]
     columns = dict(places.columns)
-    if "body_parameters" in table and _lacking(columns, "body_parameters"):
-        given = columns.get("body_parameters", np.full(len(places), np.nan))
-        every = [n if np.isfinite(n) else _size(place, table, notes) for n, place in zip(given, chosen, strict=True)]
-        columns["body_parameters"] = np.array(every, dtype=float)
-    if "trainable_parameters" in table and _lacking(columns, "trainable_parameters") and "body_parameters" in columns:
+
+    def fill(name: str, of_row: Callable[[int], float]) -> None:
+        """The column's missing rows."""
+        given = columns.get(name, np.full(len(places), np.nan))
+        columns[name] = np.array([of_row(row) if np.isnan(value) else value for row, value in enumerate(given)], dtype=float)
+
+    if "body_parameters" in table:
+        fill("body_parameters", lambda row: _size(chosen[row], table, notes))
+    if "trainable_parameters" in table and "body_parameters" in columns:
         sizes = columns["body_parameters"]
-        columns["trainable_parameters"] = np.array(
-            [_trained(p, float(n), table, notes) for p, n in zip(chosen, sizes, strict=True)]
-        )
-    if "flops" in table and "tokens" in columns and _lacking(columns, "flops"):
+        fill("trainable_parameters", lambda row: _trained(chosen[row], float(sizes[row]), table, notes))
+    if "flops" in table and "tokens" in table:
         prices = np.array([_price(place, table) for place in chosen])
-        if np.isfinite(prices).all():
-            columns["flops"] = prices * columns["tokens"]
-    if "tokens" in columns and any(np.isfinite(place.examples) for place in chosen):
-        columns["unique_tokens"] = np.minimum(columns["tokens"], _tokens_of(chosen, table))
+        if "flops" in columns:
+            fill("tokens", lambda row: float(columns["flops"][row] / prices[row]))
+        if "tokens" in columns:
+            fill("flops", lambda row: float(prices[row] * columns["tokens"][row]))
+    if "tokens" in columns and "unique_examples" in columns:
+        unique = np.minimum(columns["tokens"], _tokens_of(columns["unique_examples"], table))
+        fill("unique_tokens", lambda row: float(unique[row]))
     if "method" in table:
         columns["method"] = np.array([place.method for place in chosen], dtype=object)
-    return replace(places, columns=columns), (*places.notes, *notes)
+    told = {name: values for name, values in columns.items() if name in places or not _empty(values)}
+    return replace(places, columns=told), (*places.notes, *notes)
+
+
+def _empty(values: Array) -> bool:
+    return bool(values.dtype == float and np.isnan(values).all())
 
 
 def _place(places: Table, row: int) -> _Place:
@@ -66,7 +79,8 @@ def _place(places: Table, row: int) -> _Place:
     def number(name: str) -> float:
         return float(places[name][row]) if name in places else np.nan
 
-    return _Place(text("model"), text("method"), number("rank"), number("examples"))
+    rank = number("rank")
+    return _Place(text("model"), text("method"), rank if rank > 0 else np.nan)
 
 
 def _completed(place: _Place, table: Table, notes: dict[str, None]) -> _Place:
@@ -137,12 +151,12 @@ def _price(place: _Place, table: Table) -> float:
     return float(np.median(table["flops"][same_M] / table["tokens"][same_M])) if place.model and same_M.any() else np.nan
 
 
-def _tokens_of(chosen: list[_Place], table: Table) -> Array:
-    """Distinct tokens in so many examples."""
+def _tokens_of(examples_M: Array, table: Table) -> Array:
+    """Distinct tokens in so many examples, (M,); no end of them where a place does not say."""
     if "unique_examples" not in table or "unique_tokens" not in table:
         raise TableError("examples: the study does not say how many tokens its examples have; name unique_tokens instead")
     each = float(np.nanmedian(table["unique_tokens"] / np.maximum(table["unique_examples"], 1.0)))
-    return np.array([place.examples * each if np.isfinite(place.examples) else np.inf for place in chosen])
+    return np.where(np.isnan(examples_M), np.inf, examples_M * each)
 
 
 def _of(table: Table, **wanted: str) -> NDArray[np.bool_]:

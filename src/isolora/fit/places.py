@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from isolora.errors import ConfigError, unknown
-from isolora.fit.law_columns import NOT_NUMBERS, positive_numbers
+from isolora import laws
+from isolora.errors import ConfigError, TableError, unknown
+from isolora.fit.law_columns import NOT_NUMBERS, positive_numbers, where_absent
 from isolora.fit.place_defaults import with_defaults
 from isolora.fit.result import Fit
 from isolora.fit.target import Score
@@ -16,7 +17,8 @@ from isolora.json_types import JsonMapping, JsonObject
 from isolora.paths import is_there
 from isolora.table import SHORT_NAMES, Table, places_of, read_places, with_known_sizes
 
-_EXTRA = {"lr": "learning_rate", **{name: name for name in ("learning_rate", "method", "model", "family", "rank", "examples")}}
+_WORDS = ("learning_rate", "method", "model", "family", "rank", "unique_examples")
+_EXTRA = {"lr": "learning_rate", "examples": "unique_examples", **{name: name for name in _WORDS}}
 _FAR = 100.0
 """Factor beyond the points from which a prediction is said to rest on nothing that was judged."""
 
@@ -44,7 +46,10 @@ def predicted(fit: Fit, places: Table, table: Table | None = None) -> JsonObject
 
     table: of the study, from which places that name a model and a rank get their sizes.
     """
-    places, taken = (with_known_sizes(places), ()) if table is None else with_defaults(places, table)
+    if not len(places):
+        raise TableError("there is no place to predict at: the table of places has no rows")
+    reads = {name for each in fit.averaged for name in laws.resolve(each.law).demands}
+    places, taken = _known(places) if table is None else with_defaults(places, table, reads)
     columns = columns_of(fit, places)
     low_M, high_M = fit.interval(columns)
     rows = zip(fit.predict(columns), low_M, high_M, strict=True)
@@ -52,8 +57,16 @@ def predicted(fit: Fit, places: Table, table: Table | None = None) -> JsonObject
         "points": [_point(fit.target, float(value), (float(low), float(high))) for value, low, high in rows],
         "target": fit.target,
         "law": fit.law,
-        "warnings": [*taken, *fit.remarks, *_warnings(fit, columns)],
+        "warnings": [*taken, *fit.remarks, *_about_rates(fit, columns, table), *_warnings(fit, columns)],
     }
+
+
+def _known(places: Table) -> tuple[Table, tuple[str, ...]]:
+    """Places of a fit without its table, with the sizes of packaged models. Raises TableError for what only a table can tell."""
+    if "unique_examples" in places and not _given(places, "unique_tokens"):
+        raise TableError("examples: a fit that was written down does not know how many tokens they have; name unique_tokens")
+    found = with_known_sizes(places)
+    return found, found.notes
 
 
 def _point(target: str, predicted: float, interval: tuple[float, float]) -> JsonObject:
@@ -63,17 +76,38 @@ def _point(target: str, predicted: float, interval: tuple[float, float]) -> Json
 
 
 def columns_of(fit: Fit, places: Table) -> JsonObject:
-    """A table's columns in the laws' short names, as `Fit.predict` takes them. Raises TableError for one that is not above 0."""
+    """A table's columns in the laws' short names, as `Fit.predict` takes them; NaN where a row has none. Raises TableError for
+    one that is not above 0."""
     columns: JsonObject = {
-        short: positive_numbers(short, places[name]) for short, name in SHORT_NAMES.items() if _given(places, name)
+        short: positive_numbers(short, places[name]) for short, name in SHORT_NAMES.items() if _told(places, name)
     }
-    if "d" not in columns and {"c", "n"} <= columns.keys():
-        columns["d"] = columns["c"] / (fit.price or 6.0) / columns["n"]
+    if {"c", "n"} <= columns.keys():
+        bought = columns["c"] / (fit.price or 6.0) / columns["n"]
+        columns["d"] = where_absent(columns.get("d", bought), bought)
     return columns | {name: places[name] for name in NOT_NUMBERS if name in places}
 
 
+def _told(places: Table, name: str) -> bool:
+    """Whether any row says it."""
+    return name in places and not bool(np.isnan(places[name]).all())
+
+
 def _given(places: Table, name: str) -> bool:
-    return name in places and bool(np.isfinite(places[name]).all())
+    """Whether every row says it."""
+    return name in places and not bool(np.isnan(places[name]).any())
+
+
+def _about_rates(fit: Fit, columns: JsonMapping, table: Table | None) -> list[str]:
+    """That a rate which was not tried is not read, where nothing tells what another rate costs."""
+    if fit.rates is not None or "learning_rate" not in columns:
+        return []
+    asked = np.asarray(columns["learning_rate"], dtype=float)
+    tried = table["learning_rate"] if table is not None and "learning_rate" in table else np.array([])
+    new = np.unique(asked[~np.isnan(asked) & ~np.isin(asked, tried)])
+    if not new.size:
+        return []
+    shown = ", ".join(f"{rate:g}" for rate in new[:4])
+    return [f"learning rate {shown} is not read: too few rates were compared to tell what another than the best one costs"]
 
 
 def _warnings(fit: Fit, columns: JsonMapping) -> list[str]:
