@@ -17,6 +17,7 @@ from isolora.errors import TableError, UserError
 from isolora.fit import Fit
 from isolora.plan import (
     Budget,
+    Limits,
     NoRecommendation,
     asked_plan,
     frontier,
@@ -372,6 +373,87 @@ def test_what_a_loss_takes():
         NoRecommendation, match=r"loss of 1.9 is out of reach: the best that any option is predicted to reach within 100 x"
     ):
         reach(fitted(), measured(), 1.9)
+
+
+def forgetful():
+    """0.02 nats a token at 10,000 tokens and 0.08 at 100,000: 0.06 a decade."""
+    points = measured()
+    return Table({**points.columns, "forgetting": 0.02 + 0.06 * np.log10(points["tokens"] / 1e4)})
+
+
+def test_a_goal_keeps_to_the_limit_on_forgetting():
+    """It was passed over: the answer named tokens that no plan under the same limit has."""
+    farthest = 1e5 * 10 ** (0.02 / 0.06)
+    within = 2 + 100 * 1e6**-0.4 + 50 * (0.9 * farthest) ** -0.3
+    beyond = 2 + 100 * 1e6**-0.4 + 50 * (1.1 * farthest) ** -0.3
+    assert reach(fitted(), forgetful(), within, Limits(forget_at_most=0.1)).tokens == pytest.approx(0.9 * farthest, rel=1e-3)
+    assert reach(fitted(), forgetful(), beyond).tokens > 1.1 * farthest
+    with pytest.raises(NoRecommendation, match="out of reach"):
+        reach(fitted(), forgetful(), beyond, Limits(forget_at_most=0.1))
+    with pytest.raises(NoRecommendation, match="the limits leave no option as many tokens"):
+        reach(fitted(), forgetful(), within, Limits(forget_at_most=0.001))
+
+
+def test_more_budget_never_gives_less_under_a_limit_on_forgetting():
+    """The tokens at the limit were looked for on a grid that moved with the budget: up to 1.7 % of the loss to and fro."""
+    tokens = [plan(fitted(), forgetful(), f"{b:g}flops", forget_at_most=0.1).tokens for b in np.geomspace(2e12, 3e13, 12)]
+    assert tokens == [pytest.approx(1e5 * 10 ** (0.02 / 0.06), abs=1)] * 12
+
+
+def test_what_several_runs_forgot_at_the_same_tokens_is_their_mean():
+    first, second = (measured(seed=seed, forgetting=lost) for seed, lost in ((0.0, 0.1), (1.0, 0.3)))
+    both = Table({name: np.concatenate([first[name], second[name]]) for name in first.columns})
+    assert [option.forgetting for option in options(both)] == [((1e4, pytest.approx(0.2)), (1e5, pytest.approx(0.2)))] * 4
+
+
+def test_a_goal_is_reached_by_what_a_plan_for_its_cost_reaches():
+    """Down to half of the fewest tokens measured, as a plan goes: the cheapest way lay below where the goal looked."""
+    law, points = fitted(), measured()
+    for goal in np.linspace(2.9, 7.5, 14):
+        wanted = reach(law, points, float(goal))
+        planned = plan(law, points, Budget(wanted.flops, "flops"))
+        assert planned.predicted_loss <= goal * (1 + 2 * law.noise)
+        assert wanted.tokens >= 5e3
+    assert wanted.tokens == 5e3
+    assert "nano-100000 with lora of rank 2 was measured from 10,000 tokens on: an extrapolation downwards" in wanted.warnings
+
+
+def test_serving_counts_towards_a_goal():
+    """The larger base gets there on fewer FLOPs, and costs ten times as much to serve."""
+    without, served = reach(fitted(), measured(), 3.5), reach(fitted(), measured(), 3.5, Limits(serve_tokens=1e9))
+    assert (without.model, served.model) == ("nano-1e+06", "nano-100000")
+    assert served.flops == pytest.approx(served.tokens * (4e5 + 6 * 2 * np.sqrt(1e5)), rel=1e-5)
+    assert "serving 1e+09 tokens takes 2e+14 FLOPs beside the training" in served.warnings
+    one = measured().having("model", "nano-1e+06")
+    sizeless = Table({name: column for name, column in one.columns.items() if name != "body_parameters"})
+    with pytest.raises(TableError, match="serve: .* the table needs a column of sizes"):
+        reach(fitted("power", (2.0, 50.0, 0.3)), sizeless, 3.5, Limits(serve_tokens=1e9))
+
+
+def test_a_goal_that_a_run_has_reached_for_less_is_told():
+    points = measured()
+    points["loss"][-1] = 2.2  # a lucky run: 1e5 tokens of the larger base
+    goal = 2 + 100 * 1e6**-0.4 + 50 * 4e5**-0.3
+    found = reach(fitted(), points, goal)
+    assert found.measured["run"] == "1e+06-8"
+    assert found.to_json()["measured"]["loss"] == 2.2
+    assert found.warnings[0].startswith("a measured run was there for less: run 1e+06-8 reached 2.2 at 100,000 tokens")
+    assert reach(fitted(), measured(), goal).measured is None
+    with pytest.raises(NoRecommendation, match="but run 1e\\+06-8 reached 2.2 at 100,000 tokens"):
+        reach(fitted("additive", (2.3, 100.0, 50.0, 0.4, 0.3)), points, 2.25)
+
+
+def test_no_money_is_told_where_the_table_has_no_seconds():
+    bare = Table({name: column for name, column in measured().columns.items() if name != "seconds"})
+    said = "no money is told: the table has no seconds for it"
+    assert said in plan(fitted(), bare, Budget(4e12, "flops", 2.5)).warnings
+    assert said in reach(fitted(), bare, 3.5, price_per_hour=2.5).warnings
+    assert said not in plan(fitted(), measured(), Budget(4e12, "flops", 2.5)).warnings
+
+
+def test_what_serving_takes_is_told():
+    answer = plan(fitted(), measured(), "4e12flops", serve_tokens=1e6)
+    assert f"serving 1e+06 tokens takes {2 * 1e6 * 1e6:.3g} FLOPs beside the training" in answer.warnings
 
 
 def test_what_a_score_takes():

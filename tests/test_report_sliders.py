@@ -270,7 +270,7 @@ def test_reach_on_the_page_is_the_plans(tab, steered):
         move = f"reach.value = {int(rng.integers(0, 401))}; reach.dispatchEvent(new Event('input'))"
         found = tab.value(f"(() => {{ const reach = document.getElementById('reach'); {move}; return window.reached; }})()")
         goal = 1 - found["goal"] if study.target.startswith("1 - ") else found["goal"]
-        limits = Limits(asked["examples"] or math.inf, asked["memory"])
+        limits = Limits(asked["examples"] or math.inf, asked["memory"], asked["forget"], asked["serve"] or 0.0)
         try:
             expected = reach(study.fit, study.table, goal, limits, price_per_hour=asked["price"])
         except NoRecommendation:
@@ -283,6 +283,7 @@ def test_reach_on_the_page_is_the_plans(tab, steered):
         for mine, theirs in zip(answer["interval"], expected.tokens_interval, strict=True):
             assert (mine is None) == (theirs is None)
             assert mine is None or abs(mine - theirs) <= 0.51 + 1e-6 * theirs
+        assert (answer["measured"] and answer["measured"]["run"]) == (expected.measured and expected.measured["run"])
         pairs = [(answer[name], getattr(expected, name)) for name in ("flops", "seconds", "money", "examples")]
         assert all(abs(mine - theirs) <= 1e-6 * theirs for mine, theirs in pairs), pairs
     assert reached >= POSITIONS[kind] // 4

@@ -64,6 +64,15 @@ def test_a_limit_on_what_no_run_tells_is_refused(limits: dict[str, Any], said: s
         reach(law, table, 3.0, Limits(**limits))
 
 
+def test_a_goal_is_refused_where_a_plan_is() -> None:
+    """Ranks differ by more than chance, and no law reads what tells them apart."""
+    table = from_columns(sweep(ranks=(8, 64), gain=0.01), {})
+    law = fitted(table)
+    for ask in (lambda: plan(law, table, "1e18flops"), lambda: reach(law, table, 3.0)):
+        with pytest.raises(NoRecommendation, match="reads no rank"):
+            ask()
+
+
 def test_options_of_unknown_memory_are_left_out_and_counted() -> None:
     table = from_columns(sweep(peak_memory_bytes=lambda row: None if row["n"] == 7e9 else 2 * row["n"]), {})
     found = plan(fitted(table), table, "2e17flops", memory_bytes=1.2e9)

@@ -78,6 +78,8 @@ def demand_told(priced: Sequence[Option], limits: Limits) -> None:
         raise TableError("memory: a limit on memory needs a peak_memory_bytes column in the table, in bytes")
     if limits.forget_at_most is not None and not any(option.forgetting for option in priced):
         raise TableError("a limit on forgetting needs a forgetting column in the table; the runs did not measure it")
+    if limits.serve_tokens and all(math.isnan(option.serving(limits.serve_tokens, "flops")) for option in priced):
+        raise TableError("serve: what inference costs follows from the weights of a base; the table needs a column of sizes (n)")
 
 
 def within_memory(priced: Sequence[Option], limits: Limits) -> tuple[list[Option], Counter[str]]:
@@ -111,16 +113,25 @@ def allowed_tokens(fit: Fit, option: Option, budget: Budget, limits: Limits, sma
         return 0.0, "whose measured loss was rising"
     if math.isnan(tokens) or tokens <= 0:
         return 0.0, "for which the budget buys no token" if tokens <= 0 else "without a price in the table"
-    if tokens < _BELOW * smallest:
+    if tokens < least_tokens(smallest):
         return 0.0, f"for which the budget buys less than the fewest tokens measured ({smallest:,.0f})"
     if limits.examples is not None and math.isnan(option.tokens_per_example):
         return 0.0, "whose runs do not say how many tokens an example has"
-    tokens = min(tokens, passes_limit(fit, option) * option.unique_tokens(limits.examples))
-    if limits.forget_at_most is not None:
-        tokens = _within_forgetting(option, tokens, smallest, limits.forget_at_most)
-        if tokens < _BELOW * smallest:
-            return 0.0, f"that forget more than {limits.forget_at_most:g} nats a token"
-    return min(tokens, farthest_tokens(option)), ""
+    tokens = min(tokens, most_tokens(fit, option, limits))
+    if tokens < least_tokens(smallest) and limits.forget_at_most is not None:
+        return 0.0, f"that forget more than {limits.forget_at_most:g} nats a token"
+    return tokens, ""
+
+
+def least_tokens(smallest: float) -> float:
+    """The fewest tokens that anything is said about, of the fewest that were measured."""
+    return _BELOW * smallest
+
+
+def most_tokens(fit: Fit, option: Option, limits: Limits) -> float:
+    """The most tokens that an option may be trained on, whatever the budget; 0 where it always forgets too much."""
+    tokens = min(passes_limit(fit, option) * option.unique_tokens(limits.examples), farthest_tokens(option))
+    return tokens if limits.forget_at_most is None else _within_forgetting(option, tokens, limits.forget_at_most)
 
 
 def farthest_tokens(option: Option) -> float:
@@ -133,14 +144,21 @@ def best_tokens(fit: Fit, option: Option, tokens: float, smallest: float, exampl
     unique = option.unique_tokens(examples)
     if "u" not in fit.shape.demands or tokens <= unique:
         return tokens
-    grid_G = np.geomspace(max(min(unique, tokens / 2), _BELOW * smallest), tokens, _GRID)
+    grid_G = np.geomspace(max(min(unique, tokens / 2), least_tokens(smallest)), tokens, _GRID)
     places = [option.columns(float(count), unique) for count in grid_G]
     loss_G = fit.predict({name: np.array([place[name] for place in places]) for name in places[0]})
     return float(grid_G[int(np.argmin(loss_G))])
 
 
-def _within_forgetting(option: Option, tokens: float, smallest: float, limit: float) -> float:
-    for count in np.geomspace(tokens, _BELOW * smallest, _GRID) if tokens > _BELOW * smallest else (tokens,):
-        if not option.forgotten(float(count)) > limit:
-            return float(count)
+def _within_forgetting(option: Option, tokens: float, limit: float) -> float:
+    """The most tokens, up to so many, at which no more is forgotten; 0 where more is at all of them."""
+    if not option.forgotten(tokens) > limit:
+        return tokens
+    above = tokens
+    for below in [at for at, _ in reversed(option.forgetting) if at < tokens]:
+        lost = option.forgotten(below)
+        if lost <= limit:  # between two points forgetting is a line in log tokens
+            share = (limit - lost) / (option.forgotten(above) - lost)
+            return float(below * (above / below) ** share)
+        above = below
     return 0.0

@@ -70,7 +70,7 @@ class Option:
     def tokens(self, budget: Budget, serve_tokens: float = 0.0) -> float:
         """What the budget buys, after serving so many tokens (2 FLOPs a weight of the merged base and token); below zero where
         serving alone costs more."""
-        return (budget.amount - self._serving(serve_tokens, budget.unit)) / self.price(budget.unit)
+        return (budget.amount - self.serving(serve_tokens, budget.unit)) / self.price(budget.unit)
 
     def unique_tokens(self, examples: int | None) -> float:
         """Distinct tokens in so many examples; without a number there is no end of them."""
@@ -107,7 +107,8 @@ class Option:
         slope = max((lost[-1] - lost[-2]) / max(logs[-1] - logs[-2], 1e-9), 0.0)
         return float(lost[-1] + slope * (np.log(tokens) - logs[-1]))
 
-    def _serving(self, tokens: float, unit: str) -> float:
+    def serving(self, tokens: float, unit: str) -> float:
+        """FLOPs or seconds that so many tokens of inference take with the merged base."""
         weights = self.model_parameters if np.isfinite(self.model_parameters) else self.body_parameters
         flops = 2.0 * weights * tokens if tokens else 0.0
         return flops if unit == "flops" else flops * self.seconds_per_token / self.flops_per_token if flops else 0.0
@@ -153,7 +154,6 @@ def _option(table: Table, rows: list[int]) -> Option:
     last = rows[-1]
     tokens, flops = _number(table, "tokens", last), _number(table, "flops", last)
     unique = _number(table, "unique_tokens", last)
-    lost = [(_number(table, "tokens", row), _number(table, "forgetting", row)) for row in rows]
     rates = _rates(table, rows)
     return Option(
         model=_text(table, "model", last),
@@ -173,9 +173,20 @@ def _option(table: Table, rows: list[int]) -> Option:
         largest_passes=max(1.0, tokens / unique) if np.isfinite(unique) and unique > 0 else 1.0,
         rising=_rises(table.where(np.array(rows))),
         settings=joined_words(_text(table, name, last) for name in (MEASURED_ON, SETTINGS)),
-        forgetting=tuple(pair for pair in lost if np.isfinite(pair[1])),
+        forgetting=_forgetting(table, rows),
         rates=rates,
     )
+
+
+def _forgetting(table: Table, rows: list[int]) -> tuple[tuple[float, float], ...]:
+    """(tokens, nats a token lost) of the runs, fewest tokens first; the mean of those at the same tokens."""
+    if "forgetting" not in table:
+        return ()
+    told = [row for row in rows if np.isfinite(table["forgetting"][row])]
+    by_tokens: dict[float, list[float]] = {}
+    for row in told:
+        by_tokens.setdefault(float(table["tokens"][row]), []).append(float(table["forgetting"][row]))
+    return tuple((tokens, float(np.mean(lost))) for tokens, lost in by_tokens.items())
 
 
 def _rates(table: Table, rows: list[int]) -> tuple[tuple[float, float], ...]:

@@ -14,10 +14,19 @@ from isolora.fit import Fit, targeted
 from isolora.fit.target import ERROR_OF
 from isolora.json_types import JsonObject
 from isolora.laws import Array
-from isolora.plan.limits import FARTHEST, Limits, demand_told, kept_examples, passes_limit, too_little_memory, within_memory
+from isolora.plan.limits import (
+    FARTHEST,
+    Limits,
+    demand_told,
+    kept_examples,
+    least_tokens,
+    most_tokens,
+    too_little_memory,
+    within_memory,
+)
 from isolora.plan.options import Option, Prices, adapter_words, options
-from isolora.plan.recommendation_warnings import left_out_words
-from isolora.plan.refusal import NoRecommendation
+from isolora.plan.recommendation_warnings import about_spending, left_out_words
+from isolora.plan.refusal import NoRecommendation, demand_seen, first_measured, point_in_words, within
 from isolora.table import Table
 
 _GRID = 160
@@ -26,7 +35,8 @@ _GRID = 160
 @dataclass(frozen=True)
 class Reached:
     """The cheapest way to a goal: `tokens` where the prediction passes it, `tokens_interval` where the 95 % interval's ends do
-    (None: not within what the evidence supports). Examples, FLOPs, seconds and money are those of `tokens`."""
+    (None: not within what the evidence supports). Examples, FLOPs, seconds and money are those of `tokens`; `measured` is a
+    measured point that was there for less."""
 
     target: str
     goal: float
@@ -41,6 +51,7 @@ class Reached:
     seconds: float | None
     money: float | None
     warnings: tuple[str, ...] = ()
+    measured: JsonObject | None = None
 
     def to_json(self) -> JsonObject:
         """The answer of `isolora plan --reach --json`."""
@@ -95,17 +106,24 @@ def reach(
             f"{fit.target.removeprefix(ERROR_OF)} of {goal:g} cannot be reached: a law approaches 1 and never gets there"
         )
     aimed = targeted(table, fit.target).table
+    demand_seen(fit, aimed)
     every = options(aimed, prices)
     demand_told(every, kept)
     fitting, untold = within_memory(every, kept)
     if not fitting:
         raise NoRecommendation(too_little_memory(every, kept), target=fit.target)
-    priced = [option for option in fitting if not option.rising]
-    ways = [(option, curve) for option in priced if (curve := _Curve.of(fit, option, aimed, kept)).first(curve.predicted, error)]
+    curves = [(option, _Curve.of(fit, option, aimed, kept)) for option in fitting if not option.rising]
+    ways = [
+        (option, curve, tokens)
+        for option, curve in curves
+        if curve and (tokens := curve.first(curve.predicted, error)) and math.isfinite(_cost(option, tokens, kept))
+    ]
+    unit = "seconds" if all(math.isnan(option.flops_per_token) for option in fitting) else "flops"
+    measured = first_measured(within(aimed, kept), error, unit, kept.memory_bytes)
     if not ways:
-        raise _out_of_reach(fit, priced, aimed, kept, goal)
-    option, curve = min(ways, key=lambda way: _cost(way[0]) * (way[1].first(way[1].predicted, error) or math.inf))
-    tokens = curve.first(curve.predicted, error) or math.nan
+        raise _out_of_reach(fit, [curve for _, curve in curves if curve], goal, measured)
+    option, curve, tokens = min(ways, key=lambda way: _cost(way[0], way[2], kept))
+    measured = measured if measured and measured[unit] < 0.999 * tokens * option.price(unit) else None
     ends = (curve.first(curve.low, error), curve.first(curve.high, error))
     seconds = None if math.isnan(option.seconds_per_token) else tokens * option.seconds_per_token
     return Reached(
@@ -121,13 +139,19 @@ def reach(
         flops_interval=(_times(ends[0], option.flops_per_token), _times(ends[1], option.flops_per_token)),
         seconds=seconds,
         money=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour,
-        warnings=(*_warnings(option, tokens, ends), *left_out_words(untold, len(every)), *assumed),
+        warnings=(
+            *_warnings(fit, option, tokens, ends, measured),
+            *about_spending(option, kept, price_per_hour),
+            *left_out_words(untold, len(every)),
+            *assumed,
+        ),
+        measured=measured,
     )
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """An option's prediction and interval over tokens, (G,) each, from the fewest measured to the farthest supported."""
+    """An option's prediction and interval over tokens, (G,) each, from the fewest that a plan may have to the farthest."""
 
     tokens: Array
     predicted: Array
@@ -135,11 +159,14 @@ class _Curve:
     high: Array
 
     @classmethod
-    def of(cls, fit: Fit, option: Option, table: Table, limits: Limits) -> _Curve:
-        smallest = float(table["tokens"][table["tokens"] > 0].min())
+    def of(cls, fit: Fit, option: Option, table: Table, limits: Limits) -> _Curve | None:
+        """None where the limits leave no tokens that anything is said about."""
+        least = least_tokens(float(table["tokens"][table["tokens"] > 0].min()))
         unique = option.unique_tokens(limits.examples)
-        farthest = min(FARTHEST * option.largest_tokens, passes_limit(fit, option) * unique)
-        tokens_G = np.geomspace(smallest, max(farthest, smallest * 1.01), _GRID)
+        farthest = most_tokens(fit, option, limits)
+        if farthest < least or (limits.examples is not None and math.isnan(option.tokens_per_example)):
+            return None
+        tokens_G = np.geomspace(least, farthest, _GRID)
         rows = [option.columns(float(tokens), unique) for tokens in tokens_G]
         columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         low_G, high_G = fit.interval(columns)
@@ -157,23 +184,33 @@ class _Curve:
         return float(np.exp(np.interp(share, [0, 1], np.log(self.tokens[at - 1 : at + 1]))))
 
 
-def _cost(option: Option) -> float:
-    return option.seconds_per_token if math.isnan(option.flops_per_token) else option.flops_per_token
+def _cost(option: Option, tokens: float, limits: Limits) -> float:
+    """FLOPs of training and of serving; seconds of a table without FLOPs."""
+    unit = "seconds" if math.isnan(option.flops_per_token) else "flops"
+    return option.price(unit) * tokens + option.serving(limits.serve_tokens, unit)
 
 
-def _out_of_reach(fit: Fit, priced: Sequence[Option], table: Table, limits: Limits, goal: float) -> NoRecommendation:
-    best = min((float(_Curve.of(fit, option, table, limits).predicted.min()) for option in priced), default=math.nan)
-    shown = 1 - best if fit.target.startswith(ERROR_OF) else best
+def _out_of_reach(fit: Fit, curves: Sequence[_Curve], goal: float, measured: JsonObject | None) -> NoRecommendation:
     name = fit.target.removeprefix(ERROR_OF)
+    if not curves:
+        reason = f"{name} of {goal:g} is out of reach: the limits leave no option as many tokens as anything is said about"
+        return NoRecommendation(reason, target=fit.target)
+    best = min(float(curve.predicted.min()) for curve in curves)
+    shown = 1 - best if fit.target.startswith(ERROR_OF) else best
+    already = f"; but {point_in_words(measured, fit.target)}" if measured else ""
     return NoRecommendation(
         f"{name} of {goal:g} is out of reach: the best that any option is predicted to reach within {FARTHEST:.0f} x its measured"
-        f" tokens is {shown:.4g}",
+        f" tokens and the limits is {shown:.4g}{already}",
         target=fit.target,
     )
 
 
-def _warnings(option: Option, tokens: float, ends: tuple[float | None, float | None]) -> list[str]:
-    found = []
+def _warnings(
+    fit: Fit, option: Option, tokens: float, ends: tuple[float | None, float | None], measured: JsonObject | None
+) -> list[str]:
+    found = [f"a measured run was there for less: {point_in_words(measured, fit.target)}"] if measured else []
+    if tokens < option.smallest_tokens / 1.05:
+        found.append(f"{option.name} was measured from {option.smallest_tokens:,.0f} tokens on: an extrapolation downwards")
     if tokens > 1.05 * option.largest_tokens:
         found.append(f"{tokens / option.largest_tokens:.1f} x the tokens that {option.name} was followed for: an extrapolation")
     if ends[1] is None:

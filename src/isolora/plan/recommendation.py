@@ -18,7 +18,7 @@ import numpy as np
 
 from isolora import display
 from isolora.errors import TableError
-from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, targeted, unseen, value_words, was_asked_for
+from isolora.fit import Fit, Score, about_bounds, best_learning_rates, studied, targeted, value_words
 from isolora.json_types import JsonObject
 from isolora.laws import Array
 from isolora.plan.budget import Budget, parse_budget
@@ -26,8 +26,8 @@ from isolora.plan.choice import ONE_SIGMA, affordable, choose, chosen_at, optimu
 from isolora.plan.limits import Limits, demand_told, kept_examples, too_little_memory, within_memory
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, adapter_words, options
-from isolora.plan.recommendation_warnings import warnings_about
-from isolora.plan.refusal import NoRecommendation, best_measured, point_in_words, run_words
+from isolora.plan.recommendation_warnings import about_spending, warnings_about
+from isolora.plan.refusal import NoRecommendation, best_measured, demand_seen, point_in_words, run_words, within
 from isolora.table import Table
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def plan(
     at_hand, assumed = kept_examples(table, examples)
     limits = Limits(at_hand, memory_bytes, forget_at_most, serve_tokens)
     aimed = targeted(table, fit.target).table
-    _demand_seen(fit, aimed)
+    demand_seen(fit, aimed)
     fitting, untold = _fitting(options(aimed, prices), bought, limits)
     rows, left = _rows(fit, aimed, fitting, bought, limits)
     left += untold
@@ -144,7 +144,8 @@ def plan(
     _demand_evidence(fit, aimed, fitting, bought, row)
     _demand_better_than_measured(fit, aimed, bought, limits, row)
     found = _recommendation(fit, aimed, bought, limits, rows, index, fitting, left)
-    return replace(found, warnings=(*found.warnings, *assumed))
+    minded = about_spending(rows[index][0], limits, bought.price_per_hour)
+    return replace(found, warnings=(*found.warnings, *minded, *assumed))
 
 
 def _recommendation(
@@ -235,19 +236,8 @@ def _nothing_left(
     fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits, left: Counter[str]
 ) -> NoRecommendation:
     reasons = "; ".join(f"{count} of {len(fitting)} options {reason}" for reason, count in left.items())
-    measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
+    measured = best_measured(within(table, limits), budget, limits.memory_bytes)
     return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget), fit.target)
-
-
-def _demand_seen(fit: Fit, table: Table) -> None:
-    """Raises NoRecommendation where bases or ranks differ by more than chance, and the law reads nothing that tells them."""
-    chosen = best_learning_rates(table)
-    if was_asked_for(fit, chosen):
-        return
-    for name, words in unseen(fit, chosen).items():
-        tell = "map their trained weights with --map p=COLUMN" if name == "rank" else "measure more points of each"
-        reason = f"the law {fit.law!r} reads no {name}: {words}; {tell}, or choose one with --where {name}=..."
-        raise NoRecommendation(reason, target=fit.target)
 
 
 def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: JsonObject) -> None:
@@ -266,7 +256,7 @@ def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits:
     """Raises NoRecommendation, naming the run, where one that was measured within the budget beats what is expected."""
     if limits.serve_tokens:
         return
-    measured = best_measured(_within(table, limits), budget, limits.memory_bytes)
+    measured = best_measured(within(table, limits), budget, limits.memory_bytes)
     if measured is None or measured["loss"] >= row["predicted_loss"] * (1 - tie(fit)):
         return
     expected = value_words(fit.target, row["predicted_loss"])
@@ -275,16 +265,6 @@ def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits:
         f" {row['model']}{adapter_words(row['method'], row['rank'])}, is expected at {expected}"
     )
     raise NoRecommendation(reason, measured, target=fit.target)
-
-
-def _within(table: Table, limits: Limits) -> Table:
-    """The points that keep to the limits on examples and forgetting."""
-    kept_M = np.ones(len(table), dtype=bool)
-    if limits.examples is not None and "unique_examples" in table:
-        kept_M &= ~(table["unique_examples"] > limits.examples)
-    if limits.forget_at_most is not None and "forgetting" in table:
-        kept_M &= ~(table["forgetting"] > limits.forget_at_most)
-    return table.where(kept_M)
 
 
 def _sensitivity(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits) -> JsonObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from isolora.fit import Fit, Score, about_bounds
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan.choice import tie
-from isolora.plan.limits import FARTHEST, farthest_tokens
+from isolora.plan.limits import FARTHEST, Limits, farthest_tokens
 from isolora.plan.options import Option
 
 _BEYOND = 1.05
@@ -40,6 +41,15 @@ def warnings_about(
             " in mind"
         )
     yield from left_out_words(left or {}, len(options))
+
+
+def about_spending(option: Option, limits: Limits, price_per_hour: float | None) -> Iterator[str]:
+    """What serving takes beside the training, and why no money is told although an hour has a price."""
+    if limits.serve_tokens:
+        flops = option.serving(limits.serve_tokens, "flops")
+        yield f"serving {limits.serve_tokens:.3g} tokens takes {flops:.3g} FLOPs beside the training"
+    if price_per_hour is not None and math.isnan(option.seconds_per_token):
+        yield "no money is told: the table has no seconds for it"
 
 
 def left_out_words(left: Mapping[str, int], of: int) -> Iterator[str]:

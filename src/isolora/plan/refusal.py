@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isolora.display import time_in_words
 from isolora.errors import UserError
-from isolora.fit import studied, value_words
+from isolora.fit import Fit, best_learning_rates, studied, unseen, value_words, was_asked_for
 from isolora.json_types import JsonObject
 from isolora.plan.budget import Budget
+from isolora.plan.limits import Limits
 from isolora.table import Table
 
 
@@ -56,6 +58,27 @@ class NoRecommendation(UserError):
         return "\n".join(lines)
 
 
+def demand_seen(fit: Fit, table: Table) -> None:
+    """Raises NoRecommendation where bases or ranks differ by more than chance, and the law reads nothing that tells them."""
+    chosen = best_learning_rates(table)
+    if was_asked_for(fit, chosen):
+        return
+    for name, words in unseen(fit, chosen).items():
+        tell = "map their trained weights with --map p=COLUMN" if name == "rank" else "measure more points of each"
+        reason = f"the law {fit.law!r} reads no {name}: {words}; {tell}, or choose one with --where {name}=..."
+        raise NoRecommendation(reason, target=fit.target)
+
+
+def within(table: Table, limits: Limits) -> Table:
+    """The points that keep to the limits on examples and forgetting."""
+    kept_M = np.ones(len(table), dtype=bool)
+    if limits.examples is not None and "unique_examples" in table:
+        kept_M &= ~(table["unique_examples"] > limits.examples)
+    if limits.forget_at_most is not None and "forgetting" in table:
+        kept_M &= ~(table["forgetting"] > limits.forget_at_most)
+    return table.where(kept_M)
+
+
 def point_in_words(measured: JsonObject, target: str = "loss") -> str:
     """A measured point in words; its `loss` is of the target."""
     spent = [f"{measured['tokens']:,.0f} tokens"]
@@ -67,16 +90,36 @@ def point_in_words(measured: JsonObject, target: str = "loss") -> str:
 def best_measured(table: Table, budget: Budget | None, memory_bytes: float | None = None) -> JsonObject | None:
     """The measured point of lowest loss within a budget and a memory; None where there is none, or nothing says its cost."""
     points = studied(table)
-    allowed_M = np.ones(len(points), dtype=bool)
+    allowed_M = _fits_memory(points, memory_bytes)
     if budget is not None:
         if budget.unit not in points:
             return None
         allowed_M &= points[budget.unit] <= budget.amount * 1.001
-    if memory_bytes is not None and "peak_memory_bytes" in points:
-        allowed_M &= points["peak_memory_bytes"] <= memory_bytes
     if not allowed_M.any():
         return None
-    row = int(np.flatnonzero(allowed_M)[points["loss"][allowed_M].argmin()])
+    return _point(points, int(np.flatnonzero(allowed_M)[points["loss"][allowed_M].argmin()]))
+
+
+def first_measured(table: Table, goal: float, unit: str, memory_bytes: float | None = None) -> JsonObject | None:
+    """The measured point that was at the goal for the least FLOPs or seconds; None where none was."""
+    points = studied(table)
+    if unit not in points:
+        return None
+    reached_M = (points["loss"] <= goal) & (points["tokens"] > 0) & np.isfinite(points[unit]) & _fits_memory(points, memory_bytes)
+    if not reached_M.any():
+        return None
+    return _point(points, int(np.flatnonzero(reached_M)[points[unit][reached_M].argmin()]))
+
+
+def _fits_memory(points: Table, memory_bytes: float | None) -> NDArray[np.bool_]:
+    if memory_bytes is None or "peak_memory_bytes" not in points:
+        return np.ones(len(points), dtype=bool)
+    fits_M: NDArray[np.bool_] = points["peak_memory_bytes"] <= memory_bytes
+    return fits_M
+
+
+def _point(points: Table, row: int) -> JsonObject:
+    """What a row says of itself."""
     kinds = {"run": str, "model": str, "method": str, "rank": float, "learning_rate": float, "tokens": float, "flops": float}
     kinds |= {"seconds": float, "loss": float}
     found = {name: kind(points[name][row]) for name, kind in kinds.items() if name in points}

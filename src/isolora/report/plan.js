@@ -12,10 +12,14 @@ function planner(data) {
 
   const priceOf = (option, unit) => (unit === "flops" ? option.flops_per_token : option.seconds_per_token);
   // What the budget buys after serving: 2 FLOPs a weight of the merged base for each token served.
+  function serving(option, asked, unit) {
+    if (!asked.serve) return 0;
+    const flops = 2 * (option.model_parameters ?? option.body_parameters ?? NaN) * asked.serve;
+    return unit === "flops" ? flops : (flops * option.seconds_per_token) / option.flops_per_token;
+  }
   function tokensFor(option, asked) {
-    const price = priceOf(option, asked.unit), flops = 2 * (option.model_parameters ?? option.body_parameters ?? NaN) * (asked.serve || 0);
-    const served = !asked.serve || asked.unit === "flops" ? flops : (flops * option.seconds_per_token) / option.flops_per_token;
-    return missing(price) ? NaN : (asked.amount - (asked.serve ? served : 0)) / price;
+    const price = priceOf(option, asked.unit);
+    return missing(price) ? NaN : (asked.amount - serving(option, asked, asked.unit)) / price;
   }
   const uniqueTokens = (option, examples) =>
     missing(examples) || missing(option.tokens_per_example) ? Infinity : examples * option.tokens_per_example;
@@ -52,13 +56,24 @@ function planner(data) {
     let tokens = tokensFor(option, asked);
     if (option.rising || !(tokens >= least)) return 0;
     if (!missing(asked.examples) && missing(option.tokens_per_example)) return 0;
-    tokens = Math.min(tokens, option.passes_limit * uniqueTokens(option, asked.examples));
-    if (!missing(asked.forget)) {
-      const tried = tokens > least ? spaced(tokens, least, rules.grid) : [tokens];
-      tokens = tried.find((count) => !(forgotten(option, count) > asked.forget)) ?? 0;
-      if (tokens < least) return 0;
+    tokens = Math.min(tokens, mostTokens(option, asked));
+    return tokens < least && !missing(asked.forget) ? 0 : tokens;
+  }
+  // The most tokens that an option may be trained on, whatever the budget; 0 where it always forgets too much.
+  function mostTokens(option, asked) {
+    const tokens = Math.min(option.passes_limit * uniqueTokens(option, asked.examples), rules.farthest * option.largest_tokens);
+    return missing(asked.forget) ? tokens : withinForgetting(option, tokens, asked.forget);
+  }
+  // Between two points forgetting is a line in log tokens.
+  function withinForgetting(option, tokens, limit) {
+    if (!(forgotten(option, tokens) > limit)) return tokens;
+    let above = tokens;
+    for (const below of option.forgetting.map(([at]) => at).filter((at) => at < tokens).reverse()) {
+      const lost = forgotten(option, below);
+      if (lost <= limit) return below * (above / below) ** ((limit - lost) / (forgotten(option, above) - lost));
+      above = below;
     }
-    return Math.min(tokens, rules.farthest * option.largest_tokens);
+    return 0;
   }
   // The law's lowest loss up to so many tokens: all of them, but where the loss rises again with repeats.
   function bestTokens(option, tokens, asked) {
@@ -96,13 +111,26 @@ function planner(data) {
     if (!cost) return null;
     let best = null;
     for (let k = 0; k < points.loss.length; k++) {
-      const over = (name, limit) => !missing(limit) && points[name] && points[name][k] !== null && points[name][k] > limit;
-      if (cost[k] === null || cost[k] > asked.amount * 1.001) continue;
-      if (!missing(asked.memory) && points.peak_memory_bytes && !fits({ peak_memory_bytes: points.peak_memory_bytes[k] }, asked)) continue;
-      if (over("unique_examples", asked.examples) || over("forgetting", asked.forget)) continue;
+      if (cost[k] === null || cost[k] > asked.amount * 1.001 || !keeps(k, asked)) continue;
       if (best === null || points.loss[k] < points.loss[best]) best = k;
     }
     return best === null ? null : point(best);
+  }
+  // Whether a measured point keeps to the limits.
+  function keeps(k, asked) {
+    const over = (name, limit) => !missing(limit) && points[name] && points[name][k] !== null && points[name][k] > limit;
+    if (!missing(asked.memory) && points.peak_memory_bytes && !fits({ peak_memory_bytes: points.peak_memory_bytes[k] }, asked)) return false;
+    return !over("unique_examples", asked.examples) && !over("forgetting", asked.forget);
+  }
+  // The measured point that was at the goal for the least FLOPs or seconds; null where none was.
+  function firstMeasured(goal, asked, unit) {
+    if (!points[unit]) return null;
+    let first = null;
+    for (let k = 0; k < points.loss.length; k++) {
+      if (points.loss[k] === null || points.loss[k] > goal || !(points.tokens[k] > 0) || points[unit][k] === null || !keeps(k, asked)) continue;
+      if (first === null || points[unit][k] < points[unit][first]) first = k;
+    }
+    return first === null ? null : point(first);
   }
   const point = (k) => Object.fromEntries(Object.keys(points).map((name) => [name, points[name][k]]));
 
@@ -152,5 +180,5 @@ function planner(data) {
     if (measured && !asked.serve && measured.loss < chosen.predicted * (1 - rules.tie)) return { refused: "beaten", measured, next };
     return { row: chosen, rows, nearest: nearest(chosen.option, chosen.tokens), next, factor: largest ? chosen.flops / largest : null };
   }
-  return { plan, place, uniqueTokens, spaced, predict, judge, fits };
+  return { plan, place, uniqueTokens, spaced, predict, judge, fits, mostTokens, serving, firstMeasured };
 }

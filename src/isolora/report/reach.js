@@ -2,15 +2,14 @@
 
 // What it takes to reach a loss or a score, as isolora.plan.reach finds it: the cheapest option whose prediction gets there.
 // `goal` is in the law's own words, an error where the law is of 1 - score; `asked` as for the planner.
-function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits }) {
+function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits, mostTokens, serving, firstMeasured }) {
   const { options, rules, smallest } = data, kept = new Map();
-  // Tokens from the fewest measured to the farthest supported, with the prediction and, once asked for, the interval's ends.
+  // Tokens from the fewest that a plan may have to the farthest supported, with the prediction and, once asked for, the interval's ends.
   function curve(option, asked) {
-    const key = `${options.indexOf(option)}/${asked.examples}`;
+    const key = `${options.indexOf(option)}/${asked.examples}/${asked.forget}`;
     if (!kept.has(key)) {
       const unique = uniqueTokens(option, asked.examples);
-      const farthest = Math.min(rules.farthest * option.largest_tokens, option.passes_limit * unique);
-      const tokens = spaced(smallest, Math.max(farthest, smallest * 1.01), rules.reachGrid);
+      const tokens = spaced(rules.below * smallest, mostTokens(option, asked), rules.reachGrid);
       kept.set(key, { tokens, unique, predicted: tokens.map((count) => predict(place(option, count, unique))) });
     }
     return kept.get(key);
@@ -28,20 +27,25 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits }) {
     return Math.exp(Math.log(tokens[at - 1]) + share * Math.log(tokens[at] / tokens[at - 1]));
   }
   function fitting(asked) {
-    return options.filter((option) => !option.rising && fits(option, asked));
+    const told = (option) => asked.examples === null || option.tokens_per_example !== null;
+    return options.filter((option) =>
+      !option.rising && fits(option, asked) && told(option) && mostTokens(option, asked) >= rules.below * smallest);
   }
   // The lowest loss that any option is predicted to reach within the evidence.
   function lowest(asked) {
     return Math.min(...fitting(asked).map((option) => Math.min(...curve(option, asked).predicted)));
   }
   function reach(goal, asked) {
-    const cost = ({ option, tokens }) => (option.flops_per_token ?? option.seconds_per_token) * tokens;
+    const unit = options.some((option) => option.flops_per_token !== null) ? "flops" : "seconds";
+    const spent = ({ option, tokens }) => (option.flops_per_token ?? option.seconds_per_token) * tokens;
+    const cost = (way) => spent(way) + serving(way.option, asked, way.option.flops_per_token === null ? "seconds" : "flops");
     const ways = fitting(asked).map((option) => ({ option, tokens: first(curve(option, asked), curve(option, asked).predicted, goal) }));
-    const able = ways.filter(({ tokens }) => tokens !== null);
+    const able = ways.filter((way) => way.tokens !== null && Number.isFinite(cost(way)));
     if (!able.length) return null;
     const { option, tokens } = able.reduce((best, way) => (cost(way) < cost(best) ? way : best));
     const interval = ends(option, asked).map((losses) => first(curve(option, asked), losses, goal));
     const needed = option.tokens_per_example === null ? null : Math.ceil(tokens / option.tokens_per_example);
+    const already = firstMeasured(goal, asked, unit);
     const seconds = option.seconds_per_token === null ? null : tokens * option.seconds_per_token;
     return {
       option, tokens, interval, seconds,
@@ -49,6 +53,7 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits }) {
       examples: needed === null || asked.examples === null ? needed ?? asked.examples : Math.min(needed, asked.examples),
       money: seconds === null ? null : (seconds / 3600) * asked.price,
       farther: tokens / option.largest_tokens,
+      measured: already !== null && already[unit] < 0.999 * spent({ option, tokens }) ? already : null,
     };
   }
   return { reach, lowest };
@@ -77,6 +82,7 @@ if (document.getElementById("reach")) {
     if (found.flops !== null) told.push(["compute", `${number(found.flops)} FLOPs`]);
     if (found.seconds !== null) told.push(["time and money", `${duration(found.seconds)}, ${found.money.toPrecision(3)} at ${asked.price} an hour`]);
     if (found.examples !== null) told.push(["data", `${count(found.examples)} examples`]);
+    if (found.measured) told.push(["measured", `run ${found.measured.run} was there for less: ${shown(found.measured.loss).toFixed(4)} at ${count(found.measured.tokens)} tokens`]);
     if (found.farther > 1.05) told.push(["mind", `${number(found.farther)} × the tokens that this choice was followed for: an extrapolation`]);
     return told;
   }
