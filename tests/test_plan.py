@@ -426,7 +426,7 @@ def test_serving_counts_towards_a_goal():
     assert "serving 1e+09 tokens takes 2e+14 FLOPs beside the training" in served.warnings
     one = measured().having("model", "nano-1e+06")
     sizeless = Table({name: column for name, column in one.columns.items() if name != "body_parameters"})
-    with pytest.raises(TableError, match="serve: .* the table needs a column of sizes"):
+    with pytest.raises(TableError, match=r"serve: .* the table needs a column of sizes"):
         reach(fitted("power", (2.0, 50.0, 0.3)), sizeless, 3.5, Limits(serve_tokens=1e9))
 
 
@@ -439,7 +439,7 @@ def test_a_goal_that_a_run_has_reached_for_less_is_told():
     assert found.to_json()["measured"]["loss"] == 2.2
     assert found.warnings[0].startswith("a measured run was there for less: run 1e+06-8 reached 2.2 at 100,000 tokens")
     assert reach(fitted(), measured(), goal).measured is None
-    with pytest.raises(NoRecommendation, match="but run 1e\\+06-8 reached 2.2 at 100,000 tokens"):
+    with pytest.raises(NoRecommendation, match=r"but run 1e\+06-8 reached 2.2 at 100,000 tokens"):
         reach(fitted("additive", (2.3, 100.0, 50.0, 0.4, 0.3)), points, 2.25)
 
 

@@ -159,13 +159,21 @@ def test_an_unknown_score_can_be_turned_by_hand():
         ("exact_match", True, True),
         ("reward_accuracy", True, True),
         ("reward_margin", True, False),
+        ("eval_acc", True, True),
+        ("ROUGEL", True, True),
+        ("acc,none", True, True),
+        ("test_r2", True, True),
+        ("eval_rmse", False, False),
+        ("wer", False, False),
+        ("error_rate", False, False),
+        ("val_perplexity", False, False),
     ],
 )
 def test_directions(name, larger, score):
     assert (larger_is_better(name), is_score(name)) == (larger, score)
 
 
-@pytest.mark.parametrize("name", ["best_exact_threshold", "rejected_reward", "bleu"])
+@pytest.mark.parametrize("name", ["best_exact_threshold", "rejected_reward", "bleu", "acc_stderr,none", "grad_acc_steps"])
 def test_what_has_no_direction_is_said(name):
     with pytest.raises(ConfigError, match=f"unknown measure '{name}'"):
         larger_is_better(name)
@@ -233,6 +241,37 @@ def test_a_score_is_no_loss(column):
     with pytest.raises(TableError, match=f"the loss is column '{column}', a score: .* ask for --target {column} instead"):
         fit(read(columns, {"loss": column}), bootstrap=0)
     assert fit(read(columns, {"loss": column}), bootstrap=0, target=column).target == f"1 - {column}"
+
+
+@pytest.mark.parametrize(
+    ("column", "asked"), [("acc", "accuracy"), ("eval_accuracy", "accuracy"), ("Accuracy", "eval/acc"), ("accuracy", "1 - acc")]
+)
+def test_a_measure_has_several_names(tmp_path, column, asked):
+    """As a sweep calls it and as a person does: such a target was unknown, and `loss=acc` was fitted as a loss that rises."""
+    columns = {column if name == "accuracy" else name: values for name, values in SCORED.items()}
+    found = fit(read(columns, measure=asked.removeprefix("1 - ")), "multiplicative", 0, "none", target=asked)
+    assert found.target == f"1 - {column}"
+    assert f"column {column!r} was read as {asked.removeprefix('1 - ')}" in found.remarks
+    assert found.parameters == fit(read(SCORED, measure="accuracy"), "multiplicative", 0, "none", target="accuracy").parameters
+
+
+def test_a_measure_in_two_columns_is_not_guessed():
+    columns = {"val_accuracy": SCORED["accuracy"], "test_accuracy": [a / 2 for a in SCORED["accuracy"]]}
+    rest = {name: values for name, values in SCORED.items() if name != "accuracy"}
+    with pytest.raises(TableError, match=r"unknown target 'accuracy'.*val_accuracy"):
+        fit(read({**rest, **columns, "loss": [2.0] * 12}), target="accuracy")
+
+
+def test_what_grows_with_training_is_no_loss():
+    """A score of a name that nobody knows, mapped as the loss."""
+    said = "loss grows with tokens in {0} of {0} curves, and no law does: if more of it is better, name its column with --target"
+    columns = {"win_rate" if name == "accuracy" else name: values for name, values in SCORED.items()}
+    one_run_a_point = {**columns, "run": [str(row) for row in range(12)]}
+    for rows in (columns, one_run_a_point):
+        found = fit(read(rows, {"loss": "win_rate"}), bootstrap=0)
+        assert any(remark.startswith(said.format(2)) for remark in found.remarks)
+    falling = fit(read({**SCORED, "loss": [1 - a for a in SCORED["accuracy"]]}), bootstrap=0)
+    assert not any("grows with tokens" in remark for remark in falling.remarks)
 
 
 def test_scores_in_per_cent_are_shares(tmp_path):

@@ -11,7 +11,7 @@ from isolora.errors import TableError
 from isolora.fit.best_rates import about_settings, rates_at_the_edge
 from isolora.fit.continuation import about_shared_seeds
 from isolora.fit.families import about_families
-from isolora.fit.fit_points import Points, families_of
+from isolora.fit.fit_points import Points, by_group, families_of
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
 from isolora.fit.thinning import thinning_summary
@@ -27,6 +27,8 @@ _READ = {
 }
 _PLATEAUS, _POWERS = ("plateau", "rectified"), ("power", "additive", "tied", "multiplicative", "interacting")
 _SHARED = 0.2
+_MOSTLY = 0.75
+"""Share of the curves that end above where they began, from which on more training is not what a law takes it for."""
 _CHEAPEST, _DEAREST = 0.05, 5000.0
 """FLOPs a token and weight: of mixtures of many experts, and of tiny bodies under large heads."""
 
@@ -77,8 +79,7 @@ def left_out(aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) 
 def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -> Iterator[str]:
     """Sentences, most important first. trials: of learning rates, where those chose them."""
     table = aim.table
-    if aim.instead:
-        yield aim.instead
+    yield from filter(None, (aim.instead, _about_rising(fit, chosen)))
     if families := about_families(families_of(chosen), seen=bool(fit.families)):
         yield families
     if settings := about_settings(table):
@@ -103,6 +104,23 @@ def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -
     if unread:
         yield f"no law reads {'column' if len(unread) == 1 else f'{len(unread)} columns:'} {', '.join(unread)}"
     yield from table.notes
+
+
+def _about_rising(fit: Fit, table: Table) -> str:
+    """That the measure grows with training, in words, as a score does that was taken for a loss; empty where it does not."""
+    if fit.shape.grows or "tokens" not in table:
+        return ""
+    by_size = len(set(map(str, table["run"]))) == len(table)
+    names = [name for name in ("body_parameters", "method", "rank") if by_size and name in table] or ["run"]
+    groups = np.unique(np.stack([table[name].astype(str) for name in names]), axis=1, return_inverse=True)[1].ravel()
+    curves = [rows for rows in by_group(groups, table["tokens"]) if len(rows) > 2]
+    grown = sum(bool(table["loss"][rows[-1]] > table["loss"][rows[0]]) for rows in curves)
+    if not curves or grown < _MOSTLY * len(curves):
+        return ""
+    return (
+        f"{fit.target} grows with tokens in {grown} of {len(curves)} curves, and no law does: if more of it is better, name its"
+        " column with --target, or ask for '1 - COLUMN'"
+    )
 
 
 def assumed(fit: Fit) -> tuple[str, ...]:

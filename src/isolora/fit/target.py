@@ -10,7 +10,7 @@ import numpy as np
 from isolora.errors import TableError, unknown
 from isolora.fit.token_units import BITS_PER_BYTE, incomparable
 from isolora.json_types import JsonMapping, JsonObject
-from isolora.metrics.direction import PER_TOKEN, is_known_measure, is_score, larger_is_better
+from isolora.metrics.direction import PER_TOKEN, column_of, is_known_measure, is_score, larger_is_better
 from isolora.table import Table
 from isolora.table.columns import no_number
 
@@ -21,7 +21,7 @@ ERROR_OF = "1 - "
 class Target:
     """name: what the law is of, such as "1 - token_f1"; table: its points, with that in the column `loss`; left_out: how many
     points were not used, by reason; bounded: whether it is an error 1 - score of a score between 0 and 1; instead: why it is not
-    what was asked for."""
+    what was asked for, or not called so."""
 
     name: str
     table: Table
@@ -44,7 +44,8 @@ def targeted(table: Table, name: str) -> Target:
     if name == "loss":
         _demand_loss(table)
         return Target(name, table, {})
-    column = name.removeprefix(ERROR_OF).strip()
+    asked = name.removeprefix(ERROR_OF).strip()
+    column = column_of(asked, table.columns)
     _demand(table, name, column)
     as_error = name.startswith(ERROR_OF) or is_score(column)
     shown = ERROR_OF + column if as_error else column
@@ -54,7 +55,8 @@ def targeted(table: Table, name: str) -> Target:
     _demand_fall(used, shown)
     reasons = {f"no {column}": int(absent_M.sum()), f"{column} is 1": int(perfect_M.sum())}
     bounded = as_error and bool(used["loss"].max() <= 1)
-    return Target(shown, used, {reason: count for reason, count in reasons.items() if count}, bounded)
+    found = f"column {column!r} was read as {asked}" if column != asked else ""
+    return Target(shown, used, {reason: count for reason, count in reasons.items() if count}, bounded, found)
 
 
 def value_of(point: JsonMapping, name: str) -> float:

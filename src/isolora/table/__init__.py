@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isolora import display
 from isolora.errors import TableError, unknown
+from isolora.metrics.direction import column_of
 from isolora.paths import is_there
 from isolora.store import FILE as STORE_NAME
 from isolora.table.columns import (
@@ -175,7 +176,8 @@ def places_of(rows: Rows, mapping: Mapping[str, str] | None = None) -> Table:
 
 def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table", measure: str = "loss") -> Table:
     """A table from raw columns: renamed, typed, checked, each row once. Raises TableError, one line."""
-    table = _measured(_named(rows, mapping), source, measure, rows)
+    named = _named(rows, mapping)
+    table = _measured(named, source, column_of(measure, named.columns), rows)
     if "loss" in table and (table["loss"] <= 0).any():
         raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
     table = with_measure(with_known_sizes(table))
