@@ -526,3 +526,20 @@ def test_an_asked_plan_tells_what_its_fit_assumed() -> None:
         asked_plan(table, "1e30flops", None, None, {}, bootstrap=20)
     assert set(said) <= set(refusal.value.warnings) == set(refusal.value.to_json()["warnings"])
     assert "  mind: no law reads column width" in refusal.value.words().splitlines()
+
+
+def test_passes_follow_from_unique_tokens():
+    """A table of somebody's own has no column of passes; the plan counted on examples that nobody has."""
+    repeated = measured(unique_tokens=5e4, unique_examples=1000.0)
+    found = plan(fitted(), repeated, "4e12flops")
+    assert (found.examples, found.epochs > 1) == (1000, True)
+    assert any("1,000 examples are taken to be at hand" in sentence for sentence in found.warnings)
+    assert plan(fitted(), measured(), "4e12flops").epochs == 1
+    untold = Table({name: column for name, column in repeated.columns.items() if name != "unique_examples"})
+    said = "as many new tokens are counted on as are taken"
+    assert [
+        any(said in sentence for sentence in plan(fitted(), table, "4e12flops").warnings) for table in (untold, repeated)
+    ] == [
+        True,
+        False,
+    ]

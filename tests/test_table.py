@@ -18,6 +18,7 @@ from isolora import table
 from isolora.errors import TableError
 from isolora.fit import fit
 from isolora.imports.tracked_points import HELD_OUT, LOGGED, SETTINGS
+from isolora.plan import options
 from isolora.table.columns import parse_number
 
 ROWS = {"run": ["a", "a", "b"], "n": [100, 100, 200], "tokens": [10, 20, 10], "loss": [3.0, 2.5, 2.75]}
@@ -353,3 +354,29 @@ def test_a_table_of_endless_columns_is_refused_at_once(suffix: str, tmp_path: Pa
     path.write_text(texts[suffix])
     with pytest.raises(TableError, match=r"^a table has 10,000 columns at most; this one has 10,001$"):
         table.read(path)
+
+
+SWEEP = {"n": [1e8] * 4, "tokens": [1e6, 2e6, 4e6, 8e6], "loss": [3.0, 2.8, 2.6, 2.4]}
+BLANKS = (None, "", float("nan"))
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_names_that_name_nothing_are_none(blank):
+    """A null of JSON or Parquet was the method 'None', a base 'nan', and one run of all rows."""
+    found = table.read({**SWEEP, "method": [blank] * 4, "model": [blank] * 4, "run": [blank] * 4})
+    assert not {"method", "model"} & found.columns.keys()
+    assert list(found["run"]) == list(table.read(SWEEP)["run"])
+    assert {"column method holds no text", "column model holds no text"} <= set(found.notes)
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_rows_without_a_method_are_left_out_where_others_have_one(blank):
+    found = table.read({**SWEEP, "method": ["lora", blank, "lora", blank]})
+    assert (list(found["tokens"]), found.left_out) == ([1e6, 4e6], {"no method": 2})
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_row_without_a_name_of_its_run_or_base_is_told_by_the_rest(blank):
+    found = table.read({**SWEEP, "flops": [1e15] * 4, "run": ["a", "a", blank, blank], "model": ["m", "m", blank, blank]})
+    assert list(found["run"]) == ["a", "a", "/100000000.0", "/100000000.0"]
+    assert [option.model for option in options(found)] == ["m", "n=100M"]

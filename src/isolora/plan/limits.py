@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isolora.errors import TableError, UserError
 from isolora.fit import Fit
+from isolora.laws import Array
 from isolora.plan.budget import Budget
 from isolora.plan.options import Option
 from isolora.table import Table
@@ -22,6 +24,11 @@ FARTHEST = 100.0
 """Largest factor beyond the tokens that an option was followed for: hold-outs never judged beyond about 60."""
 _BELOW = 0.5
 _GRID = 48
+_ONE_PASS = 1.001
+_ALL_NEW = (
+    "some runs repeated their data, and no column unique_examples says how many examples there are: as many new tokens are"
+    " counted on as are taken"
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,22 @@ def _demand_enough(name: str, value: float | None, least: int) -> None:
 def examples_at_hand(table: Table) -> int | None:
     """Training examples that the runs of a table have, known where a run has passed over all of its own: as many as any run saw;
     None elsewhere."""
-    if any(name not in table or table[name].dtype != float for name in ("passes", "unique_examples", "unique_tokens")):
+    if "unique_examples" not in table or table["unique_examples"].dtype != float:
         return None
     seen_M = table["unique_examples"]
     known_M = np.isfinite(seen_M) & (seen_M >= 1)
-    return int(seen_M[known_M].max()) if (known_M & (table["passes"] > 1.001)).any() else None
+    return int(seen_M[known_M].max()) if (known_M & _repeats(table)).any() else None
+
+
+def _repeats(table: Table) -> NDArray[np.bool_]:
+    """Which points lie beyond the first pass over their data, (M,)."""
+    if any(name not in table or table[name].dtype != float for name in ("tokens", "unique_tokens")):
+        return np.zeros(len(table), dtype=bool)
+    seen_M = table["tokens"] / np.maximum(table["unique_tokens"], 1.0)
+    told = "passes" in table and table["passes"].dtype == float
+    passes_M: Array = np.where(np.isfinite(table["passes"]), table["passes"], seen_M) if told else seen_M
+    again_M: NDArray[np.bool_] = passes_M > _ONE_PASS
+    return again_M
 
 
 def kept_examples(table: Table, given: float | None) -> tuple[int | None, tuple[str, ...]]:
@@ -63,7 +81,7 @@ def kept_examples(table: Table, given: float | None) -> tuple[int | None, tuple[
         _demand_enough("examples", given, 1)
         return None if math.isinf(given) else int(given), ()
     if (found := examples_at_hand(table)) is None:
-        return None, ()
+        return None, (_ALL_NEW,) if "unique_examples" not in table and _repeats(table).any() else ()
     return found, (f"{found:,} examples are taken to be at hand: the runs passed over no more; --examples says otherwise",)
 
 

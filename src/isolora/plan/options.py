@@ -134,9 +134,13 @@ def options(table: Table, prices: Prices | None = None) -> list[Option]:
 
 
 def _with_names(table: Table) -> Table:
-    if "model" in table or "body_parameters" not in table:
+    if "body_parameters" not in table:
         return table
-    names = np.array([name_by_size(size) for size in table["body_parameters"]], dtype=object)
+    given = table["model"] if "model" in table else np.full(len(table), "", dtype=object)
+    if all(given):
+        return table
+    pairs = zip(given, table["body_parameters"], strict=True)
+    names = np.array([name or name_by_size(size) for name, size in pairs], dtype=object)
     return replace(table, columns={**table.columns, "model": names})
 
 

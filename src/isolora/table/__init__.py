@@ -27,6 +27,7 @@ from isolora.table.columns import (
     repeated_rows,
     typed,
     unread,
+    without_empty_texts,
     without_gaps,
 )
 from isolora.table.differences import MEASURED_ON, NOT_STUDIED, SETTINGS, differences, fields_in, joined_words
@@ -177,7 +178,8 @@ def places_of(rows: Rows, mapping: Mapping[str, str] | None = None) -> Table:
 def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table", measure: str = "loss") -> Table:
     """A table from raw columns: renamed, typed, checked, each row once. Raises TableError, one line."""
     named = _named(rows, mapping)
-    table = _measured(named, source, column_of(measure, named.columns), rows)
+    sought = measure if measure == "loss" else column_of(measure, named.columns)  # names of a loss are known already
+    table = _measured(named, source, sought, rows)
     if "loss" in table and (table["loss"] <= 0).any():
         raise TableError(f"column 'loss' of {source} must be positive; its smallest value is {table['loss'].min():g}")
     table = with_measure(with_known_sizes(table))
@@ -233,7 +235,8 @@ def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
     tokens = computed_tokens(columns, mapping)
     columns |= {} if tokens is None else {"tokens": tokens}
     missed = unread(rows, columns)
-    return Table(columns, (*notes, *missed.values()), used=used, unread=missed)
+    columns, empty = without_empty_texts(columns)
+    return Table(columns, (*notes, *missed.values(), *empty), used=used, unread=missed)
 
 
 def with_measure(table: Table) -> Table:
@@ -265,9 +268,14 @@ def _demand_positive(table: Table, source: str) -> None:
 
 
 def _run_names(table: Table) -> Column:
-    """The `run` column, or, without one, what tells trajectories apart; else every row is a run of its own."""
-    if "run" in table:
+    """The `run` column, or, where it names none, what tells trajectories apart; else every row is a run of its own."""
+    if "run" in table and all(table["run"]):
         return table["run"]
+    own = _names_by_identity(table)
+    return np.array([run or name for run, name in zip(table["run"], own, strict=True)], dtype=object) if "run" in table else own
+
+
+def _names_by_identity(table: Table) -> Column:
     present = [table[name] for name in _IDENTITY if name in table]
     if not present or "tokens" not in table:
         return np.array([str(row) for row in range(len(table))], dtype=object)

@@ -72,6 +72,8 @@ MEASURE_COLUMNS = ("task", "task.name", "task_name", "dataset", "dataset_name", 
 _COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
 
 
+NAMES = ("run", "model", "method", "family")
+"""Columns of names."""
 PLACES = ("tokens", "body_parameters")
 """A point that lacks one of these is at no known place; without another quantity it is of use to laws that do not read that."""
 
@@ -177,14 +179,26 @@ def typed(name: str, values: Iterable[object]) -> Column:
     column must hold numbers."""
     listed = list(values)
     if name in TEXT_COLUMNS:
-        return np.array([str(value) for value in listed], dtype=object)
+        return np.array(["" if _is_blank(value) else str(value) for value in listed], dtype=object)
     numbers = [parse_number(value) for value in listed]
     wrong = [value for value, found in zip(listed, numbers, strict=True) if found is None]
     if not wrong:
         return np.array(numbers, dtype=float)
     if name in _QUANTITIES:
         raise TableError(f"column {name!r} must hold numbers; it holds {in_brief(repr(wrong[0]))}")
-    return np.array([str(value) for value in listed], dtype=object)
+    return np.array(["" if _is_blank(value) else str(value) for value in listed], dtype=object)
+
+
+def _is_blank(value: object) -> bool:
+    """Whether a cell of text is empty, as each kind of table says it."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def without_empty_texts(columns: Mapping[str, Column]) -> tuple[dict[str, Column], list[str]]:
+    """(the columns less those of names that name nothing, sentences about these)."""
+    empty = [name for name in NAMES if name in columns and not any(columns[name])]
+    kept = {name: values for name, values in columns.items() if name not in empty}
+    return kept, [f"column {name} holds no text" for name in empty]
 
 
 def parse_number(value: object) -> float | None:
@@ -225,6 +239,9 @@ def without_gaps(columns: Mapping[str, Column]) -> tuple[dict[str, Column], dict
         if not known_M.all():
             left_out[f"no {name}"] = int((~known_M).sum())
             kept = {other: values[known_M] for other, values in kept.items()}
+    if "method" in kept and not (named_M := kept["method"].astype(bool)).all():
+        left_out["no method"] = int((~named_M).sum())
+        kept = {other: values[named_M] for other, values in kept.items()}
     return kept, left_out, notes + _unused(kept)
 
 
