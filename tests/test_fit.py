@@ -17,10 +17,12 @@ from isolora import laws
 from isolora.errors import ConfigError, TableError
 from isolora.fit import Fit, ManyMethods, best_learning_rates, fit, studied
 from isolora.fit.bootstrap import few_runs_stretch
-from isolora.fit.descent import HUBER_DELTA, Problem, descend, huber
+from isolora.fit.descent import descend
 from isolora.fit.fit_points import from_table
 from isolora.fit.interval import drawn_log_losses, own_log_loss
+from isolora.fit.misfit import HUBER_DELTA, huber
 from isolora.fit.optimum import search_fit
+from isolora.fit.problem import Problem
 from isolora.fit.projection import nonnegative
 from isolora.table import Table, read
 
@@ -107,7 +109,7 @@ def test_the_objective_is_a_sum_and_replicates_do_not_touch_each_other():
 def test_projection_solves_non_negative_least_squares(seed):
     rng = np.random.default_rng(seed)
     terms, weight = rng.lognormal(sigma=1.5, size=(2, 3, 15)), rng.exponential(size=15)
-    coefficients, error = nonnegative(terms, weight)
+    (coefficients,), (error,) = nonnegative(terms, weight[None])
     for index in range(2):
         root = np.sqrt(weight)
         expected, distance = nnls((terms[index] * root).T, root)
@@ -340,11 +342,11 @@ def test_one_trajectory_gets_an_interval_that_admits_it():
     assert "the law rests on one trajectory: how much another run would differ is not known" in fitted.remarks
 
 
-def methods_study(count=4, noise=0.002):
+def methods_study(count=4, noise=0.002, seed=0):
     """Methods on one base that make more or less of a token: offsets 0, 0.5, -0.5, -1.5 in its logarithm."""
     offsets = dict(zip(("lora", "full", "bottleneck", "prompt"), (0.0, 0.5, -0.5, -1.5), strict=True))
     tokens = np.geomspace(4e3, 2e5, 9)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows = [(m, t, 3 + 60 * (t * np.exp(o)) ** -0.35) for m, o in list(offsets.items())[:count] for t in tokens]
     method, d, loss = zip(*rows, strict=True)
     size = np.full(len(rows), 1e6)
@@ -362,15 +364,19 @@ def methods_study(count=4, noise=0.002):
 
 
 def test_methods_share_one_law_with_an_offset_each():
-    fitted = fit(methods_study(), law="power", bootstrap=50)
-    assert fitted.law == "power+method[bottleneck|full|lora|prompt]"
-    assert fitted.parameters["o[lora]"] == pytest.approx(0.5, abs=0.1)
-    assert fitted.parameters["o[prompt]"] == pytest.approx(-1.0, abs=0.1)
-    for method, offset in (("lora", 0.0), ("prompt", -1.5)):
-        truth = 3 + 60 * (4e5 * np.exp(offset)) ** -0.35
-        low, high = fitted.interval({"n": 1e6, "d": 4e5, "method": method})
-        assert low[0] < truth < high[0]
-        assert fitted.predict({"n": 1e6, "d": 4e5, "method": method})[0] == pytest.approx(truth, rel=0.01)
+    errors = []
+    for seed in range(3):
+        fitted = fit(methods_study(seed=seed), law="power", bootstrap=50)
+        assert fitted.law == "power+method[bottleneck|full|lora|prompt]"
+        assert fitted.parameters["o[lora]"] == pytest.approx(0.5, abs=0.1)
+        assert fitted.parameters["o[prompt]"] == pytest.approx(-1.0, abs=0.1)
+        for method, offset in (("lora", 0.0), ("prompt", -1.5)):
+            truth = 3 + 60 * (4e5 * np.exp(offset)) ** -0.35
+            low, high = fitted.interval({"n": 1e6, "d": 4e5, "method": method})
+            assert low[0] < truth < high[0]
+            errors.append(abs(fitted.predict({"n": 1e6, "d": 4e5, "method": method})[0] / truth - 1))
+    assert np.mean(errors) < 0.01
+    assert max(errors) < 0.015
     again = Fit.loads(fitted.dumps())
     at = {"n": 1e6, "d": 4e5, "method": ["lora", "full"]}
     np.testing.assert_array_equal(again.predict(at), fitted.predict(at))
@@ -472,11 +478,11 @@ def test_compute_alone_carries_the_law_of_compute():
 
 
 def test_a_fit_is_quick():
-    """240 points, 1,000 bootstraps, cut-offs included: 2 s of one core is the promise; tests share theirs."""
+    """240 points, 1,000 bootstraps, cut-offs included: it takes 0.5 s of a core, and tests share theirs."""
     table = iso_flop(np.geomspace(1e18, 1e21, 12), per_budget=20)
     started = time.process_time()
     fit(table)
-    assert time.process_time() - started < 4.0
+    assert time.process_time() - started < 2.5
 
 
 def test_what_the_bare_base_scores_bounds_a_law_with_a_plateau():

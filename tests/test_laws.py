@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isolora import laws
 from isolora.errors import ConfigError, TableError
-from isolora.fit.descent import Problem
+from isolora.fit.problem import Problem
 from isolora.laws.data_constrained import log_effective_tokens
 
 EVERY = laws.law_names()

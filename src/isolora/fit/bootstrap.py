@@ -24,8 +24,8 @@ from isolora.fit.fit_points import Points
 from isolora.fit.optimum import Optimum
 from isolora.laws import Array
 
-_CHUNK = 128
-"""Replicates whose weights are held at a time."""
+_HELD = 2**21
+"""Weights of points that are held at a time, of 128 replicates at least."""
 _STEPS = 60
 """Damped Newton steps from the fit itself: with 20 the interval of Chinchilla's floor under weighed points ended at 1.56, with
 40 at 1.79, with 60 or 120 at 1.84."""
@@ -49,8 +49,9 @@ def replicates(found: Optimum, count: int, seed: int) -> Replicates:
     weight_KU = np.random.default_rng(seed).exponential(size=(count, int(unit_M.max()) + 1))
     log_loss_M = np.log(points.loss)
     ends = []
-    for first in range(0, count, _CHUNK):
-        weight_KM = weight_KU[first : first + _CHUNK][:, unit_M] * weight_M
+    chunk = max(_HELD // len(points), 128)
+    for first in range(0, count, chunk):
+        weight_KM = weight_KU[first : first + chunk][:, unit_M] * weight_M
         start_KZ = np.repeat(z_Z[None, :], len(weight_KM), axis=0)
         ends.append(descend(problem, start_KZ, log_loss_M, weight_KM, _STEPS, tolerance=1e-5).z)
     z_KZ = np.concatenate(ends) if ends else np.empty((0, len(z_Z)))

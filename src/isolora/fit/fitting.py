@@ -22,7 +22,7 @@ from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
 from isolora.fit.remarks import demand_one_measure, demand_sizes, left_out, remarks
 from isolora.fit.result import Fit
-from isolora.fit.rolling import Trim, carries, roll
+from isolora.fit.rolling import Candidate, Trim, carries, roll
 from isolora.fit.selection import Selection, frontier_level, select, unjudged_drift
 from isolora.fit.target import Target, targeted
 from isolora.fit.thinning import thinned
@@ -83,7 +83,8 @@ def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]
         law = laws.resolve(name)
         _demand(law, points)
         return _seeing_families([law], points, families)
-    able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, points.columns)]
+    design = laws.Design(points.columns)
+    able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, design)]
     able = [law for law in able if law.last_resort == (points.progress == "flops")]
     if not able:
         raise TableError(
@@ -142,10 +143,11 @@ def _demand(law: Law, points: Points) -> None:
 def _selected(points: Points, contenders: Sequence[Law], is_score: bool) -> Selection:
     """Chosen by rolling hold-outs, or by the objective alone where there are too few points for any."""
     kept = list(contenders)
+    known: Sequence[Candidate] = ()
     if len(kept) > _SCREENED:
-        screened = roll(points, kept, [Trim(float(points.columns["d"].min()), _SCREENING_EMPHASIS)])
-        kept = [candidate.law for candidate in screened.candidates[:_SCREENED]] or kept[:_SCREENED]
-    rolled = roll(points, kept)
+        known = roll(points, kept, [Trim(float(points.columns["d"].min()), _SCREENING_EMPHASIS)]).candidates[:_SCREENED]
+        kept = [candidate.law for candidate in known] or kept[:_SCREENED]
+    rolled = roll(points, kept, known=known)
     if not any(candidate.ahead for candidate in rolled.candidates):
         return _unjudged(points, contenders, is_score)
     return select(rolled, is_score)

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolora.fit.descent import Problem, descend
+from isolora.fit.descent import descend
 from isolora.fit.fit_points import Points
+from isolora.fit.problem import Problem
 from isolora.fit.projection import starts
 from isolora.laws import Array, Law
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to look: shapes sampled for starts, starts kept for each set of weights, steps of descent at most, and the share
-    of the objective below which a step's gain counts as none."""
+    """How hard to look: shapes sampled for starts, starts considered and kept for each set of weights, steps of descent at most,
+    and the share of the objective below which a step's gain counts as none."""
 
     samples: int = 512
+    considered: int = 8
     kept: int = 8
     steps: int = 300
     tolerance: float = 1e-9
@@ -54,13 +56,24 @@ def search_fit(law: Law, points: Points, weight_KM: Array, effort: Effort = _THO
     points, weight_KM = anchored(law, points, weight_KM)
     problem = Problem.of(law, points.columns, points.loss, shapes_from)
     log_loss_M = np.log(points.loss)
-    start_KSZ = starts(problem, log_loss_M, weight_KM, effort.kept, effort.samples)
+    start_KSZ = _starts(problem, log_loss_M, weight_KM, effort)
     count_K, count_S, count_Z = start_KSZ.shape
     weight_RM = np.repeat(weight_KM, count_S, axis=0)
     ended = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, weight_RM, effort.steps, effort.tolerance)
     best_K = ended.objective.reshape(count_K, count_S).argmin(axis=1)
     index_K = np.arange(count_K) * count_S + best_K
     return Optimum(problem, points, weight_KM, ended.z[index_K], ended.objective[index_K])
+
+
+def _starts(problem: Problem, log_loss_M: Array, weight_KM: Array, effort: Effort) -> Array:
+    """(K, kept, Z): of those that least squares finds best, the ones of the lowest objective."""
+    start_KSZ = starts(problem, log_loss_M, weight_KM, effort.considered, effort.samples)
+    if effort.kept >= effort.considered:
+        return start_KSZ
+    count_K, count_S, count_Z = start_KSZ.shape
+    looked_at = descend(problem, start_KSZ.reshape(-1, count_Z), log_loss_M, np.repeat(weight_KM, count_S, axis=0), steps=0)
+    best_KS = np.argsort(looked_at.objective.reshape(count_K, count_S), axis=1, kind="stable")[:, : effort.kept]
+    return np.take_along_axis(start_KSZ, best_KS[:, :, None], axis=1)
 
 
 def anchored(law: Law, points: Points, weight_KM: Array) -> tuple[Points, Array]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from isolora.errors import TableError
 from isolora.fit.fit_points import Points
 from isolora.fit.optimum import Effort, search_fit
-from isolora.laws import Array, Columns, Law
+from isolora.laws import Array, Columns, Design, Law
 
 QUANTILES = (0.5, 0.65, 0.8, 0.9)
 """Shares of the points, in order of FLOPs, that lie below the cut-offs."""
@@ -30,7 +30,7 @@ _CUT_SHARES = (0.17, 0.33, 0.5)
 """Where lower cuts are tried, as shares of the logarithm of the range of tokens."""
 _TRAJECTORY = 4
 """Points a run from which its start can be told from the rest; tables of one point a run are cut by emphasis alone."""
-_QUICK = Effort(samples=128, kept=2, steps=60, tolerance=1e-5)
+_QUICK = Effort(samples=128, considered=4, kept=1, steps=40, tolerance=1e-4)
 """Enough to rank; the winner is fitted again, to convergence."""
 
 
@@ -132,42 +132,58 @@ def carries(law: Law, columns: Columns) -> bool:
     return True
 
 
-def roll(points: Points, laws: Sequence[Law], only: Sequence[Trim] = ()) -> Rolled:
-    """Every law with every trim (or with `only` some), fitted to all points and below each cut-off that carries it."""
+def roll(points: Points, laws: Sequence[Law], only: Sequence[Trim] = (), known: Sequence[Candidate] = ()) -> Rolled:
+    """Every law with every trim (or with `only` some), fitted to all points and below each cut-off that carries it; `known` are
+    candidates that have been, on the same points."""
     limits = cutoffs(points.flops)
-    tried = list(only) or trims(points)
-    found = [candidate for law in laws for candidate in _candidates(law, points, limits, tried)]
+    parts = _parts(points, limits, list(only) or trims(points))
+    found = [candidate for law in laws for candidate in _candidates(law, points, parts, known)]
     return Rolled(points, limits, tuple(sorted(_scored(points, limits, found), key=lambda candidate: candidate.score)))
 
 
-def _candidates(law: Law, points: Points, limits: Sequence[float], tried: Sequence[Trim]) -> list[Candidate]:
-    keys: list[tuple[int, int]] = []
-    weights = []
-    for index, trim in enumerate(tried):
-        for stage, cutoff in enumerate((np.inf, *limits)):
-            weight_M = trim.weights(points, cutoff)
-            if not carries(law, {name: column[weight_M > 0] for name, column in points.columns.items()}):
-                if stage == 0:
-                    break
-                continue
-            keys.append((index, stage - 1))
-            weights.append(weight_M)
-    if not keys:
-        return []
-    found = search_fit(law, points, np.stack(weights), _QUICK)
+@dataclass(frozen=True)
+class _Part:
+    """What a fit looks at: a trim, a cut-off's index (-1: none), the weights (M,) and the columns of the points that have any."""
+
+    trim: Trim
+    stage: int
+    weight: Array
+    design: Design
+
+    @classmethod
+    def of(cls, points: Points, trim: Trim, stage: int, cutoff: float) -> _Part:
+        weight_M = trim.weights(points, cutoff)
+        columns = {name: column[weight_M > 0] for name, column in points.columns.items()}
+        return cls(trim, stage, weight_M, Design(columns))
+
+
+def _parts(points: Points, limits: Sequence[float], tried: Sequence[Trim]) -> list[list[_Part]]:
+    """Of each trim all points first, and those below each cut-off."""
+    return [[_Part.of(points, trim, stage - 1, cutoff) for stage, cutoff in enumerate((np.inf, *limits))] for trim in tried]
+
+
+def _candidates(law: Law, points: Points, parts: Sequence[list[_Part]], known: Sequence[Candidate]) -> list[Candidate]:
+    own = {candidate.trim: candidate for candidate in known if candidate.law.name == law.name}
+    able = [[part for part in of_trim if carries(law, part.design)] for of_trim in parts if of_trim[0].trim not in own]
+    fitted = [part for of_trim in able if of_trim and of_trim[0].stage == -1 for part in of_trim]
+    return [*own.values(), *(_fitted(law, points, fitted) if fitted else ())]
+
+
+def _fitted(law: Law, points: Points, parts: Sequence[_Part]) -> list[Candidate]:
+    """A candidate of each trim."""
+    found = search_fit(law, points, np.stack([part.weight for part in parts]), _QUICK)
     log_loss_KM = found.problem.log_loss(found.z)[:, : len(points)]
-    theta_KT = found.theta
-    row = {key: position for position, key in enumerate(keys)}
+    rows = list(zip(parts, found.theta, log_loss_KM, strict=True))
     return [
         Candidate(
             law,
-            trim,
-            theta_KT[row[index, -1]],
-            log_loss_KM[row[index, -1]],
-            {stage: log_loss_KM[row[index, stage]] for stage in range(len(limits)) if (index, stage) in row},
+            part.trim,
+            theta_T,
+            fitted_M,
+            {other.stage: ahead_M for other, _, ahead_M in rows if other.trim == part.trim and other.stage >= 0},
         )
-        for index, trim in enumerate(tried)
-        if (index, -1) in row
+        for part, theta_T, fitted_M in rows
+        if part.stage == -1
     ]
 
 

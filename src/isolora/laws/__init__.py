@@ -9,7 +9,18 @@ import numpy as np
 
 from isolora import registry
 from isolora.errors import ConfigError, unknown
-from isolora.laws.base import FAMILY_PREFIX, GROUP_PREFIXES, METHOD_PREFIX, Array, Columns, Law, Shape, bunches, distinct
+from isolora.laws.base import (
+    FAMILY_PREFIX,
+    GROUP_PREFIXES,
+    METHOD_PREFIX,
+    Array,
+    Columns,
+    Design,
+    Law,
+    Shape,
+    bunches,
+    distinct,
+)
 from isolora.laws.capacity import CAPACITIES
 from isolora.laws.offsets import (
     by_family,
@@ -26,6 +37,7 @@ __all__ = [
     "METHOD_PREFIX",
     "Array",
     "Columns",
+    "Design",
     "Law",
     "Shape",
     "bunches",

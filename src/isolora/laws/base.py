@@ -6,7 +6,7 @@ projection, 2603.22339). Array suffixes: K parameter vectors, M points, C coeffi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,42 @@ _POINTS_PER_GROUP = 3
 _SAME, _WIDEST = 0.05, 0.2
 """Natural logarithms: members of a stack pass a token count by up to a batch, a few per cent of the first counts; no bunch of
 them is wider than that, for a run that is measured at every step has no gap at all."""
+
+
+class Design(Mapping[str, Array]):
+    """Columns that many laws are asked about: what differs in them is found out once."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._distinct: dict[str, Array] = {}
+        self._varies: dict[tuple[str, ...], bool] = {}
+
+    @classmethod
+    def of(cls, columns: Columns) -> Design:
+        return columns if isinstance(columns, Design) else cls(columns)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def distinct(self, name: str) -> Array:
+        """The values of a column that can be told apart."""
+        if name not in self._distinct:
+            self._distinct[name] = distinct(self[name])
+        return self._distinct[name]
+
+    def varies_within(self, name: str, groups: Sequence[str]) -> bool:
+        """Whether some group, told by one or several columns, has several values of another."""
+        key = (name, *groups)
+        if key not in self._varies:
+            told = [self[group] for group in groups]
+            self._varies[key] = _count_of([*told, self[name]]) > _count_of(told)
+        return self._varies[key]
 
 
 @dataclass(frozen=True)
@@ -104,27 +140,28 @@ class Law:
 
     def demand(self, columns: Columns) -> None:
         """Raises TableError, one line, when the points cannot tell this law's parameters apart."""
+        design = Design.of(columns)
         for name, needed in self.demands.items():
             if name.startswith(GROUP_PREFIXES):
-                self._demand_group(name, columns)
+                self._demand_group(name, design)
                 continue
             if name not in columns:
                 raise TableError(f"law {self.name!r} needs a column {name}; map one with --map {name}=COLUMN")
-            found = distinct(columns[name])
+            found = design.distinct(name)
             if found.size < needed:
                 shown = ", ".join(f"{value:g}" for value in found[:4])
                 raise TableError(
                     f"law {self.name!r} needs {needed} or more distinct {name}; the table has {found.size} ({shown})"
                 )
-        if "p" in self.demands and "n" in self.demands and not _varies_within(columns["p"], columns["n"]):
+        if "p" in self.demands and "n" in self.demands and not design.varies_within("p", ["n"]):
             raise TableError(f"law {self.name!r} needs two or more distinct p at one n; every size in the table has only one")
-        families = [columns[name] for name in self.demands if name.startswith(FAMILY_PREFIX)]
-        if families and "n" in self.demands and not _varies_within(columns["n"], np.stack(families)):
+        families = [name for name in self.demands if name.startswith(FAMILY_PREFIX)]
+        if families and "n" in self.demands and not design.varies_within("n", families):
             raise TableError(f"law {self.name!r} needs two or more distinct n in one family of bases; every family has only one")
         if "u" in self.demands and not (columns["d"] > columns["u"]).any():
             raise TableError(f"law {self.name!r} needs points beyond the first pass over their data; the table has none")
 
-    def _demand_group(self, name: str, columns: Columns) -> None:
+    def _demand_group(self, name: str, columns: Design) -> None:
         count = int((columns[name] > 1).sum()) if name in columns else 0
         if count < _POINTS_PER_GROUP:
             kind = "method" if name.startswith(METHOD_PREFIX) else "family"
@@ -136,7 +173,7 @@ def stack(*terms: Array | float) -> Array:
     """Terms (K, M) or scalars as one array (K, C, M): points last, so that sums over the few terms run along memory."""
     if not all(isinstance(term, (np.ndarray, float)) for term in terms):  # symbols, of which a report reads the formula
         return np.stack(np.broadcast_arrays(*terms), axis=1)
-    count_K, *rest = np.broadcast_shapes(*(np.shape(term) for term in terms))
+    count_K, *rest = np.broadcast(*terms).shape
     stacked = np.empty((count_K, len(terms), *rest))
     for c, term in enumerate(terms):  # a fit stacks thousands of times: np.stack of broadcast arrays takes twice as long
         stacked[:, c] = term
@@ -159,8 +196,8 @@ def distinct(values: Array) -> Array:
     return ordered[np.flatnonzero(np.diff(number, prepend=-1))]
 
 
-def _varies_within(values_M: Array, groups: Array) -> bool:
-    """Whether some group has several of the values; groups: (M,), or (G, M) where several columns tell groups apart."""
-    told = np.atleast_2d(groups)
-    pairs = np.unique(np.concatenate([told, values_M[None]]), axis=1)
-    return bool(pairs.shape[1] > np.unique(told, axis=1).shape[1])
+def _count_of(columns: Sequence[Array]) -> int:
+    """How many rows of these columns differ."""
+    values = np.stack(columns)
+    ordered = values[:, np.lexsort(values)]
+    return 1 + int((np.diff(ordered, axis=1) != 0).any(axis=0).sum())

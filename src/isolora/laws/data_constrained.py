@@ -15,9 +15,16 @@ def log_effective_tokens(log_repeats_worth_K1: Array, logs: Columns) -> Array:
     """Natural logarithm of the effective tokens, (K, M)."""
     repeats_worth_K1 = np.exp(log_repeats_worth_K1)
     repeats_M = np.maximum(np.expm1(logs["d"] - logs["u"]), 0.0)
-    gained_KM = -repeats_worth_K1 * np.expm1(-repeats_M / repeats_worth_K1)
-    log_KM: Array = np.minimum(logs["d"], logs["u"]) + np.log1p(gained_KM)
+    gained_KM = worth_of(repeats_M, repeats_worth_K1)
+    log_KM: Array = np.minimum(logs["d"], logs["u"]) + np.log(1.0 + gained_KM)
     return log_KM
+
+
+def worth_of(repeats: Array, most_K1: Array) -> Array:
+    """What repeats are worth together, at most `most`, (K, M). `expm1` takes four times as long as `exp`, and the rounding that
+    it spares, 1e-14, is nothing here."""
+    worth_KM: Array = most_K1 * (1.0 - np.exp(-repeats / most_K1))
+    return worth_KM
 
 
 def _log_terms(shapes_KQ: Array, logs: Columns) -> Array:

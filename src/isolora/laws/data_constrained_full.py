@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from isolora.laws.base import Array, Columns, Law, Shape, stack
-from isolora.laws.data_constrained import log_effective_tokens
+from isolora.laws.data_constrained import log_effective_tokens, worth_of
 
 
 def log_effective_parameters(log_worth_K1: Array, log_per_token_K1: Array, logs: Columns) -> Array:
     """Natural logarithm of the effective parameters, (K, M)."""
     useful_KM = np.minimum(logs["n"], log_per_token_K1 + logs["u"])
     worth_K1 = np.exp(log_worth_K1)
-    excess_KM = np.expm1(np.minimum(logs["n"] - useful_KM, 50.0))
-    log_KM: Array = useful_KM + np.log1p(-worth_K1 * np.expm1(-excess_KM / worth_K1))
+    excess_KM = np.exp(np.minimum(logs["n"] - useful_KM, 50.0)) - 1.0
+    log_KM: Array = useful_KM + np.log(1.0 + worth_of(excess_KM, worth_K1))
     return log_KM
 
 
