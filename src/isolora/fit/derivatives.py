@@ -112,8 +112,9 @@ def _differences(
 ) -> Array:
     """Of some terms by some shapes, (K, B, M), all from one look at the law."""
     chosen, at_B = np.unique(shape_B, return_inverse=True)
-    steps = _STEP * np.eye(shapes_KQ.shape[1])[chosen]
-    ahead = terms_of((shapes_KQ + steps[:, None]).reshape(-1, shapes_KQ.shape[1])).reshape(len(chosen), *terms_KCM.shape)
+    count_B, (count_K, count_Q) = len(chosen), shapes_KQ.shape
+    ahead_BKQ = shapes_KQ + _STEP * np.eye(count_Q)[chosen][:, None]
+    ahead = terms_of(ahead_BKQ.reshape(count_B * count_K, count_Q)).reshape(count_B, *terms_KCM.shape)
     moved_KBM = np.empty((len(shapes_KQ), len(at_B), terms_KCM.shape[2]))
     for b, (at, term) in enumerate(zip(at_B, term_B, strict=True)):
         np.subtract(ahead[at, :, term], terms_KCM[:, term], out=moved_KBM[:, b])
