@@ -204,7 +204,7 @@ def test_workers_import_it_only_when_weights_are_quantised() -> None:
     program = """
 import gc, sys
 gc.disable()  # a third of what the imports take
-from isolora.child_process import import_peft
+from isolora.lean_imports import import_peft
 import_peft()
 import_peft()
 print("bitsandbytes" in sys.modules, "torch._inductor.compile_fx" in sys.modules)

@@ -93,21 +93,6 @@ def run_with_parent(environment: Mapping[str, str], module: str, function: str, 
     getattr(loaded, function)(*given)
 
 
-def import_peft() -> None:
-    """Import PEFT without bitsandbytes, which is not looked for until somebody asks for it.
-
-    PEFT imports it in case that a quantised model is to be searched for layers to adapt, and with it comes torch's compiler: 0.75
-    of the 4.1 processor seconds that workers' imports took.
-    """
-    if sys.modules.keys() & {"bitsandbytes", "peft"}:
-        return
-    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # an import of it is an ImportError, which PEFT expects
-    try:
-        importlib.import_module("peft")
-    finally:
-        del sys.modules["bitsandbytes"]
-
-
 def _watch() -> None:
     """A pipe from the parent closes when it ends, however it ends."""
     asked_by = parent_process()

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError
 from isolora.json_types import JsonObject
+from isolora.lean_imports import import_peft
 from isolora.methods import adapter_files, missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from logging import ERROR, LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from isolora.config import RunConfig, TrainingConfig
 from isolora.errors import ConfigError
 from isolora.garbage import collect_as_usual
 from isolora.json_types import JsonObject
+from isolora.lean_imports import import_modeling
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import refuse_pickles
 from isolora.methods.trained_heads import drawing_from, head_names
@@ -81,11 +81,11 @@ def load_base(config: RunConfig, task: Task) -> Base:
 
     tokenizer = load_tokenizer(config)
     architecture = published_architecture(config, task)
+    import_modeling()
     if is_folder(locate(config.model)):
         folder = Path(locate(config.model))
         _check_folder(config.model, folder, architecture, task)
     kind = getattr(transformers, task.auto_class(architecture))
-    import_module("transformers.modeling_layers")  # nearly all that any architecture's module imports
     collect_as_usual()
     options = {"dtype": "float32", **_method_options(config), "trust_remote_code": config.trust_remote_code}
     # what the checkpoint lacks, such as a pooler under a new head, is the same at every loading
@@ -200,6 +200,7 @@ def _is_error(record: LogRecord) -> bool:
 
 def skeleton(config: RunConfig, task: Task) -> Base:
     """The same model without weights, on the `meta` device: enough for the ledger."""
+    import_modeling()
     architecture = load_architecture(config, task)
     model = architectures.on_meta(architecture, task.auto_class(architecture), config.trust_remote_code)
     fuse(model)

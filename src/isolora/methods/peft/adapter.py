@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError, in_brief
+from isolora.lean_imports import import_peft
 from isolora.methods import missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_settings, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span

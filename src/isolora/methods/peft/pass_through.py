@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError, in_brief, unknown
 from isolora.json_types import JsonObject
+from isolora.lean_imports import import_peft
 from isolora.methods.adapter_files import saved_settings
 from isolora.methods.lora import PLAIN_STARTS
 from isolora.methods.peft.adapter import PeftAdapter, PeftMethod, peft_targets

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from isolora.child_process import import_peft
 from isolora.errors import ConfigError, DataError, in_brief
 from isolora.json_types import JsonMapping
+from isolora.lean_imports import import_peft
 from isolora.methods.adapter_files import CONFIG, saved_settings
 from isolora.methods.targets import check_names, matching, nothing_matches
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import gc
 from importlib import import_module
 
-from isolora.child_process import import_peft
 from isolora.garbage import without_collection
+from isolora.lean_imports import import_modeling, import_peft
 
 MODULES = (
     "isolora.study.executors.workers",
-    "transformers.modeling_layers",  # and with it nearly all that any architecture's module imports
     "transformers.models.auto.modeling_auto",
     "pandas",  # pyarrow imports it at its first conversion: 0.2 s in each worker
 )
 
 with without_collection():
+    import_modeling()
     for name in MODULES:
         import_module(name)
     import_peft()  # writes the configurations of adapters
