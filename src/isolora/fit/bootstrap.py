@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from isolora.fit.descent import descend
 from isolora.fit.fit_points import Points
@@ -79,6 +78,8 @@ def resampled_units(points: Points) -> NDArray[np.int64]:
 
 def few_runs_stretch(runs: int, parameters: int, level: float = 0.95) -> float:
     """What deviations are multiplied by: 1.26 for 12 runs and 5 parameters, 1.09 for 24 runs."""
+    from scipy import stats  # 0.4 s to import, which a study's last lines do without
+
     tail = 0.5 + level / 2
     degrees = max(runs - parameters, runs // 2, 2)
     finite = runs / max(runs - 1, 1)

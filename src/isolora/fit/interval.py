@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 from scipy.special import expit, logit
 
 from isolora.fit.distance import distance, growth
@@ -40,11 +39,15 @@ _NEARLY_ALL = 0.9
 
 def student_quantile(runs: int, level: float) -> float:
     """How many standard deviations the two sides of an interval of this level are long, for a law of so many runs."""
+    from scipy import stats
+
     return float(stats.t.ppf(0.5 + level / 2, min(max(runs - 1, 2), TAILS)))
 
 
 def edge_scale(level: float) -> float:
     """What the distance to an edge is multiplied by for an interval of another level than its own."""
+    from scipy import stats
+
     return float(stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(EDGE_LEVEL))
 
 

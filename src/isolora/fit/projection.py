@@ -9,7 +9,6 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import qmc
 
 from isolora.fit.problem import Problem
 from isolora.laws import Array
@@ -24,6 +23,8 @@ def starts(problem: Problem, log_loss_M: Array, weight_KM: Array, kept: int, sam
 
     Points that share a place count there together, as their mean.
     """
+    from scipy.stats import qmc
+
     if (shared := problem.repeats) is not None:
         log_loss_M = shared.total(log_loss_M[None, shared.order])[0] / shared.count
         problem, weight_KM = problem.at_places, shared.total(weight_KM[:, shared.order])

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy import stats
 
 from isolora import laws
 from isolora.fit.fit_points import from_table
@@ -86,6 +85,8 @@ def _untried(fit: Fit, table: Table) -> dict[str, str]:
 
 def _apart(table: Table, name: str, gap_M: Array) -> str:
     """Means of runs are compared, or points where there is a run for each value alone."""
+    from scipy import stats
+
     if name not in table:
         return ""
     run_M = table["run"].astype(str)
