@@ -20,9 +20,9 @@ from isolora.config import RunConfig
 from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
 from isolora.data import Documents
-from isolora.errors import ConfigError
 from isolora.ledger import BatchShape
-from isolora.runs.prepared import HeldOut
+from isolora.metrics.predictions import Predictions
+from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.runs.progress import Progress
 from isolora.store import Store
 from isolora.training import train
@@ -36,6 +36,10 @@ FIRST, LENGTHS = 100, [3, 12, 5, 7, 9, 4, 11, 6]
 def held_out() -> HeldOut:
     task = registry.load_plug_in("task", "causal-lm")
     return HeldOut(task, tiny.examples(LENGTHS), Documents(pa.table({"text": []}), "{text}"))
+
+
+def run_examples(on: HeldOut) -> RunExamples:
+    return RunExamples(on.examples, on, {}, {}, ())
 
 
 def losses_at(tokens: int, bend: float = 0.0) -> np.ndarray[Any, Any]:
@@ -55,15 +59,15 @@ def test_shares_hold_every_example_once_and_are_of_like_sizes() -> None:
 
 def test_what_goes_with_the_logarithm_of_tokens_is_found_exactly() -> None:
     """Each example's loss is a line of its own, and the last evaluation tells how the shares part."""
-    on, progress, shares = held_out(), Progress(tokens=FIRST), HeldOutShares(held_out(), 2)
+    on, progress, shares = held_out(), Progress(tokens=FIRST), HeldOutShares(run_examples(held_out()), 2)
     assert not shares.note_whole(progress, losses_at(FIRST))
     for number, tokens in enumerate((150, 220, 400, 700, 1000)):
-        rows = shares.parts[number % 4]
+        rows = shares.shares[number % 4].rows
         progress.share_losses.append((tokens, on.mean_loss(losses_at(tokens), rows)))
     progress.tokens = 1600
     broken = np.where(np.arange(8) == 3, np.nan, losses_at(1600))
     assert shares.note_whole(progress, broken) == {}, "a run that diverged at its end keeps the points that it has"
-    settled = shares.note_whole(progress, losses_at(1600))
+    settled = {tokens: found["loss"] for tokens, found in shares.note_whole(progress, losses_at(1600)).items()}
     assert progress.first_evaluation == FIRST, "there is one first evaluation"
     assert settled == pytest.approx({tokens: on.mean_loss(losses_at(tokens)) for tokens in (150, 220, 400, 700, 1000)}, rel=1e-12)
     before = {tokens: loss + progress.share_gaps[number % 4] for number, (tokens, loss) in enumerate(progress.share_losses)}
@@ -82,9 +86,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     found: list[int] = []
     real = Evaluator.row_losses
 
-    def row_losses(self: Any, on: Any, members: Any, rows: Any = None) -> Any:
-        found.append(len(on.examples if rows is None else rows))
-        return real(self, on, members, rows)
+    def row_losses(self: Any, on: Any, members: Any) -> Any:
+        found.append(len(on.examples))
+        return real(self, on, members)
 
     monkeypatch.setattr(Evaluator, "row_losses", row_losses)
     yield found
@@ -170,11 +174,86 @@ def test_a_study_measured_on_shares(tmp_path: Path) -> None:
     assert all(losses[0] > losses[-1] for losses in by_run.values())
 
 
-def test_scores_are_of_all_examples(tmp_path: Path) -> None:
-    rows = [{"text": f"w{k % 7} w{k % 5}", "label": "ab"[k % 2]} for k in range(40)]
-    run = tiny.from_rows(tmp_path, "bert_classifier", "sequence-classification", rows, evaluate_between=2)
-    with pytest.raises(ConfigError, match=r"^training\.evaluate_between: task sequence-classification is scored at every point"):
-        train(run, tmp_path / "out", quiet=True)
+def answers_at(tokens: int) -> dict[str, Predictions]:
+    """Each document's reward is a line of its own over the logarithm of tokens; every second one has a second score."""
+    rewards = np.linspace(0.1, 0.4, 8) * math.log(tokens / FIRST) + np.arange(8)
+    return {"": Predictions.of_means({"reward_margin": rewards, "f1.B": np.where(np.arange(8) % 2, np.nan, 0.5)})}
+
+
+def test_scores_go_with_the_logarithm_of_tokens_too() -> None:
+    on = held_out()
+    on = HeldOut(on.task, on.examples, Documents(pa.table({"text": [""] * 8}), "{text}"))
+    progress, shares = Progress(tokens=FIRST), HeldOutShares(run_examples(on), 2)
+    shares.note_whole(progress, losses_at(FIRST), answers_at(FIRST))
+    for number, tokens in enumerate((150, 220, 400, 700, 1000)):
+        share = shares.shares[number % 4]
+        progress.share_losses.append((tokens, on.mean_loss(losses_at(tokens), share.rows)))
+        progress.share_scores.append(share.scores(answers_at(tokens)))
+    progress.tokens = 1600
+    settled = shares.note_whole(progress, losses_at(1600), answers_at(1600))
+    margins = {tokens: found["reward_margin"] for tokens, found in settled.items()}
+    assert margins == pytest.approx({tokens: answers_at(tokens)[""].measures()["reward_margin"] for tokens in margins}, rel=1e-12)
+    known = [any(row % 2 == 0 for row in share.rows) for share in shares.shares]
+    assert [("f1.B" in found) for found in settled.values()] == [known[number % 4] for number in range(5)]
+
+
+def test_a_score_is_moved_no_further_than_to_its_ends() -> None:
+    from isolora.training.shares import _corrected
+
+    scores = {"accuracy": 0.9, "f1": 0.1, "matthews": -0.2, "reward_margin": 0.9, "accuracy.B": 0.5}
+    gaps = {"accuracy": 0.2, "f1": -0.3, "matthews": -0.3, "reward_margin": 0.4}
+    expected = {"accuracy": 1.0, "f1": 0.0, "matthews": -0.2, "reward_margin": 1.3}
+    assert _corrected(scores, gaps) == pytest.approx(expected)
+
+
+SCORED = {
+    "sequence-classification": ["data.source=debian-descriptions", "data.max_length=64"],
+    "token-classification": ["data.source=pii-synthetic", "data.max_length=64"],
+    "question-answering": ["data.source=debian-questions", "data.max_length=128"],  # several windows a document
+    "preference": ["data.source=debian-preferences", "data.max_length=128"],
+}
+
+
+@pytest.mark.parametrize("task", SCORED)
+def test_a_share_answers_alone_as_it_does_among_all(task: str) -> None:
+    from isolora import load_run
+    from isolora.runs.workspace import Workspace
+    from isolora.training.training_run import loaded_stack
+
+    sizes = ["data.train_examples=40", "data.eval_examples=30", "training.tokens=2000", "training.batch_tokens=512"]
+    run = load_run(None, ["model=nano-55k", f"task={task}", *sizes, "data.on_error=skip", *SCORED[task]])
+    with loaded_stack([run], ["run"], Workspace()) as (stack, evaluator, _):
+        shares = HeldOutShares(stack.examples, 6)
+        stack.attached.train(True)
+        for _ in range(3):
+            stack.step()
+        stack.attached.train(False)
+        losses, answers = evaluator.losses_and_predictions(stack.examples, [0], [0])
+        assert len(shares.shares) > 2
+        for share in shares.shares:
+            own, alone = evaluator.losses_and_predictions(share.examples, [0], [0])
+            among, scores = share.scores(answers[0]), alone[0][""].measures()
+            assert own[0] == pytest.approx(losses[0][share.rows], rel=1e-4, abs=1e-5)
+            if among.keys() <= scores.keys():
+                assert scores == pytest.approx(among, rel=1e-3, abs=1e-5)
+            else:
+                assert all(share.examples.held_out.documents.fields["answers"]), "each has an answer, and not so among all"
+
+
+def test_a_scored_run_measured_on_shares_is_the_same_run(tmp_path: Path) -> None:
+    rows = [{"text": f"w{k % 7} w{k % 5}", "label": "ab"[k % 2]} for k in range(80)]
+    found = {}
+    for between in (None, 3):
+        run = tiny.from_rows(
+            tmp_path, "bert_classifier", "sequence-classification", rows, tokens=2000, evaluate_from=100, evaluate_between=between
+        )
+        run = run.model_copy(update={"data": run.data.model_copy(update={"eval_examples": 12})})
+        train(run, tmp_path / str(between), quiet=True)
+        found[between] = [json.loads(point["metrics"]) for point in points_of(tmp_path / str(between))]
+    whole, shares = found[None], found[3]
+    assert len(whole) == len(shares) > 4
+    assert [shares[at] for at in (0, -1)] == [whole[at] for at in (0, -1)]
+    assert all(0 <= point["accuracy"] <= 1 for point in shares)
 
 
 def test_a_run_without_it_keeps_its_name() -> None:

@@ -43,6 +43,16 @@ class Predictions:
         return intervals_of(self.measure, self.count, repeats, seed) if self.measures() else {}
 
 
+def all_scores(predictions: Mapping[str, Predictions], of: Mapping[str, NDArray[np.int64]] | None = None) -> dict[str, float]:
+    """Scores of several sets of documents, each with its key before their names. of: the documents that are meant; all where
+    absent."""
+    found: dict[str, float] = {}
+    for prefix, part in predictions.items():
+        scores = part.measures() if of is None else part.measure(of[prefix])
+        found |= {prefix + name: value for name, value in scores.items()}
+    return found
+
+
 def interval_of(
     statistic: Callable[[NDArray[np.int64]], float], examples: int, repeats: int = 1000, seed: int = 0
 ) -> tuple[float, float]:

@@ -40,6 +40,8 @@ class Progress:
     first_evaluation: int = 0  # tokens
     share_gaps: list[float] = field(default_factory=list)  # there: loss on all held-out examples less that on each share
     share_losses: list[tuple[int, float]] = field(default_factory=list)  # since: (tokens, mean loss on a share)
+    share_score_gaps: list[dict[str, float]] = field(default_factory=list)  # there: the same of scores, by name
+    share_scores: list[dict[str, float]] = field(default_factory=list)  # since: scores on a share
     state: str = "RUNNING"
 
     @property

@@ -118,8 +118,10 @@ class Preference(Task):
         batches: Batches,
     ) -> Predictions:
         """Rewards are beta times the gain in log-probability over the base; ties count as wrong."""
-        gains = torch.cat([self._gains(model, batch) for _, batch in batches()])
-        chosen, rejected = (self.settings.beta * gains.double()).cpu().numpy().T
+        rewards = np.zeros((len(examples), 2))
+        for indices, batch in batches():
+            rewards[indices] = (self.settings.beta * self._gains(model, batch).double()).cpu().numpy()
+        chosen, rejected = rewards.T
         return Predictions.of_means(
             {
                 "reward_accuracy": chosen > rejected,

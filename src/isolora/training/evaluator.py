@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from isolora import data, models, registry
 from isolora.config import RunConfig
 from isolora.methods.base import Attached
-from isolora.metrics.predictions import Predictions
+from isolora.metrics.predictions import Predictions, all_scores
 from isolora.models import Base
 from isolora.runs.batches import collate, short_first
 from isolora.runs.device import autocast
@@ -47,9 +47,9 @@ class Evaluator:
         """Evaluate in less memory."""
         self.batch_tokens, self.least_tokens = max(1, self.batch_tokens // factor), 0
 
-    def _batches(self, examples: Examples, members: int = 1, rows: NDArray[np.int64] | None = None) -> list[NDArray[np.int64]]:
-        """All examples, or these, in batches of like size, as members see them in one pass."""
-        return list(short_first(examples, max(self.batch_tokens, self.least_tokens // members), rows))
+    def _batches(self, examples: Examples, members: int = 1) -> list[NDArray[np.int64]]:
+        """All examples in batches of like size, as members see them in one pass."""
+        return list(short_first(examples, max(self.batch_tokens, self.least_tokens // members)))
 
     def _together(self, members: Sequence[int]) -> Iterator[Sequence[int]]:
         """Members that share a pass."""
@@ -67,15 +67,14 @@ class Evaluator:
         with torch.no_grad(), self.attached.rows(()) if self.bare else rows, autocast(self.device, self.precision):
             yield
 
-    def row_losses(self, on: HeldOut, members: Sequence[int], rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Summed loss in nats of every example under every member: [members, examples]. rows: the examples that are wanted, all
-        others having 0."""
-        return self.ranks.total(np.concatenate([self._row_losses(on, part, rows) for part in self._together(members)]))
+    def row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
+        """Summed loss in nats of every example under every member: [members, examples]."""
+        return self.ranks.total(np.concatenate([self._row_losses(on, part) for part in self._together(members)]))
 
-    def _row_losses(self, on: HeldOut, members: Sequence[int], rows: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    def _row_losses(self, on: HeldOut, members: Sequence[int]) -> NDArray[np.float64]:
         """The same in joint passes, of this process's share of the examples."""
         losses = np.zeros((len(members), len(on.examples)))
-        for number, indices in enumerate(self._batches(on.examples, len(members), rows)[self.ranks.share]):
+        for number, indices in enumerate(self._batches(on.examples, len(members))[self.ranks.share]):
             batch = self._batch(on.examples, np.tile(indices, len(members)))
             with self._forward(self.attached.rows_of(dict.fromkeys(members, len(indices)))):
                 loss = on.task.loss(self.attached.model, batch)
@@ -128,9 +127,11 @@ class Evaluator:
 
     def measures(self, examples: RunExamples, predictions: Mapping[str, Predictions], loss: float) -> dict[str, float]:
         """What `all_predictions` gave, scored, and the mean loss on the held-out examples as the task restates it."""
-        found = {prefix + name: value for prefix, part in predictions.items() for name, value in part.measures().items()}
-        held_out = examples.held_out
-        return found | held_out.task.restated(loss, held_out.examples, self.base.tokenizer)
+        return all_scores(predictions) | self.restated(examples.held_out, loss)
+
+    def restated(self, on: HeldOut, loss: float) -> dict[str, float]:
+        """A mean loss in the field's other units."""
+        return on.task.restated(loss, on.examples, self.base.tokenizer)
 
     def text_losses(self, texts: Mapping[str, Examples], member: int | None) -> dict[str, float]:
         """Loss of plain texts by source in nats per predicted token, under one member, or under the bare base.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isolora.metrics.predictions import Predictions, all_scores
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.store import DIVERGED, DONE
@@ -28,7 +29,7 @@ class Loop:
     ) -> None:
         self.stack, self.evaluator, self.checkpointer = stack, evaluator, checkpointer
         self.observers = list(observers)
-        self.shares = HeldOutShares(stack.examples.held_out, stack.members[0].training.evaluate_between)
+        self.shares = HeldOutShares(stack.examples, stack.members[0].training.evaluate_between)
         self.text_losses_before: dict[str, float] = {}
 
     @property
@@ -79,15 +80,18 @@ class Loop:
         stack, examples = self.stack, self.stack.examples
         at_points = stack.task.scored_at == "points"  # slow measures are taken at the end of a budget alone
         scored = [k for k in which if at_points or stack.members[k].spent() >= 1]
-        whole = [k for k in which if not self.shares.suffice(stack.members[k])]
+        between = [k for k in which if self.shares.suffice(stack.members[k])]
+        whole = [k for k in which if k not in between]
         with stack.averaged(which):
-            rows, predictions = self.evaluator.losses_and_predictions(examples, whole, scored)
-            losses = {k: examples.held_out.mean_loss(row) for k, row in rows.items()}
-            losses |= self.shares.losses(self.evaluator, stack.members, [k for k in which if k not in whole])
+            rows, answers = self.evaluator.losses_and_predictions(examples, whole, [k for k in scored if k in whole])
+            estimates = self.shares.estimates(self.evaluator, stack.members, between, scored)
+        losses = {k: examples.held_out.mean_loss(row) for k, row in rows.items()}
+        losses |= {k: loss for k, (loss, _) in estimates.items()}
         for k, row in rows.items():
-            self._note_shares(k, row)
+            self._note_shares(k, row, answers.get(k, {}))
         for k in which:
-            stack.members[k].progress.metrics = self.evaluator.measures(examples, predictions.get(k, {}), losses[k])
+            scores = estimates[k][1] if k in estimates else all_scores(answers.get(k, {}))
+            stack.members[k].progress.metrics = scores | self.evaluator.restated(examples.held_out, losses[k])
         with stack.averaged(which):
             for k in which:
                 after = self.evaluator.text_losses(examples.other_texts, k)
@@ -95,12 +99,12 @@ class Loop:
                 stack.members[k].progress.forgotten = {name: loss - before[name] for name, loss in after.items()}
         return losses
 
-    def _note_shares(self, k: int, summed: NDArray[np.float64]) -> None:
-        """What a member's losses on all held-out examples say of its evaluations on shares of them."""
-        progress, held_out, tokenizer = self.stack.members[k].progress, self.stack.examples.held_out, self.stack.base.tokenizer
+    def _note_shares(self, k: int, summed: NDArray[np.float64], answers: Mapping[str, Predictions]) -> None:
+        """What a member's losses and answers on all held-out examples say of its evaluations on shares of them."""
+        progress, held_out = self.stack.members[k].progress, self.stack.examples.held_out
         settled = {
-            tokens: {"loss": loss, **held_out.task.restated(loss, held_out.examples, tokenizer)}
-            for tokens, loss in self.shares.note_whole(progress, summed).items()
+            tokens: found | self.evaluator.restated(held_out, found["loss"])
+            for tokens, found in self.shares.note_whole(progress, summed, answers).items()
         }
         for observer in self.observers if settled else ():
             observer.on_settled(self.stack, k, settled)

@@ -39,7 +39,6 @@ from isolora.training.loop import Loop
 from isolora.training.progress_bar import ProgressBar
 from isolora.training.ranks import ALONE, Ranks, launched, shard
 from isolora.training.recorder import Recorder, environment, outcome, run_row
-from isolora.training.shares import demand_unscored
 from isolora.training.stack import Stack
 from isolora.training.stack_job import ShouldPrune, StackJob, never_prune
 
@@ -227,7 +226,6 @@ def loaded_stack(
     trainer = registry.ready("trainer", first.training.trainer)
     with PreparedRun.load(first, workspace) as run:
         trainer.check(first, run.task)
-        demand_unscored(first, run.task)
         AcceleratorState._reset_state()  # it would hold on to the precision of the stack before
         accelerator = Accelerator(mixed_precision="bf16" if first.training.precision == "bfloat16" else "no")
         run.base.model.to(accelerator.device)
