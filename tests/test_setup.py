@@ -93,22 +93,27 @@ def test_init_writes_a_study_that_loads(tmp_path: Path, monkeypatch: Any, capsys
     assert price_study(study).runs == 3 * 2 + 2
 
 
-def test_init_measures_between_on_some_of_the_held_out_where_no_scores_need_all(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
-    def between(rows: int, *more: str) -> object:
-        (tmp_path / "own.csv").write_text("text\n" + "".join(f"w{row} w{row % 7} w{row % 5}\n" for row in range(rows)))
-        words = ["init", tmp_path / f"{rows}{len(more)}.yaml", "--data", tmp_path / "own.csv", "--model", "nano-55k"]
-        assert person(monkeypatch, capsys, *words, *more)[0] == 0
+@pytest.mark.parametrize("label", ["", ",yes"])
+def test_init_measures_between_on_some_of_the_held_out(label: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """Losses, and scores of classes too."""
+
+    def between(rows: int) -> object:
+        texts = "".join(f"w{row} w{row % 7} w{row % 5}{label and ',' + 'ab'[row % 2]}\n" for row in range(rows))
+        (tmp_path / "own.csv").write_text(f"text{label and ',label'}\n{texts}")
+        words = ["init", tmp_path / f"{rows}.yaml", "--data", tmp_path / "own.csv", "--model", "nano-55k"]
+        assert person(monkeypatch, capsys, *words)[0] == 0
         return load_study(words[1]).base["training"].get("evaluate_between")
 
     assert [between(rows) for rows in (150, 600, 8000)] == [None, 27, 166]
-    (tmp_path / "tickets.csv").write_text(TICKETS * 20)
-    assert (
-        person(monkeypatch, capsys, "init", tmp_path / "t.yaml", "--data", tmp_path / "tickets.csv", "--model", "nano-55k")[0]
-        == 0
-    )
-    assert "evaluate_between" not in load_study(tmp_path / "t.yaml").base["training"]
+
+
+def test_two_answers_to_a_prompt_are_two_texts(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    rows = [{"prompt": "w1 " * 60, "chosen": f"w2 w{row}", "rejected": "w3"} for row in range(3000)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    words = ["init", tmp_path / "pairs.yaml", "--data", tmp_path / "pairs.jsonl", "--model", "nano-55k", "--task", "preference"]
+    found = json.loads(person(monkeypatch, capsys, *words, "--tokens", 500_000, "--json")[1])
+    assert 150 < found["held_out"] < 250, "300, all that there are, would take more than its share"
 
 
 def test_init_maps_columns_and_compares_numbers_of_examples(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -286,9 +291,7 @@ def test_a_studys_price_is_what_its_runs_consume(tmp_path: Path) -> None:
     assert str(price).endswith("of held-out losses, 8% of all")
     often = base | {"training": {"steps": 4, "batch_tokens": 60, "evaluate_from": 60, "evaluate_ratio": 1.1}}
     words = str(price_study(parse(StudyConfig, {"base": often, "grid": grid})))
-    assert words.endswith(
-        "20% of all; fewer data.eval_examples would make it less, or training.evaluate_between where points have no scores"
-    )
+    assert words.endswith("20% of all; fewer data.eval_examples would make it less, or training.evaluate_between")
 
 
 def test_memory_is_of_the_configuration_not_of_the_process(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class TrainingConfig(Settings):
     evaluate_ratio: float = Field(2.0, gt=1, description="spacing of evaluations: each at this multiple of the last")
     evaluate_between: PositiveInt | None = Field(
         None,
-        description="held-out examples at each evaluation between a run's first and its last, in turn; what they differ by from "
-        "all of them is taken from those two. null: all examples, always",
+        description="held-out examples at each evaluation between a run's first and its last, in turn; what their loss and "
+        "scores differ by from those of all is taken from those two. null: all examples, always",
     )
     checkpoint_seconds: PositiveFloat = Field(120, description="longest time between two checkpoints")
     keep_checkpoints: bool = Field(False, description="keep all checkpoints, after the run's end too, for export --checkpoint")

@@ -183,25 +183,22 @@ def budget_tokens(found: SourceSummary, wanted: Wanted) -> int:
 
 
 def held_out_count(found: SourceSummary, wanted: Wanted) -> int:
-    """On how many rows the loss is measured: so many, of those there are, that it takes HELD_OUT_SHARE of the study's FLOPs; all
-    where points have scores, which of few rows are coarse."""
-    if _scored(wanted.task):
-        return wanted.most_held_out
-    mean = max(1.0, min(wanted.max_length, TOKENS_A_WORD * found.words / max(1, found.rows)))
+    """On how many rows points are measured: so many, of those there are, that it takes HELD_OUT_SHARE of the study's FLOPs."""
+    mean = max(1.0, min(wanted.max_length, TOKENS_A_WORD * found.words / max(1, found.rows))) * _texts_a_row(wanted.task)
     whole = TRIALS + 2 + (EVALUATIONS - 2) / SHARES
     trained = TRAINED_OVER_MEASURED * budget_tokens(found, wanted) * (1 + TRIALS / 4)
     rows = HELD_OUT_SHARE / (1 - HELD_OUT_SHARE) * trained / (whole * mean)
     return min(wanted.most_held_out, max(LEAST_HELD_OUT, int(float(f"{rows:.2g}"))))
 
 
+def _texts_a_row(task: str) -> int:
+    """Two where answers are compared: the prompt, which is most of a row, stands before each."""
+    plain: Task = registry.load_plug_in("task", task)
+    return 2 if plain.bound(plain.Settings()).second == "rejected" else 1
+
+
 def _pace(task: str) -> _Pace:
     return ONE_LABEL if registry.load_plug_in("task", task).labels_per_row == 1 else EVERY_TOKEN
-
-
-def _scored(task: str) -> bool:
-    """Whether every point has scores, which are of all held-out examples."""
-    plain: Task = registry.load_plug_in("task", task)
-    return plain.bound(plain.Settings()).scores_points
 
 
 def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) -> str:
@@ -222,7 +219,7 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
         batch_tokens=pace.batch_tokens,
         rates=pace.rates,
         evaluate_from=max(512, budget // 16),
-        between=_between_line(wanted.task, rows),
+        between=_between_line(rows),
         models=_quoted(list(wanted.models) or list(packaged_models())[:3]),
         train_examples=_examples_line(found, wanted, rows),
         tune_tokens=max(2048, budget // 4),
@@ -230,10 +227,10 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
     )
 
 
-def _between_line(task: str, held_out: int) -> str:
-    """A third of the held-out examples for the evaluations between, where no scores ask for all of them."""
+def _between_line(held_out: int) -> str:
+    """A third of the held-out examples for the evaluations between, where that is enough of them."""
     count = max(FEWEST_BETWEEN, held_out // SHARES)
-    if _scored(task) or count > held_out // 2:
+    if count > held_out // 2:
         return ""
     return f"    evaluate_between: {count:<16} # held-out examples at each evaluation between the first and the last, in turn\n"
 

@@ -106,7 +106,7 @@ class StudyPrice:
     def _evaluations(self) -> str:
         """What held-out losses take, and what would make it less where that is much."""
         share = self.evaluation_flops / (self.flops + self.evaluation_flops)
-        fewer = "; fewer data.eval_examples would make it less, or training.evaluate_between where points have no scores"
+        fewer = "; fewer data.eval_examples would make it less, or training.evaluate_between"
         less = fewer if share > MUCH_EVALUATION else ""
         return f"beside  {self.evaluation_flops:.4g} FLOPs of held-out losses, {share:.0%} of all{less}"
 

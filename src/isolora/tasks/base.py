@@ -242,11 +242,6 @@ class Task(ABC):
         """When `predictions` are taken: at "points", or at the "end" where it is slow."""
         return "points"
 
-    @property
-    def scores_points(self) -> bool:
-        """Whether every point has scores, which are of all held-out examples."""
-        return self.scored_at == "points" and type(self).predictions is not Task.predictions
-
     @abstractmethod
     def auto_class(self, architecture: PretrainedConfig) -> str:
         """The transformers class that loads its models, for example AutoModelForCausalLM. Raises ConfigError where the

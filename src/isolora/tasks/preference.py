@@ -118,10 +118,10 @@ class Preference(Task):
         batches: Batches,
     ) -> Predictions:
         """Rewards are beta times the gain in log-probability over the base; ties count as wrong."""
-        rewards = np.zeros((len(examples), 2))
-        for indices, batch in batches():
-            rewards[indices] = (self.settings.beta * self._gains(model, batch).double()).cpu().numpy()
-        chosen, rejected = rewards.T
+        found = [(indices, self._gains(model, batch)) for indices, batch in batches()]
+        order = np.argsort(np.concatenate([indices for indices, _ in found]))
+        gains = torch.cat([gains for _, gains in found]).double()
+        chosen, rejected = (self.settings.beta * gains).cpu().numpy()[order].T
         return Predictions.of_means(
             {
                 "reward_accuracy": chosen > rejected,
