@@ -197,7 +197,13 @@ def test_accumulation_of_a_shape_halves_what_is_kept_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("training.epochs=2", "give training.steps"), ("training.batch_tokens=512", "say what a step holds")]
+    ("word", "said"),
+    [
+        ("training.epochs=2", "give training.steps"),
+        ("training.batch_tokens=512", "say what a step holds"),
+        ("data.max_length=32", "no data is read"),
+        ("data.source=mine.jsonl", "no data is read"),
+    ],
 )
 def test_a_setting_that_a_shape_leaves_no_room_for_is_refused(word, said, monkeypatch, capsys) -> None:
     status, _, err = run(monkeypatch, capsys, "cost", "model=nano-55k", "batch=2", "length=64", word)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from isolora.cost.estimate import cost
 from isolora.cost.time import Place
 from isolora.doctor import doctor
 from isolora.errors import ConfigError
+from isolora.fit import fit
+from isolora.plan import NoRecommendation, plan
 from isolora.runs.preview import preview
 from isolora.store import Point, Run, Store
 from isolora.study import design, study_price
 from isolora.study.study_price import price_study
+from isolora.table import read
 from isolora.training import train
 from isolora.training.recorder import better_before
 
@@ -332,3 +335,27 @@ def test_status_lists_runs_by_what_they_are(tmp_path: Path, monkeypatch: Any, ca
     assert next_steps(store) == f"\nnext: isolora report {tmp_path}\n      isolora plan {tmp_path} --budget 2flops", (
         "twice the largest run"
     )
+
+
+def test_the_next_plan_that_a_study_suggests_has_an_answer(tmp_path: Path) -> None:
+    """One of the largest runs was lucky: twice its FLOPs are expected to do worse than it, a few times more to do better."""
+    store = Store(tmp_path)
+    for n, seed, luck in ((1e5, 0, 1.0), (3e5, 0, 1.0), (1e6, 0, 1.0), (1e6, 1, 0.9)):
+        name, tokens = f"n{n:.0f}-{seed}", [4096 * 2**k for k in range(7)]
+        store.add([Run(name, "grid", f"n{n:.0f}", "causal-lm", "lora", 8, 5e-3, seed, "{}")], {})
+        losses = [luck * (1.5 + 40 * n**-0.3 + 20 * d**-0.3) for d in tokens]
+        sizes = {"body_parameters": int(n), "model_parameters": int(n), "trainable_parameters": int(8 * n**0.5)}
+        store.write(
+            [
+                replace(a_point(name, loss), tokens=d, unique_tokens=d, flops=int(4 * n * d), **sizes)
+                for d, loss in zip(tokens, losses, strict=True)
+            ]
+        )
+        store.set_state([name], "DONE")
+    suggested = next_steps(store).rpartition(" ")[2]
+    table = read(tmp_path)
+    law = fit(table, bootstrap=200)
+    with pytest.raises(NoRecommendation, match="already beats"):
+        plan(law, table, f"{2 * table['flops'].max():g}flops")
+    assert suggested != f"{2 * table['flops'].max():.2g}flops".replace("e+", "e")
+    assert plan(law, table, suggested).model == "n1000000"

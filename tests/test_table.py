@@ -380,3 +380,58 @@ def test_a_row_without_a_name_of_its_run_or_base_is_told_by_the_rest(blank):
     found = table.read({**SWEEP, "flops": [1e15] * 4, "run": ["a", "a", blank, blank], "model": ["m", "m", blank, blank]})
     assert list(found["run"]) == ["a", "a", "/100000000.0", "/100000000.0"]
     assert [option.model for option in options(found)] == ["m", "n=100M"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "seconds"),
+    [
+        ("0:00:04", 4.0),
+        ("12:30:15.5", 45015.5),
+        ("1 day, 2:00:00", 93600.0),
+        ("0 days 00:00:04", 4.0),
+        ("90s", 90.0),
+        ("5m", 300.0),
+        ("1.5h", 5400.0),
+        (7, 7.0),
+        (None, float("nan")),
+    ],
+)
+def test_times_are_read_as_people_write_them(cell, seconds):
+    found = table.read({**SWEEP, "train_runtime": [cell] * 3 + [1.0]})
+    np.testing.assert_equal(found["seconds"][0], seconds)
+
+
+def test_a_time_of_the_day_in_a_csv_is_a_duration(tmp_path):
+    """pyarrow reads 00:00:04 as a time of the day."""
+    (tmp_path / "t.csv").write_text("n,tokens,loss,seconds\n1e8,1e6,3.0,00:00:04\n1e8,2e6,2.9,00:01:08\n")
+    assert list(table.read(tmp_path / "t.csv")["seconds"]) == [4.0, 68.0]
+
+
+@pytest.mark.parametrize("cell", ["25:00", "0:75:00", "4 parsecs", "3k tokens of time"])
+def test_what_is_no_time_is_said(cell):
+    found = table.read({**SWEEP, "train_runtime": [cell] * 4})
+    assert found.notes == (f"column 'train_runtime' was not read as seconds: {cell!r} is no number",)
+
+
+def test_columns_of_one_name_with_the_same_gaps_are_one(tmp_path):
+    (tmp_path / "t.csv").write_text("n,tokens,loss,acc,acc\n1e8,1e6,3.0,nan,nan\n1e8,2e6,2.9,0.5,0.5\n")
+    assert table.read(tmp_path / "t.csv")["acc"][1] == 0.5
+    (tmp_path / "t.csv").write_text("n,tokens,loss,acc,acc\n1e8,1e6,3.0,nan,0.1\n1e8,2e6,2.9,0.5,0.5\n")
+    with pytest.raises(TableError, match="several columns 'acc', which differ"):
+        table.read(tmp_path / "t.csv")
+
+
+def test_a_table_that_counts_examples_says_how_it_is_read():
+    rows = {"n": [1e8] * 8, "train_examples": [100.0 * 2**k for k in range(8)], "loss": [3.0 - 0.1 * k for k in range(8)]}
+    with pytest.raises(TableError, match=r"no tokens column; .* or count by examples with --map d=train_examples"):
+        fit(table.read(rows), bootstrap=0)
+    assert fit(table.read(rows, {"d": "train_examples"}), bootstrap=0).unit_of_cut == "tokens"
+    costly = table.read({**rows, "flops": [1e12 * 2**k for k in range(8)]})
+    remark = "the table has no tokens: the law is of FLOPs alone; map them with --map d=COLUMN, or count by examples"
+    assert any(said.startswith(remark) for said in fit(costly, bootstrap=0).remarks)
+
+
+def test_values_to_choose_by_are_shown_as_they_are_typed():
+    found = table.read({**SWEEP, "rank": [8, 8, 64, 64]})
+    with pytest.raises(TableError, match=r"unknown value of rank '7' \(valid: 64, 8\)"):
+        found.having("rank", "7")

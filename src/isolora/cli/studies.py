@@ -133,14 +133,38 @@ def _best(folder: Path) -> str:
 
 
 def next_steps(store: Store) -> str:
-    """What to type after a study, in words: a page, and a plan for twice its largest run; nothing without points."""
+    """What to type after a study, in words: a page, and a plan for a few times its largest run; nothing without points."""
     points = store.points()
     if not points:
         return ""
-    budget = f"{2 * max(point['flops'] for point in points):.2g}".replace("e+", "e")
     scores = [name for name in json.loads(points[-1]["metrics"] or "{}") if is_score(name)]
+    budget = _budget_with_an_answer(store.folder, max(point["flops"] for point in points), scores[0] if scores else "loss")
     target = f" --target {scores[0]}" if scores else ""
-    return f"\nnext: isolora report {store.folder}{target}\n      isolora plan {store.folder}{target} --budget {budget}flops"
+    return f"\nnext: isolora report {store.folder}{target}\n      isolora plan {store.folder}{target} --budget {budget}"
+
+
+def _budget_with_an_answer(folder: Path, largest: float, target: str) -> str:
+    """Twice the largest run, or a few times more where only that carries a recommendation: a run that was lucky beats what is
+    expected of twice its FLOPs."""
+    from isolora.fit import fit
+    from isolora.plan import NoRecommendation, plan
+    from isolora.table import read
+
+    budgets = [f"{factor * largest:.2g}flops".replace("e+", "e") for factor in _SUGGESTED]
+    try:
+        table = read(folder, measure=target)
+        law = fit(table, bootstrap=_QUICK_BOOTSTRAP, target=target)
+    except UserError:  # no law: `plan` says why
+        return budgets[0]
+    for budget in budgets:
+        try:
+            plan(law, table, budget)
+        except NoRecommendation:
+            continue
+        except UserError:
+            break
+        return budget
+    return budgets[0]
 
 
 def status(
@@ -187,6 +211,11 @@ def dashboard(
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
+
+
+_SUGGESTED = (2, 3, 4, 8)
+"""Times the largest run's FLOPs."""
+_QUICK_BOOTSTRAP = 200
 
 
 VERBS = (demo, study, status, stop, dashboard)

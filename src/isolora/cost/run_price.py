@@ -139,6 +139,9 @@ def asks_for_all_steps(words: Sequence[str]) -> bool:
     keys = {word.partition("=")[0] for word in words}
     if "training.batch_tokens" in keys:
         raise ConfigError("training.batch_tokens: batch= and length= say what a step holds; leave it out, or leave them out")
+    for key in sorted(keys):
+        if key.startswith("data."):
+            raise ConfigError(f"{key}: with batch= and length= no data is read; leave it out, or leave them out")
     return bool({f"training.{name}" for name in BUDGETS} & keys)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isolora.errors import TableError
 from isolora.laws import GROUP_PREFIXES, Array, family_columns, method_columns
-from isolora.table import NOT_STUDIED, SHORT_NAMES, Table
+from isolora.table import NOT_STUDIED, SHORT_NAMES, Table, canonical_name
 
 
 def by_group(number_M: NDArray[np.int64], within_M: Array) -> list[NDArray[np.int64]]:
@@ -77,7 +77,7 @@ def from_table(table: Table) -> Points:
     """
     if "tokens" not in table and "flops" not in table:
         why = f"(columns: {', '.join(table.columns)}){table.why_absent('tokens')}"
-        raise TableError(f"the table has no tokens column; map one with --map d=COLUMN {why}")
+        raise TableError(f"the table has no tokens column; map one with --map d=COLUMN{counted_by_examples(table)} {why}")
     progress = "tokens" if "tokens" in table else "flops"
     whole, table = table, table.where(table[progress] > 0)
     if not len(table):
@@ -118,6 +118,14 @@ def _start(bare: Table, columns: Mapping[str, Array], methods: list[str], famili
     at |= _group_columns(bare.where(first), methods, families)
     runs = tuple(f"start of {groups[row]}" for row in first)
     return Points(at, loss, np.arange(len(first), dtype=np.int64), runs, at["c"])
+
+
+def counted_by_examples(table: Table) -> str:
+    """How a table without tokens is read all the same, in words, where it counts examples; empty where it does not."""
+    if "unique_examples" not in table:
+        return ""
+    column = next((name for name in table.used if canonical_name(name) == "unique_examples"), "unique_examples")
+    return f", or count by examples with --map d={column}"
 
 
 def methods_of(table: Table) -> list[str]:

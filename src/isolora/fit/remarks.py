@@ -11,7 +11,7 @@ from isolora.errors import TableError
 from isolora.fit.best_rates import about_settings, rates_at_the_edge
 from isolora.fit.continuation import about_shared_seeds
 from isolora.fit.families import about_families
-from isolora.fit.fit_points import Points, by_group, families_of
+from isolora.fit.fit_points import Points, by_group, counted_by_examples, families_of
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
 from isolora.fit.thinning import thinning_summary
@@ -80,6 +80,8 @@ def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -
     """Sentences, most important first. trials: of learning rates, where those chose them."""
     table = aim.table
     yield from filter(None, (aim.instead, _about_rising(fit, chosen)))
+    if fit.shape.last_resort and (other := counted_by_examples(table)):
+        yield f"the table has no tokens: the law is of FLOPs alone; map them with --map d=COLUMN{other}"
     if families := about_families(families_of(chosen), seen=bool(fit.families)):
         yield families
     if settings := about_settings(table):

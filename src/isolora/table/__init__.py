@@ -110,7 +110,10 @@ class Table:
         number = _number(value) if given.dtype == float else None
         chosen_M = given.astype(str) == value if number is None else given == number
         if not chosen_M.any():
-            raise TableError(unknown(f"value of {name}", value, map(str, np.unique(given.astype(str)))))
+            values = (
+                [f"{each:g}" for each in np.unique(given)] if given.dtype == float else map(str, np.unique(given.astype(str)))
+            )
+            raise TableError(unknown(f"value of {name}", value, values))
         return self.where(chosen_M)
 
     def _values(self, name: str) -> Column | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -65,6 +65,20 @@ _SCALES = {"": 1.0, "%": 0.01, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12
 _NUMBER = re.compile(
     r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kmbgt%]?)\s*(?:params?|parameters|weights|tokens?|flops?)?", re.IGNORECASE
 )
+_CLOCK = re.compile(r"(?:(\d+) days?,? )?(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
+_TIMES = {
+    "s": 1.0,
+    "sec": 1.0,
+    "seconds": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "minutes": 60.0,
+    "h": 3600.0,
+    "hours": 3600.0,
+    "d": 86400.0,
+}
+_TIME = re.compile(rf"(\d+\.?\d*|\.\d+)\s*({'|'.join(_TIMES)})", re.IGNORECASE)
+"""Of a column of times an `m` is a minute, not a million."""
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ABSENT = ("", "nan", "na", "n/a", "none", "null", "-")
 MEASURE_COLUMNS = ("task", "task.name", "task_name", "dataset", "dataset_name", "data.source", "eval_dataset", "eval_split")
@@ -97,7 +111,7 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> tuple[dict[str, list[Any]
             named.setdefault(column, values)
     for column, values in rows.items():
         meant = canonical_name(column)
-        if meant and meant not in named and (meant not in _QUANTITIES or _holds_numbers(values)):
+        if meant and meant not in named and (meant not in _QUANTITIES or no_number(values, meant) is None):
             named[meant] = values
             used.add(column)
             if column not in SHORT_NAMES:
@@ -110,14 +124,19 @@ def unread(rows: Rows, named: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for column, values in rows.items():
         meant = canonical_name(column)
-        if meant in _QUANTITIES and meant not in named and (wrong := no_number(values)) is not None:
+        if meant in _QUANTITIES and meant not in named and (wrong := no_number(values, meant)) is not None:
             found[meant] = f"column {column!r} was not read as {meant}: {wrong} is no number"
     return found
 
 
-def no_number(values: Iterable[object]) -> str | None:
-    """The first value that is no number, quoted; None where all are."""
-    return next((in_brief(repr(value)) for value in values if parse_number(value) is None), None)
+def no_number(values: Iterable[object], name: str = "") -> str | None:
+    """The first value that is no number, quoted; None where all are. name: the column's canonical one."""
+    parse = _parser(name)
+    return next((in_brief(repr(value)) for value in values if parse(value) is None), None)
+
+
+def _parser(name: str) -> Callable[[object], float | None]:
+    return parse_seconds if name == "seconds" else parse_number
 
 
 def _mapped(rows: Rows, mapping: Mapping[str, str]) -> dict[str, list[Any]]:
@@ -137,12 +156,8 @@ def _mapped(rows: Rows, mapping: Mapping[str, str]) -> dict[str, list[Any]]:
 
 def _held_out_loss(rows: Rows) -> str:
     """A column that is called a held-out loss, as the Trainer of transformers has it beside its `loss`; empty where none is."""
-    known = [column for column, values in rows.items() if _words(column) in _HELD_OUT and _holds_numbers(values)]
+    known = [column for column, values in rows.items() if _words(column) in _HELD_OUT and no_number(values) is None]
     return known[0] if known else ""
-
-
-def _holds_numbers(values: Iterable[object]) -> bool:
-    return no_number(values) is None
 
 
 def canonical_name(column: str) -> str | None:
@@ -180,7 +195,7 @@ def typed(name: str, values: Iterable[object]) -> Column:
     listed = list(values)
     if name in TEXT_COLUMNS:
         return np.array(["" if _is_blank(value) else str(value) for value in listed], dtype=object)
-    numbers = [parse_number(value) for value in listed]
+    numbers = list(map(_parser(name), listed))
     wrong = [value for value, found in zip(listed, numbers, strict=True) if found is None]
     if not wrong:
         return np.array(numbers, dtype=float)
@@ -215,6 +230,15 @@ def parse_number(value: object) -> float | None:
     text = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text.replace(",", ".", 1)
     found = _NUMBER.fullmatch(text)
     return float(found[1]) * _SCALES[found[2].lower()] if found else None
+
+
+def parse_seconds(value: object) -> float | None:
+    """A time as people write it: seconds, `0:01:30`, `1 day, 2:00:00`, `90s`, `1.5h`; None for what is none."""
+    if isinstance(value, int | float | np.number) or (found := _CLOCK.fullmatch(str(value).strip())) is None:
+        unit = _TIME.fullmatch(str(value).strip())
+        return float(unit[1]) * _TIMES[unit[2].lower()] if unit else parse_number(value)
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _as_float(value: float | np.number[Any]) -> float:

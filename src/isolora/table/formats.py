@@ -98,9 +98,14 @@ def _columns(table: pa.Table, path: Path) -> Rows:
     found: dict[str, list[Any]] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         values = column.to_pylist()
-        if found.setdefault(name, values) != values:
+        if not _same(found.setdefault(name, values), values):
             raise TableError(f"table {str(path)!r} has several columns {name!r}, which differ; rename them")
     return found
+
+
+def _same(values: list[Any], others: list[Any]) -> bool:
+    """Whether two columns say the same; what is no number is the same as itself."""
+    return all(one == other or (one != one and other != other) for one, other in zip(values, others, strict=True))
 
 
 def _read_json_lines(path: Path) -> Rows:
