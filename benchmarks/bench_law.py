@@ -10,6 +10,7 @@ largest budgets. `--quick` goes through all three with one rank, fewer points an
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import subprocess
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from record import record
+
+import isolora
 
 QUICK = "--quick" in sys.argv
 MODELS, RANKS = ("nano-55k", "nano-150k", "nano-440k"), ((4,) if QUICK else (4, 16))
@@ -158,8 +161,6 @@ def held_out_error(source: Path, mapping: dict[str, str]) -> float:
     """Mean relative error of the law on the points of the largest budget, which it has not seen."""
     import numpy as np
 
-    import isolora
-
     table = isolora.read(source, mapping)
     largest = table["tokens"] >= 0.99 * MARKS[-1]
     law = isolora.fit_law(table.where(~largest), law="additive", bootstrap=0, holdout="none")
@@ -172,6 +173,7 @@ def main() -> None:
     if "--worker" in sys.argv:
         worker(json.loads(sys.argv[2]), Path(sys.argv[3]))
         return
+    compileall.compile_dir(str(Path(isolora.__file__).parent), quiet=2)  # as pip does; the libraries are compiled already
     rows = {}
     with tempfile.TemporaryDirectory() as aside:
         for name, act in (
