@@ -10,8 +10,14 @@ import numpy as np
 from isolora.laws.base import Array, Columns, Law, Shape, stack
 
 
+def log_one_plus_exp(x: Array) -> Array:
+    """As numpy's `logaddexp(0, x)`, which takes six times as long."""
+    found: Array = np.maximum(x, 0.0) + np.log(1.0 + np.exp(np.minimum(x, -x)))
+    return found
+
+
 def _log_terms(shapes_KQ: Array, logs: Columns) -> Array:
-    data_KM = -np.logaddexp(0.0, shapes_KQ[:, :1] * (logs["d"] - shapes_KQ[:, 1:]))
+    data_KM = -log_one_plus_exp(shapes_KQ[:, :1] * (logs["d"] - shapes_KQ[:, 1:]))
     return stack(0.0, data_KM)
 
 

@@ -5,14 +5,13 @@ The paper writes B / (D_l + d^b); here D_l = T^b, so that T is the token count a
 
 from __future__ import annotations
 
-import numpy as np
-
 from isolora.laws.base import Array, Columns, Law, Shape, stack
+from isolora.laws.plateau import log_one_plus_exp
 
 
 def _log_terms(shapes_KQ: Array, logs: Columns) -> Array:
     size_KM = -shapes_KQ[:, :1] * logs["n"]
-    data_KM = -np.logaddexp(0.0, shapes_KQ[:, 1:2] * (logs["d"] - shapes_KQ[:, 2:]))
+    data_KM = -log_one_plus_exp(shapes_KQ[:, 1:2] * (logs["d"] - shapes_KQ[:, 2:]))
     return stack(0.0, size_KM, data_KM)
 
 
