@@ -34,11 +34,11 @@ class FrozenHeadCrossEntropy(torch.autograd.Function):
             logits = (hidden[chunk] @ weight.T).float()
             top = logits.amax(1, keepdim=True)
             picked = logits.gather(1, wanted)
-            normaliser = logits.sub_(top).exp_().sum(1, keepdim=True)
-            losses[chunk] = (normaliser.log() + top - picked)[:, 0]
-            if gradient is not None:  # (softmax - one-hot) W: divided and subtracted in the width, not over all entries
-                product = weight.new_empty(len(logits), weight.shape[1])  # given, so that autocast leaves its precision alone
-                torch.div(torch.mm(logits.to(weight.dtype), weight, out=product), normaliser, out=gradient[chunk])
+            shares = torch.softmax(logits, 1, out=logits)  # in place, 0.6 of the time of its parts
+            losses[chunk] = (top - picked - shares.amax(1, keepdim=True).log())[:, 0]
+            if gradient is not None:  # (softmax - one-hot) W, the latter subtracted in the width, not over all entries
+                product = weight.new_empty(len(shares), weight.shape[1])  # given, so that autocast leaves its precision alone
+                gradient[chunk] = torch.mm(shares.to(weight.dtype), weight, out=product)
         if gradient is not None:
             ctx.save_for_backward(gradient.sub_(weight[targets]).mul_(row_weights[:, None]))
         ctx.mark_non_differentiable(losses)
