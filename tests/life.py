@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isolora import registry
 from isolora.config import RunConfig, parse
+from isolora.models import narrow_last_layer
 from isolora.tasks.base import Batch
 
 
@@ -98,6 +99,7 @@ def counted_flops(config: RunConfig, model: Any, rows: int, length: int, labels:
     method = registry.load_plug_in("method", config.method.name)
     attached = method.attach(model, [method.settings(config.method.fields())], [0])
     attached.train(True)
+    narrow_last_layer(model)  # as a loaded base is
     if model._can_set_experts_implementation():
         model.set_experts_implementation("eager")  # one plain product for each expert that was chosen
     positions = torch.arange(labels)

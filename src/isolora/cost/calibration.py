@@ -99,4 +99,5 @@ def random_model(config: RunConfig, task: Task) -> Any:
     model = getattr(transformers, task.auto_class(architecture)).from_config(architecture, dtype=torch.float32).eval()
     models.cast_base(model, config, task)
     models.fuse(model)
+    models.narrow_last_layer(model)
     return model

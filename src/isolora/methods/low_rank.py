@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,6 +16,18 @@ from isolora.methods.base import Span
 
 FEWEST_COLUMNS = 16
 """Products with fewer columns are made with rows and columns exchanged: MKL is 1.5 to 4 times as quick at them (rank 8)."""
+
+ROWS_OF_TOKENS: ContextVar[Tensor | None] = ContextVar("ROWS_OF_TOKENS", default=None)
+
+
+@contextmanager
+def tokens_of(rows: Tensor) -> Iterator[None]:
+    """Within the context, layers see single tokens of a batch, one after the other; rows [tokens], rising: where each is from."""
+    reset = ROWS_OF_TOKENS.set(rows)
+    try:
+        yield
+    finally:
+        ROWS_OF_TOKENS.reset(reset)
 
 
 class Rows:
@@ -46,6 +59,9 @@ class Rows:
             return []
         if self.spans[0][2] == -1:  # one member owns every row, however the model has reshaped them
             return [(self.spans[0][0], 0, tokens)]
+        if (of_tokens := ROWS_OF_TOKENS.get()) is not None:
+            stops = [0, *of_tokens.bincount(minlength=self.spans[-1][2]).cumsum(0).tolist()]
+            return [(member, stops[start], stops[stop]) for member, start, stop in self.spans]
         assert self.spans[-1][2] == rows, "a stack needs layers that keep the batch as their first dimension"
         length = tokens // rows
         return [(member, start * length, stop * length) for member, start, stop in self.spans]

@@ -3,6 +3,7 @@
 from isolora.models.architectures import replaced, without_initialisers
 from isolora.models.configuration import load_architecture, positions
 from isolora.models.fused import fuse
+from isolora.models.last_layer import narrow_last_layer
 from isolora.models.loading import (
     Base,
     bound_task,
@@ -29,6 +30,7 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "locate",
+    "narrow_last_layer",
     "own_precision",
     "packaged_configuration",
     "packaged_models",

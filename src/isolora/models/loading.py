@@ -21,6 +21,7 @@ from isolora.methods.trained_heads import drawing_from, head_names
 from isolora.models import architectures
 from isolora.models.configuration import check_plausible, foreign, load_architecture, positions, published_architecture
 from isolora.models.fused import fuse
+from isolora.models.last_layer import narrow_last_layer
 from isolora.models.names import locate
 from isolora.paths import is_folder
 from isolora.tasks.base import Task, padding_id
@@ -101,6 +102,7 @@ def load_base(config: RunConfig, task: Task) -> Base:
     cast_base(model, config, task)
     registry.load_plug_in("method", config.method.name).after_loading(model.eval())
     fuse(model)
+    narrow_last_layer(model)
     model.name_or_path = config.model  # what an adapter's file names as its base: the name a person gave, not a path
     return count_weights(config.model, model, tokenizer)
 
@@ -204,6 +206,7 @@ def skeleton(config: RunConfig, task: Task) -> Base:
     architecture = load_architecture(config, task)
     model = architectures.on_meta(architecture, task.auto_class(architecture), config.trust_remote_code)
     fuse(model)
+    narrow_last_layer(model)
     return count_weights(config.model, model, None)
 
 

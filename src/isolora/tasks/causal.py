@@ -17,6 +17,8 @@ from isolora.tasks.cross_entropy import from_logits, frozen_head
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+NARROWS = "gives_labelled_states"
+"""Name of a model's attribute: whether it takes a batch as `labelled=` and gives the states [1, labels, width] there alone."""
 DECODER = "AutoModelForCausalLM"
 PROBED_TOKENS = 16
 BEHIND_THE_HEAD = (
@@ -119,11 +121,14 @@ def causal_logits(model: Any, batch: Batch, position_ids: Tensor | None = None) 
     if plain_head(model):
         logits: Tensor = model.get_output_embeddings()(_hidden(model, batch, position_ids))
         return logits
-    return _at_labels(model(**_inputs(batch, position_ids)).logits, batch)
+    return at_labels(model(**_inputs(batch, position_ids)).logits, batch)
 
 
 def _hidden(model: Any, batch: Batch, position_ids: Tensor | None) -> Tensor:
-    return _at_labels(model.base_model(**_inputs(batch, position_ids))[0], batch)
+    if not getattr(model, NARROWS, False):
+        return at_labels(model.base_model(**_inputs(batch, position_ids))[0], batch)
+    states: Tensor = model.base_model(**_inputs(batch, position_ids), labelled=batch)[0]
+    return states[0]
 
 
 def _inputs(batch: Batch, position_ids: Tensor | None) -> JsonObject:
@@ -131,7 +136,7 @@ def _inputs(batch: Batch, position_ids: Tensor | None) -> JsonObject:
     return {"input_ids": batch.input_ids, "use_cache": False, **places}
 
 
-def _at_labels(states: Tensor, batch: Batch) -> Tensor:
+def at_labels(states: Tensor, batch: Batch) -> Tensor:
     """States [rows, length, width] at labelled positions; virtual tokens in front of a row have no labels."""
     return states[:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
 
