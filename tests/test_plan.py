@@ -543,3 +543,14 @@ def test_passes_follow_from_unique_tokens():
         True,
         False,
     ]
+
+
+def test_the_largest_base_measured_is_so_among_all():
+    """A base that a limit on memory leaves out was measured all the same."""
+    said = "nano-100000 is the largest base measured"
+    small = plan(fitted(), measured(), "4e11flops", memory_bytes=5e6)
+    assert small.model == "nano-100000"
+    assert not any(sentence.startswith(said) for sentence in small.warnings)
+    assert any("nano-100000 is the smallest base measured" in sentence for sentence in small.warnings)
+    large = plan(fitted(), measured(), "4e12flops")
+    assert any("nano-1e+06 is the largest base measured" in sentence for sentence in large.warnings)

@@ -26,7 +26,7 @@ from isolora.plan.choice import ONE_SIGMA, affordable, choose, chosen_at, optimu
 from isolora.plan.limits import Limits, demand_told, kept_examples, too_little_memory, within_memory
 from isolora.plan.next_runs import next_runs
 from isolora.plan.options import Option, Prices, adapter_words, options
-from isolora.plan.recommendation_warnings import about_spending, warnings_about
+from isolora.plan.recommendation_warnings import about_size, about_spending, warnings_about
 from isolora.plan.refusal import NoRecommendation, best_measured, demand_seen, point_in_words, run_words, within
 from isolora.table import Table
 
@@ -134,7 +134,8 @@ def plan(
     limits = Limits(at_hand, memory_bytes, forget_at_most, serve_tokens)
     aimed = targeted(table, fit.target).table
     demand_seen(fit, aimed)
-    fitting, untold = _fitting(options(aimed, prices), bought, limits)
+    priced = options(aimed, prices)
+    fitting, untold = _fitting(priced, bought, limits)
     rows, left = _rows(fit, aimed, fitting, bought, limits)
     left += untold
     if not rows:
@@ -144,7 +145,7 @@ def plan(
     _demand_evidence(fit, aimed, fitting, bought, row)
     _demand_better_than_measured(fit, aimed, bought, limits, row)
     found = _recommendation(fit, aimed, bought, limits, rows, index, fitting, left)
-    minded = about_spending(rows[index][0], limits, bought.price_per_hour)
+    minded = (*about_size(priced, rows[index][0]), *about_spending(rows[index][0], limits, bought.price_per_hour))
     return replace(found, warnings=(*found.warnings, *minded, *assumed))
 
 

@@ -31,7 +31,6 @@ def warnings_about(
     that were left out, by reason, `half` is what half the budget would choose."""
     yield from _about_budget(options, option, row)
     yield from _about_law(fit, row)
-    yield from _about_size(options, option)
     yield from _about_passes(fit, row)
     if row.get("stopped_early"):
         yield f"the budget is not spent: {_limit_words(option, row)}"
@@ -121,7 +120,8 @@ def _about_rivals(fit: Fit) -> Iterator[str]:
         )
 
 
-def _about_size(options: Sequence[Option], option: Option) -> Iterator[str]:
+def about_size(options: Sequence[Option], option: Option) -> Iterator[str]:
+    """That no larger, or no smaller, base was measured; options: all of them, also those that a limit leaves out."""
     sizes = {each.body_parameters for each in options}
     if len(sizes) > 1 and option.body_parameters == max(sizes):
         yield f"{option.model} is the largest base measured: a larger one may be better still"
