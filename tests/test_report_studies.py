@@ -328,3 +328,17 @@ def test_contrast_of_the_palette(theme):
     assert len(marks) == 7 + palette.BUDGETS + len(palette.GROUPS)
     low = {name: round(palette.contrast(colours[name], colours["paper"]), 2) for name in marks}
     assert min(low.values()) >= 2.9, low
+
+
+def test_a_base_in_a_folder_goes_by_its_own_name():
+    """Where it lies on somebody's disk is no matter for a page; two folders of one name stay apart."""
+    rows = columns(sizes={"nano-55k": 55e3, "nano-150k": 150e3, "nano-440k": 440e3}, ranks=(8,))
+    moved = {**rows, "model": [f"/home/somebody/models/{model}" for model in rows["model"]]}
+    here, there = (gather(Path("t.csv"), from_columns(given, {}), Asked(bootstrap=0)) for given in (rows, moved))
+    assert (there.models, there.recommendation.model) == (here.models, here.recommendation.model)
+    assert there.recommendation.predicted_loss == here.recommendation.predicted_loss
+    assert "/home/somebody" not in render_page(there)
+    alike = {**rows, "model": [f"./{model}/base" for model in rows["model"]]}
+    assert set(gather(Path("t.csv"), from_columns(alike, {}), Asked(bootstrap=0)).models) == set(alike["model"])
+    hub = {**rows, "model": [f"org/{model}" for model in rows["model"]]}
+    assert set(gather(Path("t.csv"), from_columns(hub, {}), Asked(bootstrap=0)).models) == set(hub["model"])

@@ -13,7 +13,7 @@ from isolora.fit import fit as fit_law
 from isolora.plan import Budget, Limits, NoRecommendation, Recommendation, parse_budget
 from isolora.plan.asked import plan_within
 from isolora.plan.budget import DEFAULT_BUDGET
-from isolora.report.source import runs_of, search_of, title_of, verification_of
+from isolora.report.source import runs_of, search_of, title_of, verification_of, with_short_names
 from isolora.report.study_report import StudyReport, Verified
 from isolora.report.trajectories import trained, training_flops
 from isolora.table import Table
@@ -39,6 +39,9 @@ def gather(
     verification: Verified | None = None,
 ) -> StudyReport:
     """Everything for the page. Raises UserError only for a wrong question: the target, the law's name, the budget."""
+    runs = runs_of(source)
+    if fit is None and recommendation is None:  # those that are given bear the names that they were made with
+        table, runs = with_short_names(table, runs)
     target = fit.target if fit else asked.target
     aim = targeted(table, target)
     no_law = words = ""
@@ -56,7 +59,7 @@ def gather(
         fit,
         recommendation,
         verification,
-        runs_of(source),
+        runs,
         search=search_of(source),
         no_law=no_law,
         no_advice=no_advice,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+
+import numpy as np
 
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.direction import larger_is_better
 from isolora.store import FILE, Store
+from isolora.table import Table
 
 _STUDY_FILE = "study.json"
 _VERIFIED_ADAPTER = Path("recommended") / "isolora.json"
 """Where a verification leaves its adapter's record."""
+_FOLDERS = ("/", "./", "../", "~")
+"""What the path of a local folder begins with; a hub id does not."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,24 @@ def runs_of(source: Path) -> list[JsonObject]:
     """The store's rows, with states, reasons and environment; none for a table that is no store."""
     folder = _folder(source)
     return Store(folder).runs() if (folder / FILE).is_file() else []
+
+
+def with_short_names(table: Table, runs: list[JsonObject]) -> tuple[Table, list[JsonObject]]:
+    """Bases that are folders go by the folder's own name: where it lies on somebody's disk is no matter for a page."""
+    models = [str(model) for model in table["model"]] if "model" in table else []
+    names = _names_of_folders({*models, *(str(row["model"]) for row in runs)})
+    if not names:
+        return table, runs
+    short = np.array([names.get(model, model) for model in models], dtype=object)
+    named = replace(table, columns={**table.columns, "model": short}) if models else table
+    return named, [{**row, "model": names.get(str(row["model"]), row["model"])} for row in runs]
+
+
+def _names_of_folders(known: Collection[str]) -> dict[str, str]:
+    """Path -> the last part of it, of the models that are paths; none where two would have one name."""
+    paths = {model: PurePath(model).name for model in known if model.startswith(_FOLDERS)}
+    shown = [paths.get(model, model) for model in known]
+    return {path: name for path, name in paths.items() if name and shown.count(name) == 1}
 
 
 def _short(value: object) -> str:
