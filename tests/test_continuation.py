@@ -11,7 +11,7 @@ from isolora.fit import Fit, best_learning_rates, fit
 from isolora.fit.continuation import Continuation, End, continuation
 from isolora.fit.fit_points import from_table
 from isolora.fit.interval import MOST_ALONG
-from isolora.table import Table
+from isolora.table import Table, from_columns
 
 LARGEST = 4.4e5
 LAST = 32_000
@@ -176,10 +176,44 @@ def test_single_points_of_one_seed_are_no_curve_of_it() -> None:
     assert found(Table({**table.columns, "run": np.array([f"{k}" for k in range(len(table))])})).together == 1
 
 
-def test_adapters_are_believed_to_go_on_straight() -> None:
+def test_adapters_are_believed_to_fall_faster_rather_than_slower() -> None:
     """What tables of pre-training taught of the fading of slopes is not said of adapters: see the decision."""
     table = curves(0.0, 0.075, points=5, noise=0.01)
     adapters = Table({**table.columns, "trainable_parameters": np.full(len(table), 2_000.0)})
     whole = Table({**table.columns, "trainable_parameters": table["body_parameters"]})
-    assert found(adapters).decay < found(table).decay
+    assert found(adapters).decay < min(found(table).decay, 0)
     assert found(whole) == found(table)
+
+
+def test_growth_of_a_slope_ends() -> None:
+    """Up to ten times the tokens the slope goes on growing, at a fifth a unit at most; from there it stays as it is."""
+    at = Continuation((End({"n": 10.0}, 1_000.0, 0.1),), -0.2, (0.0, 0.0, 0.0))
+    far_M = np.array([2.3, 3.3, 4.3])
+    columns = {"n": np.full(3, np.exp(10.0)), "d": 1_000 * np.exp(far_M)}
+    fall_M = at.fall(columns).fall
+    assert fall_M[0] == pytest.approx(0.1 * np.expm1(0.2 * 2.3) / 0.2)
+    np.testing.assert_allclose(np.diff(fall_M), 0.1 * np.exp(0.2 * 2.3))
+
+
+def test_what_one_group_says_of_its_slope_is_less_sure_than_what_all_say() -> None:
+    """A slope that is pulled half-way to that of the others is known less well than theirs together, never better."""
+    at = found(curves(0.0, 0.075, noise=0.01))
+    pooled = at.covariance[0]
+    assert all(0.5 * pooled < end.own < 5 * pooled for end in at.ends)
+    assert (
+        dataclasses.replace(at, ends=tuple(dataclasses.replace(end, own=0.0) for end in at.ends))
+        .fall({"n": np.array([LARGEST]), "d": np.array([4.0 * LAST])})
+        .error
+        < at.fall({"n": np.array([LARGEST]), "d": np.array([4.0 * LAST])}).error
+    )
+
+
+def test_points_of_a_table_that_names_no_runs_may_be_runs() -> None:
+    """Three sizes are three trajectories where the table says so; else as many as the bootstrap weighs anew."""
+    named = curves(0.0, 0.075)
+    three = {name: named[name] for name in ("body_parameters", "tokens", "loss")}
+    untold = from_columns({**three, "tokens": three["tokens"] * np.where(np.arange(len(named)) // 9 % 2, 1.01, 1.0)}, {})
+    told = dataclasses.replace(untold, names_runs=True)
+    assert (fit(told, bootstrap=10).runs, fit(untold, bootstrap=10).runs) == (3, 6)
+    place = {"n": LARGEST, "d": 1.0 * LAST}
+    assert np.ptp(fit(untold, bootstrap=10).interval(place)) < np.ptp(fit(told, bootstrap=10).interval(place))

@@ -2,10 +2,11 @@
 
 A law with a floor bends, and how much is learnt from the whole of a curve, its steep first part included (warm-up, the
 averaging of weights, the format). Adapters often go on nearly straight instead, log loss against log tokens, where pre-training
-bends. So the laws predict up to the tokens that were seen at a size, and from there the loss falls along the runs' own slope,
-s(x) = s exp(-k x) at x = log tokens beyond the end. s and k come from the steps between neighbouring points in the last half
-of every curve, pooled, k pulled towards what tables taught (docs/decisions/2026-11-30-the-bend-is-measured.md). Runs of one
-seed see their data in one order, and rise and fall together: they count as one. Array suffixes: M places, S steps.
+bends, or fall faster still. So the laws predict up to the tokens that were seen at a size, and from there the loss falls along
+the runs' own slope, s(x) = s exp(-k x) at x = log tokens beyond the end. s and k come from the steps between neighbouring points
+in the last half of every curve, pooled, k pulled towards what tables taught (docs/decisions/2026-11-30-the-bend-is-measured.md,
+2026-12-01-slopes-that-grow.md). Runs of one seed see their data in one order, and rise and fall together: they count as one.
+Array suffixes: M places, S steps.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ are that near, and its whole second half would be one point."""
 _MOST_PASSES = 1.5
 """Passes from which on a curve tells of repeats rather than of new tokens."""
 _DECAY, _DECAY_SPREAD = 0.1, 0.2
-_ADAPTERS_DECAY, _ADAPTERS_DECAY_SPREAD = 0.0, 0.1
-"""Decay of the slope for each unit of log tokens that tables taught: 0.2 to 0.5 in pre-training, about 0 in adapters here."""
+_ADAPTERS_DECAY, _ADAPTERS_DECAY_SPREAD = -0.1, 0.1
+"""Decay of the slope for each unit of log tokens that tables taught: 0.2 to 0.5 in pre-training; in adapters slopes grow, by
+nothing to a fifth, as in fine-tuning with few examples (Lin et al. 2402.02314: -0.1 to -0.5)."""
 _FEW_WEIGHTS = 0.5
 """Of a base's weights, below which what is trained is an adapter."""
 _SLOWEST, _FASTEST = -0.5, 2.0
-"""Where the decay is looked for. A slope that grows is taken as it is at the end, and no growth is foretold."""
-_SHARED = 2.0
+"""Where the decay is looked for."""
+_MOST_GROWTH, _GROWN = 0.2, 2.3
+"""Growth of a slope for each unit of log tokens that is foretold at most, and over how many units."""
+_SHARED = 1.0
 """Curves' worth of pull of a group's slope towards that of all groups."""
 _OTHER_GROUP = 100.0
 """Another method or family is farther than any size."""
@@ -51,11 +55,13 @@ _STEP = 1e-4
 
 @dataclass(frozen=True)
 class End:
-    """Where curves of one size and method end: logarithms of their columns (n, methods), tokens, -d log loss / d log tokens."""
+    """Where curves of one size and method end: logarithms of their columns (n, methods), tokens, -d log loss / d log tokens.
+    own: variance of that slope beyond the variance of all groups' together."""
 
     place: Mapping[str, float]
     tokens: float
     slope: float
+    own: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,7 @@ class Continuation:
 
     def beyond(self, columns: Mapping[str, Array]) -> tuple[Array, Array]:
         """(log tokens beyond the end of the nearest curves (M,), 0 before it; their slope (M,))."""
-        nearest_M = np.array([_distances(columns, end) for end in self.ends]).argmin(axis=0)
-        tokens_M, slope_M = np.array([(end.tokens, end.slope) for end in self.ends])[nearest_M].T
+        tokens_M, slope_M, _ = self._nearest(columns)
         return np.maximum(np.log(columns["d"] / tokens_M), 0.0), slope_M
 
     def fall(self, columns: Mapping[str, Array]) -> Beyond:
@@ -92,9 +97,16 @@ class Continuation:
         unit_M = _faded(away_M, self.decay)
         by_decay_M = slope_M * (_faded(away_M, self.decay + _STEP) - unit_M) / _STEP
         slope, both, decay = self.covariance
-        variance_M = unit_M**2 * slope + 2 * unit_M * by_decay_M * both + by_decay_M**2 * decay
+        own_M = self._nearest(columns)[2]
+        variance_M = unit_M**2 * (slope + own_M) + 2 * unit_M * by_decay_M * both + by_decay_M**2 * decay
         error_M = np.sqrt(np.maximum(variance_M, 0.0))
         return Beyond(slope_M * unit_M, error_M, places_at_end(columns, away_M), away_M, slope_M)
+
+    def _nearest(self, columns: Mapping[str, Array]) -> Array:
+        """(3, M): tokens, slope and its own variance at the end of the nearest curves."""
+        nearest_M = np.array([_distances(columns, end) for end in self.ends]).argmin(axis=0)
+        told: Array = np.array([(end.tokens, end.slope, end.own) for end in self.ends])[nearest_M].T
+        return told
 
 
 def go_on(found: Continuation | None, columns: Mapping[str, Array]) -> Beyond:
@@ -130,8 +142,10 @@ def continuation(points: Points) -> Continuation | None:
     slope, decay, covariance = _pooled(x_S, slope_S, weight_S, _believed_decay(points), together)
     if slope <= np.sqrt(covariance[0]):
         return None
-    found = [_end(key, end, curves, steps, slope, decay) for key, end in ends.items()]
-    return Continuation(tuple(found), max(decay, 0.0), covariance, together)
+    decay = max(decay, -_MOST_GROWTH)
+    of_one_curve = covariance[0] * len(curves)
+    found = [_end(key, end, curves, steps, (slope, of_one_curve), decay) for key, end in ends.items()]
+    return Continuation(tuple(found), decay, covariance, together)
 
 
 def about_shared_seeds(found: Continuation | None) -> str:
@@ -242,19 +256,25 @@ def _end(
     end: float,
     curves: Sequence[_Curve],
     steps: Sequence[Array],
-    slope: float,
+    shared: tuple[float, float],
     decay: float,
 ) -> End:
-    """A group's own slope at its end, pulled towards that of all groups."""
+    """A group's own slope at its end, pulled towards that of all groups. shared: their slope, and the variance of one curve's."""
     own = [step for curve, step in zip(curves, steps, strict=True) if curve.key == key]
     x_S, slope_S, weight_S = np.concatenate(own, axis=1)
     mean = float(np.average(slope_S * np.exp(decay * x_S), weights=weight_S))
-    return End(dict(key), float(np.exp(end)), max((len(own) * mean + _SHARED * slope) / (len(own) + _SHARED), 0.0))
+    slope, variance = shared
+    pulled, count = (len(own) * mean + _SHARED * slope) / (len(own) + _SHARED), len(own) + _SHARED
+    return End(dict(key), float(np.exp(end)), max(pulled, 0.0), max(variance / count - variance / len(curves), 0.0))
 
 
 def _faded(beyond_M: Array, decay: float) -> Array:
-    """Integral of exp(-decay x) from 0 to `beyond`."""
-    return np.where(decay * beyond_M > 1e-9, -np.expm1(-decay * beyond_M) / max(decay, 1e-12), beyond_M)
+    """Integral of exp(-decay x) from 0 to `beyond`; growth, a decay below 0, ends after `_GROWN`."""
+    if abs(decay) < 1e-9:
+        return beyond_M
+    fading_M = np.minimum(beyond_M, _GROWN) if decay < 0 else beyond_M
+    faded_M: Array = -np.expm1(-decay * fading_M) / decay + (beyond_M - fading_M) * np.exp(-decay * fading_M)
+    return faded_M
 
 
 def _distances(columns: Mapping[str, Array], end: End) -> Array:

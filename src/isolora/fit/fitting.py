@@ -181,6 +181,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
     low_T, high_T = np.quantile(refits.apart, [0.025, 0.975], axis=0) if count else (theta_T, theta_T)
     low_T, high_T = _widened(theta_T, low_T, high_T, [member for member in members if member.law == law.name])
     names = law.parameters
+    fitted_points = points.where(points.columns["d"] >= trim.cut)
     ranges = ranges_of(points, trim.cut)
     read = {*law.demands, COMPUTE, *(name for member in selection.members for name in member.law.demands)}
     told = {name for name in read if name.startswith(laws.GROUP_PREFIXES)}
@@ -189,11 +190,11 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         parameters=dict(zip(names, map(float, theta_T), strict=True)),
         intervals={name: (float(low), float(high)) for name, low, high in zip(names, low_T, high_T, strict=True)},
         objective=float(found.objective[0]),
-        points=int((points.columns["d"] >= trim.cut).sum()),
+        points=len(fitted_points),
         holdout=selection.holdout,
         candidates=selection.candidates,
         cut=trim.cut,
-        runs=len(points.where(points.columns["d"] >= trim.cut).names),
+        runs=_independent(fitted_points, aim.table.names_runs),
         noise=selection.noise,
         drift=selection.drift,
         ranges={name: ends for name, ends in ranges.items() if name in read - told},
@@ -211,6 +212,12 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         edges=edges(found),
         families=family_by_model(aim.table) if laws.families_in_name(law.name) else {},
     )
+
+
+def _independent(points: Points, names_runs: bool) -> int:
+    """Trajectories. Points of one size in a table that names no runs may be runs of their own: there as many as the bootstrap
+    weighs anew."""
+    return len(points.names) if names_runs else int(bootstrapping.resampled_units(points).max()) + 1
 
 
 def _members(points: Points, selection: Selection, shown: Optimum) -> tuple[AveragedLaw, ...]:

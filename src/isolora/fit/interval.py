@@ -27,7 +27,7 @@ JUDGED_SHARE = 0.5
 """What counts of the bootstrap's spread where hold-outs were seen: their errors hold most of it already."""
 EDGE_LEVEL = 0.975
 """Edges of pinned parameters are ends of a 95 % interval."""
-MOST_ALONG = 0.2
+MOST_ALONG = 0.1
 """Error at one unit of log tokens beyond the end of a curve, as a share of its slope, at most."""
 UPPER = 1.05
 """What the upper side is longer by: a run can miss a law upwards in more ways (a rate that no longer suits, an unstable start)

@@ -43,17 +43,17 @@ class Fit:
     """What `fit` returns; every loss is in nats per token, every spread a share of the loss; of another `target` likewise.
 
     `parameters` and their 95 % `intervals` are those of `law`, in its own units. `objective` is the summed Huber loss over
-    `points` points of `runs` trajectories above `cut` tokens. `holdout` tells how well larger budgets were predicted from
-    smaller ones, `candidates` all that were tried. `draws` (K, T) are bootstrap parameters, `stretch` what deviations of their
-    predictions from the law's are multiplied by for the number of runs. `noise` is the standard deviation of a point about the
-    law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends, `shift` the signed error
-    beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts; without any it is the law alone.
-    `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what other learning rates cost. `ceiling`
-    is the largest value that the target can have, and `level` the size of such an error where `noise` was seen. `continuation` is
-    how losses go on beyond the tokens seen: see `isolora.fit.continuation`. `families` tells each base's family, where the law
-    sets families apart. `left_out` counts the points that were not used, by reason.
-    `pinned` are parameters at an end of where they were looked for, `edges` the law's parameters with each of them as far from
-    there as the points allow; `remarks` are sentences.
+    `points` points of `runs` independent trajectories above `cut` tokens. `holdout` tells how well larger budgets were
+    predicted from smaller ones, `candidates` all that were tried. `draws` (K, T) are bootstrap parameters, `stretch` what
+    deviations of their predictions from the law's are multiplied by for the number of runs. `noise` is the standard deviation
+    of a point about the law, `drift` that of the error at one unit of log distance beyond `ranges`, the fitted columns' ends,
+    `shift` the signed error beyond them that the hold-outs saw. `members` are the laws whose weighted average predicts;
+    without any it is the law alone. `price` is FLOPs a token and weight (`n`), for places that name no FLOPs. `rates` is what
+    other learning rates cost. `ceiling` is the largest value that the target can have, and `level` the size of such an error
+    where `noise` was seen. `continuation` is how losses go on beyond the tokens seen: see `isolora.fit.continuation`.
+    `families` tells each base's family, where the law sets families apart. `left_out` counts the points that were not used,
+    by reason. `pinned` are parameters at an end of where they were looked for, `edges` the law's parameters with each of them
+    as far from there as the points allow; `remarks` are sentences.
     """
 
     law: str

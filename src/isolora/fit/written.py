@@ -52,6 +52,7 @@ class _WrittenEnd(BaseModel):
     place: dict[str, Finite]
     tokens: Positive
     slope: Finite
+    own: Annotated[Finite, Field(ge=0)] = 0.0
 
 
 class _WrittenContinuation(BaseModel):
@@ -137,7 +138,7 @@ def continuation_state(found: Continuation | None) -> JsonObject | None:
     """A continuation as JSON has it."""
     if found is None:
         return None
-    ends = [{"place": dict(end.place), "tokens": end.tokens, "slope": end.slope} for end in found.ends]
+    ends = [{"place": dict(end.place), "tokens": end.tokens, "slope": end.slope, "own": end.own} for end in found.ends]
     return {"ends": ends, "decay": found.decay, "covariance": list(found.covariance), "together": found.together}
 
 

@@ -72,6 +72,7 @@ class Table:
 
     `notes` are sentences about how it was read, `left_out` counts the rows that were not used, by reason. `used` are the source's
     own columns that were read under another name; `unread` says of a canonical name why a column called so was not read as it.
+    `names_runs`: whether the source said which points are of one run.
     """
 
     columns: Mapping[str, Column]
@@ -79,6 +80,7 @@ class Table:
     left_out: Mapping[str, int] = field(default_factory=dict)
     used: frozenset[str] = frozenset()
     unread: Mapping[str, str] = field(default_factory=dict)
+    names_runs: bool = True
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -191,7 +193,7 @@ def from_columns(rows: Rows, mapping: Mapping[str, str], source: str = "table", 
     found = replace(table, columns=columns, notes=(*table.notes, *notes), left_out={**table.left_out, **without_place})
     if not len(found):
         raise TableError(f"{source} has no point with a loss, a number of tokens and a size")
-    return replace(found, columns={**columns, "run": _run_names(found)})
+    return replace(found, columns={**columns, "run": _run_names(found)}, names_runs="run" in found)
 
 
 def _measured(table: Table, source: str, measure: str, rows: Rows) -> Table:
