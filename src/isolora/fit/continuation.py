@@ -43,7 +43,7 @@ _FEW_WEIGHTS = 0.5
 """Of a base's weights, below which what is trained is an adapter."""
 _SLOWEST, _FASTEST = -0.5, 2.0
 """Where the decay is looked for."""
-_MOST_GROWTH, _GROWN = 0.2, 2.3
+_MOST_GROWTH, GROWN = 0.2, 2.3
 """Growth of a slope for each unit of log tokens that is foretold at most, and over how many units."""
 _SHARED = 1.0
 """Curves' worth of pull of a group's slope towards that of all groups."""
@@ -269,10 +269,10 @@ def _end(
 
 
 def _faded(beyond_M: Array, decay: float) -> Array:
-    """Integral of exp(-decay x) from 0 to `beyond`; growth, a decay below 0, ends after `_GROWN`."""
+    """Integral of exp(-decay x) from 0 to `beyond`; growth, a decay below 0, ends after `GROWN`."""
     if abs(decay) < 1e-9:
         return beyond_M
-    fading_M = np.minimum(beyond_M, _GROWN) if decay < 0 else beyond_M
+    fading_M = np.minimum(beyond_M, GROWN) if decay < 0 else beyond_M
     faded_M: Array = -np.expm1(-decay * fading_M) / decay + (beyond_M - fading_M) * np.exp(-decay * fading_M)
     return faded_M
 

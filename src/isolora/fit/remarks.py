@@ -109,8 +109,9 @@ def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -
 
 
 def _about_rising(fit: Fit, table: Table) -> str:
-    """That the measure grows with training, in words, as a score does that was taken for a loss; empty where it does not."""
-    if fit.shape.grows or "tokens" not in table:
+    """That the measure grows with training, in words, as a score does that was taken for a loss; empty where it does not, and
+    for laws of repeats, which may rise."""
+    if fit.shape.grows or "u" in fit.shape.demands or "tokens" not in table:
         return ""
     by_size = len(set(map(str, table["run"]))) == len(table)
     names = [name for name in ("body_parameters", "method", "rank") if by_size and name in table] or ["run"]

@@ -94,17 +94,11 @@ def reach(
 ) -> Reached:
     """The option that is predicted to reach the goal for the fewest FLOPs (seconds where the table has no FLOPs).
 
-    `goal` is in the target's own words: a score where the law is of 1 - score. Raises NoRecommendation when no option is
-    predicted to reach it within what the evidence supports.
+    `goal`: a score where the law is of 1 - score. Raises NoRecommendation when no option gets there within the evidence.
     """
     kept = limits or Limits()
     at_hand, assumed = kept_examples(table, kept.examples)
-    kept = replace(kept, examples=at_hand)
-    error = 1 - goal if fit.target.startswith(ERROR_OF) else goal
-    if error <= 0:
-        raise UserError(
-            f"{fit.target.removeprefix(ERROR_OF)} of {goal:g} cannot be reached: a law approaches 1 and never gets there"
-        )
+    kept, error = replace(kept, examples=at_hand), _error(fit, goal)
     aimed = targeted(table, fit.target).table
     demand_seen(fit, aimed)
     every = options(aimed, prices)
@@ -112,20 +106,19 @@ def reach(
     fitting, untold = within_memory(every, kept)
     if not fitting:
         raise NoRecommendation(too_little_memory(every, kept), target=fit.target)
-    curves = [(option, _Curve.of(fit, option, aimed, kept)) for option in fitting if not option.rising]
-    ways = [
-        (option, curve, tokens)
-        for option, curve in curves
-        if curve and (tokens := curve.first(curve.predicted, error)) and math.isfinite(_cost(option, tokens, kept))
-    ]
+    curves = [(option, curve) for option in fitting if not option.rising and (curve := _Curve.of(fit, option, aimed, kept))]
+    ways = [(option, curve, tokens) for option, curve in curves if (tokens := curve.first(curve.predicted, error))]
+    ways = [way for way in ways if math.isfinite(_cost(way[0], way[2], kept))]
     unit = "seconds" if all(math.isnan(option.flops_per_token) for option in fitting) else "flops"
     measured = first_measured(within(aimed, kept), error, unit, kept.memory_bytes)
     if not ways:
-        raise _out_of_reach(fit, [curve for _, curve in curves if curve], goal, measured)
+        raise _out_of_reach(fit, [curve for _, curve in curves], goal, measured)
     option, curve, tokens = min(ways, key=lambda way: _cost(way[0], way[2], kept))
     measured = measured if measured and measured[unit] < 0.999 * tokens * option.price(unit) else None
     ends = (curve.first(curve.low, error), curve.first(curve.high, error))
     seconds = None if math.isnan(option.seconds_per_token) else tokens * option.seconds_per_token
+    money = None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour
+    told = (*about_spending(option, kept, price_per_hour), *left_out_words(untold, len(every)), *assumed)
     return Reached(
         target=fit.target.removeprefix(ERROR_OF),
         goal=goal,
@@ -138,15 +131,20 @@ def reach(
         flops=tokens * option.flops_per_token,
         flops_interval=(_times(ends[0], option.flops_per_token), _times(ends[1], option.flops_per_token)),
         seconds=seconds,
-        money=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour,
-        warnings=(
-            *_warnings(fit, option, tokens, ends, measured),
-            *about_spending(option, kept, price_per_hour),
-            *left_out_words(untold, len(every)),
-            *assumed,
-        ),
+        money=money,
+        warnings=(*_warnings(fit, option, tokens, ends, measured), *told),
         measured=measured,
     )
+
+
+def _error(fit: Fit, goal: float) -> float:
+    """The goal as the law has it. Raises UserError for a score that no law gets to."""
+    error = 1 - goal if fit.target.startswith(ERROR_OF) else goal
+    if error <= 0:
+        raise UserError(
+            f"{fit.target.removeprefix(ERROR_OF)} of {goal:g} cannot be reached: a law approaches 1 and never gets there"
+        )
+    return error
 
 
 @dataclass(frozen=True)

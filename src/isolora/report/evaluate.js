@@ -69,9 +69,11 @@ function evaluator(fit) {
     const mean = losses.reduce((sum, loss, k) => sum + fit.members[k].weight * loss, 0);
     return [mean, Math.sqrt(losses.reduce((sum, loss, k) => sum + fit.members[k].weight * (loss - mean) ** 2, 0))];
   }
-  // Integral of exp(-decay x) from 0 to beyond.
+  // Integral of exp(-decay x) from 0 to beyond; growth, a decay below 0, ends after fit.grown.
   function faded(beyond, decay) {
-    return decay * beyond > 1e-9 ? -Math.expm1(-decay * beyond) / decay : beyond;
+    if (Math.abs(decay) < 1e-9) return beyond;
+    const fading = decay < 0 ? Math.min(beyond, fit.grown) : beyond;
+    return -Math.expm1(-decay * fading) / decay + (beyond - fading) * Math.exp(-decay * fading);
   }
   // How much lower the loss is than at the end of the curves, how well that is known, and that end: see isolora.fit.continuation.
   function beyond(logs) {
@@ -85,7 +87,7 @@ function evaluator(fit) {
     const seen = { ...logs, d: logs.d - away };
     if (logs.c !== undefined) seen.c = logs.c - away;
     if (logs.u !== undefined) seen.u = Math.min(logs.u, seen.d);
-    const variance = unit * unit * slope + 2 * unit * byDecay * both + byDecay * byDecay * decay;
+    const variance = unit * unit * (slope + near.own) + 2 * unit * byDecay * both + byDecay * byDecay * decay;
     return { fall: near.slope * unit, error: Math.sqrt(Math.max(variance, 0)), seen, away, slope: near.slope };
   }
   // The laws' average, gone on with beyond the tokens seen; how far they lie apart; where they were asked.

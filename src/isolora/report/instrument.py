@@ -15,6 +15,7 @@ import numpy as np
 from isolora import laws
 from isolora.cost import accelerators
 from isolora.fit import Fit, best_learning_rates, studied
+from isolora.fit.continuation import GROWN
 from isolora.fit.distance import RANDOM_WALK
 from isolora.fit.interval import JUDGED_SHARE, MOST_ALONG, UPPER, edge_scale, student_quantile
 from isolora.fit.result import NEAR
@@ -32,7 +33,7 @@ from isolora.table import Table
 MOST_POINTS = 4000
 """Measured points beyond which a page would grow too large to carry them."""
 _DIGITS = 13
-_FIT = {"near": NEAR, "randomWalk": RANDOM_WALK, "upper": UPPER, "mostAlong": MOST_ALONG}
+_FIT = {"near": NEAR, "randomWalk": RANDOM_WALK, "upper": UPPER, "mostAlong": MOST_ALONG, "grown": GROWN}
 _RULES = {
     "below": 0.5,
     "grid": 48,
