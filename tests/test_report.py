@@ -64,7 +64,7 @@ def test_says_what_to_train_and_whether_it_held(study, page):
     assert f"95 % interval {advice.interval[0]:.3f} to {advice.interval[1]:.3f}" in page.text
     assert all(warning[1:] in page.text for warning in advice.warnings)
     assert f"measured {proof.measured:.3f}" in page.text
-    assert f"{100 * proof.relative_error:.1f} % off and inside the 95 % interval, at 4.2 ×" in page.text
+    assert f"{wording.percent(proof.relative_error)} off and inside the 95 % interval, at 4.2 ×" in page.text
 
 
 def test_a_miss_is_called_a_miss(study):

@@ -114,6 +114,7 @@ def plan(
     forget_at_most: ForgetAtMost = None,
     serve: Serve = None,
     price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
+    charge_study: Annotated[bool, typer.Option("--charge-study", help="the budget pays for the runs of the study too")] = False,
     next_: Annotated[
         Path | None, typer.Option("--next", help="a study file to write, of the runs that would narrow the decision most")
     ] = None,
@@ -137,7 +138,7 @@ def plan(
     table = read_points(source, columns, method, where, wanted)
     limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
     try:
-        found = asked_plan(table, budget, reach, price_per_hour, limits, law=law, target=target, bootstrap=bootstrap)
+        found = asked_plan(table, budget, reach, price_per_hour, limits, law, target, bootstrap, charge_study)
     except NoRecommendation as refusal:
         _, _, details = refusal.words().partition("\n")  # the reason itself goes to standard error
         if as_json or details:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isolora.plan.asked import asked_limits, asked_plan, fitted_plan
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
+from isolora.plan.charge import charged
 from isolora.plan.choice import frontier, isoflop
 from isolora.plan.limits import Limits
 from isolora.plan.options import Option, Prices, options
@@ -22,6 +23,7 @@ __all__ = [
     "asked_limits",
     "asked_plan",
     "best_measured",
+    "charged",
     "fitted_plan",
     "frontier",
     "isoflop",

@@ -12,6 +12,7 @@ from isolora.fit import fit as fit_law
 from isolora.fit.remarks import assumed
 from isolora.json_types import JsonMapping
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
+from isolora.plan.charge import charged
 from isolora.plan.limits import Limits
 from isolora.plan.reach import Reached, parse_reach, reach
 from isolora.plan.recommendation import Recommendation, plan
@@ -28,13 +29,17 @@ def asked_plan(
     law: str = "auto",
     target: str = "loss",
     bootstrap: int = 1000,
+    charge_study: bool = False,
 ) -> Recommendation | Reached:
     """Exactly one of `budget` (`2h`) and `goal` (`f1=0.9`); `limits` holds examples, memory, forget_at_most and serve as given.
+    charge_study: the budget pays for the table's runs too.
 
     Raises UserError for what is not understood, NoRecommendation where the evidence carries no answer.
     """
     kept = asked_limits(limits)
     if goal is not None:
+        if charge_study:
+            raise ConfigError("--charge-study takes what the runs cost off a --budget; a goal has none")
         measure, value = parse_reach(goal)
         wanted = measure if target == "loss" else target
         fitted = fit_law(table, law, bootstrap, target=wanted)
@@ -43,7 +48,10 @@ def asked_plan(
         with _saying(fitted):
             reached = reach(fitted, table, value, kept, price_per_hour=price_per_hour)
         return replace(reached, warnings=_with_assumed(reached.warnings, fitted))
-    return fitted_plan(table, parse_budget(budget or "", price_per_hour), kept, law, target, bootstrap)[1]
+    given = parse_budget(budget or "", price_per_hour)
+    left, told = charged(given, table) if charge_study else (given, "")
+    found = fitted_plan(table, left, kept, law, target, bootstrap)[1]
+    return replace(found, warnings=(told, *found.warnings)) if told else found
 
 
 def fitted_plan(
