@@ -101,6 +101,38 @@ def test_every_row_keeps_its_member(method: str) -> None:
         compare(attached.model, a_batch(attached.model))
 
 
+@pytest.mark.parametrize("method", ["lora", "bottleneck"])
+@pytest.mark.parametrize("counts", [{0: 2, 1: 3}, {0: 1, 1: 4}])
+def test_what_a_member_drops_is_its_own(method: str, counts: dict[int, int]) -> None:
+    """In a stack as alone, also of a member without labels in this batch."""
+    settings: Any = {"lora": LoraSettings(rank=2, dropout=0.5), "bottleneck": BottleneckSettings(size=2, dropout=0.5)}[method]
+    attached = registry.load_plug_in("method", method).attach(tiny.llama(), [settings, settings], [0, 1])
+    narrow_last_layer(attached.model)
+    for parameter in attached.model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.2)
+    attached.train(True)
+
+    def row_losses(batch: Batch, rows: dict[int, int]) -> Tensor:
+        for generator in attached.generators().values():
+            generator.manual_seed(7)
+        with attached.rows_of(rows):
+            return causal_loss(attached.model, batch).row_losses
+
+    together = row_losses(a_batch(attached.model), counts)
+    alone = row_losses(rows_from(a_batch(attached.model), counts[0]), {1: counts[1]})
+    torch.testing.assert_close(together[counts[0] :], alone)
+    attached.train(False)
+    assert not torch.allclose(row_losses(a_batch(attached.model), counts), together)
+
+
+def rows_from(batch: Batch, first: int) -> Batch:
+    """The rows of a batch from one on."""
+    kept, length = batch.target_rows >= first, batch.input_ids.shape[1]
+    rows, positions = batch.target_rows[kept] - first, batch.positions[kept] - first * length
+    return Batch(batch.input_ids[first:], positions, batch.targets[kept], rows, batch.row_weights[first:], batch.lengths[first:])
+
+
 def test_recomputed_layers() -> None:
     attached = registry.load_plug_in("method", "lora").attach(tiny.llama(), [LoraSettings(), LoraSettings()], [0, 1])
     narrow_last_layer(attached.model)

@@ -291,10 +291,10 @@ def test_a_studys_price_is_what_its_runs_consume(tmp_path: Path) -> None:
     assert price.peak_memory_bytes == max(ended["peak_memory_bytes"] for ended in consumed)
     assert price.price == pytest.approx(price.seconds / 3600 * 2.5)
     assert price.evaluation_flops == sum(cost(config).evaluation_flops for config in design.grid_runs(study))
-    assert str(price).endswith("of held-out losses, 8% of all")
+    assert str(price).endswith("of held-out losses, 7% of all")
     often = base | {"training": {"steps": 4, "batch_tokens": 60, "evaluate_from": 60, "evaluate_ratio": 1.1}}
     words = str(price_study(parse(StudyConfig, {"base": often, "grid": grid})))
-    assert words.endswith("20% of all; fewer data.eval_examples would make it less, or training.evaluate_between")
+    assert words.endswith("19% of all; fewer data.eval_examples would make it less, or training.evaluate_between")
 
 
 def test_memory_is_of_the_configuration_not_of_the_process(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class BottleneckLayer(nn.Module):
         y: Tensor = self.base(*args, **kwargs)
         flat = y.reshape(-1, y.shape[-1])
         spans = self.batch_rows.token_spans(len(y), len(flat))
-        length = len(flat) // len(y)
+        length = self.batch_rows.row_length(len(y), len(flat))
         updates = [self._update(member, flat[start:stop], length) for member, start, stop in spans]
         if [(start, stop) for _, start, stop in spans] == [(0, len(flat))]:
             return y + updates[0].view(y.shape)

@@ -63,8 +63,13 @@ class Rows:
             stops = [0, *of_tokens.bincount(minlength=self.spans[-1][2]).cumsum(0).tolist()]
             return [(member, stops[start], stops[stop]) for member, start, stop in self.spans]
         assert self.spans[-1][2] == rows, "a stack needs layers that keep the batch as their first dimension"
-        length = tokens // rows
+        length = self.row_length(rows, tokens)
         return [(member, start * length, stop * length) for member, start, stop in self.spans]
+
+    @staticmethod
+    def row_length(rows: int, tokens: int) -> int:
+        """Tokens in each row of an input with `rows` batch rows and `tokens` tokens in all; single tokens are rows each."""
+        return tokens // rows if ROWS_OF_TOKENS.get() is None else 1
 
 
 class LowRankUpdate(torch.autograd.Function):
@@ -205,7 +210,7 @@ class AdaptedLinear(AdaptedLayer):
             y = self.base(flat_x)
             if y._is_view():  # what another autograd function hands out as a view may not be changed in place
                 y = y.clone()
-            given = self._dropped(flat_x, spans, len(flat_x) // x.shape[0]) if drops else flat_x
+            given = self._dropped(flat_x, spans, self.batch_rows.row_length(x.shape[0], len(flat_x))) if drops else flat_x
             y = LowRankUpdate.apply(y, given.to(y.dtype), spans, scalings, *self._factors(spans, y.dtype))  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], y.shape[-1])
 
