@@ -1,8 +1,8 @@
 """How honest are the intervals? Twenty small studies, other seeds each, on four held-out texts of two domains.
 
-Each repeat is a study of three bases and two ranks, and two longer runs that the law never sees: the largest base up to 10 x the
-study's largest compute, measured at 4 x on its way, and the middle base at 4 x. Domains alternate: package descriptions, and the
-source code of Python's own library, cut into pieces, split by file. Repeats that share a text are trained side by side, in
+Each repeat is a study of three bases, two ranks and two seeds, and two longer runs that the law never sees: the largest base up
+to 10 x the study's largest compute, measured at 4 x on its way, and the middle base at 4 x. Domains alternate: package descriptions,
+and the source code of Python's own library, cut into pieces, split by file. Repeats that share a text are trained side by side, in
 stacks, and fitted each by itself. Finished runs stay in the folder, so that a second call only fits and judges again; delete it
 to train anew. `--train` trains and judges nothing; `--judge` judges what is finished and trains nothing.
 """
@@ -35,8 +35,8 @@ TEXTS, SEEDS = 4, 5
 DOMAINS = ("descriptions", "code")
 TOKENS, BATCH_TOKENS = 32_768, 256
 MODELS, RANK = ("nano-440k", "nano-150k", "nano-55k"), 8
-CELLS = 2 * len(MODELS)
-"""Of a repeat; each has a seed of its own, as in every study: in one data order they would rise and fall together."""
+CELLS = [(model, rank) for model in MODELS for rank in (2, RANK)] * 2
+"""The runs of a repeat; each has a seed of its own, as in every study: in one data order they would rise and fall together."""
 FACTORS = (4, 10)
 MIDDLE_TOKENS = 8.5 * TOKENS
 """A token of the middle base costs 2.1 to 2.2 times less than one of the largest: 4 x the largest compute."""
@@ -85,8 +85,8 @@ def study(text: int, ahead: bool) -> StudyConfig:
     base: dict[str, Any] = {"data": data, "training": {**budget, "learning_rate": 5e-3, "batch_tokens": BATCH_TOKENS}}
     named = {"name": "ahead" if ahead else "calibration", "base": base, "stack": 2 * SEEDS}
     if not ahead:
-        cells = [{"model": model, "method.rank": rank} for model in MODELS for rank in (2, RANK)]
-        runs = [{**cell, "seed": CELLS * seed + number} for number, cell in enumerate(cells) for seed in seeds_of(text)]
+        cells = [{"model": model, "method.rank": rank} for model, rank in CELLS]
+        runs = [{**cell, "seed": len(CELLS) * seed + number} for number, cell in enumerate(cells) for seed in seeds_of(text)]
         return parse(StudyConfig, {**named, "own_seeds": False, "runs": runs})
     near, far = FACTORS
     long = {"training.tokens": far * TOKENS, "training.evaluate_from": near * TOKENS, "training.evaluate_ratio": far / near}
@@ -121,7 +121,7 @@ def repeats(text: int) -> Iterator[tuple[int, Table, Table]]:
         mine = [ahead["seed"][row] in own[ahead["model"][row]][k : k + 1] for row in range(len(ahead))]
         later = ahead.where(np.array(mine, dtype=bool))
         if len(later) == len(FACTORS) + 1:
-            yield seed, table.where(table["seed"] // CELLS == seed), later
+            yield seed, table.where(table["seed"] // len(CELLS) == seed), later
 
 
 def judged(text: int) -> Iterator[dict[str, Any]]:
