@@ -1,10 +1,11 @@
 """How honest are the intervals? Twenty small studies, other seeds each, on four held-out texts of two domains.
 
-Each repeat is a study of three bases, two ranks and two seeds, and two longer runs that the law never sees: the largest base up
-to 10 x the study's largest compute, measured at 4 x on its way, and the middle base at 4 x. Domains alternate: package descriptions,
-and the source code of Python's own library, cut into pieces, split by file. Repeats that share a text are trained side by side, in
-stacks, and fitted each by itself. Finished runs stay in the folder, so that a second call only fits and judges again; delete it
-to train anew. `--train` trains and judges nothing; `--judge` judges what is finished and trains nothing.
+Each repeat is a study of three bases, two ranks and two seeds, and two longer runs that the law never sees: the largest base
+up to 10 x the study's largest compute, measured at 4 x on its way, and the middle base at 4 x. Domains alternate: package
+descriptions, and the source code of Python's own library, cut into pieces, split by file. Repeats that share a text are
+trained side by side, in stacks, and fitted each by itself. Finished runs stay in the folder, so that a second call only fits
+and judges again; delete it to train anew. `--train` trains and judges nothing; `--judge` judges what is finished and trains
+nothing.
 """
 
 from __future__ import annotations
