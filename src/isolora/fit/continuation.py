@@ -88,25 +88,24 @@ class Continuation:
 
     def beyond(self, columns: Mapping[str, Array]) -> tuple[Array, Array]:
         """(log tokens beyond the end of the nearest curves (M,), 0 before it; their slope (M,))."""
-        tokens_M, slope_M, _ = self._nearest(columns)
-        return np.maximum(np.log(columns["d"] / tokens_M), 0.0), slope_M
+        away_M, slope_M, _ = self._from_end(columns)
+        return away_M, slope_M
 
     def fall(self, columns: Mapping[str, Array]) -> Beyond:
         """How the loss goes on at places."""
-        away_M, slope_M = self.beyond(columns)
+        away_M, slope_M, own_M = self._from_end(columns)
         unit_M = _faded(away_M, self.decay)
         by_decay_M = slope_M * (_faded(away_M, self.decay + _STEP) - unit_M) / _STEP
         slope, both, decay = self.covariance
-        own_M = self._nearest(columns)[2]
         variance_M = unit_M**2 * (slope + own_M) + 2 * unit_M * by_decay_M * both + by_decay_M**2 * decay
         error_M = np.sqrt(np.maximum(variance_M, 0.0))
         return Beyond(slope_M * unit_M, error_M, places_at_end(columns, away_M), away_M, slope_M)
 
-    def _nearest(self, columns: Mapping[str, Array]) -> Array:
-        """(3, M): tokens, slope and its own variance at the end of the nearest curves."""
+    def _from_end(self, columns: Mapping[str, Array]) -> tuple[Array, Array, Array]:
+        """As `beyond`, and the slope's own variance (M,)."""
         nearest_M = np.array([_distances(columns, end) for end in self.ends]).argmin(axis=0)
-        told: Array = np.array([(end.tokens, end.slope, end.own) for end in self.ends])[nearest_M].T
-        return told
+        tokens_M, slope_M, own_M = np.array([(end.tokens, end.slope, end.own) for end in self.ends])[nearest_M].T
+        return np.maximum(np.log(columns["d"] / tokens_M), 0.0), slope_M, own_M
 
 
 def go_on(found: Continuation | None, columns: Mapping[str, Array]) -> Beyond:
@@ -264,7 +263,8 @@ def _end(
     x_S, slope_S, weight_S = np.concatenate(own, axis=1)
     mean = float(np.average(slope_S * np.exp(decay * x_S), weights=weight_S))
     slope, variance = shared
-    pulled, count = (len(own) * mean + _SHARED * slope) / (len(own) + _SHARED), len(own) + _SHARED
+    count = len(own) + _SHARED
+    pulled = (len(own) * mean + _SHARED * slope) / count
     return End(dict(key), float(np.exp(end)), max(pulled, 0.0), max(variance / count - variance / len(curves), 0.0))
 
 

@@ -8,9 +8,7 @@ import numpy as np
 
 from isolora.errors import ConfigError
 from isolora.plan.budget import Budget
-from isolora.table import Table
-
-_PROOF = "verify"
+from isolora.table import VERIFY, Table
 
 
 def charged(budget: Budget, table: Table) -> tuple[Budget, str]:
@@ -18,7 +16,7 @@ def charged(budget: Budget, table: Table) -> tuple[Budget, str]:
 
     Raises ConfigError where the table does not tell what each of its runs cost, and where nothing is left.
     """
-    runs = table.where(table["stage"] != _PROOF) if "stage" in table else table
+    runs = table.where(table["stage"] != VERIFY) if "stage" in table else table
     if not runs.names_runs:
         raise ConfigError("--charge-study: the table names no runs, so that what they cost cannot be told; add a column run")
     if budget.unit not in runs or not np.isfinite(runs[budget.unit]).all():

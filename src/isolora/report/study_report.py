@@ -19,9 +19,8 @@ from isolora.report import palette
 from isolora.report.cells import Cell, cells
 from isolora.report.source import Search
 from isolora.report.trajectories import Choice, Key, Trajectory, choices, models, ranks, trained, trajectories, variants
-from isolora.table import Table
+from isolora.table import VERIFY, Table
 
-VERIFICATION = "verify"
 """The stage of a run that proves a recommendation."""
 
 
@@ -88,7 +87,7 @@ class StudyReport:
     @cached_property
     def curves(self) -> list[Trajectory]:
         """The study's own runs, trials of learning rates among them; a verification's run stays out."""
-        return [run for run in trajectories(self.table) if run.stage != VERIFICATION]
+        return [run for run in trajectories(self.table) if run.stage != VERIFY]
 
     @cached_property
     def fitted(self) -> list[Trajectory]:
@@ -102,9 +101,9 @@ class StudyReport:
     @cached_property
     def proof(self) -> list[Trajectory]:
         """The runs that verified the recommendation."""
-        if "stage" not in self.table or VERIFICATION not in set(self.table["stage"]):
+        if "stage" not in self.table or VERIFY not in set(self.table["stage"]):
             return []
-        return [run for run in trajectories(self.table) if run.stage == VERIFICATION]
+        return [run for run in trajectories(self.table) if run.stage == VERIFY]
 
     @cached_property
     def cells(self) -> list[Cell]:

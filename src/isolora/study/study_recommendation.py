@@ -18,8 +18,8 @@ from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.runs.workspace import Workspace
 from isolora.store import FILE, Store
 from isolora.study.study_price import StagePrice, priced_run
-from isolora.study.verify import VERIFY, Verification, base_of, examples_held, recommended_run, to_train, verify
-from isolora.table import Table
+from isolora.study.verify import Verification, base_of, examples_held, recommended_run, to_train, verify
+from isolora.table import VERIFY, Table
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,12 @@ from isolora.runs.document_loader import DocumentLoader
 from isolora.runs.workspace import Workspace
 from isolora.store import DIVERGED, Store, adapter_place
 from isolora.study.design import run_from_grid
-from isolora.table import NOT_STUDIED, differences, joined_words
+from isolora.table import NOT_STUDIED, VERIFY, differences, joined_words
 from isolora.training.folder import locked_store
 from isolora.training.interruption import handled
 from isolora.training.ranks import refuse_ranks
 from isolora.training.recorder import outcome
 from isolora.training.training_run import train_stack
-
-VERIFY = "verify"
 
 
 @dataclass(frozen=True)

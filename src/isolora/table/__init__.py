@@ -30,7 +30,7 @@ from isolora.table.columns import (
     without_empty_texts,
     without_gaps,
 )
-from isolora.table.differences import MEASURED_ON, NOT_STUDIED, SETTINGS, differences, fields_in, joined_words
+from isolora.table.differences import MEASURED_ON, NOT_STUDIED, SETTINGS, VERIFY, differences, fields_in, joined_words
 from isolora.table.formats import READERS, read_store, rows_of
 from isolora.table.packaged_sizes import filled_sizes, known_sizes, name_without_size
 
@@ -44,6 +44,7 @@ __all__ = [
     "SHORT_NAMES",
     "STORE_NAME",
     "TEXT_COLUMNS",
+    "VERIFY",
     "Column",
     "Rows",
     "Table",

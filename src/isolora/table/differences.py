@@ -31,7 +31,9 @@ _NO_MATTER = (
 """Keys that laws and plans see by a column of their own, or that a loss does not depend on."""
 SOURCE = "data.source"
 _SEED = re.compile(r'"seed":\s*\d+,|,\s*"seed":\s*\d+')
-NOT_STUDIED = ("tune", "verify")
+VERIFY = "verify"
+"""Stage of the proof of a recommendation."""
+NOT_STUDIED = ("tune", VERIFY)
 """Stages of a study whose runs no law sees: trials of rates, which are short, and the proof of a recommendation."""
 
 
