@@ -22,9 +22,11 @@ from fuzz_data import broken, cast
 
 from isolora import laws
 from isolora.cli import fits
+from isolora.cost.accelerators import Place
+from isolora.cost.table_times import timed_on
 from isolora.fit import fit, places
 from isolora.imports import import_runs
-from isolora.plan import asked_plan, parse_budget, parse_memory
+from isolora.plan import asked_limits, asked_plan, parse_budget
 from isolora.report import report
 from isolora.table import Table, from_columns
 
@@ -147,6 +149,7 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
 }
 ENDINGS = ((".csv", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".parquet"), (".xlsx", ".JSON", ""))
 BUDGETS = (("1e12flops", "1e15flops", "2h"), ("1e40flops", "1s", "20usd", "1e-3s", "-1h", "h", "1e400flops", "5apples", ""))
+NOWHERE = (None, None)
 GOALS = (("loss=2.1", "loss=1.9"), ("loss=0", "accuracy=0.9", "loss=nan", "loss", "f1=2", "loss=1e-9"))
 TARGETS = (("loss",), ("accuracy", "f1", "forgotten", "nothing"))
 AT = (
@@ -208,29 +211,28 @@ def used(random: Random, table: Table, source: Path, folder: Path) -> None:
         if verb == "predict":
             json.dumps(places.predicted(fitted, places.asked([str(source) if random.random() < 0.1 else pick(random, AT)])))
         return
-    limits = {
-        "examples": pick(random, ((None,), (1, 1000))),
-        "memory": pick(random, ((None,), ("16GB", "1b", "x"))),
-        "forget_at_most": pick(random, ((None,), (0.1,))),
-        "serve": pick(random, ((None,), ("1e9tokens", "x"))),
-    }
+    limits = asked_limits(
+        examples=pick(random, ((None,), (1, 1000))),
+        memory=pick(random, ((None,), ("16GB", "1b", "x"))),
+        forget_at_most=pick(random, ((None,), (0.1,))),
+        serve=pick(random, ((None,), ("1e9tokens", "x"))),
+    )
+    place = Place(*pick(random, ((NOWHERE, NOWHERE, ("H100", 0.4)), (("H100", None),))))
     price = pick(random, ((None,), (2.0, 0.0)))
     if verb == "report":
         given = pick(random, ((None,), BUDGETS[1]))
-        memory = limits["memory"]
         report(
             source,
             table,
             out=folder / "page.html",
             budget=parse_budget(given, price) if given else None,
-            examples=limits["examples"],
-            memory_bytes=parse_memory(memory) if memory else None,
-            forget_at_most=limits["forget_at_most"],
+            limits=limits,
+            place=place,
             **how,
         )
         return
     asked = (pick(random, BUDGETS), None) if verb == "plan" else (None, pick(random, GOALS))
-    found = asked_plan(table, *asked, price, limits, **how)
+    found = asked_plan(timed_on(table, source, place), *asked, price, limits, **how)
     json.dumps(found.to_json())
     str(found)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isolora.errors import ConfigError
-from isolora.plan import Recommendation, asked_plan, charged, parse_budget
+from isolora.plan import Limits, Recommendation, asked_plan, charged, parse_budget
 from isolora.table import Table
 
 TOKENS = np.geomspace(1e5, 1.6e6, 6)
@@ -44,8 +44,8 @@ def test_what_the_runs_cost_is_taken_off() -> None:
 
 def test_the_plan_is_that_for_what_is_left() -> None:
     left = charged(parse_budget("1e15flops"), study())[0]
-    with_study = asked_plan(study(), "1e15flops", None, None, {}, bootstrap=50, charge_study=True)
-    without = asked_plan(study(), f"{left.amount!r}flops", None, None, {}, bootstrap=50)
+    with_study = asked_plan(study(), "1e15flops", None, None, Limits(), bootstrap=50, charge_study=True)
+    without = asked_plan(study(), f"{left.amount!r}flops", None, None, Limits(), bootstrap=50)
     assert isinstance(with_study, Recommendation)
     assert isinstance(without, Recommendation)
     assert (with_study.model, with_study.tokens) == (without.model, without.tokens)
@@ -63,4 +63,4 @@ def test_what_cannot_be_charged_is_refused() -> None:
         with pytest.raises(ConfigError, match=words):
             charged(parse_budget(budget), given)
     with pytest.raises(ConfigError, match="takes what the runs cost off a --budget"):
-        asked_plan(table, None, "loss=2.1", None, {}, charge_study=True)
+        asked_plan(table, None, "loss=2.1", None, Limits(), charge_study=True)

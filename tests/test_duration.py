@@ -10,7 +10,8 @@ from test_speed import RATES, some
 
 from isolora.config import RunConfig
 from isolora.cost import step_rates as speed
-from isolora.cost.time import HERE, Place, predicted_seconds
+from isolora.cost.accelerators import HERE, Place
+from isolora.cost.time import predicted_seconds
 from isolora.display import time_in_words
 from isolora.errors import ConfigError
 

@@ -445,7 +445,7 @@ def test_a_goal_that_a_run_has_reached_for_less_is_told():
 
 def test_no_money_is_told_where_the_table_has_no_seconds():
     bare = Table({name: column for name, column in measured().columns.items() if name != "seconds"})
-    said = "no money is told: the table has no seconds for it"
+    said = "no money is told: the table has no seconds for it; --on and --utilisation take them from an accelerator"
     assert said in plan(fitted(), bare, Budget(4e12, "flops", 2.5)).warnings
     assert said in reach(fitted(), bare, 3.5, price_per_hour=2.5).warnings
     assert said not in plan(fitted(), measured(), Budget(4e12, "flops", 2.5)).warnings
@@ -485,7 +485,7 @@ def test_more_methods_than_a_law_tells_apart_get_the_best_measured_run():
     points = measured()
     names = np.array([f"method-{row}" for row in range(len(points))], dtype=object)
     with pytest.raises(NoRecommendation, match="8 methods, more than the 6 that one law tells apart") as refused:
-        asked_plan(Table({**points.columns, "method": names}), "1e12flops", None, None, {})
+        asked_plan(Table({**points.columns, "method": names}), "1e12flops", None, None, Limits())
     assert refused.value.measured["loss"] == points["loss"].min()
 
 
@@ -495,7 +495,7 @@ def test_a_refusal_speaks_of_its_target():
     names = np.array([f"method-{row}" for row in range(len(points))], dtype=object)
     scored = Table({**points.columns, "method": names, "accuracy": 1 - points["loss"] / 10})
     with pytest.raises(NoRecommendation) as refused:
-        asked_plan(scored, "1e12flops", None, None, {}, target="accuracy")
+        asked_plan(scored, "1e12flops", None, None, Limits(), target="accuracy")
     best = points["loss"].min() / 10
     assert f"reached accuracy {1 - best:.4g} at" in refused.value.words()
     answer = refused.value.to_json()
@@ -517,13 +517,13 @@ def test_an_asked_plan_tells_what_its_fit_assumed() -> None:
     columns = {"params": n, "tokens": d, "flops": 6 * n * d, "eval_loss": loss, "width": n / 1e5, "model": n.astype(str)}
     table = from_columns({name: list(values) for name, values in columns.items()}, {})
     said = ("column 'params' was read as body_parameters", "no law reads column width")
-    found = asked_plan(table, f"{2 * (6 * n * d).max()}flops", None, None, {}, bootstrap=20)
+    found = asked_plan(table, f"{2 * (6 * n * d).max()}flops", None, None, Limits(), bootstrap=20)
     assert set(said) <= set(found.warnings)
     assert len(set(found.warnings)) == len(found.warnings)
-    reached = asked_plan(table, None, "loss=2.4", None, {}, bootstrap=20)
+    reached = asked_plan(table, None, "loss=2.4", None, Limits(), bootstrap=20)
     assert set(said) <= set(reached.warnings)
     with pytest.raises(NoRecommendation) as refusal:
-        asked_plan(table, "1e30flops", None, None, {}, bootstrap=20)
+        asked_plan(table, "1e30flops", None, None, Limits(), bootstrap=20)
     assert set(said) <= set(refusal.value.warnings) == set(refusal.value.to_json()["warnings"])
     assert "  mind: no law reads column width" in refusal.value.words().splitlines()
 

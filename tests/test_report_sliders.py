@@ -14,6 +14,7 @@ from reported import Proof, columns, make_study
 from test_continuation import curves
 
 from isolora import laws
+from isolora.cost.accelerators import Place
 from isolora.errors import TableError
 from isolora.fit import fit, targeted
 from isolora.plan import Budget, Limits, NoRecommendation, plan, reach
@@ -303,6 +304,14 @@ def test_the_sliders_start_at_what_was_asked(tab, tmp_path, studies):
     assert found == [5e11, "flops", 777, None, 0.123456789, 12345]
     tab.open(write_page(tmp_path / "hours.html", replace(study, budget=Budget(90.0, "seconds"))))
     assert tab.value("[window.steered.asked.unit, Math.round(1e6 * window.steered.asked.amount)]") == ["seconds", 90_000_000]
+    placed = replace(study, budget=Budget(90.0, "seconds"), place=Place("h100", 0.25, 3.5), precision="float32")
+    tab.open(write_page(tmp_path / "placed.html", placed))
+    asked = tab.value("window.steered.asked")
+    assert asked["unit"] == "flops"
+    assert asked["amount"] == pytest.approx(90 * 0.25 * 67e12)
+    assert asked["price"] == 3.5
+    tab.value("document.getElementById('steer-reset').click()")
+    assert tab.value("window.steered.asked.amount") == pytest.approx(90 * 0.25 * 67e12)
 
 
 @needs_chromium

@@ -15,8 +15,8 @@ from isolora.cli.runs import trained_too_long
 from isolora.cli.studies import next_steps, study_summary
 from isolora.config import load_study, parse
 from isolora.config.study_config import StudyConfig
+from isolora.cost.accelerators import Place
 from isolora.cost.estimate import cost
-from isolora.cost.time import Place
 from isolora.doctor import doctor
 from isolora.errors import ConfigError
 from isolora.fit import fit

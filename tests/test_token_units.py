@@ -17,7 +17,7 @@ from isolora.cli import app
 from isolora.config import StudyConfig, parse
 from isolora.errors import ConfigError, TableError
 from isolora.fit import fit, targeted
-from isolora.plan import plan
+from isolora.plan import Limits, plan
 from isolora.plan.asked import asked_plan
 from isolora.study.running import run_study
 from isolora.table import Table, read
@@ -78,7 +78,7 @@ def test_what_is_asked_of_losses_that_do_not_compare_is_refused() -> None:
     with pytest.raises(TableError, match=r"^target 'perplexity': bases cut .*; ask for 'bits_per_byte'$"):
         fit(Table({**points.columns, "perplexity": np.exp(points["loss"])}), target="perplexity")
     with pytest.raises(ConfigError, match=r"^--reach loss: bases cut .*; ask for bits_per_byte=VALUE$"):
-        asked_plan(points, None, "loss=2", None, {})
+        asked_plan(points, None, "loss=2", None, Limits())
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from isolora.cli.runs import Words, split_words
 from isolora.garbage import without_collection
 
 if TYPE_CHECKING:
+    from isolora.cost.accelerators import Place
     from isolora.cost.run_price import Cost
-    from isolora.cost.time import Place
 
 
 def cost(
@@ -31,8 +31,8 @@ def cost(
     training.steps=N, training.tokens=N or training.flops=N says; needs no weights."""
     from isolora.config import is_study
     from isolora.cost import answers
+    from isolora.cost.accelerators import Place
     from isolora.cost.run_price import asks_for_all_steps, shape_of, with_one_step
-    from isolora.cost.time import Place
 
     path, keys = split_words(words)
     place = Place(on, utilisation, price_per_hour)
@@ -68,8 +68,8 @@ def _asked_first(
 def answer_study(path: Path, keys: list[str], place: Place, workers: int, calibrate: bool, as_json: bool) -> None:
     """Price a study; with `calibrate` each of its bases and methods is timed here first."""
     from isolora.config import load_study
+    from isolora.cost.accelerators import HERE
     from isolora.cost.calibration import calibrate as measure
-    from isolora.cost.time import HERE
     from isolora.study.study_price import one_of_each, price_study
 
     study = load_study(path, keys)

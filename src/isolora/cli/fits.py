@@ -46,6 +46,12 @@ Examples = Annotated[int | None, typer.Option(min=1, help="unique training examp
 Memory = Annotated[str | None, typer.Option(help="memory at hand, for example 16GB")]
 Serve = Annotated[str | None, typer.Option(help="tokens of inference that the budget pays for too, for example 1e9tokens")]
 ForgetAtMost = Annotated[float | None, typer.Option(help="nats a token that other texts may lose")]
+PricePerHour = Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")]
+On = Annotated[str | None, typer.Option(help="an accelerator to say the time for, such as H100, in place of this machine")]
+Utilisation = Annotated[float | None, typer.Option(help="share of that accelerator's peak rate that such runs reach")]
+Precision = Annotated[
+    str | None, typer.Option(help="what they compute in there: by default as in the study, and bfloat16 for a table")
+]
 
 
 def fit(
@@ -113,7 +119,10 @@ def plan(
     memory: Memory = None,
     forget_at_most: ForgetAtMost = None,
     serve: Serve = None,
-    price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
+    price_per_hour: PricePerHour = None,
+    on: On = None,
+    utilisation: Utilisation = None,
+    precision: Precision = None,
     charge_study: Annotated[bool, typer.Option("--charge-study", help="the budget pays for the runs of the study too")] = False,
     next_: Annotated[
         Path | None, typer.Option("--next", help="a study file to write, of the runs that would narrow the decision most")
@@ -127,7 +136,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Recommend base model, adapter, data and passes for a budget, with the loss to expect; or say what a goal takes."""
-    from isolora.plan import NoRecommendation, asked_plan
+    from isolora.cost.accelerators import Place
+    from isolora.cost.table_times import memory_on, timed_on
+    from isolora.plan import NoRecommendation, asked_limits, asked_plan
     from isolora.plan.reach import parse_reach
 
     if (budget is None) == (reach is None):
@@ -135,8 +146,9 @@ def plan(
     if next_ is not None and is_there(next_):
         raise ConfigError(f"--next: {next_} exists already; name another")
     wanted = parse_reach(reach)[0] if reach is not None and target == "loss" else target
-    table = read_points(source, columns, method, where, wanted)
-    limits = {"examples": examples, "memory": memory, "forget_at_most": forget_at_most, "serve": serve}
+    place = Place(on, utilisation)
+    table = timed_on(read_points(source, columns, method, where, wanted), source, place, precision)
+    limits = asked_limits(examples, memory, forget_at_most, serve, memory_on(place, table))
     try:
         found = asked_plan(table, budget, reach, price_per_hour, limits, law, target, bootstrap, charge_study)
     except NoRecommendation as refusal:
@@ -178,7 +190,10 @@ def report(
     memory: Memory = None,
     forget_at_most: ForgetAtMost = None,
     serve: Serve = None,
-    price_per_hour: Annotated[float | None, typer.Option(help="price of an hour, for a budget in money")] = None,
+    price_per_hour: PricePerHour = None,
+    on: On = None,
+    utilisation: Utilisation = None,
+    precision: Precision = None,
     law: Law = "auto",
     target: Target = "loss",
     columns: Map = None,
@@ -188,21 +203,23 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about a study: its advice or why there is none, pictures, sliders, runs."""
-    from isolora.plan import parse_budget, parse_memory, parse_tokens
+    from isolora.cost.accelerators import Place
+    from isolora.cost.table_times import memory_on
+    from isolora.plan import asked_limits, parse_budget
     from isolora.report import report as write_report
 
+    place, table = Place(on, utilisation, price_per_hour), read_points(source, columns, method, where, target)
     path = write_report(
         source,
-        read_points(source, columns, method, where, target),
+        table,
         out=out,
         target=target,
         law=law,
         bootstrap=bootstrap,
         budget=parse_budget(budget, price_per_hour) if budget else None,
-        examples=examples,
-        memory_bytes=parse_memory(memory) if memory else None,
-        forget_at_most=forget_at_most,
-        serve_tokens=parse_tokens(serve) if serve else 0.0,
+        limits=asked_limits(examples, memory, forget_at_most, serve, memory_on(place, table)),
+        place=place,
+        precision=precision,
     )
     answer({"report": str(path)}, f"report: {path}", as_json)
 

@@ -50,7 +50,7 @@ def verify(
     from isolora.study.study_recommendation import advise, study_of
 
     study_of(source)
-    limits = asked_limits({"examples": examples, "memory": memory, "forget_at_most": forget_at_most})
+    limits = asked_limits(examples, memory, forget_at_most)
     table = read_points(source, columns, method, where, target)
     try:
         advice = advise(source, table, budget, price_per_hour, limits, seed, law=law, target=target, bootstrap=bootstrap)

@@ -23,11 +23,11 @@ class Accelerator:
     bytes_per_second: float
     source: str
 
-    def peak(self, precision: str) -> float:
-        """Raises ConfigError where the data sheet names no such rate."""
+    def peak(self, precision: str, field: str = "training.precision") -> float:
+        """Raises ConfigError, about that field, where the data sheet names no such rate."""
         if precision not in self.flops_per_second:
             known = ", ".join(self.flops_per_second)
-            raise ConfigError(f"training.precision: {self.name} has no peak rate for {precision} (valid: {known})")
+            raise ConfigError(f"{field}: {self.name} has no peak rate for {precision} (valid: {known})")
         return self.flops_per_second[precision]
 
 
@@ -44,3 +44,29 @@ def find_accelerator(name: str) -> Accelerator:
     if name.lower() not in by_name:
         raise ConfigError(f"--on: {unknown('accelerator', name, packaged_accelerators())}")
     return by_name[name.lower()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run would take place. on: an accelerator's name, this machine when absent; utilisation: achieved share of its peak
+    rate; price_per_hour in any currency."""
+
+    on: str | None = None
+    utilisation: float | None = None
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise ConfigError(f"--utilisation: a share above 0 and up to 1 of the peak rate (got {self.utilisation:g})")
+        if self.utilisation is not None and self.on is None:
+            raise ConfigError(f"--utilisation: of which accelerator? give --on too (valid: {', '.join(packaged_accelerators())})")
+        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
+            raise ConfigError(f"--price-per-hour: 0 or more (got {self.price_per_hour:g})")
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """Raises ConfigError where the name is of none that is known."""
+        return None if self.on is None else find_accelerator(self.on)
+
+
+HERE = Place()

@@ -17,8 +17,9 @@ import numpy as np
 from isolora.child_process import beside_accelerator
 from isolora.config import RunConfig, content_hash, read_yaml, with_word
 from isolora.cost import kept, step_rates
+from isolora.cost.accelerators import Place
 from isolora.cost.run_price import Cost, Memory
-from isolora.cost.time import Place, predicted_seconds
+from isolora.cost.time import predicted_seconds
 from isolora.json_types import JsonMapping, JsonObject
 from isolora.ledger import Flops
 from isolora.paths import is_folder

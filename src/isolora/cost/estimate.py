@@ -10,10 +10,11 @@ import numpy as np
 from isolora import models
 from isolora.config import RunConfig, TaskConfig, TrainingConfig
 from isolora.cost import step_rates
+from isolora.cost.accelerators import HERE, Place
 from isolora.cost.flops import TWO_CLASSES, ledger_of
 from isolora.cost.memory import kept_peak
 from isolora.cost.run_price import Cost
-from isolora.cost.time import HERE, Place, predicted_seconds
+from isolora.cost.time import predicted_seconds
 from isolora.errors import ConfigError
 from isolora.ledger import BatchShape, Ledger
 from isolora.runs.device import device

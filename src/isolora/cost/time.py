@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isolora.cost import accelerators
+from isolora.cost.accelerators import Place
 from isolora.cost.step_rates import Speed
 from isolora.display import time_in_words
 from isolora.errors import ConfigError
@@ -12,29 +12,6 @@ from isolora.json_types import JsonObject
 from isolora.ledger import Flops
 
 _CENT = 0.01
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run would take place. on: an accelerator's name, this machine when absent; utilisation: achieved share of its peak
-    rate; price_per_hour in any currency."""
-
-    on: str | None = None
-    utilisation: float | None = None
-    price_per_hour: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.utilisation is not None and not 0 < self.utilisation <= 1:
-            raise ConfigError(f"--utilisation: a share above 0 and up to 1 of the peak rate (got {self.utilisation:g})")
-        if self.utilisation is not None and self.on is None:
-            raise ConfigError(
-                f"--utilisation: of which accelerator? give --on too (valid: {', '.join(accelerators.packaged_accelerators())})"
-            )
-        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
-            raise ConfigError(f"--price-per-hour: 0 or more (got {self.price_per_hour:g})")
-
-
-HERE = Place()
 
 
 @dataclass(frozen=True)
@@ -64,11 +41,11 @@ def predicted_seconds(here: Speed | None, precision: str, flops: Flops, micro_ba
 
     Raises ConfigError where the utilisation of another machine is neither given nor measured here.
     """
-    if place.on is None:
+    accelerator = place.accelerator
+    if accelerator is None:
         if here is None:
             return None
         return _priced(here.seconds(flops, micro_batches), f"as measured on {here.machine}", place)
-    accelerator = accelerators.find_accelerator(place.on)
     share, basis = place.utilisation, "as given"
     if share is None:
         if here is None:

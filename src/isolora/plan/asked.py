@@ -10,7 +10,6 @@ from isolora.errors import ConfigError
 from isolora.fit import Fit, ManyMethods, targeted
 from isolora.fit import fit as fit_law
 from isolora.fit.remarks import assumed
-from isolora.json_types import JsonMapping
 from isolora.plan.budget import Budget, parse_budget, parse_memory, parse_tokens
 from isolora.plan.charge import charged
 from isolora.plan.limits import Limits
@@ -25,18 +24,17 @@ def asked_plan(
     budget: str | None,
     goal: str | None,
     price_per_hour: float | None,
-    limits: JsonMapping,
+    limits: Limits,
     law: str = "auto",
     target: str = "loss",
     bootstrap: int = 1000,
     charge_study: bool = False,
 ) -> Recommendation | Reached:
-    """Exactly one of `budget` (`2h`) and `goal` (`f1=0.9`); `limits` holds examples, memory, forget_at_most and serve as given.
+    """Exactly one of `budget` (`2h`) and `goal` (`f1=0.9`).
     charge_study: the budget pays for the table's runs too.
 
     Raises UserError for what is not understood, NoRecommendation where the evidence carries no answer.
     """
-    kept = asked_limits(limits)
     if goal is not None:
         if charge_study:
             raise ConfigError("--charge-study takes what the runs cost off a --budget; a goal has none")
@@ -46,11 +44,11 @@ def asked_plan(
         if wanted == "loss" != fitted.target:
             raise ConfigError(f"--reach loss: {fitted.remarks[0]}; ask for {fitted.target}=VALUE")
         with _saying(fitted):
-            reached = reach(fitted, table, value, kept, price_per_hour=price_per_hour)
+            reached = reach(fitted, table, value, limits, price_per_hour=price_per_hour)
         return replace(reached, warnings=_with_assumed(reached.warnings, fitted))
     given = parse_budget(budget or "", price_per_hour)
     left, told = charged(given, table) if charge_study else (given, "")
-    found = fitted_plan(table, left, kept, law, target, bootstrap)[1]
+    found = fitted_plan(table, left, limits, law, target, bootstrap)[1]
     return replace(found, warnings=(told, *found.warnings)) if told else found
 
 
@@ -84,15 +82,16 @@ def plan_within(fitted: Fit, table: Table, budget: Budget, limits: Limits) -> Re
     return plan(fitted, table, budget, *limited)
 
 
-def asked_limits(given: JsonMapping) -> Limits:
-    """Limits as given in words: examples, memory (`16GB`), forget_at_most, serve (`1e9tokens`). Raises UserError."""
-    memory, serve = given.get("memory"), given.get("serve")
-    return Limits(
-        given.get("examples"),
-        parse_memory(memory) if memory else None,
-        given.get("forget_at_most"),
-        parse_tokens(serve) if serve else 0.0,
-    )
+def asked_limits(
+    examples: int | None = None,
+    memory: str | None = None,
+    forget_at_most: float | None = None,
+    serve: str | None = None,
+    memory_bytes: float | None = None,
+) -> Limits:
+    """Limits as given in words: memory as `16GB` (else `memory_bytes`), serve as `1e9tokens`. Raises UserError."""
+    room = parse_memory(memory) if memory else memory_bytes
+    return Limits(examples, room, forget_at_most, parse_tokens(serve) if serve else 0.0)
 
 
 def _fitted(table: Table, budget: Budget, limits: Limits, law: str, target: str, bootstrap: int) -> Fit:

@@ -184,7 +184,10 @@ def _recommendation(
 
 def _fitting(priced: Sequence[Option], budget: Budget, limits: Limits) -> tuple[list[Option], Counter[str]]:
     if budget.unit == "seconds" and all(math.isnan(option.seconds_per_token) for option in priced):
-        raise TableError("a budget of time needs a seconds column in the table; give the budget in flops")
+        raise TableError(
+            "a budget of time needs a seconds column in the table; name an accelerator (--on H100 --utilisation 0.4), or give the"
+            " budget in flops"
+        )
     if budget.unit == "flops" and all(math.isnan(option.flops_per_token) for option in priced):
         raise TableError("a budget of FLOPs needs a flops column in the table; give the budget in time, such as 2h")
     demand_told(priced, limits)

@@ -48,7 +48,7 @@ def about_spending(option: Option, limits: Limits, price_per_hour: float | None)
         flops = option.serving(limits.serve_tokens, "flops")
         yield f"serving {limits.serve_tokens:.3g} tokens takes {flops:.3g} FLOPs beside the training"
     if price_per_hour is not None and math.isnan(option.seconds_per_token):
-        yield "no money is told: the table has no seconds for it"
+        yield "no money is told: the table has no seconds for it; --on and --utilisation take them from an accelerator"
 
 
 def left_out_words(left: Mapping[str, int], of: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from isolora.cost.accelerators import HERE, Place
 from isolora.fit import Fit
 from isolora.plan import Budget, Limits, Recommendation
 from isolora.report.gather import Asked, gather
@@ -26,16 +27,16 @@ def report(
     law: str = "auto",
     bootstrap: int = 1000,
     budget: str | Budget | None = None,
-    examples: int | None = None,
-    memory_bytes: float | None = None,
-    forget_at_most: float | None = None,
-    serve_tokens: float = 0.0,
+    limits: Limits | None = None,
+    place: Place = HERE,
+    precision: str | None = None,
 ) -> Path:
     """Write the page about `source`, a study's folder or a table's file, and return its path.
 
     `table` holds the points of the source; with those of the verification's run in it, its curve is drawn too. Without a
     `fit` the law is fitted here, and without a `recommendation` one is made for `budget` (by default four times the largest
-    run). Where either cannot be had, the page gives the reason and shows what was measured.
+    run). Where either cannot be had, the page gives the reason and shows what was measured. place: the accelerator that
+    times and money are of, as `isolora.cost.table_times.timed_on` has them.
     """
-    asked = Asked(target, law, bootstrap, budget, Limits(examples, memory_bytes, forget_at_most, serve_tokens))
+    asked = Asked(target, law, bootstrap, budget, limits or Limits(), place, precision)
     return write_page(Path(out), gather(Path(source), table, asked, fit, recommendation, verification))

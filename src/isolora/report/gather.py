@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from isolora.cost.accelerators import HERE, Place
+from isolora.cost.table_times import computed_in, timed_on
 from isolora.errors import TableError
 from isolora.fit import Fit, studied, targeted
 from isolora.fit import fit as fit_law
@@ -28,6 +30,8 @@ class Asked:
     bootstrap: int = 1000
     budget: str | Budget | None = None
     limits: Limits = field(default_factory=Limits)
+    place: Place = HERE
+    precision: str | None = None
 
 
 def gather(
@@ -43,16 +47,16 @@ def gather(
     if fit is None and recommendation is None:  # those that are given bear the names that they were made with
         table, runs = with_short_names(table, runs)
     target = fit.target if fit else asked.target
-    aim = targeted(table, target)
+    aim, timed = targeted(table, target), timed_on(table, source, asked.place, asked.precision)
     no_law = words = ""
     no_advice: tuple[str, ...] = ()
     if fit is None:
-        fit, no_law = _fitted(table, asked)
+        fit, no_law = _fitted(timed, asked)
     verification = verification or verification_of(source, aim.name)
     budget = parse_budget(asked.budget) if isinstance(asked.budget, str) else asked.budget
     if fit is not None and recommendation is None:
         budget, words = (budget, "") if budget else _default_budget(table, verification)
-        recommendation, no_advice = _planned(fit, table, budget, asked.limits)
+        recommendation, no_advice = _planned(fit, timed, budget, asked.limits)
     return StudyReport(
         title_of(source),
         aim.table,
@@ -67,6 +71,8 @@ def gather(
         target=aim.name,
         budget=budget,
         limits=asked.limits,
+        place=asked.place,
+        precision=asked.precision or computed_in(source),
     )
 
 

@@ -112,8 +112,14 @@ def _facts(study: StudyReport, plan: Recommendation) -> list[Texts]:
         },
     ]
     if plan.seconds is not None:
-        facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": "at the speed measured in this study"})
+        facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": _speed(study)})
     return [*facts, _nearest(study, plan.nearest_evidence)]
+
+
+def _speed(study: StudyReport) -> str:
+    if study.place.accelerator is None:
+        return "at the speed measured in this study"
+    return f"on {study.place.accelerator.name}, at {study.place.utilisation:.3g} of its peak in {study.precision}"
 
 
 def _nearest(study: StudyReport, point: JsonMapping) -> Texts:

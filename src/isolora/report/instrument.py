@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from isolora import laws
-from isolora.cost import accelerators
+from isolora.cost.accelerators import Place, packaged_accelerators
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.fit.continuation import GROWN
 from isolora.fit.distance import RANDOM_WALK
@@ -70,7 +70,7 @@ def instrument(study: StudyReport) -> JsonObject | None:
         "points": _points(points),
         "nearestRows": _nearest_rows(points),
         "smallest": smallest,
-        "accelerators": _accelerators(),
+        "accelerators": _accelerators(study.precision),
         "start": _start(study),
         "limits": _limits(study.limits),
         "examplesAtHand": examples_at_hand(study.table),
@@ -81,8 +81,20 @@ def instrument(study: StudyReport) -> JsonObject | None:
 def _start(study: StudyReport) -> JsonObject | None:
     """The budget that the sliders start at: the one that was asked for, else what a recommendation spends."""
     if study.budget is not None:
-        return {"amount": study.budget.amount, "unit": study.budget.unit}
-    return {"amount": study.recommendation.flops, "unit": "flops"} if study.recommendation else None
+        spent: JsonObject | None = {"amount": study.budget.amount, "unit": study.budget.unit}
+    else:
+        spent = {"amount": study.recommendation.flops, "unit": "flops"} if study.recommendation else None
+    return None if spent is None else {**spent, **_place(study.place)}
+
+
+def _place(place: Place) -> JsonObject:
+    """Where the page's times are of, and what an hour costs there; nothing of what nobody said."""
+    known = {
+        "where": place.accelerator and place.accelerator.name,
+        "share": place.utilisation and 100 * place.utilisation,
+        "price": place.price_per_hour,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _limits(limits: Limits) -> JsonObject:
@@ -156,12 +168,10 @@ def _nearest_rows(points: Table) -> list[int]:
     return [int(row) for row in chosen["row"][chosen["tokens"] > 0]]
 
 
-def _accelerators() -> list[JsonObject]:
-    """Names with their peak FLOPs a second, in bfloat16 where they have it."""
-    return [
-        {"name": name, "peak": each.flops_per_second.get("bfloat16", each.flops_per_second.get("float32"))}
-        for name, each in accelerators.packaged_accelerators().items()
-    ]
+def _accelerators(precision: str) -> list[JsonObject]:
+    """Names with their peak FLOPs a second in a precision; those without one are left out."""
+    known = {name: each.flops_per_second.get(precision) for name, each in packaged_accelerators().items()}
+    return [{"name": name, "peak": peak} for name, peak in known.items() if peak]
 
 
 def _number(value: object) -> object:

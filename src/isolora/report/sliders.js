@@ -139,6 +139,8 @@ if (document.getElementById("instrument")) {
     const start = data.start ?? (flops.length ? { amount: 4 * Math.max(...flops), unit: "flops" } : { amount: 4 * Math.max(...seconds), unit: "seconds" });
     part("unit").value = start.unit === "flops" ? "flops" : "hours";
     part("where").selectedIndex = 0;
+    if (start.where) [part("where").value, part("share").value] = [start.where, start.share];
+    part("price").value = start.price ?? part("price").defaultValue;
     const [low, high] = ends();
     typed = start.unit === "flops" ? start.amount : start.amount / 3600;
     part("budget").value = Math.round((1000 * Math.log(typed / low)) / Math.log(high / low));

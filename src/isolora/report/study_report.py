@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from isolora.cost.accelerators import HERE, Place
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.fit.target import ERROR_OF
@@ -46,7 +47,7 @@ class StudyReport:
     """Everything that goes onto the page. `table` holds the target in its column `loss`; `runs` are the store's rows (states,
     reasons, environment), where there is a store. `no_law` says why there is no fit, `no_advice` why nothing is recommended
     and what to measure next; `budget_words` says where a recommendation's budget comes from; `budget` and `limits` are what was
-    asked for.
+    asked for, `place` where, and `precision` what runs on an accelerator compute in.
     """
 
     title: str
@@ -63,6 +64,8 @@ class StudyReport:
     target: str = "loss"
     budget: Budget | None = None
     limits: Limits = field(default_factory=Limits)
+    place: Place = HERE
+    precision: str = "bfloat16"
 
     @property
     def measured_name(self) -> str:

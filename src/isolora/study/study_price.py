@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 
 from isolora.config import RunConfig, StudyConfig, content_hash
 from isolora.cost import step_rates
+from isolora.cost.accelerators import HERE, Place
 from isolora.cost.calibration import calibrate
 from isolora.cost.estimate import drawn_on_paper
 from isolora.cost.memory import peak_of_run
-from isolora.cost.time import HERE, Duration, Place, predicted_seconds
+from isolora.cost.time import Duration, predicted_seconds
 from isolora.display import time_in_words
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
