@@ -19,6 +19,7 @@ from isolora.study import early_exit
 from isolora.study.early_exit import FEWEST_POINTS, GridPruner, hopeless_cells
 from isolora.study.running import run_study
 from isolora.study.status import stopped_early, unspent_share
+from isolora.training.stack import Stack
 
 torch.set_num_threads(1)
 MARKS = [8192 * 2 ** (k / 2) for k in range(7)]
@@ -135,3 +136,21 @@ def test_it_is_off_unless_asked_for_and_not_for_a_search(tmp_path: Path) -> None
     assert parse(StudyConfig, {"base": {}, "grid": {RANK: [2]}}).stop_early is False
     with pytest.raises(ConfigError, match=r"stop_early: is for a grid; a search has search.pruner"):
         parse(StudyConfig, {"base": {}, "search": {"space": {RANK: [2]}}, "stop_early": True})
+
+
+def test_places_of_cells_that_end_go_to_the_next_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four seeds of two ranks, two places: those of rank 2 end early, and nobody waits for their neighbours."""
+    grid = {RANK: [2, 4], "seed": [0, 1, 2, 3]}
+    given = {"base": base(tmp_path, tokens=800, batch_tokens=50, evaluate_from=50), "grid": grid, "stop_early": True, "stack": 2}
+    study, counts, step = parse(StudyConfig, given), list[int](), Stack.step
+
+    def counted(stack: Stack) -> None:
+        counts.append(len(stack.running))
+        step(stack)
+
+    monkeypatch.setattr(early_exit, "hopeless_cells", lambda *_: {(study.base["model"], "lora", 2): "it lies behind"})
+    monkeypatch.setattr(Stack, "step", counted)
+    store = run_study(study, tmp_path / "out", quiet=True)
+    assert {(row["rank"], row["state"]) for row in store.runs()} == {(2, PRUNED), (4, DONE)}
+    assert len(store.runs()) == 8
+    assert counts.count(1) <= 2, "of the last two"

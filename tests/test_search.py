@@ -120,11 +120,16 @@ def test_a_round_that_ended_but_was_not_told(base: dict[str, Any], tmp_path: Pat
 
 
 def test_more_trials_go_on_where_fewer_ended(base: dict[str, Any], tmp_path: Path) -> None:
-    run_study(a_search(base, stack=2, trials=4), tmp_path / "grown", quiet=True)
-    grown, whole = a_search(base, stack=2, trials=6), a_search(base, stack=2, trials=6)
-    run_study(grown, tmp_path / "grown", quiet=True)
-    run_study(whole, tmp_path / "whole", quiet=True)
-    assert trials(grown, tmp_path / "grown") == trials(whole, tmp_path / "whole")
+    """One at a time, they are those of a search that was as long from the start; in a stack the last places had stayed empty."""
+    for stack in (1, 2):
+        few, grown = a_search(base, stack, trials=4), a_search(base, stack, trials=6)
+        run_study(few, tmp_path / f"grown-{stack}", quiet=True)
+        before = trials(few, tmp_path / f"grown-{stack}")
+        run_study(grown, tmp_path / f"grown-{stack}", quiet=True)
+        assert trials(grown, tmp_path / f"grown-{stack}")[:4] == before
+        assert len(trials(grown, tmp_path / f"grown-{stack}")) == 6
+    run_study(a_search(base, 1, trials=6), tmp_path / "whole", quiet=True)
+    assert trials(grown, tmp_path / "grown-1") == trials(grown, tmp_path / "whole")
 
 
 def test_an_equal_suggestion_is_not_trained_twice(base: dict[str, Any], tmp_path: Path) -> None:

@@ -69,12 +69,12 @@ class CrossCheck(Observer):
 
     def of(self, stack: Stack, k: int) -> dict[str, Pair]:
         """All that can be both predicted and measured of a member that has reached its end; warns where the two part."""
-        config, member = self.configs[k], stack.members[k]
+        member = stack.members[k]
         if member.progress.state != DONE:
             return {}
-        planned = dry_run(config, stack.examples, member.ledger)
+        planned = dry_run(member.config, stack.examples, member.ledger)
         found = {"flops": pair(planned.flops.total, member.progress.flops), **self.of_step}
-        speed = step_rates.stored(config) if len(self.configs) == 1 else None
+        speed = step_rates.stored(member.config) if len(self.configs) == 1 else None
         if speed is not None:
             found["seconds"] = pair(speed.seconds(planned.flops, planned.micro_batches), member.progress.seconds)
         for name, values in found.items():

@@ -116,7 +116,7 @@ class Attached(ABC):
         self.model.train(on)
 
     def generators(self) -> JsonObject:
-        """Random generators (torch.Generator) that an exact resume has to restore."""
+        """Random generators (torch.Generator) that an exact resume has to restore; `NAME.2` is member 2's own."""
         return {}
 
     def trainable_parameters(self, member: int) -> int:

@@ -25,6 +25,9 @@ class Observer:
     def on_points(self, stack: Stack, points: Sequence[Point]) -> None:
         """Called with the points of the members that have just been evaluated; their loss is finite."""
 
+    def on_joined(self, stack: Stack) -> None:
+        """Called when runs have taken the places of members that had ended; those that go on have new numbers."""
+
     def on_settled(self, stack: Stack, k: int, measures: Mapping[int, Mapping[str, float]]) -> None:
         """Called at the end of a member whose points between were measured on a share of the held-out examples, with what their
         `loss` and all that restates it [by tokens] are in the light of its last evaluation."""

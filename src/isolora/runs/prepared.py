@@ -86,6 +86,7 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
     base: Base
     examples: RunExamples
     cleanup: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+    adapters: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @classmethod
     def load(cls, config: RunConfig, workspace: Workspace | None = None) -> PreparedRun:
@@ -98,7 +99,7 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
         documents.task.check_model(base.model)
         examples = RunExamples.of(documents, base.tokenizer, base.max_length)
         demand_embeddings(examples, base, len(config.new_tokens))
-        return cls(config, documents, base, examples, cleanup)
+        return cls(config, documents, base, examples, cleanup, cleanup.enter_context(ExitStack()))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
         return self.cleanup.__exit__(kind, error, trace)
@@ -108,10 +109,12 @@ class PreparedRun(AbstractContextManager["PreparedRun"]):
         return self.documents.task
 
     def attach(self, configs: Sequence[RunConfig]) -> Attached:
-        """The adapters of the members of a stack, one a configuration, on this run's base; gone when the context ends."""
+        """The adapters of the members of a stack, one a configuration, on this run's base, which gives up those that it had; gone
+        when the context ends."""
+        self.adapters.close()
         known_tokens = len(self.base.tokenizer) - len(self.config.new_tokens)
         attached = attach(configs, self.base.model, self.task.new_head, known_tokens)
-        self.cleanup.callback(attached.detach)
+        self.adapters.callback(attached.detach)
         return attached
 
 

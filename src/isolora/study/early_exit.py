@@ -8,9 +8,10 @@ and at four times as much, for which `verify` plans: a large base may be behind 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from isolora.config import RunConfig, content_hash
 from isolora.errors import UserError
 from isolora.fit import Fit, fit, studied
 from isolora.json_types import JsonObject
@@ -18,9 +19,11 @@ from isolora.plan import Budget
 from isolora.plan.budget import DEFAULT_BUDGET
 from isolora.plan.limits import kept_examples
 from isolora.plan.options import Option, options
-from isolora.store import Point, Store
+from isolora.runs.document_loader import RunDocuments
+from isolora.store import RUNNING, Point, Store
 from isolora.study.design import Job
 from isolora.table import read
+from isolora.training.refill import Queue
 
 FEWEST_POINTS = 4
 """Of a run, before it may end early: what it leaves behind still tells how its losses fall."""
@@ -33,13 +36,37 @@ Cell = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class GridPruner:
-    """Gives each stack of a grid what ends its runs early. largest_flops: of the run that takes most of them."""
+    """Gives each stack of a grid what ends its runs early. largest_flops: of the run that takes most of them; width: of stacks
+    whose places go to the next runs of a longer job as they become free, None where jobs are as wide as their stacks."""
 
     store: Store
     largest_flops: float
+    width: int | None = None
 
-    def __call__(self, job: Job) -> CellPruner:
-        return CellPruner(self.store, self.largest_flops)
+    def __call__(self, job: Job) -> CellPruner | GridQueue:
+        cells = CellPruner(self.store, self.largest_flops)
+        return cells if self.width is None else GridQueue(cells, job, self.width)
+
+
+class GridQueue(Queue):
+    """The runs of a job in their order, so many at a time."""
+
+    def __init__(self, cells: CellPruner, job: Job, width: int) -> None:
+        documents = RunDocuments.load(job[0])
+        self.runs = {documents.identity(run): run for run in job}
+        super().__init__(content_hash(list(self.runs)))
+        self.cells, self.width = cells, width
+
+    def __call__(self, point: Point) -> str:
+        return self.cells(point)
+
+    def next_runs(self, ended: Mapping[str, str], running: Collection[str]) -> dict[str, RunConfig]:
+        store = self.cells.store
+        taken = {*running, *store.ended()}
+        waiting = [name for name in self.runs if name not in taken]
+        joining = {name: self.runs[name] for name in waiting[: self.width - len(running)]}
+        store.set_state(joining, RUNNING)
+        return joining
 
 
 @dataclass
@@ -48,13 +75,13 @@ class CellPruner:
 
     store: Store
     largest_flops: float
-    step: int = -1
+    seen: int = -1
     points: Mapping[str, Sequence[JsonObject]] = field(default_factory=dict)
     reasons: Mapping[Cell, str] = field(default_factory=dict)
 
     def __call__(self, point: Point) -> str:
-        if point.step != self.step:
-            self.step, self.points = point.step, points_by_run(self.store)
+        if (count := self.store.count_points()) != self.seen:
+            self.seen, self.points = count, points_by_run(self.store)
             self.reasons = hopeless_cells(self.store, self.largest_flops) if self._long_enough(point) else {}
         [first, *_] = self.points[point.run]
         reason = self.reasons.get((first["model"], first["method"], int(first["rank"] or 0)), "")

@@ -96,6 +96,13 @@ class StackPruner:
         return {"state": state, "value": value, "curve": json.dumps(values), "rungs": json.dumps(noted)}
 
 
+def ends_here(search: SearchConfig, trials: Sequence[Trial], number: int, evaluations: int | None) -> tuple[bool, JsonObject]:
+    """(whether a running trial is hopeless after its last evaluation, beside all others, what the pruner notes of it)."""
+    study = study_with_trials(search, trials, pruner=_pruner(search, evaluations))
+    ends = study.pruner.prune(study, study.trials[number])
+    return bool(ends), study.trials[number].system_attrs
+
+
 def measures(point: JsonMapping) -> dict[str, float]:
     """All that was measured at a point, by name."""
     return {name: point[name] for name in OF_POINTS if point[name] is not None} | dict(json.loads(point["metrics"]))

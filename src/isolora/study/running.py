@@ -51,11 +51,12 @@ def run_study(
         refuse_ranks("study")
         with locked_store(folder, workers) as store, _opened(place, folder, workers, quiet, workspace, **given) as train:
             write_description(study, folder)
+            others = None if executor == "local" and workers == 1 else workers  # processes that train, where this one does not
             queued = partial(_train_queued, store, workspace, train)
             if study.search:
-                run_search(study, store, queued, workspace, workers)
+                run_search(study, store, queued, workspace, others)
             else:
-                _raise_failed(store, _grid(study, store, queued, workspace, workers))
+                _raise_failed(store, _grid(study, store, queued, workspace, others))
     return store
 
 
@@ -108,7 +109,9 @@ def _train_queued(
     return (train(missing, stage, pruner_of) if missing else None) or []
 
 
-def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int) -> list[Failure]:
+def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, others: int | None) -> list[Failure]:
+    """Tune, then train the grid. others: processes that train; None: this one does."""
+    workers = others or 1
     runs, failures, remarks = design.grid_runs(study), list[Failure](), list[str]()
     if study.tune:
         trials = design.trial_runs(study)
@@ -119,15 +122,18 @@ def _grid(study: StudyConfig, store: Store, train: Trained, workspace: Workspace
         for remark in remarks:
             print(remark, file=sys.stderr)
         write_description(study, store.folder, remarks)
-    pruner_of = _grid_pruner(store, runs, workspace) if study.stop_early and runs else no_pruner
-    return failures + train(balanced(design.stacks(runs, study.stack), workers), "grid", pruner_of)
+    refilled = others is None and study.stop_early
+    jobs = design.stacks(runs, len(runs) if refilled else study.stack)
+    width = study.stack if refilled else None
+    pruner_of = _grid_pruner(store, runs, workspace, width) if study.stop_early and runs else no_pruner
+    return failures + train(balanced(jobs, workers), "grid", pruner_of)
 
 
-def _grid_pruner(store: Store, runs: Sequence[RunConfig], workspace: Workspace) -> PrunerOf:
+def _grid_pruner(store: Store, runs: Sequence[RunConfig], workspace: Workspace, width: int | None = None) -> PrunerOf:
     from isolora.study.early_exit import GridPruner  # fits laws, with half a second of imports that other studies begin without
     from isolora.study.study_price import largest_planned_flops
 
-    return GridPruner(store, largest_planned_flops(runs, workspace))
+    return GridPruner(store, largest_planned_flops(runs, workspace), width)
 
 
 def _raise_failed(store: Store, failures: Sequence[Failure]) -> None:

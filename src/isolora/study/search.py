@@ -1,7 +1,8 @@
-"""A search: rounds of trials that Optuna suggests, each an ordinary run, then the training with the best values.
+"""A search: trials that Optuna suggests, each an ordinary run, then the training with the best values.
 
-Our store keeps the trials, and a round is entered whole before it is trained; Optuna's own storages leave a trial that was
-killed running for ever. A second call tells Optuna what has ended and goes on with the round that was cut off.
+In this process trials share one stack, and whatever ends is replaced at once; where several processes train, and where trials
+cannot share a stack, they come in rounds. Our store keeps the trials, which are entered before they are trained; Optuna's own
+storages leave a trial that was killed running for ever. A second call tells Optuna what has ended, and goes on with the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from isolora import registry
 from isolora.config import RangeConfig, RunConfig, SearchConfig, StudyConfig, content_hash
 from isolora.errors import ConfigError
-from isolora.json_types import JsonObject
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.metrics.direction import PER_TOKEN
 from isolora.models import load_tokenizer
 from isolora.runs.workspace import Workspace
@@ -22,11 +23,12 @@ from isolora.store import DONE, ENDED, OUT_OF_MEMORY, PRUNED, RUNNING, Store, Tr
 from isolora.study import design
 from isolora.study.executors.base import Failure, StudyFailed, Trained, no_pruner
 from isolora.study.pruning import OF_POINTS, RoundPruner, evaluations, metric_at
+from isolora.study.search_queue import SEARCH, SearchQueue
 from isolora.study.status import unspent_share
 from isolora.study.suggestions import optuna, suggest
 from isolora.training.recorder import outcome
 
-SEARCH, FINAL = "search", "final"
+FINAL = "final"
 AT_EVERY_POINT = (*OF_POINTS, "perplexity", "bits_per_byte")
 
 
@@ -123,20 +125,47 @@ def identity(study: StudyConfig) -> str:
     return content_hash({"base": study.base, "search": _search(study).model_dump(exclude={"trials"})})
 
 
-def run_search(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int = 1) -> Searched:
-    """Run what is missing of the search and its final training. Raises ConfigError when no trial ended well."""
-    corners, key = check_search(study), identity(study)
+def run_search(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, workers: int | None = None) -> Searched:
+    """Run what is missing of the search and its final training. workers: processes that train; None: this one does.
+
+    Raises ConfigError when no trial ended well.
+    """
+    corners = check_search(study)
     together = len(design.stacks(corners, len(corners))) == 1
-    width = workers * (study.stack if together else 1)
+    if workers is None and together:
+        _refill_one_stack(study, store, train, workspace, evaluations(corners))
+    else:
+        _in_rounds(study, store, train, workspace, corners, (workers or 1) * (study.stack if together else 1))
+    if failures := train([(final_run(study, store.trials(identity(study))),)], FINAL, no_pruner):
+        raise StudyFailed(store, failures)
+    return search_result(study, store, workspace)
+
+
+def _refill_one_stack(study: StudyConfig, store: Store, train: Trained, workspace: Workspace, whole: int | None) -> None:
+    """Train all trials in one stack, in which whatever ends is replaced at once; in another one, should the first one break."""
+
+    def run_of(values: JsonMapping) -> tuple[str, RunConfig]:
+        config = design.run_from_grid(study.base, values)
+        return workspace.identity(config), config
+
+    while first := (queue := SearchQueue(identity(study), _search(study), store, run_of, study.stack, whole)).next_runs({}):
+        failures = train([tuple(first.values())], SEARCH, lambda job: queue)
+        queue.tell_ended()
+        if failures and queue.unfinished:
+            raise StudyFailed(store, failures)
+
+
+def _in_rounds(
+    study: StudyConfig, store: Store, train: Trained, workspace: Workspace, corners: Sequence[RunConfig], width: int
+) -> None:
+    """Train so many trials at a time; the next ones are suggested when all of them have ended."""
+    key = identity(study)
     while asked := _next_round(study, store, key, width, workspace):
         told = tuple(trial for trial in store.trials(key) if trial.state != RUNNING)
         pruner = RoundPruner(store, _search(study), evaluations(corners), told, tuple(asked))
         jobs = _jobs(study, pruner)
         _raise_failed(store, train(jobs, SEARCH, pruner), pruner)
         store.keep_trials(_ended(store, pruner, jobs))
-    if failures := train([(final_run(study, store.trials(key)),)], FINAL, no_pruner):
-        raise StudyFailed(store, failures)
-    return search_result(study, store, workspace)
 
 
 def _raise_failed(store: Store, failures: Sequence[Failure], pruner: RoundPruner) -> None:

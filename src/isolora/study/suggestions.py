@@ -15,7 +15,7 @@ from typing import Any
 from isolora.config import RangeConfig, SearchConfig, content_hash
 from isolora.errors import MissingExtra
 from isolora.json_types import JsonObject
-from isolora.store import DONE, PRUNED, Trial
+from isolora.store import DONE, PRUNED, RUNNING, Trial
 
 Parameters = JsonObject
 """Dotted key of a run -> value."""
@@ -42,14 +42,15 @@ def without_news() -> Iterator[None]:
         told.set_verbosity(level)
 
 
-def suggest(search: SearchConfig, told: Sequence[Trial], count: int) -> list[Parameters]:
-    """Values for `count` trials at once; none of them knows how the others will end.
+def suggest(search: SearchConfig, trials: Sequence[Trial], count: int) -> list[Parameters]:
+    """Values for `count` more trials at once; none of them knows how the others will end, nor those that are running.
 
     Hyperband's brackets are the pruner's alone: the sampler learns from all trials, for a bracket of a search of ordinary length
     holds too few to learn from.
     """
     spaces = distributions(search)
-    study = study_with_trials(search, told, sampler=_sampler(search, len(told)))
+    told = [trial for trial in trials if trial.state != RUNNING]
+    study = study_with_trials(search, told, sampler=_sampler(search, len(trials)))
     asked = [study.ask(spaces) for _ in range(count)]
     return [{name: _decoded(search, name, value) for name, value in trial.params.items()} for trial in asked]
 
@@ -83,11 +84,12 @@ def _decoded(search: SearchConfig, name: str, value: Any) -> Any:
 def _frozen(search: SearchConfig, trial: Trial) -> Any:
     """A trial as Optuna knows it. One that diverged is told as pruned before any evaluation, which is as bad as can be."""
     states = optuna().trial.TrialState
+    state = {DONE: states.COMPLETE, RUNNING: states.RUNNING}.get(trial.state, states.PRUNED)
     parameters = json.loads(trial.parameters)
     encoded = {name: json.dumps(value) if isinstance(search.space[name], list) else value for name, value in parameters.items()}
-    heard = trial.state in (DONE, PRUNED)
+    heard = trial.state in (DONE, PRUNED, RUNNING)
     return optuna().trial.create_trial(
-        state=states.COMPLETE if trial.state == DONE else states.PRUNED,
+        state=state,
         value=trial.value if trial.state == DONE else None,
         params=encoded,
         distributions=distributions(search),

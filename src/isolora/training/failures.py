@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -40,7 +40,7 @@ def in_one_line(failure: BaseException) -> str:
 
 
 @contextmanager
-def entered(store: Store, names: Sequence[str]) -> Iterator[None]:
+def entered(store: Store, members: Callable[[], Sequence[str]]) -> Iterator[None]:
     """Around the training of runs: what ends it early is entered as their state.
 
     An unexpected error becomes RunFailed, one line; its traceback goes into the folder's log.
@@ -48,17 +48,17 @@ def entered(store: Store, names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        _enter(store, names, INTERRUPTED, in_one_line(stop))
+        _enter(store, members(), INTERRUPTED, in_one_line(stop))
         raise
     except UserError as mistake:
-        _enter(store, names, FAILED, in_one_line(mistake))
+        _enter(store, members(), FAILED, in_one_line(mistake))
         raise
     except Exception as failure:
         release_reserve(store.folder)
         line = in_one_line(failure)
         is_foreign = isinstance(failure, PlugInError) or bool(registry.blamed(failure))
-        log_failure(store.folder, f"runs {', '.join(names)} failed", failure)
-        _enter(store, names, OUT_OF_MEMORY if is_out_of_memory(failure) else FAILED, line)
+        log_failure(store.folder, f"runs {', '.join(members())} failed", failure)
+        _enter(store, members(), OUT_OF_MEMORY if is_out_of_memory(failure) else FAILED, line)
         if is_foreign:
             raise PlugInError(line) from failure
         raise RunFailed(f"{line} (more in {store.folder / LOG}; the same command goes on from the last checkpoint)") from failure

@@ -22,13 +22,19 @@ from isolora.training.stack import Stack
 
 
 class Loop:
-    """Trains a stack until all budgets are used up. folder: for files of a trainer's own."""
+    """Trains a stack until all budgets are used up. refill: lets others join where members have ended, and returns whether any
+    has; folder: for files of a trainer's own."""
 
     def __init__(
-        self, stack: Stack, evaluator: Evaluator, checkpointer: Checkpointer, observers: Sequence[Observer] = ()
+        self,
+        stack: Stack,
+        evaluator: Evaluator,
+        checkpointer: Checkpointer,
+        observers: Sequence[Observer] = (),
+        refill: Callable[[Loop], bool] | None = None,
     ) -> None:
         self.stack, self.evaluator, self.checkpointer = stack, evaluator, checkpointer
-        self.observers = list(observers)
+        self.observers, self.refill = list(observers), refill
         self.shares = HeldOutShares(stack.examples, stack.members[0].training.evaluate_between)
         self.text_losses_before: dict[str, float] = {}
 
@@ -54,9 +60,10 @@ class Loop:
             yield
 
     def after_step(self) -> None:
-        """After every optimiser step: evaluate and checkpoint what is due."""
+        """After every optimiser step: evaluate and checkpoint what is due, with those that have joined."""
         evaluated = self.evaluate_due()
-        if evaluated or self.checkpointer.is_due():
+        joined = self.refill is not None and self.refill(self)
+        if evaluated or joined or self.checkpointer.is_due():
             self.checkpointer.save(self.stack)
         for observer in self.observers:
             observer.after_step(self.stack)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from isolora.config import RunConfig
 from isolora.json_types import JsonObject
 from isolora.methods.base import Attached
 from isolora.models import Base
@@ -30,9 +31,13 @@ leave the cache: nano-1m trains 7,800 tokens/s in passes of 8,192 tokens and 7,3
 1,024 and 1,970 in passes of 4,096, SmolLM2-135M 188 and 177 in passes of 1,024 and 2,048."""
 
 
+Form = Callable[[Sequence[RunConfig]], tuple[Attached, list[Member], list[int | None]]]
+"""Runs -> their adapters on a base that gives up those it had, the members, and the predicted peaks of their memory."""
+
+
 class Stack:
     """Members that are trained together. names: the runs' identities; steps: taken so far; memory_bytes: predicted peak of each
-    run on its own, None where it cannot be predicted."""
+    run on its own, None where it cannot be predicted; form: makes members of other runs on the same base."""
 
     def __init__(
         self,
@@ -44,8 +49,9 @@ class Stack:
         accelerator: Accelerator,
         memory_bytes: Sequence[int | None] = (),
         ranks: Ranks = ALONE,
+        form: Form | None = None,
     ) -> None:
-        self.base, self.examples, self.attached, self.ranks = base, examples, attached, ranks
+        self.base, self.examples, self.attached, self.ranks, self.form = base, examples, attached, ranks, form
         self.members, self.names, self.accelerator = list(members), list(names), accelerator
         self.memory_bytes = list(memory_bytes) or [None] * len(self.members)
         self.units = self.task.units(examples.train)
@@ -134,6 +140,27 @@ class Stack:
         if not math.isfinite(loss):
             member.progress.state = DIVERGED
 
+    @property
+    def can_change(self) -> bool:
+        """Whether others can join: what a method keeps beside its members' weights would be lost."""
+        return self.form is not None and not self.attached.state()
+
+    def refill(self, joining: Mapping[str, RunConfig]) -> None:
+        """Runs, by their identities, take the places of the members that have ended. Those that go on keep all that they have:
+        weights, moments, averages, their place in the data, the draws of their dropout."""
+        assert self.form is not None
+        staying = self.running
+        names, kept = [self.names[k] for k in staying], [self.members[k] for k in staying]
+        draws = [{name: each.get_state() for name, each in _own(self.attached.generators(), k).items()} for k in staying]
+        configs = [*(member.config for member in kept), *joining.values()]
+        self.attached, self.members, self.memory_bytes = self.form(configs)
+        self.names = [*names, *joining]
+        for k, (member, drawn) in enumerate(zip(kept, draws, strict=True)):
+            self.members[k].restore(*member.state())
+            for name, generator in _own(self.attached.generators(), k).items():
+                generator.set_state(drawn[name])
+        self.attached.train(True)
+
     def _share_seconds(self, drawn: dict[int, Indices], seconds: float) -> None:
         """Split a joint step's time by the members' tokens."""
         tokens = {k: int(self.examples.train.sizes[indices].sum()) for k, indices in drawn.items()}
@@ -175,6 +202,12 @@ class Stack:
         self.attached.load_state(_below(tensors, "method."))
         for k, member in enumerate(self.members):
             member.restore(_below(tensors, f"{k}."), state["progress"][k])
+
+
+def _own(generators: Mapping[str, torch.Generator], member: int) -> dict[str, torch.Generator]:
+    """A member's own generators, by their names without its number."""
+    named = {name.rpartition("."): generator for name, generator in generators.items()}
+    return {name: generator for (name, _, number), generator in named.items() if number == str(member)}
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

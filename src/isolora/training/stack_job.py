@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isolora.config import RunConfig, content_hash
+from isolora.config import RunConfig, content_hash, parse
 from isolora.runs.workspace import Workspace
 from isolora.store import Point, Store
 from isolora.training.ranks import ALONE, Ranks
+from isolora.training.refill import Queue
 
 CHECKPOINTS = "checkpoints"
 SMALLEST_STACKED, SMALLEST_ALONE = 4, 64
@@ -25,7 +27,8 @@ def never_prune(point: Point) -> bool:
 
 @dataclass(frozen=True)
 class StackJob:
-    """Runs to train together. shrunk: by how much micro-batches are smaller than the runs ask for, memory being short."""
+    """Runs to train together. shrunk: by how much micro-batches are smaller than the runs ask for, memory being short; queue: of
+    those that take the places of runs that have ended."""
 
     configs: tuple[RunConfig, ...]
     names: tuple[str, ...]
@@ -36,10 +39,21 @@ class StackJob:
     workspace: Workspace
     ranks: Ranks = ALONE
     shrunk: int = 1
+    queue: Queue | None = None
 
     @property
     def folder(self) -> Path:
-        return self.store.folder / CHECKPOINTS / content_hash(list(self.names))
+        named = self.queue.name if self.queue else content_hash(list(self.names))
+        return self.store.folder / CHECKPOINTS / named
+
+    def members(self) -> list[str]:
+        """Identities of all runs that have been in the stack."""
+        return [*self.names, *(self.queue.joined if self.queue else ())]
+
+    def of_members(self, names: Sequence[str]) -> StackJob:
+        """The same job with other runs of the store."""
+        written = {row["run"]: row["config"] for row in self.store.runs()}
+        return replace(self, names=tuple(names), configs=tuple(parse(RunConfig, json.loads(written[name])) for name in names))
 
     @property
     def keeps_checkpoints(self) -> bool:
@@ -49,13 +63,14 @@ class StackJob:
         return replace(self, configs=tuple(self.configs[k] for k in which), names=tuple(self.names[k] for k in which))
 
     def smaller(self) -> list[StackJob]:
-        """The same runs in less memory: in micro-batches of half the size, then in two stacks; empty where nothing is left."""
+        """The same runs in less memory: in micro-batches of half the size, then in two stacks; empty where nothing is left. None
+        joins them."""
         count = len(self.configs)
         if self.shrunk < (SMALLEST_ALONE if count == 1 else SMALLEST_STACKED):
-            return [replace(self, shrunk=2 * self.shrunk)]
+            return [replace(self, shrunk=2 * self.shrunk, queue=None)]
         if count == 1:
             return []
-        return [self.part(range(count // 2)), self.part(range(count // 2, count))]
+        return [replace(self.part(half), queue=None) for half in (range(count // 2), range(count // 2, count))]
 
     def as_trained(self) -> list[RunConfig]:
         """The configurations with as many micro-batches to a step as memory asks for; batches and steps stay as they were."""

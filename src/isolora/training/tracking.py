@@ -51,6 +51,10 @@ class Tracking(Observer):
         for tracker in self.trackers:
             tracker.log(points)
 
+    def on_joined(self, stack: Stack) -> None:
+        for tracker in self.trackers:
+            tracker.join(stack)
+
 
 class TrackedStack:
     """A stack in one tracker, a run of it for every member that asks for it.
@@ -61,11 +65,18 @@ class TrackedStack:
     def __init__(self, name: str, stack: Stack, out: Path) -> None:
         self.name, self.out, self.works = name, out, True
         self.tracker = registry.load_plug_in("tracker", name)
-        named = zip(stack.names, stack.members, strict=True)
-        self.members = {run: member for run, member in named if name in member.training.trackers}
+        self.members: dict[str, Member] = {}
         self.runs: dict[str, OpenRun] = {}
-        for run, member in self.members.items():
-            self._try(self._start, run, dotted_configuration(member.config.model_dump(mode="json")))
+        self.join(stack)
+
+    def join(self, stack: Stack) -> None:
+        """Start the runs of members that are new to it."""
+        for run, member in zip(stack.names, stack.members, strict=True):
+            if self.name not in member.training.trackers:
+                continue
+            if run not in self.members:
+                self._try(self._start, run, dotted_configuration(member.config.model_dump(mode="json")))
+            self.members[run] = member
 
     def log(self, points: Iterable[Point]) -> None:
         for point in points:

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,14 @@ from isolora.cost.memory import peak_of_run
 from isolora.data import left_out_summary
 from isolora.errors import ConfigError, RunFailed
 from isolora.json_types import JsonObject
+from isolora.methods.base import Attached
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
 from isolora.runs.prepared import PreparedRun
 from isolora.runs.workspace import Workspace
 from isolora.store import FILE, PRUNED, RUNNING, Point, Store
+from isolora.tasks.base import Examples
 from isolora.training import tracking
 from isolora.training.checkpoint import Checkpointer, clear, newest
 from isolora.training.evaluator import Evaluator
@@ -39,6 +42,7 @@ from isolora.training.loop import Loop
 from isolora.training.progress_bar import ProgressBar
 from isolora.training.ranks import ALONE, Ranks, launched, shard
 from isolora.training.recorder import Recorder, environment, outcome, run_row
+from isolora.training.refill import Queue, Refill
 from isolora.training.stack import Stack
 from isolora.training.stack_job import ShouldPrune, StackJob, never_prune
 
@@ -88,14 +92,19 @@ def train_stack(
 ) -> list[str]:
     """Train runs that share a base, data and batch size together; returns their identities, also of those already done.
 
-    What was finished is not repeated; what was cut off goes on from its last valid checkpoint. Raises RunFailed, one line, for an
+    What was finished is not repeated; what was cut off goes on from its last valid checkpoint. A `should_prune` that is a Queue
+    also says which of them begin, and who takes the places of those that have ended. Raises RunFailed, one line, for an
     unexpected error; the store then has FAILED or OUT_OF_MEMORY as the state of the runs that had not ended.
     """
     workspace = workspace or Workspace()
     documents = RunDocuments.load(configs[0], workspace.documents)
     names = [documents.identity(config) for config in configs]
     store.add([run_row(config, name, stage) for config, name in zip(configs, names, strict=True)], environment())
-    _train_missing(StackJob(tuple(configs), tuple(names), store, stage, quiet, should_prune, workspace, ranks))
+    queue = should_prune if isinstance(should_prune, Queue) else None
+    first = dict(zip(names, configs, strict=True)) if queue is None else queue.next_runs({}, ())
+    _train_missing(
+        StackJob(tuple(first.values()), tuple(first), store, stage, quiet, should_prune, workspace, ranks, queue=queue)
+    )
     return names
 
 
@@ -108,15 +117,25 @@ def _train_missing(job: StackJob) -> None:
         _train_missing(job.part([k for k, name in enumerate(job.names) if name not in ended]))
         return
     tracking.check_trackers(job.configs)
-    with entered(job.store, job.names):
+    with entered(job.store, job.members):
         job.folder.mkdir(parents=True, exist_ok=True)
         with lease(job.folder):
+            job = _as_cut_off(job)
             missing = [name for name in job.names if name not in job.store.ended()]
             job.store.set_state(missing, RUNNING)
             parts = _train_within_memory(job) if missing else []
             if not job.keeps_checkpoints:
                 clear(job.folder)
     _train_parts(parts)
+
+
+def _as_cut_off(job: StackJob) -> StackJob:
+    """A job whose stack others have joined goes on with the members of its last checkpoint."""
+    found = newest(job.folder) if job.queue else None
+    if job.queue is None or found is None:
+        return job
+    job.queue.joined += found[1]["names"]
+    return job.of_members(found[1]["names"])
 
 
 def _train_parts(parts: Sequence[StackJob]) -> None:
@@ -187,11 +206,17 @@ def _train(job: StackJob) -> None:
             stop_watch = StopWatch(checkpointer, store.folder)
             pruner = Pruner(job.should_prune)
             observers = [recorder, trackers, pruner, *checks, bar, stop_watch]
-            Loop(stack, evaluator, checkpointer, observers).run(registry.load_plug_in("trainer", training.trainer).drive)
+
+            def conclude(k: int) -> None:
+                recorder.conclude(stack, k, crosscheck.of(stack, k), pruner.reasons.get(stack.names[k], ""))
+
+            refill = Refill(job.queue, conclude) if job.queue else None
+            Loop(stack, evaluator, checkpointer, observers, refill).run(registry.load_plug_in("trainer", training.trainer).drive)
             line = f"drive() ended while {len(stack.running)} of {len(stack.members)} members were still running"
             registry.owed("trainer", training.trainer, not stack.running, line)
-            for k in range(len(configs)):  # kept before the trackers are closed: one may wait for its network
-                recorder.conclude(stack, k, crosscheck.of(stack, k), pruner.reasons.get(stack.names[k], ""))
+            for k, name in enumerate(stack.names):  # kept before the trackers are closed: one may wait for its network
+                if refill is None or name not in refill.concluded:
+                    conclude(k)
     job.ranks.training = False
 
 
@@ -236,14 +261,28 @@ def loaded_stack(
         sharing = ALONE if first.training.shard_base else ranks  # all go through a sharded base together
         evaluator = Evaluator(first, run.base, attached, ranks=sharing)
         examples = evaluator.with_references(run.examples)
-        members = [
-            Member(config, attached.groups(k), examples.train, ledger_of(config, run.task.labels, workspace.ledgers))
-            for k, config in enumerate(configs)
-        ]
-        labels, device = run.task.labels, accelerator.device.type
-        memory = [peak_of_run(config, examples.train, labels, device, workspace.memory_bytes) for config in configs]
-        stack = Stack(run.base, examples, attached, members, names, accelerator, memory, ranks)
+        members, memory = _members(run, configs, attached, examples.train, workspace)
+        form = None if first.training.shard_base else partial(_formed, run, examples.train, workspace)
+        stack = Stack(run.base, examples, attached, members, names, accelerator, memory, ranks, form)
         yield stack, evaluator, run.examples.left_out
+
+
+def _formed(
+    run: PreparedRun, train: Examples, workspace: Workspace, configs: Sequence[RunConfig]
+) -> tuple[Attached, list[Member], list[int | None]]:
+    """Other members on a base that is there; see `Form`."""
+    attached = run.attach(configs)
+    return attached, *_members(run, configs, attached, train, workspace)
+
+
+def _members(
+    run: PreparedRun, configs: Sequence[RunConfig], attached: Attached, train: Examples, workspace: Workspace
+) -> tuple[list[Member], list[int | None]]:
+    """(the members of a stack, the predicted peak of each one's memory)."""
+    labels, device = run.task.labels, run.base.model.device.type
+    ledgers = [ledger_of(config, labels, workspace.ledgers) for config in configs]
+    members = [Member(config, attached.groups(k), train, ledgers[k]) for k, config in enumerate(configs)]
+    return members, [peak_of_run(config, train, labels, device, workspace.memory_bytes) for config in configs]
 
 
 def _checkpoint_activations(model: PreTrainedModel, wanted: bool) -> None:
