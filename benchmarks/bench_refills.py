@@ -1,17 +1,18 @@
 """A search of 16 trials in a stack of four whose freed places are refilled at once, in rounds of four, and one trial at a time.
 
 Refilled: where a trial is pruned or ends, the next one joins the others, suggested by all that have ended. Rounds: what one of
-four leaves empty stays empty until the last of them has ended. Of each seed: processor seconds and FLOPs of the whole search, and
-up to the first trial as good as the worst search's best.
+four leaves empty stays empty until the last of them has ended. Of each seed: processor seconds, FLOPs and steps of the whole
+search, and up to the first trial as good as the worst search's best. Steps are the makespan where one takes as long however many
+members it has.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,10 +24,11 @@ from bench_search import SPACE, TRIALS
 from record import record
 
 from isolora.config import StudyConfig, parse
-from isolora.store import FILE, Store
+from isolora.store import DONE, PRUNED, Point, Store
 from isolora.study import running
 from isolora.study.running import run_study
 from isolora.study.search import identity, run_search, search_result
+from isolora.training.stack import Stack
 
 BASE = {
     "model": "nano-55k",
@@ -34,7 +36,7 @@ BASE = {
     "training": {"tokens": 8192, "batch_tokens": 512, "warmup_steps": 4, "evaluate_from": 512},
 }
 SEEDS, WAYS = range(12), {"refilled": 4, "rounds": 4, "one at a time": 1}
-MEASURES = ("seconds", "flops", "seconds_to_loss", "flops_to_loss")
+MEASURES = ("seconds", "flops", "steps", "seconds_to_loss", "flops_to_loss", "steps_to_loss")
 
 
 def main() -> None:
@@ -62,12 +64,14 @@ def searched(seed: int, way: str) -> dict[str, Any]:
     """A search's best loss, its processor seconds, how its trials ended, and its points in the order in which they were taken."""
     given = {"space": SPACE, "trials": TRIALS, "startup": 6, "seed": seed}
     study = parse(StudyConfig, {"base": BASE, "search": given, "stack": WAYS[way], "final": {"training.tokens": 512}})
-    search = partial(_in_rounds, run_search) if way == "rounds" else run_search
-    with tempfile.TemporaryDirectory() as aside, patch.object(running, "run_search", search):
+    search, points = partial(_in_rounds, run_search) if way == "rounds" else run_search, list[Taken]()
+    with tempfile.TemporaryDirectory() as aside, patch.object(running, "run_search", search), noted(points):
         started = time.process_time()
         store = run_study(study, Path(aside), quiet=True)
         seconds = time.process_time() - started
-        return {"seconds": seconds, "points": taken(study, store), "best": search_result(study, store).value}
+        states = {trial.run: trial.state for trial in store.trials(identity(study))}
+        own = [taken for taken in points if taken.run in states]
+        return {"seconds": seconds, "points": own, "states": states, "best": search_result(study, store).value}
 
 
 def _in_rounds(search: Callable[..., Any], *asked: Any) -> Any:
@@ -75,31 +79,52 @@ def _in_rounds(search: Callable[..., Any], *asked: Any) -> Any:
     return search(*asked[:-1], workers=1)
 
 
-def taken(study: StudyConfig, store: Store) -> list[tuple[str, float, float, str]]:
-    """(run, FLOPs so far, loss, how the run ended) of the trials' points."""
-    own = {trial.run: trial.state for trial in store.trials(identity(study))}
-    with closing(sqlite3.connect(store.folder / FILE)) as opened:
-        rows = opened.execute("SELECT run, flops, loss FROM points ORDER BY rowid").fetchall()
-    return [(run, flops, loss, own[run]) for run, flops, loss in rows if run in own]
+@dataclass(frozen=True)
+class Taken:
+    """A point. steps: that the search's stacks had taken by then."""
+
+    run: str
+    flops: float
+    loss: float
+    steps: int
+
+
+@contextmanager
+def noted(points: list[Taken]) -> Iterator[None]:
+    """Within the context, points are noted as they are written."""
+    steps, step, write = [0], Stack.step, Store.write
+
+    def counted(stack: Stack) -> None:
+        steps[0] += 1
+        step(stack)
+
+    def listed(store: Store, found: Sequence[Point]) -> None:
+        points.extend(Taken(point.run, point.flops, point.loss, steps[0]) for point in found)
+        write(store, found)
+
+    with patch.object(Stack, "step", counted), patch.object(Store, "write", listed):
+        yield
 
 
 def until(found: dict[str, Any], loss: float) -> dict[str, Any]:
-    """A search's whole, and its share up to the end of the first trial that is as good as `loss`: seconds go with FLOPs."""
-    last = {run: flops for run, flops, _, _ in found["points"]}
+    """A search's whole, and its part up to the end of the first trial that is as good as `loss`: seconds go with FLOPs."""
+    points, states = found["points"], found["states"]
+    last = {point.run: point for point in points}
     spent: dict[str, float] = {}
-    for run, flops, reached, state in found["points"]:
-        spent[run] = flops
-        if state == "DONE" and flops == last[run] and reached <= loss * 1.00001:
+    for point in points:
+        spent[point.run] = point.flops
+        if states[point.run] == DONE and point is last[point.run] and point.loss <= loss * 1.00001:
             break
-    share = sum(spent.values()) / sum(last.values())
-    states = {run: state for run, _, _, state in found["points"]}
+    flops = sum(each.flops for each in last.values())
     return {
         "best": found["best"],
         "seconds": found["seconds"],
-        "flops": sum(last.values()),
-        "seconds_to_loss": found["seconds"] * share,
+        "flops": flops,
+        "steps": points[-1].steps,
+        "seconds_to_loss": found["seconds"] * sum(spent.values()) / flops,
         "flops_to_loss": sum(spent.values()),
-        "pruned": sum(state == "PRUNED" for state in states.values()),
+        "steps_to_loss": point.steps,
+        "pruned": sum(state == PRUNED for state in states.values()),
     }
 
 
