@@ -25,10 +25,9 @@ from isolora.store import DIVERGED
 from isolora.tasks.base import Task
 from isolora.training.ranks import ALONE, Ranks
 
-MOST_TOKENS, MOST_STATES = 4096, 600_000
+MOST_TOKENS, MOST_STATES = 2048, 600_000
 """Of one forward and backward pass of several members on a CPU: tokens, and tokens times the model's width. Beyond, activations
-leave the cache: nano-1m trains 7,800 tokens/s in passes of 8,192 tokens and 7,300 in passes of 16,384, MiniLM 2,140 in passes of
-1,024 and 1,970 in passes of 4,096, SmolLM2-135M 188 and 177 in passes of 1,024 and 2,048."""
+leave the cache, and a stack is slower than its members one by one; docs/decisions/2026-12-01-refilled-places.md has the figures."""
 
 
 Form = Callable[[Sequence[RunConfig]], tuple[Attached, list[Member], list[int | None]]]
