@@ -315,7 +315,29 @@ def test_the_sliders_start_at_what_was_asked(tab, tmp_path, studies):
 
 
 @needs_chromium
-def test_what_to_measure_next_is_the_plans(tab, tmp_path, studies):
+def test_at_the_start_the_next_runs_are_the_plans(tab, tmp_path, studies):
+    """To the run, as `isolora plan` names them; once a slider has moved the page says that it knows less."""
+    study = studies["verified"]
+    budget = Budget(8 * study.largest_flops, "flops")
+    found = plan(study.fit, study.table, budget)
+    assert found.measure_next
+    tab.open(write_page(tmp_path / "page.html", replace(study, recommendation=found, budget=budget)))
+    shown = "[...document.querySelectorAll('#steer-next li')].map((item) => item.textContent)"
+    words = "document.getElementById('steer-next-words').textContent"
+    at_start = tab.value(shown)
+    assert len(at_start) == len(found.measure_next)
+    assert all(run["model"] in line for run, line in zip(found.measure_next, at_start, strict=True))
+    assert tab.value(words) == ""
+    tab.value("document.getElementById('steer-budget').focus()")
+    tab.press("ArrowRight")
+    assert "isolora plan" in tab.value(words)
+    tab.value("document.getElementById('steer-reset').click()")
+    assert tab.value(shown) == at_start
+    assert tab.value(words) == ""
+
+
+@needs_chromium
+def test_steps_towards_a_budget_are_those_of_the_library(tab, tmp_path, studies):
     study = studies["verified"]
     tab.open(write_page(tmp_path / "page.html", study))
     found = slide(tab, np.random.default_rng(3), study)

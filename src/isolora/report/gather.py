@@ -12,6 +12,7 @@ from isolora.cost.table_times import computed_in, timed_on
 from isolora.errors import TableError
 from isolora.fit import Fit, studied, targeted
 from isolora.fit import fit as fit_law
+from isolora.json_types import JsonObject
 from isolora.plan import Budget, Limits, NoRecommendation, Recommendation, parse_budget
 from isolora.plan.asked import plan_within
 from isolora.plan.budget import DEFAULT_BUDGET
@@ -50,13 +51,14 @@ def gather(
     aim, timed = targeted(table, target), timed_on(table, source, asked.place, asked.precision)
     no_law = words = ""
     no_advice: tuple[str, ...] = ()
+    measure_next = recommendation.measure_next if recommendation else ()
     if fit is None:
         fit, no_law = _fitted(timed, asked)
     verification = verification or verification_of(source, aim.name)
     budget = parse_budget(asked.budget) if isinstance(asked.budget, str) else asked.budget
     if fit is not None and recommendation is None:
         budget, words = (budget, "") if budget else _default_budget(table, verification)
-        recommendation, no_advice = _planned(fit, timed, budget, asked.limits)
+        recommendation, no_advice, measure_next = _planned(fit, timed, budget, asked.limits)
     return StudyReport(
         title_of(source),
         aim.table,
@@ -67,6 +69,7 @@ def gather(
         search=search_of(source),
         no_law=no_law,
         no_advice=no_advice,
+        measure_next=measure_next,
         budget_words=words,
         target=aim.name,
         budget=budget,
@@ -92,12 +95,15 @@ def _default_budget(table: Table, verified: Verified | None) -> tuple[Budget, st
     return Budget(DEFAULT_BUDGET * largest, "flops"), words
 
 
-def _planned(fit: Fit, table: Table, budget: Budget, limits: Limits) -> tuple[Recommendation | None, tuple[str, ...]]:
-    """The recommendation, or why there is none and what to measure next."""
+def _planned(
+    fit: Fit, table: Table, budget: Budget, limits: Limits
+) -> tuple[Recommendation | None, tuple[str, ...], tuple[JsonObject, ...]]:
+    """(the recommendation, or why there is none in words, the runs to measure next)."""
     try:
-        return plan_within(fit, table, budget, limits), ()
+        found = plan_within(fit, table, budget, limits)
+        return found, (), found.measure_next
     except NoRecommendation as refusal:
         first, *more = (line.strip() for line in refusal.words().splitlines())
-        return None, (first.removeprefix("no recommendation: "), *more)
+        return None, (first.removeprefix("no recommendation: "), *more), refusal.measure_next
     except TableError as error:
-        return None, (str(error),)
+        return None, (str(error),), ()

@@ -79,12 +79,18 @@ def instrument(study: StudyReport) -> JsonObject | None:
 
 
 def _start(study: StudyReport) -> JsonObject | None:
-    """The budget that the sliders start at: the one that was asked for, else what a recommendation spends."""
+    """The budget that the sliders start at, the one asked for, else what a recommendation spends; and what else that plan says."""
     if study.budget is not None:
         spent: JsonObject | None = {"amount": study.budget.amount, "unit": study.budget.unit}
     else:
         spent = {"amount": study.recommendation.flops, "unit": "flops"} if study.recommendation else None
-    return None if spent is None else {**spent, **_place(study.place)}
+    return None if spent is None else {**spent, **_place(study.place), "next": _next(study)}
+
+
+def _next(study: StudyReport) -> list[JsonObject]:
+    """The runs that the plan at the start names as the next to measure; elsewhere the page only steps towards the budget."""
+    runs = study.recommendation.measure_next if study.recommendation else study.measure_next
+    return [{"option": {name: run[name] for name in ("model", "method", "rank")}, "tokens": run["tokens"]} for run in runs]
 
 
 def _place(place: Place) -> JsonObject:

@@ -30,6 +30,7 @@ if (document.getElementById("instrument")) {
   const weights = (option) => option.model_parameters ?? option.body_parameters, sizes = data.options.map(weights).filter((value) => value > 0);
   if (flops.length && sizes.length) limits.serve = [Math.min(...flops) / 8 / Math.max(...sizes), (Math.max(...flops) * FAR) / 2 / Math.min(...sizes)];
 
+  let moved = false; // whether another plan is asked for than the one that the page was made with
   let typed = null; // a budget that was typed instead of slid
   let given = {}; // limits that the page was asked about, to the last digit, until their sliders are moved
   // Tokens of inference that the budget pays for too; none at the slider's left end.
@@ -84,8 +85,10 @@ if (document.getElementById("instrument")) {
     part("headline").textContent = row ? `Train ${called(row.option)} on ${count(row.tokens)} tokens` : "No recommendation";
     part("reason").textContent = row ? "" : REASONS[answer.refused];
     part("facts").replaceChildren(...facts(question, answer).flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
-    part("next-title").hidden = !answer.next.length;
-    part("next").replaceChildren(...answer.next.map(({ option, tokens }) => element("li", `${called(option)}: ${count(tokens)} tokens`)));
+    const next = moved || !data.start ? answer.next : data.start.next;
+    part("next-title").hidden = part("next-words").hidden = !next.length;
+    part("next-words").textContent = moved || !data.start ? "Steps towards this budget. isolora plan weighs runs by how much they would tell about it." : "";
+    part("next").replaceChildren(...next.map(({ option, tokens }) => element("li", `${called(option)}: ${count(tokens)} tokens`)));
     const rows = row ? [...answer.rows].sort((a, b) => a.prudent - b.prudent).slice(0, 8) : [];
     part("table").tBodies[0].replaceChildren(...rows.map((each) => {
       const line = element("tr", "", each === row ? "chosen" : "");
@@ -142,6 +145,7 @@ if (document.getElementById("instrument")) {
     if (start.where) [part("where").value, part("share").value] = [start.where, start.share];
     part("price").value = start.price ?? part("price").defaultValue;
     const [low, high] = ends();
+    moved = false;
     typed = start.unit === "flops" ? start.amount : start.amount / 3600;
     part("budget").value = Math.round((1000 * Math.log(typed / low)) / Math.log(high / low));
     for (const name of ["examples", "memory", "forget"]) part(name).value = part(name).max;
@@ -159,6 +163,7 @@ if (document.getElementById("instrument")) {
   part("where").append(...(seconds.length ? [new Option("this machine, as measured", HERE)] : []), ...(flops.length ? data.accelerators.map(({ name }) => new Option(name, name)) : []));
   for (const name of ["examples", "memory", "forget", "serve"]) part(name).parentElement.hidden = limits[name] === null;
   if (!flops.length) part("unit").options[0].remove();
+  part("budget").form.addEventListener("input", () => { moved = true; }, true);
   part("budget").addEventListener("input", () => { typed = null; update(); });
   part("amount").addEventListener("input", () => {
     const value = Number(part("amount").value), [low, high] = ends();

@@ -14,7 +14,7 @@ from isolora.cost.accelerators import HERE, Place
 from isolora.errors import TableError
 from isolora.fit import Fit, best_learning_rates, studied
 from isolora.fit.target import ERROR_OF
-from isolora.json_types import JsonMapping
+from isolora.json_types import JsonMapping, JsonObject
 from isolora.plan import Budget, Limits, Option, Recommendation, options
 from isolora.report import palette
 from isolora.report.cells import Cell, cells
@@ -45,9 +45,9 @@ class Verified(Protocol):
 @dataclass(frozen=True)
 class StudyReport:
     """Everything that goes onto the page. `table` holds the target in its column `loss`; `runs` are the store's rows (states,
-    reasons, environment), where there is a store. `no_law` says why there is no fit, `no_advice` why nothing is recommended
-    and what to measure next; `budget_words` says where a recommendation's budget comes from; `budget` and `limits` are what was
-    asked for, `place` where, and `precision` what runs on an accelerator compute in.
+    reasons, environment), where there is a store. `no_law` says why there is no fit, `no_advice` why nothing is recommended,
+    and `measure_next` what to measure next; `budget_words` says where a recommendation's budget comes from; `budget` and
+    `limits` are what was asked for, `place` where, and `precision` what runs on an accelerator compute in.
     """
 
     title: str
@@ -60,6 +60,7 @@ class StudyReport:
     search: Search | None = None
     no_law: str = ""
     no_advice: tuple[str, ...] = ()
+    measure_next: tuple[JsonObject, ...] = ()
     budget_words: str = ""
     target: str = "loss"
     budget: Budget | None = None

@@ -27,7 +27,7 @@ from isolora.training.ranks import ALONE, Ranks
 
 MOST_TOKENS, MOST_STATES = 2048, 600_000
 """Of one forward and backward pass of several members on a CPU: tokens, and tokens times the model's width. Beyond, activations
-leave the cache, and a stack is slower than its members one by one; docs/decisions/2026-12-01-refilled-places.md has the figures."""
+leave the cache, and a stack is slower than its members one by one (docs/decisions/2026-12-01-refilled-places.md)."""
 
 
 Form = Callable[[Sequence[RunConfig]], tuple[Attached, list[Member], list[int | None]]]
