@@ -16,6 +16,7 @@ import typer
 from isolora import registry
 from isolora.cli import costs, fits, imports, life, listing, proofs, runs, setup, studies
 from isolora.cli.standard_streams import check_arguments, delivered, open_streams
+from isolora.deferred_imports import defer_imports
 from isolora.errors import PlugInError, RunFailed, UserError
 from isolora.garbage import collect_seldom
 from isolora.paths import short_name
@@ -79,6 +80,7 @@ def main() -> None:
     ISOLORA_DEBUG=1 shows the whole traceback.
     """
     collect_seldom()
+    defer_imports()
     open_streams()
     _quiet_libraries()
     try:

@@ -190,7 +190,7 @@ def _move(model: nn.Module, device: str) -> None:
         for tensors in held:
             for name, tensor in tensors.items():
                 if tensor not in moved:
-                    empty = torch.empty_like(tensor, device=device)
+                    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
                     moved[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
                 tensors[name] = moved[tensor]
 

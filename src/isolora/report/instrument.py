@@ -79,7 +79,7 @@ def instrument(study: StudyReport) -> JsonObject | None:
 
 
 def _start(study: StudyReport) -> JsonObject | None:
-    """The budget that the sliders start at, the one asked for, else what a recommendation spends; and what else that plan says."""
+    """The budget that the sliders start at, the one asked for or what a recommendation spends, and what else that plan says."""
     if study.budget is not None:
         spent: JsonObject | None = {"amount": study.budget.amount, "unit": study.budget.unit}
     else:

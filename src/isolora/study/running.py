@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from isolora import registry
@@ -36,10 +37,12 @@ def run_study(
     workers: int = 1,
     quiet: bool = False,
     address: str | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Store:
     """Train what is missing of the study; a second call on the same folder finds nothing to do.
 
-    address: of a cluster that runs already, for executors that have one. Raises StudyFailed, when all that can be trained has
+    address: of a cluster that runs already, for executors that have one. meanwhile: called beside the training, where other
+    processes do that: this one would only wait for them. Raises StudyFailed, when all that can be trained has
     been, where stacks failed; Interrupted, with checkpoints kept, on INT and TERM; ConfigError where somebody has the folder.
     """
     place, folder, workspace = registry.ready("executor", executor), Path(folder), Workspace()
@@ -53,6 +56,8 @@ def run_study(
             write_description(study, folder)
             others = None if executor == "local" and workers == 1 else workers  # processes that train, where this one does not
             queued = partial(_train_queued, store, workspace, train)
+            if meanwhile is not None and workers > 1:
+                Thread(target=meanwhile, daemon=True).start()
             if study.search:
                 run_search(study, store, queued, workspace, others)
             else:
