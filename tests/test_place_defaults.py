@@ -55,6 +55,14 @@ def test_what_was_not_measured_follows_what_was():
     assert notes == ("trained weights of n=9e+05 follow a power of the size",)
 
 
+def test_a_size_that_is_not_the_models_is_taken_and_said():
+    found, notes = filled("model=middle n=1e6 rank=8 tokens=1e6")
+    assert found["body_parameters"] == 1e6
+    assert "middle has 4e+05 weights in the table; the place says 1e+06, which is taken" in notes
+    for words in ("model=middle n=400k rank=8 tokens=1e6", "model=nano-1m n=1e6 rank=8 tokens=1e6", "n=1e6 rank=8 tokens=1e6"):
+        assert not any("in the table" in note for note in filled(words)[1])
+
+
 def test_a_packaged_model_that_the_study_has_not_has_its_size():
     assert known_sizes(["nano-1m"])["nano-1m"] == 1_004_928
     found, notes = filled("model=nano-1m rank=8 tokens=1e6")

@@ -6,7 +6,7 @@ of a model that was not measured they follow a power of the size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,8 @@ from isolora.laws import Array
 from isolora.table import Table, known_sizes
 
 _FEWEST_SIZES = 2
+_SAME_SIZE = 0.01
+"""Of the logarithm: what people round a size by."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def with_defaults(places: Table, table: Table, reads: Collection[str] = ()) -> t
         columns[name] = np.array([of_row(row) if np.isnan(value) else value for row, value in enumerate(given)], dtype=float)
 
     if "body_parameters" in table:
+        notes |= dict.fromkeys(_contradicted_sizes(places, table))
         fill("body_parameters", lambda row: _size(chosen[row], table, notes))
     if "trainable_parameters" in table and "body_parameters" in columns:
         sizes = columns["body_parameters"]
@@ -66,6 +69,17 @@ def with_defaults(places: Table, table: Table, reads: Collection[str] = ()) -> t
         columns["method"] = np.array([place.method for place in chosen], dtype=object)
     told = {name: values for name, values in columns.items() if name in places or not _empty(values)}
     return replace(places, columns=told), (*places.notes, *notes)
+
+
+def _contradicted_sizes(places: Table, table: Table) -> Iterator[str]:
+    """Places that give a model of the table another size than it has."""
+    if not {"model", "body_parameters"} <= places.columns.keys() or "model" not in table:
+        return
+    for model, given in zip(map(str, places["model"]), places["body_parameters"], strict=True):
+        sizes = table["body_parameters"][_of(table, model=model)]
+        own = float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else np.nan
+        if abs(np.log(given / own)) > _SAME_SIZE:
+            yield f"{model} has {own:.4g} weights in the table; the place says {given:.4g}, which is taken"
 
 
 def _empty(values: Array) -> bool:
