@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from isolora.cli import app
 from isolora.errors import TableError
-from isolora.fit import fit
+from isolora.fit import Fit, fit
 from isolora.fit.place_defaults import with_defaults
 from isolora.fit.places import asked, predicted
 from isolora.table import Table, from_columns, known_sizes, places_of
@@ -242,6 +242,29 @@ def test_places_without_an_answer_are_counted(of_repeats, rows, line):
         losses(*of_repeats, rows)
 
 
-def test_a_written_fit_does_not_know_how_long_examples_are(of_repeats):
+def test_a_written_fit_knows_how_long_examples_are_where_its_table_named_bases(of_repeats):
+    place = asked(["n=1e5", "tokens=1e6", "examples=100"])
+    assert predicted(of_repeats[0], place) == predicted(of_repeats[0], place, of_repeats[1])
+    nameless = replace(of_repeats[0], known={})
     with pytest.raises(TableError, match="does not know how many tokens they have; name unique_tokens"):
-        predicted(of_repeats[0], asked(["n=1e5", "tokens=1e6", "examples=100"]))
+        predicted(nameless, place)
+
+
+@pytest.mark.parametrize(
+    "words", ["model=middle rank=8 tokens=1e6", "model=large tokens=5e5", "n=9e5 rank=4 examples=400 tokens=1e6"]
+)
+def test_a_fit_that_was_written_down_knows_the_places_of_its_table(words):
+    """To the last bit, with the same sentences."""
+    table = study()
+    found = fit(table, law="additive+capacity", bootstrap=20)
+    again = Fit.from_json(json.loads(json.dumps(found.to_json())))
+    assert predicted(again, asked(words.split())) == predicted(found, asked(words.split()), table)
+    assert len(again.known["points"]) == 6
+
+
+def test_nothing_is_kept_of_a_table_without_names():
+    table = study()
+    nameless = Table({name: values for name, values in table.columns.items() if name != "model"})
+    assert fit(nameless, law="additive", bootstrap=0).known == {}
+    with pytest.raises(TableError, match="reads p"):
+        predicted(fit(nameless, law="additive+capacity", bootstrap=0), asked(["n=1e5", "rank=8", "tokens=1e6"]))

@@ -20,6 +20,7 @@ from isolora.plan import (
     Limits,
     NoRecommendation,
     asked_plan,
+    best_measured,
     frontier,
     isoflop,
     options,
@@ -30,6 +31,7 @@ from isolora.plan import (
     plan,
     reach,
 )
+from isolora.plan.limits import least_tokens
 from isolora.table import Table, from_columns
 
 SIZES = (1e5, 1e6)
@@ -551,6 +553,59 @@ def test_the_largest_base_measured_is_so_among_all():
     small = plan(fitted(), measured(), "4e11flops", memory_bytes=5e6)
     assert small.model == "nano-100000"
     assert not any(sentence.startswith(said) for sentence in small.warnings)
-    assert any("nano-100000 is the smallest base measured" in sentence for sentence in small.warnings)
+    assert not any("is the smallest base measured" in sentence for sentence in small.warnings)  # no larger one could be chosen
+    assert "2 of 4 options were left out, which need more memory" in small.warnings
     large = plan(fitted(), measured(), "4e12flops")
     assert any("nano-1e+06 is the largest base measured" in sentence for sentence in large.warnings)
+
+
+def test_examples_have_one_length_for_all_ranks_of_a_base():
+    """A run of few examples tells it less well: rank 8 had seemed to get 40 % more tokens out of the same 1,000 examples."""
+    points = measured()
+    few_M = (points["rank"] == 8).astype(bool)
+    shorter = np.where(few_M, points["tokens"] / 70, points["tokens"] / 50)
+    table = Table({**points.columns, "unique_examples": shorter})
+    assert {option.tokens_per_example for option in options(table)} == {50.0}
+    longer = Table({**points.columns, "unique_examples": np.where(few_M, points["tokens"] / 40, points["tokens"] / 50)})
+    assert {option.tokens_per_example for option in options(longer)} == {40.0}
+
+
+def test_no_measured_run_is_within_a_budget_that_cannot_serve_it():
+    """2 FLOPs a weight and token: 1e6 weights take 2e12 for 1e6 tokens, 1e5 weights a tenth."""
+    points = measured()
+    assert best_measured(points, Budget(1.9e12, "flops"), serve_tokens=1e6)["model"] == "nano-100000"
+    assert best_measured(points, Budget(1.9e11, "flops"), serve_tokens=1e6) is None
+    assert best_measured(points, Budget(1.9e12, "flops"))["model"] == "nano-1e+06"
+    with pytest.raises(NoRecommendation) as refused:
+        plan(fitted(), points, "1.9e11flops", serve_tokens=1e6)
+    assert refused.value.measured is None
+    assert refused.value.measure_next == ()
+
+
+def test_half_of_a_charged_budget_is_half_of_the_whole():
+    whole = Budget(6.0, "flops", charged=4.0)
+    assert whole.scaled(0.5).amount == 1.0
+    assert whole.scaled(2.0).amount == 16.0
+    assert whole.scaled(2.0).charged == 4.0
+
+
+def test_a_goal_has_its_interval_in_all_that_it_takes():
+    found = reach(fitted(), measured(), 3.9, price_per_hour=2.0)
+    (low, high), each = found.tokens_interval, found.flops / found.tokens
+    assert low < found.tokens < high
+    assert found.flops_interval == pytest.approx((low * each, high * each), rel=1e-3)
+    assert found.examples_interval == pytest.approx((low / 50, high / 50), abs=1)
+    assert found.money_interval == pytest.approx(tuple(2 / 3600 * end for end in found.seconds_interval))
+    words = str(found)
+    assert f"95 % interval {low:,} to {high:,} tokens" in words
+    assert all(unit in words.splitlines()[1] for unit in ("examples", "FLOPs", "in money"))
+
+
+def test_far_below_the_points_no_interval_reaches_a_goal():
+    """Extrapolated downwards an interval is wide, and its lower end under any goal: that is no way to get there."""
+    drifting = dataclasses.replace(fitted(), drift=2.0, ranges={"n": SIZES, "d": (9e4, 1e5)})
+    wide, seen = reach(drifting, measured(), 3.9), reach(fitted(), measured(), 3.9)
+    lowest = least_tokens(float(TOKENS.min()))
+    assert drifting.interval({"n": np.array([1e6]), "d": np.array([lowest])})[0][0] < 3.9
+    assert wide.tokens_interval[0] > 2 * lowest
+    assert wide.tokens == seen.tokens

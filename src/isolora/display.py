@@ -56,6 +56,11 @@ def short(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def money_in_words(amount: float) -> str:
+    """Two decimals; of less than that, two digits."""
+    return f"{amount:,.2f}" if amount >= 0.01 or not amount else f"{amount:.2g}"
+
+
 def time_in_words(seconds: float) -> str:
     """A time as a person says it."""
     if seconds < 120:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from isolora.cost.accelerators import Place
 from isolora.cost.step_rates import Speed
-from isolora.display import time_in_words
+from isolora.display import money_in_words, time_in_words
 from isolora.errors import ConfigError
 from isolora.json_types import JsonObject
 from isolora.ledger import Flops
-
-_CENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,8 @@ class Duration:
         return {"seconds": self.seconds, "seconds_basis": self.basis, "price": self.price}
 
     def __str__(self) -> str:
-        money = "" if self.price is None else f", {_money(self.price)} at the price given"
+        money = "" if self.price is None else f", {money_in_words(self.price)} at the price given"
         return f"{time_in_words(self.seconds)}{money}: {self.basis}"
-
-
-def _money(amount: float) -> str:
-    """Two decimals; of less than that, two digits."""
-    return f"{amount:,.2f}" if amount >= _CENT or not amount else f"{amount:.2g}"
 
 
 def predicted_seconds(here: Speed | None, precision: str, flops: Flops, micro_batches: int, place: Place) -> Duration | None:

@@ -18,6 +18,7 @@ from isolora.fit.decaying_rates import without_midway
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.families import MOST_FAMILIES, family_by_model, with_families
 from isolora.fit.fit_points import Points, families_of, from_table, methods_of, studied, trials_of_rates
+from isolora.fit.known_places import known_places
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
 from isolora.fit.remarks import demand_one_measure, demand_sizes, left_out, remarks
@@ -210,6 +211,7 @@ def _fitted(points: Points, selection: Selection, count: int, seed: int, aim: Ta
         continuation=None if aim.bounded else continuation(points),
         pinned=pinned(found),
         edges=edges(found),
+        known=known_places(aim.table),
         families=family_by_model(aim.table) if laws.families_in_name(law.name) else {},
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from isolora import laws
 from isolora.errors import ConfigError, TableError, unknown
+from isolora.fit.known_places import as_table
 from isolora.fit.law_columns import NOT_NUMBERS, positive_numbers, where_absent
 from isolora.fit.place_defaults import with_defaults
 from isolora.fit.result import Fit
@@ -44,8 +45,9 @@ def predicted(fit: Fit, places: Table, table: Table | None = None) -> JsonObject
     """The answer of `isolora predict --json`: points with their intervals, the law, warnings. Raises TableError when the places
     lack what the law reads.
 
-    table: of the study, from which places that name a model and a rank get their sizes.
+    table: of the study, from which places that name a model and a rank get their sizes; without it, what the fit knows of it.
     """
+    table = as_table(fit.known) if table is None else table
     if not len(places):
         raise TableError("there is no place to predict at: the table of places has no rows")
     reads = {name for each in fit.averaged for name in laws.resolve(each.law).demands}

@@ -53,7 +53,7 @@ class Fit:
     where `noise` was seen. `continuation` is how losses go on beyond the tokens seen: see `isolora.fit.continuation`.
     `families` tells each base's family, where the law sets families apart. `left_out` counts the points that were not used,
     by reason. `pinned` are parameters at an end of where they were looked for, `edges` the law's parameters with each of them
-    as far from there as the points allow; `remarks` are sentences.
+    as far from there as the points allow; `remarks` are sentences, `known` is what the table knows of places by their names.
     """
 
     law: str
@@ -83,6 +83,7 @@ class Fit:
     pinned: tuple[str, ...] = ()
     edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    known: JsonMapping = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> Law:

@@ -92,6 +92,7 @@ class _Written(BaseModel):
     pinned: list[StrictStr]
     edges: dict[str, list[Finite]]
     remarks: list[StrictStr]
+    known: dict[str, list[StrictInt | Open | StrictStr]] = {}
 
 
 def to_state(fit: Fit) -> JsonObject:

@@ -15,7 +15,7 @@ from isolora.plan.charge import charged
 from isolora.plan.limits import Limits
 from isolora.plan.reach import Reached, parse_reach, reach
 from isolora.plan.recommendation import Recommendation, plan
-from isolora.plan.refusal import NoRecommendation, best_measured
+from isolora.plan.refusal import NoRecommendation, best_measured, within
 from isolora.table import Table
 
 
@@ -99,5 +99,5 @@ def _fitted(table: Table, budget: Budget, limits: Limits, law: str, target: str,
         return fit_law(table, law, bootstrap, target=target)
     except ManyMethods as error:
         measure = targeted(table, target)
-        best = best_measured(measure.table, budget, limits.memory_bytes)
+        best = best_measured(within(measure.table, limits), budget, limits.memory_bytes, limits.serve_tokens)
         raise NoRecommendation(str(error), best, target=measure.name) from error

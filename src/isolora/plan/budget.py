@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isolora.display import time_in_words
 from isolora.errors import UserError
@@ -24,17 +24,24 @@ DEFAULT_BUDGET = 4.0
 
 @dataclass(frozen=True)
 class Budget:
-    """An amount of compute; `unit` is "flops" or "seconds". `price_per_hour` turns seconds into money, where it is known."""
+    """An amount of compute; `unit` is "flops" or "seconds". `price_per_hour` turns seconds into money, where it is known;
+    `charged` is what has been taken off the whole before."""
 
     amount: float
     unit: str
     price_per_hour: float | None = None
+    charged: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        return self.amount + self.charged
 
     def scaled(self, factor: float) -> Budget:
-        return Budget(self.amount * factor, self.unit, self.price_per_hour)
+        """So many times the whole, with the same taken off."""
+        return replace(self, amount=self.whole * factor - self.charged)
 
     def __str__(self) -> str:
-        return f"{self.amount:.3g} FLOPs" if self.unit == "flops" else time_in_words(round(self.amount))
+        return f"{self.amount:.3g} FLOPs" if self.unit == "flops" else time_in_words(self.amount)
 
 
 def parse_budget(text: str, price_per_hour: float | None = None) -> Budget:

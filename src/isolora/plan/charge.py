@@ -25,7 +25,9 @@ def charged(budget: Budget, table: Table) -> tuple[Budget, str]:
     cost_R = np.zeros(len(names))
     np.maximum.at(cost_R, run_M, runs[budget.unit])
     spent = replace(budget, amount=float(cost_R.sum()))
+    beside = " (their held-out losses are not counted)" if "stage" in table else ""
     if spent.amount >= budget.amount:
         raise ConfigError(f"--charge-study: the study's {len(names):,} runs took {spent}, all of the budget of {budget}")
-    left = replace(budget, amount=budget.amount - spent.amount)
-    return left, f"the study's {len(names):,} runs took {spent} of the budget of {budget}; {left} of it is left, and planned for"
+    left = replace(budget, amount=budget.amount - spent.amount, charged=spent.amount)
+    told = f"the study's {len(names):,} runs took {spent}{beside} of the budget of {budget}"
+    return left, f"{told}; {left} of it is left, and planned for"

@@ -126,8 +126,8 @@ def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[
     if len({option.model for option in options}) < 2:
         return []
     largest = max((option.largest_tokens * option.price(budget.unit) for option in options), default=np.nan)
-    most = min(max(FARTHEST * float(np.nan_to_num(largest)), budget.amount), _ABOVE * budget.amount)
-    first, last = (round(_PER_DECADE * np.log10(factor)) for factor in (_BELOW, most / budget.amount))
+    most = min(max(FARTHEST * float(np.nan_to_num(largest)), budget.whole), _ABOVE * budget.whole)
+    first, last = (round(_PER_DECADE * np.log10(factor)) for factor in (_BELOW, most / budget.whole))
     found: list[JsonObject] = []
     before: str | None = None
     for step in range(first, last + 1):
@@ -135,7 +135,7 @@ def switches(chosen: Chosen, options: Sequence[Option], budget: Budget) -> list[
         if row is None:
             continue
         if before is not None and row["model"] != before:
-            between = budget.amount * 10 ** ((step - 0.5) / _PER_DECADE)
+            between = budget.whole * 10 ** ((step - 0.5) / _PER_DECADE)
             spent = {"budget_flops": between} if budget.unit == "flops" else {"budget_flops": row["flops"], "seconds": between}
             found.append({"model": row["model"], **spent})
         before = row["model"]
@@ -182,9 +182,9 @@ def _power(sizes: Array, values: Sequence[float], wanted_M: Array) -> Array:
 def sizes_words(model: str, found: Sequence[JsonMapping], best: JsonMapping | None, budget: Budget) -> Iterator[str]:
     """Sentences about switches and the optimum. budget: of the recommendation, which need not spend it."""
     amount = "budget_flops" if budget.unit == "flops" else "seconds"
-    later = [switch for switch in found if switch[amount] > budget.amount]
+    later = [switch for switch in found if switch[amount] > budget.whole]
     yield from (f"  from {switch['budget_flops']:.2g} FLOPs on, {switch['model']} would win" for switch in later[:2])
-    earlier = [switch for switch in found if switch[amount] <= budget.amount]
+    earlier = [switch for switch in found if switch[amount] <= budget.whole]
     if earlier and earlier[-1]["model"] == model:
         yield f"  {model} wins from {earlier[-1]['budget_flops']:.2g} FLOPs on"
     if best is not None:

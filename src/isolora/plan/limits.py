@@ -101,18 +101,19 @@ def demand_told(priced: Sequence[Option], limits: Limits) -> None:
 
 
 def within_memory(priced: Sequence[Option], limits: Limits) -> tuple[list[Option], Counter[str]]:
-    """The options that are known to fit the memory, and how many are left out because nothing is known of theirs."""
+    """The options that are known to fit the memory, and how many are left out, by reason."""
     if (memory := limits.memory_bytes) is None:
         return list(priced), Counter()
     untold = sum(math.isnan(option.peak_memory_bytes) for option in priced)
     fitting = [option for option in priced if option.peak_memory_bytes <= memory]
-    return fitting, Counter({"whose memory no run tells": untold} if untold else {})
+    left = {"whose memory no run tells": untold, "which need more memory": len(priced) - untold - len(fitting)}
+    return fitting, +Counter(left)
 
 
 def too_little_memory(priced: Sequence[Option], limits: Limits) -> str:
     """Why no option is left, in a line."""
     least = min((each.peak_memory_bytes for each in priced if not math.isnan(each.peak_memory_bytes)), default=math.nan)
-    return f"memory of {limits.memory_bytes or 0:g} bytes fits no option; the smallest needs {least:g}"
+    return f"memory of {(limits.memory_bytes or 0) / 1e6:,.4g} MB fits no option; the smallest needs {least / 1e6:,.4g} MB"
 
 
 def passes_limit(fit: Fit, option: Option) -> float:

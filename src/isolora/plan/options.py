@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,6 +53,7 @@ class Option:
     settings: str = ""
     forgetting: tuple[tuple[float, float], ...] = ()
     rates: tuple[tuple[float, float], ...] = ()
+    unique_examples: float = np.nan
 
     @property
     def name(self) -> str:
@@ -130,7 +131,18 @@ def options(table: Table, prices: Prices | None = None) -> list[Option]:
     groups: dict[tuple[str, ...], list[int]] = {}
     for row in np.argsort(chosen["tokens"], kind="stable"):
         groups.setdefault(tuple(_text(chosen, name, int(row)) for name in ("model", "method", "rank")), []).append(int(row))
-    return [_repriced(_option(chosen, rows), prices or {}) for rows in groups.values()]
+    return [_repriced(option, prices or {}) for option in _of_one_length([_option(chosen, rows) for rows in groups.values()])]
+
+
+def _of_one_length(found: Sequence[Option]) -> list[Option]:
+    """The options with one length of examples for each base and settings, that of the most examples that any of its runs saw: it
+    is the data's, and a run of few examples tells it less well."""
+    alike: dict[tuple[str, str], Option] = {}
+    for option in found:
+        known = alike.setdefault((option.model, option.settings), option)
+        if option.unique_examples > known.unique_examples or math.isnan(known.tokens_per_example):
+            alike[option.model, option.settings] = option
+    return [replace(each, tokens_per_example=alike[each.model, each.settings].tokens_per_example) for each in found]
 
 
 def _with_names(table: Table) -> Table:
@@ -179,6 +191,7 @@ def _option(table: Table, rows: list[int]) -> Option:
         settings=joined_words(_text(table, name, last) for name in (MEASURED_ON, SETTINGS)),
         forgetting=_forgetting(table, rows),
         rates=rates,
+        unique_examples=_number(table, "unique_examples", last),
     )
 
 

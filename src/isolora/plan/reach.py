@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from isolora.display import time_in_words
+from isolora.display import money_in_words, time_in_words
 from isolora.errors import UserError
 from isolora.fit import Fit, targeted
 from isolora.fit.target import ERROR_OF
@@ -35,8 +35,8 @@ _GRID = 160
 @dataclass(frozen=True)
 class Reached:
     """The cheapest way to a goal: `tokens` where the prediction passes it, `tokens_interval` where the 95 % interval's ends do
-    (None: not within what the evidence supports). Examples, FLOPs, seconds and money are those of `tokens`; `measured` is a
-    measured point that was there for less."""
+    (None: not within what the evidence supports). Examples, FLOPs, seconds and money are those of `tokens`, their intervals those
+    of `tokens_interval`; `measured` is a measured point that was there for less."""
 
     target: str
     goal: float
@@ -50,6 +50,9 @@ class Reached:
     flops_interval: tuple[float | None, float | None]
     seconds: float | None
     money: float | None
+    examples_interval: tuple[int | None, int | None] = (None, None)
+    seconds_interval: tuple[float | None, float | None] = (None, None)
+    money_interval: tuple[float | None, float | None] = (None, None)
     warnings: tuple[str, ...] = ()
     measured: JsonObject | None = None
 
@@ -58,18 +61,33 @@ class Reached:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
-        low, high = ("beyond the evidence" if end is None else f"{end:,}" for end in self.tokens_interval)
         adapter = adapter_words(self.method["name"], self.method.get("rank"))
         cost = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
-        cost += [] if self.seconds is None else [f"about {time_in_words(round(self.seconds))}"]
-        cost += [] if self.money is None else [f"{self.money:.2f} in money"]
+        cost += [] if self.seconds is None else [f"about {time_in_words(self.seconds)}"]
+        cost += [] if self.money is None else [f"{money_in_words(self.money)} in money"]
         examples = f" ({self.examples:,} examples)" if self.examples else ""
         lines = [
             f"{self.target} of {self.goal:g} takes {self.model}{adapter} on {self.tokens:,} tokens{examples}: {', '.join(cost)}",
-            f"  95 % interval {low} to {high} tokens",
+            f"  95 % interval {', '.join(self._intervals())}",
             *(f"  mind: {sentence}" for sentence in self.warnings),
         ]
         return "\n".join(lines)
+
+    def _intervals(self) -> Iterator[str]:
+        """In tokens and in whatever else follows from them."""
+        if self.tokens_interval == (None, None):
+            yield "beyond the evidence on both sides"
+            return
+        shown: list[tuple[Sequence[float | None], Callable[[float], str], str]] = [
+            (self.tokens_interval, "{:,}".format, " tokens"),
+            (self.examples_interval, "{:,}".format, " examples"),
+            (self.flops_interval, "{:.3g}".format, " FLOPs"),
+            (self.seconds_interval, time_in_words, ""),
+            (self.money_interval, money_in_words, " in money"),
+        ]
+        for (low, high), words, unit in shown:
+            if low is not None or high is not None:
+                yield " to ".join("beyond the evidence" if end is None else words(end) for end in (low, high)) + unit
 
 
 def parse_reach(text: str) -> tuple[str, float]:
@@ -115,9 +133,10 @@ def reach(
         raise _out_of_reach(fit, [curve for _, curve in curves], goal, measured)
     option, curve, tokens = min(ways, key=lambda way: _cost(way[0], way[2], kept))
     measured = measured if measured and measured[unit] < 0.999 * tokens * option.price(unit) else None
-    ends = (curve.first(curve.low, error), curve.first(curve.high, error))
-    seconds = None if math.isnan(option.seconds_per_token) else tokens * option.seconds_per_token
-    money = None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour
+    ends = (curve.since(curve.low, error, tokens), curve.first(curve.high, error))
+    seconds, *seconds_ends = (_times(count, option.seconds_per_token) for count in (tokens, *ends))
+    money, *money_ends = (_times(each, (price_per_hour or math.nan) / 3600) for each in (seconds, *seconds_ends))
+    examples_ends = [None if end is None else option.examples_for(end, None) for end in ends]
     told = (*about_spending(option, kept, price_per_hour), *left_out_words(untold, len(every)), *assumed)
     return Reached(
         target=fit.target.removeprefix(ERROR_OF),
@@ -132,6 +151,9 @@ def reach(
         flops_interval=(_times(ends[0], option.flops_per_token), _times(ends[1], option.flops_per_token)),
         seconds=seconds,
         money=money,
+        examples_interval=(examples_ends[0], examples_ends[1]),
+        seconds_interval=(seconds_ends[0], seconds_ends[1]),
+        money_interval=(money_ends[0], money_ends[1]),
         warnings=(*_warnings(fit, option, tokens, ends, measured), *told),
         measured=measured,
     )
@@ -173,9 +195,16 @@ class _Curve:
     def first(self, losses_G: Array, goal: float) -> float | None:
         """The fewest tokens at which a curve is at the goal, between two grid points by the logarithm of tokens."""
         reached = np.flatnonzero(losses_G <= goal)
-        if not reached.size:
-            return None
-        at = int(reached[0])
+        return self._crossed(losses_G, goal, int(reached[0])) if reached.size else None
+
+    def since(self, losses_G: Array, goal: float, tokens: float) -> float:
+        """The fewest tokens from which on a curve is at the goal all the way to `tokens`. Far below what was measured an interval
+        is wide, and may reach down to anything."""
+        above = np.flatnonzero((losses_G > goal) & (self.tokens < tokens))
+        return min(self._crossed(losses_G, goal, int(above[-1]) + 1), tokens) if above.size else float(self.tokens[0])
+
+    def _crossed(self, losses_G: Array, goal: float, at: int) -> float:
+        """Where a curve comes down to the goal before point `at`."""
         if at == 0:
             return float(self.tokens[0])
         share = (losses_G[at - 1] - goal) / max(losses_G[at - 1] - losses_G[at], 1e-12)
@@ -220,5 +249,5 @@ def _rounded(tokens: float | None) -> int | None:
     return None if tokens is None else round(tokens)
 
 
-def _times(tokens: float | None, price: float) -> float | None:
-    return None if tokens is None else tokens * price
+def _times(amount: float | None, price: float) -> float | None:
+    return None if amount is None or math.isnan(price) else amount * price

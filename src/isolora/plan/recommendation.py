@@ -107,8 +107,8 @@ class Recommendation:
 
     def _spent(self) -> str:
         parts = [] if math.isnan(self.flops) else [f"{self.flops:.3g} FLOPs"]
-        parts += [] if self.seconds is None else [f"about {display.time_in_words(round(self.seconds))}"]
-        parts += [] if self.money is None else [f"{self.money:.2f} in money"]
+        parts += [] if self.seconds is None else [f"about {display.time_in_words(self.seconds)}"]
+        parts += [] if self.money is None else [f"{display.money_in_words(self.money)} in money"]
         return ", ".join(parts)
 
 
@@ -142,10 +142,10 @@ def plan(
         raise _nothing_left(fit, aimed, fitting, bought, limits, left)
     index = choose([row for _, row in rows], tie(fit))
     row = rows[index][1]
-    _demand_evidence(fit, aimed, fitting, bought, row)
+    _demand_evidence(fit, aimed, fitting, bought, limits, row)
     _demand_better_than_measured(fit, aimed, bought, limits, row)
     found = _recommendation(fit, aimed, bought, limits, rows, index, fitting, left)
-    minded = (*about_size(priced, rows[index][0]), *about_spending(rows[index][0], limits, bought.price_per_hour))
+    minded = (*about_size(priced, rows[index][0], fitting), *about_spending(rows[index][0], limits, bought.price_per_hour))
     return replace(found, warnings=(*found.warnings, *minded, *assumed))
 
 
@@ -161,7 +161,7 @@ def _recommendation(
 ) -> Recommendation:
     option, row = rows[index]
     sensitivity = _sensitivity(fit, table, fitting, budget, limits)
-    minded = tuple(warnings_about(fit, fitting, option, row, left, sensitivity.get("half")))
+    minded = tuple(warnings_about(fit, fitting, option, row, left, len(rows) + left.total(), sensitivity.get("half")))
     ahead = any("an extrapolation" in sentence for sentence in minded)
     names = ("model", "learning_rate", "examples", "epochs", "flops", "seconds", "predicted_loss", "money")
     return Recommendation(
@@ -239,12 +239,13 @@ def _row(fit: Fit, option: Option, tokens: float, budget: Budget, limits: Limits
 def _nothing_left(
     fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits, left: Counter[str]
 ) -> NoRecommendation:
-    reasons = "; ".join(f"{count} of {len(fitting)} options {reason}" for reason, count in left.items())
-    measured = best_measured(within(table, limits), budget, limits.memory_bytes)
-    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, fitting, budget), fit.target)
+    reasons = "; ".join(f"{count} of {left.total()} options {reason}" for reason, count in left.items())
+    measured = best_measured(within(table, limits), budget, limits.memory_bytes, limits.serve_tokens)
+    served = [option for option in fitting if option.serving(limits.serve_tokens, budget.unit) < budget.amount]
+    return NoRecommendation(f"a budget of {budget} leaves {reasons}", measured, next_runs(fit, served, budget), fit.target)
 
 
-def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, row: JsonObject) -> None:
+def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: Budget, limits: Limits, row: JsonObject) -> None:
     """Raises NoRecommendation where the interval of the choice says nothing."""
     low, high = row["interval"]
     bounded = math.isfinite(fit.ceiling)
@@ -253,7 +254,8 @@ def _demand_evidence(fit: Fit, table: Table, fitting: Sequence[Option], budget: 
         name, (low, high) = (score.name, score.interval) if score else (fit.target, (low, high))
         bounds = "".join(f"; {sentence}" for sentence in about_bounds(fit))
         reason = f"the evidence leaves {name} between {low:.3g} and {high:.3g}, too wide to choose by{bounds}"
-        raise NoRecommendation(reason, best_measured(table, budget), next_runs(fit, fitting, budget), fit.target)
+        measured = best_measured(within(table, limits), budget, limits.memory_bytes, limits.serve_tokens)
+        raise NoRecommendation(reason, measured, next_runs(fit, fitting, budget), fit.target)
 
 
 def _demand_better_than_measured(fit: Fit, table: Table, budget: Budget, limits: Limits, row: JsonObject) -> None:

@@ -24,11 +24,12 @@ def warnings_about(
     options: Sequence[Option],
     option: Option,
     row: JsonObject,
-    left: Mapping[str, int] | None = None,
+    left: Mapping[str, int],
+    of: int,
     half: JsonMapping | None = None,
 ) -> Iterator[str]:
     """What to mind about choosing `option`, whose planned `row` is one of the plan's alternatives; `left` counts the options
-    that were left out, by reason, `half` is what half the budget would choose."""
+    that were left out, by reason, `of` so many, `half` is what half the budget would choose."""
     yield from _about_budget(options, option, row)
     yield from _about_law(fit, row)
     yield from _about_passes(fit, row)
@@ -39,7 +40,7 @@ def warnings_about(
             f"half the budget is expected to do better, with {half['model']}, but less surely: options are chosen with bad luck"
             " in mind"
         )
-    yield from left_out_words(left or {}, len(options))
+    yield from left_out_words(left or {}, of)
 
 
 def about_spending(option: Option, limits: Limits, price_per_hour: float | None) -> Iterator[str]:
@@ -113,17 +114,20 @@ def _about_rivals(fit: Fit) -> Iterator[str]:
     if not (own and others):
         return
     rival = min(others, key=lambda each: float(each["error"]))
-    if float(rival["error"]) < _NARROW_MARGIN * min(own):
+    error = float(rival["error"])
+    if error < _NARROW_MARGIN * min(own):
+        why = "" if error >= min(own) else "weighs most over all hold-outs and starts, and "
         yield (
-            f"law {fit.law!r} was chosen narrowly: it predicted the held-out budgets to {min(own):.2%},"
-            f" {rival['law']!r} to {float(rival['error']):.2%}"
+            f"law {fit.law!r} was chosen narrowly: it {why}predicted the held-out budgets to {min(own):.2%},"
+            f" {rival['law']!r} to {error:.2%}"
         )
 
 
-def about_size(options: Sequence[Option], option: Option) -> Iterator[str]:
-    """That no larger, or no smaller, base was measured; options: all of them, also those that a limit leaves out."""
+def about_size(options: Sequence[Option], option: Option, fitting: Sequence[Option]) -> Iterator[str]:
+    """That no larger, or no smaller, base was measured; options: all of them, also those that do not fit the memory."""
     sizes = {each.body_parameters for each in options}
     if len(sizes) > 1 and option.body_parameters == max(sizes):
         yield f"{option.model} is the largest base measured: a larger one may be better still"
-    if len(sizes) > 1 and option.body_parameters == min(sizes):
+    larger = any(each.body_parameters > option.body_parameters for each in fitting)
+    if len(sizes) > 1 and option.body_parameters == min(sizes) and larger:  # and not because no larger one could be chosen
         yield f"{option.model} is the smallest base measured: a smaller one may be better still"

@@ -13,6 +13,7 @@ from isolora.display import time_in_words
 from isolora.errors import UserError
 from isolora.fit import Fit, best_learning_rates, studied, unseen, value_words, was_asked_for
 from isolora.json_types import JsonObject
+from isolora.laws import Array
 from isolora.plan.budget import Budget
 from isolora.plan.limits import Limits
 from isolora.table import Table
@@ -83,18 +84,21 @@ def point_in_words(measured: JsonObject, target: str = "loss") -> str:
     """A measured point in words; its `loss` is of the target."""
     spent = [f"{measured['tokens']:,.0f} tokens"]
     spent += [f"{measured['flops']:.3g} FLOPs"] if "flops" in measured else []
-    spent += [time_in_words(round(measured["seconds"]))] if "seconds" in measured else []
+    spent += [time_in_words(measured["seconds"])] if "seconds" in measured else []
     return f"run {measured['run']} reached {value_words(target, measured['loss'])} at {', '.join(spent)}"
 
 
-def best_measured(table: Table, budget: Budget | None, memory_bytes: float | None = None) -> JsonObject | None:
-    """The measured point of lowest loss within a budget and a memory; None where there is none, or nothing says its cost."""
+def best_measured(
+    table: Table, budget: Budget | None, memory_bytes: float | None = None, serve_tokens: float = 0.0
+) -> JsonObject | None:
+    """The measured point of lowest loss within a budget, which pays for its serving too, and a memory; None where there is none,
+    or nothing says its cost."""
     points = studied(table)
     allowed_M = _fits_memory(points, memory_bytes)
     if budget is not None:
         if budget.unit not in points:
             return None
-        allowed_M &= points[budget.unit] <= budget.amount * 1.001
+        allowed_M &= points[budget.unit] + _serving(points, serve_tokens, budget.unit) <= budget.amount * 1.001
     if not allowed_M.any():
         return None
     return _point(points, int(np.flatnonzero(allowed_M)[points["loss"][allowed_M].argmin()]))
@@ -109,6 +113,16 @@ def first_measured(table: Table, goal: float, unit: str, memory_bytes: float | N
     if not reached_M.any():
         return None
     return _point(points, int(np.flatnonzero(reached_M)[points[unit][reached_M].argmin()]))
+
+
+def _serving(points: Table, tokens: float, unit: str) -> Array:
+    """What so many tokens of inference take with each point's base, (M,); see `Option.serving`."""
+    if not tokens:
+        return np.zeros(len(points))
+    sizes = [points[name] for name in ("model_parameters", "body_parameters") if name in points]
+    weights_M = np.where(np.isfinite(sizes[0]), sizes[0], sizes[-1])
+    flops_M: Array = 2.0 * weights_M * tokens
+    return flops_M if unit == "flops" else flops_M * points["seconds"] / points["flops"]
 
 
 def _fits_memory(points: Table, memory_bytes: float | None) -> NDArray[np.bool_]:

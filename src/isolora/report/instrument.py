@@ -47,7 +47,7 @@ _RULES = {
 _TEXTS = ("run", "model", "method")
 _NUMBERS = (
     *("rank", "learning_rate", "tokens", "flops", "seconds", "loss", "peak_memory_bytes", "unique_examples", "forgetting"),
-    *("body_parameters", "trainable_parameters"),
+    *("body_parameters", "model_parameters", "trainable_parameters"),
 )
 
 

@@ -111,10 +111,16 @@ function planner(data) {
     if (!cost) return null;
     let best = null;
     for (let k = 0; k < points.loss.length; k++) {
-      if (cost[k] === null || cost[k] > asked.amount * 1.001 || !keeps(k, asked)) continue;
+      if (cost[k] === null || cost[k] + served(k, asked) > asked.amount * 1.001 || !keeps(k, asked)) continue;
       if (best === null || points.loss[k] < points.loss[best]) best = k;
     }
     return best === null ? null : point(best);
+  }
+  // What serving takes with a measured point's base.
+  function served(k, asked) {
+    if (!asked.serve) return 0;
+    const flops = 2 * (points.model_parameters?.[k] ?? points.body_parameters?.[k]) * asked.serve;
+    return asked.unit === "flops" ? flops : (flops * points.seconds[k]) / points.flops[k];
   }
   // Whether a measured point keeps to the limits.
   function keeps(k, asked) {

@@ -26,6 +26,11 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits, most
     const share = Math.min(Math.max((losses[at - 1] - goal) / Math.max(losses[at - 1] - losses[at], 1e-12), 0), 1);
     return Math.exp(Math.log(tokens[at - 1]) + share * Math.log(tokens[at] / tokens[at - 1]));
   }
+  // The fewest tokens from which on a curve is at the goal all the way to `until`: far below what was measured an interval is wide.
+  function since({ tokens }, losses, goal, until) {
+    const above = tokens.findLastIndex((count, k) => count < until && losses[k] > goal);
+    return above < 0 ? tokens[0] : Math.min(first({ tokens: tokens.slice(above) }, losses.slice(above), goal) ?? until, until);
+  }
   function fitting(asked) {
     const told = (option) => asked.examples === null || option.tokens_per_example !== null;
     return options.filter((option) =>
@@ -43,7 +48,8 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits, most
     const able = ways.filter((way) => way.tokens !== null && Number.isFinite(cost(way)));
     if (!able.length) return null;
     const { option, tokens } = able.reduce((best, way) => (cost(way) < cost(best) ? way : best));
-    const interval = ends(option, asked).map((losses) => first(curve(option, asked), losses, goal));
+    const [low, high] = ends(option, asked);
+    const interval = [since(curve(option, asked), low, goal, tokens), first(curve(option, asked), high, goal)];
     const needed = option.tokens_per_example === null ? null : Math.ceil(tokens / option.tokens_per_example);
     const already = firstMeasured(goal, asked, unit);
     const seconds = option.seconds_per_token === null ? null : tokens * option.seconds_per_token;
@@ -51,7 +57,7 @@ function reacher(data, { place, uniqueTokens, spaced, predict, judge, fits, most
       option, tokens, interval, seconds,
       flops: option.flops_per_token === null ? null : tokens * option.flops_per_token,
       examples: needed === null || asked.examples === null ? needed ?? asked.examples : Math.min(needed, asked.examples),
-      money: seconds === null ? null : (seconds / 3600) * asked.price,
+      money: seconds === null || asked.price === null ? null : (seconds / 3600) * asked.price,
       farther: tokens / option.largest_tokens,
       measured: already !== null && already[unit] < 0.999 * spent({ option, tokens }) ? already : null,
     };
@@ -80,7 +86,8 @@ if (document.getElementById("reach")) {
     const [low, high] = found.interval.map((tokens) => (tokens === null ? "beyond the evidence" : `${count(tokens)} tokens`));
     const told = [["95 % interval", `${low} to ${high}`]];
     if (found.flops !== null) told.push(["compute", `${number(found.flops)} FLOPs`]);
-    if (found.seconds !== null) told.push(["time and money", `${duration(found.seconds)}, ${found.money.toPrecision(3)} at ${asked.price} an hour`]);
+    const seconds = asked.rate ? found.flops / asked.rate : found.seconds;
+    if (seconds !== null) told.push(spentWords(seconds, asked.price));
     if (found.examples !== null) told.push(["data", `${count(found.examples)} examples`]);
     if (found.measured) told.push(["measured", `run ${found.measured.run} was there for less: ${shown(found.measured.loss).toFixed(4)} at ${count(found.measured.tokens)} tokens`]);
     if (found.farther > 1.05) told.push(["mind", `${number(found.farther)} × the tokens that this choice was followed for: an extrapolation`]);

@@ -15,11 +15,11 @@ if (document.getElementById("instrument")) {
     const chosen = data.accelerators.find(({ name }) => name === part("where").value);
     return chosen ? (chosen.peak * Number(part("share").value)) / 100 : null;
   };
-  const price = () => Number(part("price").value) || 0.01;
+  const price = () => Number(part("price").value) || null;
   function ends() {
     if (part("unit").value === "flops") return [Math.min(...flops) / 4, Math.max(...flops) * FAR];
     const spent = rate() ? [Math.min(...flops) / 4 / rate(), (Math.max(...flops) * FAR) / rate()] : [Math.min(...seconds) / 4, Math.max(...seconds) * FAR];
-    return spent.map((value) => (value / 3600) * (part("unit").value === "money" ? price() : 1));
+    return spent.map((value) => (value / 3600) * (part("unit").value === "money" ? price() ?? 1 : 1));
   }
   const limits = { examples: null, memory: null, forget: null, serve: null };
   const perExample = known("tokens_per_example"), memories = known("peak_memory_bytes");
@@ -44,11 +44,12 @@ if (document.getElementById("instrument")) {
       const slider = part(name), share = Number(slider.value) / Number(slider.max);
       return limits[name] === null || share === 1 ? null : value(share);
     };
-    const hours = unit === "money" ? amount / price() : amount;
+    const hours = unit === "money" ? amount / (price() ?? 1) : amount;
     return {
       amount: unit === "flops" ? amount : rate() ? hours * 3600 * rate() : hours * 3600,
       unit: unit === "flops" || rate() ? "flops" : "seconds",
       price: price(),
+      rate: rate(),
       shown: amount,
       examples: given.examples ?? limit("examples", (share) => Math.round(log(...limits.examples, share))),
       memory: given.memory ?? limit("memory", (share) => log(...limits.memory, share)),
@@ -72,7 +73,7 @@ if (document.getElementById("instrument")) {
     const spent = elsewhere ? row.flops / rate() : row.seconds;
     const found = [[`predicted ${told.name}`, `${told.value(row.predicted).toFixed(4)}, 95 % interval ${told.ends(row.interval).map((end) => end.toFixed(4)).join(" to ")}`]];
     if (row.flops !== null) found.push(["compute", `${number(row.flops)} FLOPs${answer.factor ? `, ${number(answer.factor)} × the largest measured` : ""}`]);
-    if (spent !== null) found.push(["time and money", `${duration(spent)}, ${((spent / 3600) * question.price).toPrecision(3)} at ${question.price} an hour`]);
+    if (spent !== null) found.push(spentWords(spent, question.price));
     if (row.examples !== null) found.push(["data", `${count(row.examples)} examples, ${number(row.epochs)} ${row.epochs === 1 ? "pass" : "passes"}`]);
     if (question.serve) found.push(["serving", `${count(question.serve)} tokens take ${number(2 * weights(row.option) * question.serve)} FLOPs of the budget`]);
     if (row.learningRate !== null) found.push(["learning rate", number(row.learningRate)]);
@@ -130,7 +131,13 @@ if (document.getElementById("instrument")) {
     part("share-field").hidden = rate() === null;
   }
 
+  // A budget in money needs the price of an hour.
+  function priced() {
+    part("unit").querySelector("[value=money]").disabled = price() === null;
+    if (price() === null && part("unit").value === "money") part("unit").value = "hours";
+  }
   function update() {
+    priced();
     const question = asked(), answer = plan(question);
     words(question);
     show(question, answer);
@@ -143,7 +150,7 @@ if (document.getElementById("instrument")) {
     part("unit").value = start.unit === "flops" ? "flops" : "hours";
     part("where").selectedIndex = 0;
     if (start.where) [part("where").value, part("share").value] = [start.where, start.share];
-    part("price").value = start.price ?? part("price").defaultValue;
+    part("price").value = start.price ?? "";
     const [low, high] = ends();
     moved = false;
     typed = start.unit === "flops" ? start.amount : start.amount / 3600;
