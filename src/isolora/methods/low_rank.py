@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from isolora.frozen_products import frozen_product
 from isolora.methods.base import Span
 
 FEWEST_COLUMNS = 16
@@ -107,7 +108,7 @@ class AdaptedProduct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spans: list[Span], scalings: list[float], *factors: Tensor
     ) -> Tensor:
-        y = nn.functional.linear(x, weight, bias)
+        y = frozen_product(x, weight, bias)
         inner = _add_updates(y, x, spans, scalings, factors)
         ctx.save_for_backward(x, weight, *factors, *inner)
         ctx.spans, ctx.scalings = spans, scalings
@@ -117,7 +118,7 @@ class AdaptedProduct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         x, weight, *saved = ctx.saved_tensors
-        x_gradient = gradient @ weight if ctx.needs_input_grad[0] else None
+        x_gradient = frozen_product(gradient, weight.T) if ctx.needs_input_grad[0] else None
         return x_gradient, None, None, None, None, *_gradients(ctx, gradient, x, saved, x_gradient, kept=1)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isolora.frozen_products import frozen_product
+
 CHUNK_ROWS = 128
 """With 4,096 entries 2 MB of logits, so that they stay in a core's second cache: 0.7 to 0.9 of the time of 256 rows."""
 
@@ -31,14 +33,14 @@ class FrozenHeadCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), CHUNK_ROWS):
             chunk = slice(start, start + CHUNK_ROWS)
             wanted = targets[chunk, None]
-            logits = (hidden[chunk] @ weight.T).float()
+            logits = frozen_product(hidden[chunk], weight).float()
             top = logits.amax(1, keepdim=True)
             picked = logits.gather(1, wanted)
             shares = torch.softmax(logits, 1, out=logits)  # in place, 0.6 of the time of its parts
             losses[chunk] = (top - picked - shares.amax(1, keepdim=True).log())[:, 0]
             if gradient is not None:  # (softmax - one-hot) W, the latter subtracted in the width, not over all entries
-                product = weight.new_empty(len(shares), weight.shape[1])  # given, so that autocast leaves its precision alone
-                gradient[chunk] = torch.mm(shares.to(weight.dtype), weight, out=product)
+                with torch.autocast(weight.device.type, enabled=False):  # the gradient keeps its precision
+                    gradient[chunk] = frozen_product(shares.to(weight.dtype), weight.T)
         if gradient is not None:
             ctx.save_for_backward(gradient.sub_(weight[targets]).mul_(row_weights[:, None]))
         ctx.mark_non_differentiable(losses)
