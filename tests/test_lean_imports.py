@@ -28,6 +28,18 @@ def test_a_base_is_loaded_without_scipy() -> None:
     assert run(LOADED) == ["False"]
 
 
+@pytest.mark.parametrize("model", ["google/flan-t5-large", "FacebookAI/roberta-base", "meta-llama/Llama-3.1-8B"])
+def test_a_price_is_told_without_scipys_optimisers(model: str) -> None:
+    program = f"""
+import sys
+from isolora.config import RunConfig
+from isolora.cost.estimate import cost
+cost(RunConfig(model="{model}", training={{"steps": 1}}), (2, 32))
+print("scipy.optimize" in sys.modules)
+"""
+    assert run(program) == ["False"]
+
+
 @pytest.mark.parametrize("first", ["", "import transformers.modeling_utils"])
 def test_losses_for_detecting_objects_find_scipy_when_they_are_called(first: str) -> None:
     program = f"""{first}
