@@ -16,7 +16,7 @@ import tiny
 import torch
 
 from isolora import registry
-from isolora.config import RunConfig
+from isolora.config import RunConfig, TaskConfig
 from isolora.cost.estimate import cost
 from isolora.cost.flops import rehearse
 from isolora.data import Documents
@@ -254,6 +254,18 @@ def test_a_scored_run_measured_on_shares_is_the_same_run(tmp_path: Path) -> None
     assert len(whole) == len(shares) > 4
     assert [shares[at] for at in (0, -1)] == [whole[at] for at in (0, -1)]
     assert all(0 <= point["accuracy"] <= 1 for point in shares)
+
+
+@pytest.mark.parametrize("score_at", ["end", "points"])
+def test_a_run_that_generates_for_few_documents_is_measured_on_shares(tmp_path: Path, score_at: str) -> None:
+    """Scores are of the first documents alone, so that those between the ends are not to be had from shares."""
+    rows = [{"prompt": f"w{k % 7}", "completion": f"w{k % 5}"} for k in range(80)]
+    run = tiny.from_rows(tmp_path, "llama", "instruction", rows, tokens=2000, evaluate_from=100, evaluate_between=3)
+    task = TaskConfig(name="instruction", score_examples=4, max_new_tokens=2, score_at=score_at)
+    run = run.model_copy(update={"task": task, "data": run.data.model_copy(update={"eval_examples": 12})})
+    assert train(run, tmp_path / "out", quiet=True)["state"] == "complete"
+    found = ["exact_match" in json.loads(point["metrics"]) for point in points_of(tmp_path / "out")]
+    assert found == [score_at == "points", *[False] * (len(found) - 2), True]
 
 
 def test_a_run_without_it_keeps_its_name() -> None:

@@ -44,6 +44,7 @@ class HeldOutShares:
 
     def __init__(self, examples: RunExamples, count: int | None) -> None:
         self.on = examples.held_out
+        self.documents = {"": len(self.on.documents), **{f"{name}/": len(on.documents) for name, on in examples.mixed.items()}}
         rows = dealt(self.on.examples, count)
         mixed = {name: _dealt_alike(on.examples, len(rows)) for name, on in examples.mixed.items()} if len(rows) > 1 else {}
         self.shares = [
@@ -98,9 +99,11 @@ class HeldOutShares:
         return [whole - self.on.mean_loss(summed, share.rows) for share in self.shares]
 
     def _score_gaps(self, predictions: Mapping[str, Predictions]) -> list[dict[str, float]]:
-        """Scores on all documents less those on each share, by name."""
-        whole = all_scores(predictions)
-        return [{name: whole[name] - value for name, value in share.scores(predictions).items()} for share in self.shares]
+        """Scores on all documents less those on each share, by name; of a task that answers some documents alone, as where few are
+        generated for, none."""
+        known = {name: part for name, part in predictions.items() if part.count == self.documents[name]}
+        whole = all_scores(known)
+        return [{name: whole[name] - value for name, value in share.scores(known).items()} for share in self.shares]
 
 
 def _noted(progress: Progress, number: int, loss: float, scores: dict[str, float]) -> tuple[float, dict[str, float]]:
