@@ -107,7 +107,7 @@ def test_init_measures_between_on_some_of_the_held_out(label: str, tmp_path: Pat
         assert person(monkeypatch, capsys, *words)[0] == 0
         return load_study(words[1]).base["training"].get("evaluate_between")
 
-    assert [between(rows) for rows in (150, 600, 8000)] == [None, 27, 166]
+    assert [between(rows) for rows in (150, 600, 8000)] == [None, 27, 125]
 
 
 def test_two_answers_to_a_prompt_are_two_texts(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -117,6 +117,8 @@ def test_two_answers_to_a_prompt_are_two_texts(tmp_path: Path, monkeypatch: Any,
     words = ["init", tmp_path / "pairs.yaml", "--data", tmp_path / "pairs.jsonl", "--model", "nano-55k", "--task", "preference"]
     found = json.loads(person(monkeypatch, capsys, *words, "--tokens", 500_000, "--json")[1])
     assert 150 < found["held_out"] < 250, "300, all that there are, would take more than its share"
+    training = load_study(tmp_path / "pairs.yaml").base["training"]
+    assert (training["tokens"], training["batch_tokens"]) == (500_000, 2048), "a pair is 200 tokens and more"
 
 
 def test_init_maps_columns_and_compares_numbers_of_examples(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -89,6 +89,21 @@ def test_a_grown_grid_trains_only_what_is_missing(base: dict[str, Any], tmp_path
     assert {run["run"]: run["changed"] for run in grown.runs() if run["run"] in changed} == changed
 
 
+def test_trials_generate_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are compared by their losses; what a task generates for at the end of a budget took more time than their training."""
+    from isolora.tasks.prompted import Prompted
+
+    made, generated = [], Prompted.generated
+    monkeypatch.setattr(Prompted, "generated", lambda *given: made.append(1) or generated(*given))
+    rows = [{"prompt": f"w{k % 7}", "completion": f"w{k % 5}"} for k in range(40)]
+    run = tiny.from_rows(tmp_path, "llama", {"name": "instruction", "max_new_tokens": 2}, rows, tokens=240)
+    study = a_study(run.model_dump(exclude_unset=True))
+    store = run_study(study, tmp_path / "out", quiet=True)
+    assert counts(store) == {"tune": 6, "grid": 2}
+    scored = [point["stage"] for point in store.points() if "exact_match" in json.loads(point["metrics"])]
+    assert (scored, len(made)) == (["grid", "grid"], 2)
+
+
 def test_seeds_are_repeats_of_the_tuned_runs(base: dict[str, Any], tmp_path: Path) -> None:
     store = run_study(a_study(base, grid={RATE: [1e-2, 2e-2], "seed": [3, 4]}), tmp_path, quiet=True)
     assert [(run["stage"], run["seed"]) for run in store.runs()] == [("tune", 3), ("tune", 3), ("grid", 3), ("grid", 4)]

@@ -16,8 +16,8 @@ from isolora.cost.memory import kept_peak
 from isolora.cost.run_price import Cost
 from isolora.cost.time import predicted_seconds
 from isolora.errors import ConfigError
-from isolora.ledger import BatchShape, Ledger
 from isolora.lean_imports import import_modeling
+from isolora.ledger import BatchShape, Ledger
 from isolora.runs.device import device
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.prepared import RunExamples

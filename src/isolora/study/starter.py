@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -22,12 +22,12 @@ from isolora.tasks.base import Task, problem_of
 
 FALLBACK_TASK = "causal-lm"
 MOST_HELD_OUT, LEAST_HELD_OUT, FEWEST_BETWEEN = 500, 100, 27
-HELD_OUT_SHARE = 0.13
-"""Of a study's FLOPs that its held-out losses may take. They scatter together, being of the same texts, so that a law and a
-choice among runs ask for fewer of them than one loss would."""
+HELD_OUT_SHARE = 0.12
+"""Of a study's FLOPs that its held-out losses may take: 10 to 15 % of the time of its steps and evaluations. They scatter
+together, being of the same texts, so that a law and a choice among runs ask for fewer of them than one loss would."""
 TRAINED_OVER_MEASURED = 2.05
 """FLOPs of a token that is trained on over those of one that is measured: nothing leads back to a frozen base's weights."""
-EVALUATIONS, TRIALS, SHARES = 9, 3, 3
+EVALUATIONS, TRIALS, SHARES = 9, 3, 4
 """Of a run of the template, trials of its base and rank on a quarter of its tokens each, and parts of the held-out examples that
 take turns."""
 LEAST_TOKENS, MOST_PASSES = 8192, 4
@@ -73,6 +73,9 @@ EVERY_TOKEN = _Pace("[2.5e-3, 5.0e-3, 1.0e-2]", 1024, 1.0, 200_000)
 ONE_LABEL = _Pace("[1.0e-3, 2.5e-3, 5.0e-3]", 2048, 2.0, 400_000)
 """Where an example carries one label, a batch of 1,024 tokens holds a dozen of them: on 3,000 rows of six classes the losses
 scattered by 18 % about a law, and nothing could be recommended; with these by 5 %."""
+PAIRS = replace(EVERY_TOKEN, batch_tokens=2048, passes=2.0, tokens=400_000)
+"""Where two answers are compared, at 250 tokens a pair: 200,000 tokens are 800 pairs, and 100 held-out ones took 20 % of
+the time."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class SourceSummary:
 @dataclass(frozen=True)
 class Wanted:
     """What the study is asked to be. most_held_out: rows that the loss can be measured on; tokens: the largest budget; about one
-    pass over the data and at most 200,000 when absent, or twice that where an example carries one label;
+    pass over the data and at most 200,000 when absent, or twice that where an example carries one label or is a pair of answers;
     train_examples: numbers of examples to compare."""
 
     task: str
@@ -193,12 +196,14 @@ def held_out_count(found: SourceSummary, wanted: Wanted) -> int:
 
 def _texts_a_row(task: str) -> int:
     """Two where answers are compared: the prompt, which is most of a row, stands before each."""
-    plain: Task = registry.load_plug_in("task", task)
-    return 2 if plain.bound(plain.Settings()).second == "rejected" else 1
+    return 2 if _pace(task) is PAIRS else 1
 
 
 def _pace(task: str) -> _Pace:
-    return ONE_LABEL if registry.load_plug_in("task", task).labels_per_row == 1 else EVERY_TOKEN
+    plain: Task = registry.load_plug_in("task", task)
+    if plain.labels_per_row == 1:
+        return ONE_LABEL
+    return PAIRS if plain.bound(plain.Settings()).second == "rejected" else EVERY_TOKEN
 
 
 def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) -> str:
@@ -228,7 +233,7 @@ def starter_study(found: SourceSummary, wanted: Wanted, name: str, file: str) ->
 
 
 def _between_line(held_out: int) -> str:
-    """A third of the held-out examples for the evaluations between, where that is enough of them."""
+    """A quarter of the held-out examples for the evaluations between, where that is enough of them."""
     count = max(FEWEST_BETWEEN, held_out // SHARES)
     if count > held_out // 2:
         return ""

@@ -23,7 +23,8 @@ from isolora.training.stack import Stack
 
 class Loop:
     """Trains a stack until all budgets are used up. refill: lets others join where members have ended, and returns whether any
-    has; folder: for files of a trainer's own."""
+    has; slow_scores: whether scores that a task takes at the end of a budget alone are wanted; folder: for files of a trainer's
+    own."""
 
     def __init__(
         self,
@@ -32,9 +33,10 @@ class Loop:
         checkpointer: Checkpointer,
         observers: Sequence[Observer] = (),
         refill: Callable[[Loop], bool] | None = None,
+        slow_scores: bool = True,
     ) -> None:
         self.stack, self.evaluator, self.checkpointer = stack, evaluator, checkpointer
-        self.observers, self.refill = list(observers), refill
+        self.observers, self.refill, self.slow_scores = list(observers), refill, slow_scores
         self.shares = HeldOutShares(stack.examples, stack.members[0].training.evaluate_between)
         self.text_losses_before: dict[str, float] = {}
 
@@ -86,7 +88,7 @@ class Loop:
         """Held-out loss of each member on its averaged weights; its progress receives the task's measures and what it forgot."""
         stack, examples = self.stack, self.stack.examples
         at_points = stack.task.scored_at == "points"  # slow measures are taken at the end of a budget alone
-        scored = [k for k in which if at_points or stack.members[k].spent() >= 1]
+        scored = [k for k in which if at_points or (self.slow_scores and stack.members[k].spent() >= 1)]
         between = [k for k in which if self.shares.suffice(stack.members[k])]
         whole = [k for k in which if k not in between]
         with stack.averaged(which):

@@ -99,8 +99,8 @@ class HeldOutShares:
         return [whole - self.on.mean_loss(summed, share.rows) for share in self.shares]
 
     def _score_gaps(self, predictions: Mapping[str, Predictions]) -> list[dict[str, float]]:
-        """Scores on all documents less those on each share, by name; of a task that answers some documents alone, as where few are
-        generated for, none."""
+        """Scores on all documents less those on each share, by name; of a task that answers some documents alone, as where
+        few are generated for, none."""
         known = {name: part for name, part in predictions.items() if part.count == self.documents[name]}
         whole = all_scores(known)
         return [{name: whole[name] - value for name, value in share.scores(known).items()} for share in self.shares]

@@ -211,7 +211,9 @@ def _train(job: StackJob) -> None:
                 recorder.conclude(stack, k, crosscheck.of(stack, k), pruner.reasons.get(stack.names[k], ""))
 
             refill = Refill(job.queue, conclude) if job.queue else None
-            Loop(stack, evaluator, checkpointer, observers, refill).run(registry.load_plug_in("trainer", training.trainer).drive)
+            slow_scores = job.stage != "tune"  # trials are compared by their losses
+            loop = Loop(stack, evaluator, checkpointer, observers, refill, slow_scores)
+            loop.run(registry.load_plug_in("trainer", training.trainer).drive)
             line = f"drive() ended while {len(stack.running)} of {len(stack.members)} members were still running"
             registry.owed("trainer", training.trainer, not stack.running, line)
             for k, name in enumerate(stack.names):  # kept before the trackers are closed: one may wait for its network
