@@ -284,6 +284,23 @@ def test_a_model_called_by_a_number_beyond_64_bits(ending: str, tmp_path: Path) 
     assert table.read(tmp_path / f"a{ending}")["model"].tolist() == ["-9223372036854775809", "b"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_half_a_character(ending: str, tmp_path: Path) -> None:
+    """JSON can write it, as other tools' logs do; no table can."""
+    write_table({"model": ["\ud800", "b"], "loss": [3.0, 2.0]}, tmp_path / f"points.{ending}")
+    assert "?" in (tmp_path / f"points.{ending}").read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize("seeds", [("a", "b"), ("1970-01-01 00:00:00", ""), (0, 1)])
+def test_a_seed_called_by_a_word(seeds: tuple[object, object]) -> None:
+    rows = [
+        {"run": f"r{k}", "seed": seeds[k % 2], "n": 10.0 ** (6 + k % 3), "d": 10.0 ** (6 + j)} for k in range(6) for j in range(4)
+    ]
+    losses = [2 + 40 * row["n"] ** -0.3 + 60 * row["d"] ** -0.3 for row in rows]
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"loss": losses}
+    assert fit(table.read(columns), bootstrap=0).runs == 6
+
+
 def test_a_value_of_mlflow_that_is_no_number(tmp_path: Path) -> None:
     run = tmp_path / "mlruns" / "0" / "r"
     (run / "metrics").mkdir(parents=True)

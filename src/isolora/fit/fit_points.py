@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isolora.errors import TableError
 from isolora.laws import GROUP_PREFIXES, Array, family_columns, method_columns
-from isolora.table import NOT_STUDIED, SHORT_NAMES, Table, canonical_name
+from isolora.table import NOT_STUDIED, SHORT_NAMES, Column, Table, canonical_name
 
 
 def by_group(number_M: NDArray[np.int64], within_M: Array) -> list[NDArray[np.int64]]:
@@ -89,8 +89,16 @@ def from_table(table: Table) -> Points:
     columns |= _group_columns(table, methods_of(table), families_of(table))
     start = _start(whole.where(whole[progress] == 0), columns, methods_of(table), families_of(table))
     names, first_R, run_M = np.unique(table["run"].astype(str), return_index=True, return_inverse=True)
-    seeds = tuple(map(float, table["seed"][first_R])) if "seed" in table else ()
+    seeds = _seeds(table["seed"][first_R]) if "seed" in table else ()
     return Points(columns, table["loss"], run_M.astype(np.int64), tuple(map(str, names)), columns["c"], progress, start, seeds)
+
+
+def _seeds(named_R: Column) -> tuple[float, ...]:
+    """Of runs; of seeds that are called by words, numbers in their place."""
+    if named_R.dtype == float:
+        return tuple(named_R.tolist())
+    words, number_R = np.unique(named_R.astype(str), return_inverse=True)
+    return tuple(number if words[number] else np.nan for number in number_R.tolist())
 
 
 def _group_columns(table: Table, methods: list[str], families: list[str]) -> dict[str, Array]:

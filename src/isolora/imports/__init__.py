@@ -115,8 +115,10 @@ def write_table(columns: Mapping[str, Sequence[object]], out: Path) -> None:
 
 
 def _arrow(values: Sequence[object]) -> pa.Array:
-    """A column; one of values that Arrow has no one type for, such as a model called by a number beyond 64 bits, as text."""
+    """A column; one of values that Arrow has no one type for, such as a model called by a number beyond 64 bits, as text; half a
+    character, which JSON can write and UTF-8 cannot, becomes a question mark."""
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values])
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        texts = [None if value is None else str(value).encode("utf-8", "replace").decode() for value in values]
+        return pa.array(texts)
