@@ -231,3 +231,23 @@ def test_peft_looks_for_it_only_where_a_layer_may_be_quantised(method: str, tune
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     loaded.attach(tiny.llama(), [loaded.settings(config.fields())], [0])
     assert set(asked) == {tuner}
+
+
+@pytest.mark.parametrize("quantisation", KINDS)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_trains_in_bfloat16(quantisation: str, dropout: float, tmp_path: Path) -> None:
+    """A quantised layer answers in float32 where autocast would have bfloat16, and the update has to follow it."""
+    settings = QloraSettings(rank=4, quantisation=quantisation, dropout=dropout)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        attached = qlora.attach(quantised("llama", quantisation, tmp_path), [settings], [0], False)
+        attached.train(True)
+        for tensor in attached.tensors(0):
+            tensor.data.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
+        with attached.all_rows(0), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = life.answers(attached.model).float().square().mean()
+        loss.backward()
+        found[precision] = torch.cat([tensor.grad.flatten() for tensor in attached.tensors(0) if tensor.grad is not None])
+    assert len(found["bfloat16"]) == sum(tensor.numel() for tensor in attached.tensors(0))
+    away = (found["bfloat16"] - found["float32"]).norm() / found["float32"].norm()
+    assert away < 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -81,7 +81,8 @@ class LowRankUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, spans: list[Span], scalings: list[float], *factors: Tensor) -> Tensor:
-        inner = _add_updates(y, x, spans, scalings, factors)
+        with _precision_of(y):
+            inner = _add_updates(y, x, spans, scalings, factors)
         ctx.mark_dirty(y)
         ctx.save_for_backward(x, *factors, *inner)
         ctx.spans, ctx.scalings = spans, scalings
@@ -96,6 +97,12 @@ class LowRankUpdate(torch.autograd.Function):
             all_rows = sum(stop - start for _, start, stop in ctx.spans) == len(x)
             x_gradient = torch.empty_like(x) if all_rows else torch.zeros_like(x)
         return gradient, x_gradient, None, None, *_gradients(ctx, gradient, x, saved, x_gradient, kept=0)
+
+
+def _precision_of(y: Tensor) -> AbstractContextManager[object]:
+    """Within, products are taken in the precision of y, which a quantised base chooses for itself, and not in autocast's."""
+    kind = y.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class AdaptedProduct(torch.autograd.Function):
