@@ -13,9 +13,9 @@ import tiny
 
 from isolora.config import RunConfig, parse
 from isolora.cost import answers, flops, kept
+from isolora.cost.accelerators import HERE
 from isolora.cost.estimate import cost
 from isolora.cost.flops import ledger_of
-from isolora.cost.time import HERE
 
 ASK = """
 import sys
