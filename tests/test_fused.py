@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -44,10 +45,17 @@ def compared(plain: Any, tolerance: float, own: Any = None, **given: Any) -> dic
     own = own or deepcopy(plain)
     fuse(own)
     ids = tiny.ids(3, 9) % plain.config.get_text_config().vocab_size
-    for one, other in zip(states_and_gradients(plain, ids, **given), states_and_gradients(own, ids, **given), strict=True):
-        scale = one.float().abs().max().clamp_min(1e-6)
-        assert ((one.float() - other.float()).abs().max() / scale).item() < tolerance
+    apart = relative_differences(states_and_gradients(plain, ids, **given), states_and_gradients(own, ids, **given))
+    assert max(apart) < tolerance
     return fused_parts(own)
+
+
+def relative_differences(expected: list[torch.Tensor], found: list[torch.Tensor]) -> list[float]:
+    """Of each tensor, the largest difference over the largest value."""
+    return [
+        ((one.float() - other.float()).abs().max() / one.float().abs().max().clamp_min(1e-6)).item()
+        for one, other in zip(expected, found, strict=True)
+    ]
 
 
 def small(kind: str, folder: Path) -> Any:
@@ -114,7 +122,12 @@ def test_packed_positions() -> None:
 
 
 def test_bfloat16() -> None:
-    assert compared(tiny.llama().bfloat16(), 0.03)
+    """No further from float32 than plain bfloat16 is; how far that is depends on the processor."""
+    exact, plain, own = tiny.llama(), tiny.llama().bfloat16(), tiny.llama().bfloat16()
+    fuse(own)
+    expected, by_plain, by_own = (states_and_gradients(model, tiny.ids(3, 9)) for model in (exact, plain, own))
+    assert fused_parts(own)
+    assert mean(relative_differences(expected, by_own)) < 1.5 * mean(relative_differences(expected, by_plain))
 
 
 def test_frozen_weights_get_no_gradient() -> None:
@@ -135,8 +148,8 @@ def test_recomputed_layers() -> None:
     model, plain = tiny.llama().train(), tiny.llama().train()
     fuse(model)
     model.activation_checkpointing_enable()
-    for one, other in zip(states_and_gradients(plain, tiny.ids()), states_and_gradients(model, tiny.ids()), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    apart = relative_differences(states_and_gradients(plain, tiny.ids()), states_and_gradients(model, tiny.ids()))
+    assert max(apart) < 1e-5
 
 
 def test_only_the_same_statements_are_known() -> None:
