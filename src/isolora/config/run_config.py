@@ -65,7 +65,9 @@ class RunConfig(Settings):
         # Keys that are younger than stores which hold runs: at their default they change nothing, and no run's name.
         younger = {"base_precision": "float32", "evaluate_between": None}
         aside["training"] |= {name for name, default in younger.items() if getattr(self.training, name) == default}
-        return content_hash(self.model_dump(exclude=aside))
+        decided_by = self.model_dump(exclude=aside)
+        decided_by["training"]["accumulation"] = self.training.accumulation or 1  # what nobody asked for once was
+        return content_hash(decided_by)
 
 
 def load_run(path: Path | str | None, words: Iterable[str] = ()) -> RunConfig:

@@ -32,7 +32,11 @@ class TrainingConfig(Settings):
         10.0, description="learning rate of a task's new head, which starts from nothing, over the adapter's"
     )
     batch_tokens: PositiveInt = Field(4096, description="padded tokens in one optimiser step, at most")
-    accumulation: PositiveInt = Field(1, description="micro-batches that one optimiser step is split into")
+    accumulation: PositiveInt | None = Field(
+        None,
+        description="micro-batches that one optimiser step is split into; null: on a CPU as many as keep each within 2,048 "
+        "tokens, which is fastest there, elsewhere one",
+    )
     warmup_steps: NonNegativeInt = Field(10, description="steps of linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="what the rate does after warm-up")
     weight_decay: NonNegativeFloat = Field(0.0, description="decoupled weight decay")

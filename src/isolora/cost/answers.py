@@ -43,7 +43,7 @@ def keep(path: Path | None, words: Sequence[str], shape: Shape | None, config: R
     if files and kept.ours(config):
         flops, plain = answer.flops.table.tolist(), asdict(replace(answer, flops=Flops(), duration=None))
         del plain["flops"]
-        micro_batches = answer.steps * min(config.training.accumulation, shape[0] if shape else 1)
+        micro_batches = answer.steps * min(config.training.accumulation or 1, shape[0] if shape else 1)
         said = {
             "files": files,
             "timed_as": step_rates.what(config),

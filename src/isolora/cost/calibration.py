@@ -18,6 +18,7 @@ from isolora.cost.memory import one_step
 from isolora.cost.step_rates import Speed
 from isolora.ledger import BatchShape
 from isolora.runs.device import device
+from isolora.runs.micro_batches import accumulation
 from isolora.runs.optimizer import AveragedAdamW
 from isolora.tasks.base import Task
 
@@ -58,7 +59,7 @@ def calibrate(config: RunConfig) -> Speed:
 def steps(config: RunConfig, task: Task) -> list[BatchShape]:
     """Shapes to be timed, none of more tokens than the run's own micro-batches."""
     training = config.training
-    tokens = training.batch_tokens // training.accumulation
+    tokens = training.batch_tokens // accumulation(training)
     longest = min(config.data.max_length or tokens, models.positions(models.load_architecture(config)), tokens)
     shapes = []
     for share, part, labelled in PARTS:

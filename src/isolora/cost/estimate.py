@@ -20,8 +20,9 @@ from isolora.lean_imports import import_modeling
 from isolora.ledger import BatchShape, Ledger
 from isolora.runs.device import device
 from isolora.runs.document_loader import RunDocuments
+from isolora.runs.micro_batches import micro_batches
 from isolora.runs.prepared import RunExamples
-from isolora.runs.progress import DryRun, Progress, dry_run, micro_batches
+from isolora.runs.progress import DryRun, Progress, dry_run
 from isolora.runs.workspace import Workspace
 from isolora.tasks.base import Examples, Task
 from isolora.tasks.causal import is_encoder
@@ -39,7 +40,7 @@ def cost(config: RunConfig, shape: tuple[int, int] | None = None, place: Place =
     if length > positions:
         raise ConfigError(f"length: {length} exceeds the model's {positions} positions")
     task, ledger = models.bound_task(config), ledger_of(config)
-    parts = micro_batches(np.arange(rows), config.training.accumulation)
+    parts = micro_batches(np.arange(rows), config.training.accumulation or 1)
     shapes = [typical(task, len(part), length) for part in parts]
     table = np.sum([ledger.flops(shape).table for shape in shapes], axis=0)
     step = Progress(step=1, tokens=sum(shape.tokens for shape in shapes), flops_table=table.tolist())

@@ -31,8 +31,8 @@ from isolora.ledger import BatchShape
 from isolora.methods.base import Attached
 from isolora.runs.batches import epoch_batches
 from isolora.runs.device import autocast
+from isolora.runs.micro_batches import accumulation, micro_batches
 from isolora.runs.optimizer import AveragedAdamW
-from isolora.runs.progress import micro_batches
 from isolora.tasks.base import Batch, Examples, Task
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def peak_of_run(config: RunConfig, examples: Examples, labels: Sequence[str], de
     None where the method or the architecture cannot be rehearsed without weights.
     """
     training = config.training
-    batches = epoch_batches(examples.sequence_lengths, training.batch_tokens, config.seed, 0)
-    shapes = [BatchShape.of(examples, rows) for batch in batches for rows in micro_batches(batch, training.accumulation)]
+    count, batches = accumulation(training), epoch_batches(examples.sequence_lengths, training.batch_tokens, config.seed, 0)
+    shapes = [BatchShape.of(examples, rows) for batch in batches for rows in micro_batches(batch, count)]
     largest = max(shapes, key=lambda shape: (shape.tokens, shape.labels))
     own = {key: getattr(config, key) for key in ("model", "task", "method", "trust_remote_code", "new_tokens")}
     options = {key: getattr(training, key) for key in ("precision", "base_precision", "gradient_checkpointing")}

@@ -12,8 +12,9 @@ from isolora.json_types import JsonObject
 from isolora.ledger import Ledger
 from isolora.methods.base import ParameterGroup
 from isolora.runs.batches import Indices, Stream
+from isolora.runs.micro_batches import accumulation, micro_batches
 from isolora.runs.optimizer import AveragedAdamW, rate_factor
-from isolora.runs.progress import Progress, micro_batches
+from isolora.runs.progress import Progress
 from isolora.tasks.base import Examples
 
 
@@ -22,7 +23,7 @@ class Member:
 
     def __init__(self, config: RunConfig, groups: list[ParameterGroup], examples: Examples, ledger: Ledger) -> None:
         self.config, self.training, self.ledger = config, config.training, ledger
-        self.examples = examples
+        self.examples, self.accumulation = examples, accumulation(config.training)
         self.stream = Stream(examples.sequence_lengths, config.training.batch_tokens, config.seed)
         self.progress = Progress(next_evaluation=config.training.evaluate_from)
         self.optimizer = AveragedAdamW(groups, config.training)
@@ -37,7 +38,7 @@ class Member:
 
     def micro_batches(self, indices: Indices) -> list[Indices]:
         """The examples of a step as they go through the model one after the other."""
-        return micro_batches(indices, self.training.accumulation)
+        return micro_batches(indices, self.accumulation)
 
     def consume(self, indices: Indices) -> None:
         """Count one step over examples taken from the stream."""

@@ -11,6 +11,7 @@ import numpy as np
 from isolora.config import RunConfig, TrainingConfig
 from isolora.ledger import BatchShape, Flops, Ledger
 from isolora.runs.batches import Indices, Stream, short_first
+from isolora.runs.micro_batches import accumulation, micro_batches
 from isolora.tasks.base import Examples
 
 if TYPE_CHECKING:
@@ -91,11 +92,6 @@ class Progress:
             self.unique_examples += sum(map(len, micro_batches))
 
 
-def micro_batches(indices: Indices, accumulation: int) -> list[Indices]:
-    """A step's examples in at most `accumulation` parts, none of them empty."""
-    return [rows for rows in np.array_split(indices, accumulation) if len(rows)]
-
-
 @dataclass(frozen=True)
 class DryRun:
     """A whole run on paper. progress: what it will have consumed; largest: its micro-batch of most tokens; evaluation_flops: of
@@ -119,7 +115,7 @@ def dry_run(config: RunConfig, examples: RunExamples, ledger: Ledger) -> DryRun:
     shapes: list[BatchShape] = []
     evaluations, spent = 0, 0.0
     while spent < 1:
-        parts = micro_batches(stream.next(), training.accumulation)
+        parts = micro_batches(stream.next(), accumulation(training))
         progress.consume(train, parts, stream, ledger)
         progress.step += 1
         shapes += [BatchShape.of(train, rows) for rows in parts]

@@ -21,14 +21,15 @@ from isolora.metrics.predictions import Predictions, all_scores
 from isolora.models import Base
 from isolora.runs.batches import collate, short_first
 from isolora.runs.device import autocast
+from isolora.runs.micro_batches import CPU_TOKENS
 from isolora.runs.prepared import HeldOut, RunExamples
 from isolora.tasks.base import Batch, Examples, Task
 from isolora.tasks.returned import checked_loss
 from isolora.training.ranks import ALONE, Ranks
 
-LEAST_TOKENS, MOST_TOKENS = 1024, 2048
-"""In one forward pass of several members on a CPU, where runs' batches allow it: nano-440k is evaluated at 12,800 tokens/s in
-passes of 512 tokens, at 15,800 to 19,600 in passes of 1,024 to 2,048, at 15,200 in passes of 8,192, which leave the cache."""
+LEAST_TOKENS = 1024
+"""In one forward pass of several members on a CPU, CPU_TOKENS at most: nano-440k is evaluated at 12,800 tokens/s in passes of 512
+tokens, at 15,800 to 19,600 in passes of 1,024 to 2,048, at 15,200 in passes of 8,192, which leave the cache."""
 
 
 class Evaluator:
@@ -40,8 +41,9 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, base: Base, attached: Attached, bare: bool = False, ranks: Ranks = ALONE) -> None:
         self.config, self.base, self.attached, self.bare, self.ranks = config, base, attached, bare, ranks
-        self.batch_tokens, self.precision = config.training.batch_tokens, config.training.precision
-        self.least_tokens = LEAST_TOKENS if self.device.type == "cpu" else 0
+        self.batch_tokens, self.precision, self.least_tokens = config.training.batch_tokens, config.training.precision, 0
+        if self.device.type == "cpu":
+            self.batch_tokens, self.least_tokens = min(self.batch_tokens, CPU_TOKENS), LEAST_TOKENS
 
     def shrink(self, factor: int) -> None:
         """Evaluate in less memory."""
@@ -53,7 +55,7 @@ class Evaluator:
 
     def _together(self, members: Sequence[int]) -> Iterator[Sequence[int]]:
         """Members that share a pass."""
-        count = len(members) if self.device.type != "cpu" else max(1, MOST_TOKENS // self.batch_tokens)
+        count = len(members) if self.device.type != "cpu" else max(1, CPU_TOKENS // self.batch_tokens)
         return (members[start : start + count] for start in range(0, len(members), count))
 
     @property

@@ -20,15 +20,15 @@ from isolora.methods.base import Attached
 from isolora.models import Base
 from isolora.runs.batches import Indices, collate
 from isolora.runs.member import Member
+from isolora.runs.micro_batches import CPU_TOKENS
 from isolora.runs.prepared import RunExamples
 from isolora.store import DIVERGED
 from isolora.tasks.base import Task
 from isolora.training.ranks import ALONE, Ranks
 
-MOST_TOKENS, MOST_STATES = 2048, 600_000
-"""Of one forward and backward pass of several members on a CPU: tokens, and tokens times the model's width. Beyond, activations
-leave the cache, and a stack is slower than its members one by one (docs/decisions/2026-12-01-refilled-places.md)."""
-
+CPU_STATES = 600_000
+"""Most tokens times the model's width of one pass of several members on a CPU; beyond, a stack is slower than its members one by
+one (docs/decisions/2026-12-01-refilled-places.md)."""
 
 Form = Callable[[Sequence[RunConfig]], tuple[Attached, list[Member], list[int | None]]]
 """Runs -> their adapters on a base that gives up those it had, the members, and the predicted peaks of their memory."""
@@ -71,7 +71,7 @@ class Stack:
         started = time.perf_counter()
         drawn = {k: self.members[k].stream.next() for k in self.running}
         losses = dict.fromkeys(drawn, 0.0)
-        for part in range(max(self.members[k].training.accumulation for k in drawn)):
+        for part in range(max(self.members[k].accumulation for k in drawn)):
             for together in self._passes(list(drawn)):
                 for k, loss in self._backward(drawn, part, together).items():
                     losses[k] += loss
@@ -89,9 +89,8 @@ class Stack:
         """How many members go through the base together: all on an accelerator, on a CPU as many as its cache carries."""
         if self.accelerator.device.type != "cpu":
             return len(self.members)
-        training = self.members[0].training
-        width = int(self.base.model.get_input_embeddings().weight.shape[-1])
-        return max(1, min(MOST_TOKENS, MOST_STATES // width) * training.accumulation // training.batch_tokens)
+        first, width = self.members[0], int(self.base.model.get_input_embeddings().weight.shape[-1])
+        return max(1, min(CPU_TOKENS, CPU_STATES // width) * first.accumulation // first.training.batch_tokens)
 
     def _passes(self, members: list[int]) -> Iterator[list[int]]:
         """Members that go through the base together."""

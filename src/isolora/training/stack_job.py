@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isolora.config import RunConfig, content_hash, parse
+from isolora.runs.micro_batches import accumulation
 from isolora.runs.workspace import Workspace
 from isolora.store import Point, Store
 from isolora.training.ranks import ALONE, Ranks
@@ -76,8 +77,8 @@ class StackJob:
         """The configurations with as many micro-batches to a step as memory asks for; batches and steps stay as they were."""
         if self.shrunk == 1:
             return list(self.configs)
-        return [_with_accumulation(config, self.shrunk * config.training.accumulation) for config in self.configs]
+        return [_with_accumulation(config, self.shrunk * accumulation(config.training)) for config in self.configs]
 
 
-def _with_accumulation(config: RunConfig, accumulation: int) -> RunConfig:
-    return config.model_copy(update={"training": config.training.model_copy(update={"accumulation": accumulation})})
+def _with_accumulation(config: RunConfig, count: int) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"accumulation": count})})

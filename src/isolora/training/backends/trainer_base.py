@@ -101,11 +101,12 @@ def schedule(member: Member) -> LambdaLR:
 
 def arguments(loop: Loop) -> JsonObject:
     """What every kind of TrainingArguments is given: the run's own settings, and all that reaches outside switched off."""
-    training = loop.stack.members[0].training
+    member = loop.stack.members[0]
+    training = member.training
     return {
         "output_dir": str(loop.folder),
         "max_steps": ENDLESS,
-        "gradient_accumulation_steps": training.accumulation,
+        "gradient_accumulation_steps": member.accumulation,
         "max_grad_norm": training.clip_norm or 0.0,
         "bf16": training.precision == "bfloat16",
         "use_cpu": loop.stack.accelerator.device.type == "cpu",
@@ -161,7 +162,7 @@ class LoopCallback(TrainerCallback):  # type: ignore[misc]
         self.loss = 0.0
         self.drawn = self.member.stream.next()
         parts = self.member.micro_batches(self.drawn)
-        return parts + [self.drawn[:0]] * (self.member.training.accumulation - len(parts))
+        return parts + [self.drawn[:0]] * (self.member.accumulation - len(parts))
 
     @property
     def units(self) -> int:
