@@ -34,7 +34,7 @@ test test-slow: export OMP_NUM_THREADS = 1
 demo: $(INSTALLED) ## the whole story on packaged models and data: study, law, recommendation, proof
 	@$(BIN)/isolora demo
 
-test: $(INSTALLED) ## the tests (about eight minutes on two cores, no network)
+test: $(INSTALLED) ## the tests (five to ten minutes on two cores, no network)
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED) ## the tests that take minutes
