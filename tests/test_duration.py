@@ -61,4 +61,10 @@ def test_what_makes_no_sense_is_one_line(given: dict[str, float], said: str) -> 
 
 
 def test_words() -> None:
-    assert [time_in_words(seconds) for seconds in (0.0123, 100, 600, 36000)] == ["0.0123 s", "100 s", "10 min", "10.0 h"]
+    assert [time_in_words(seconds) for seconds in (0.0123, 100, 600, 36000, 345600)] == [
+        "0.0123 s",
+        "100 s",
+        "10 min",
+        "10.0 h",
+        "4.0 days",
+    ]

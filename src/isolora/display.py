@@ -62,7 +62,9 @@ def money_in_words(amount: float) -> str:
 
 
 def time_in_words(seconds: float) -> str:
-    """A time as a person says it."""
+    """41.2 s, 3.5 min, 10.0 h, 4.0 days: a unit from two of it on."""
     if seconds < 120:
         return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:,.1f} days"

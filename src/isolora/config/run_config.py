@@ -66,7 +66,8 @@ class RunConfig(Settings):
         younger = {"base_precision": "float32", "evaluate_between": None}
         aside["training"] |= {name for name, default in younger.items() if getattr(self.training, name) == default}
         decided_by = self.model_dump(exclude=aside)
-        decided_by["training"]["accumulation"] = self.training.accumulation or 1  # what nobody asked for once was
+        # A null is named like the 1 that used to be the default, so that stores from before find their runs again.
+        decided_by["training"]["accumulation"] = self.training.accumulation or 1
         return content_hash(decided_by)
 
 

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from isolora.cost.layers import LayerTracker, Place
+from isolora.cost.layers import LayerTracker, Position
 from isolora.cost.no_values import made
 from isolora.ledger import GROUPS, PHASES
 
@@ -76,7 +76,7 @@ class Bookkeeper(TorchDispatchMode):
     """
 
     def __init__(
-        self, weights: Weights, tracker: LayerTracker | None = None, stands_for: Mapping[Place, int] | None = None
+        self, weights: Weights, tracker: LayerTracker | None = None, stands_for: Mapping[Position, int] | None = None
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.groups, self.trained = dict(weights.groups), set(weights.trained)
@@ -113,7 +113,7 @@ class Bookkeeper(TorchDispatchMode):
     def _stands_for(self, tracker: LayerTracker) -> int:
         if self.backward:
             tracker.at_node()
-        return self.stands_for.get(tracker.place, 1)
+        return self.stands_for.get(tracker.position, 1)
 
     def _book(self, flops: int, args: tuple[object, ...]) -> None:
         weight = next((key for key in map(storage, reversed(args)) if key in self.groups), None)

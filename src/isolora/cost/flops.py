@@ -23,7 +23,7 @@ from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept as disk
 from isolora.cost.bookkeeper import Bookkeeper, Weights, storage, watching_modules, weight_groups
 from isolora.cost.idle_targets import leaves, refuse_idle_targets
-from isolora.cost.layers import Layers, LayerTracker, Place, find_layers, shortened
+from isolora.cost.layers import Layers, LayerTracker, Position, find_layers, shortened
 from isolora.cost.no_values import refused_in_one_line
 from isolora.ledger import GROUPS, PHASES, BatchShape, Ledger
 from isolora.methods.base import Attached
@@ -148,7 +148,7 @@ class Rehearsal:
         self.task, self.attached, self.groups = task, attached, groups
         self.weights = Weights.of(attached.model, groups)  # of all layers, for what a method computes from weights alone
         self.tracker: LayerTracker | None = None
-        self.stands_for: dict[Place, int] = {}
+        self.stands_for: dict[Position, int] = {}
 
     def all_layers(self) -> NDArray[np.float64]:
         """FLOPs [shapes, phases, groups] of one step of each shape."""

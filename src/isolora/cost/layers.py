@@ -20,7 +20,7 @@ from torch import nn
 FEWEST = 4
 """Shorter lists are rehearsed whole: nothing would be saved."""
 
-Place = tuple[str, int] | None
+Position = tuple[str, int] | None
 """(name of a list of layers, number of a layer there); None: outside of all layers."""
 
 Kept = Mapping[str, Sequence[int]]
@@ -63,17 +63,17 @@ class LayerTracker:
 
     def begin(self) -> None:
         """A step begins."""
-        self.place: Place = None
+        self.position: Position = None
         self.backward = False
-        self._starts: list[int] = []  # numbers of autograd's nodes at which places begin
-        self._places: list[Place] = []
+        self._starts: list[int] = []  # numbers of autograd's nodes at which positions begin
+        self._positions: list[Position] = []
 
-    def enter(self, place: Place) -> None:
+    def enter(self, position: Position) -> None:
         """A layer's forward pass begins, or the last one of a list has ended."""
         if not self.backward:  # recomputed layers belong to the node that asks for them
             self._starts.append(torch._C._autograd._get_sequence_nr())
-            self._places.append(place)
-            self.move(place)
+            self._positions.append(position)
+            self.move(position)
 
     def turn(self) -> None:
         """The backward pass begins."""
@@ -86,18 +86,18 @@ class LayerTracker:
         number = -1 if node is None else node._sequence_nr()
         if 0 <= number < 2**62:  # gradients are added up by nodes of the highest number
             index = bisect_right(self._starts, number) - 1
-            self.move(self._places[index] if index >= 0 else None)
+            self.move(self._positions[index] if index >= 0 else None)
 
-    def move(self, place: Place) -> None:
-        self.place = place
+    def move(self, position: Position) -> None:
+        self.position = position
 
     @contextmanager
     def watching(self, layers: Sequence[Layers], kept: Kept) -> Iterator[None]:
         """Within the context it hears of every kept layer's forward pass."""
         handles = []
         for each in layers:
-            places = [(each.layers[number], partial(self._enter, (each.name, number))) for number in kept[each.name]]
-            handles += [layer.register_forward_pre_hook(enter) for layer, enter in places]
+            positions = [(each.layers[number], partial(self._enter, (each.name, number))) for number in kept[each.name]]
+            handles += [layer.register_forward_pre_hook(enter) for layer, enter in positions]
             handles.append(each.layers[kept[each.name][-1]].register_forward_hook(partial(self._enter, None)))
         try:
             yield
@@ -105,8 +105,8 @@ class LayerTracker:
             for handle in handles:
                 handle.remove()
 
-    def _enter(self, place: Place, *_: object) -> None:
-        self.enter(place)
+    def _enter(self, position: Position, *_: object) -> None:
+        self.enter(position)
 
 
 def find_layers(model: nn.Module) -> list[Layers]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from isolora.cost.layers import Kept, Layers, LayerTracker, Place
+from isolora.cost.layers import Kept, Layers, LayerTracker, Position
 
 
 class CannotExtend(Exception):
@@ -21,7 +21,7 @@ class CannotExtend(Exception):
 class Segment:
     """Bytes relative to what is alive when it begins: at its fullest, and at its end; and of these the logits'."""
 
-    place: Place
+    position: Position
     backward: bool
     fullest: int = 0
     fullest_logits: int = 0
@@ -50,10 +50,10 @@ class Timeline(LayerTracker):
             segment.fullest, segment.fullest_logits = alive - self._begin, logits - self._begin_logits
         segment.end, segment.end_logits = alive - self._begin, logits - self._begin_logits
 
-    def move(self, place: Place) -> None:
+    def move(self, position: Position) -> None:
         last = self.segments[-1]
-        if (last.place, last.backward) != (place, self.backward):
-            self.segments.append(Segment(place, self.backward))
+        if (last.position, last.backward) != (position, self.backward):
+            self.segments.append(Segment(position, self.backward))
             self._begin, self._begin_logits = self._alive, self._logits
 
 
@@ -88,7 +88,7 @@ def extended(segments: Sequence[Segment], layers: Mapping[str, Layers], kept: Ke
         if run and not _follows(run[-1], segment):
             yield from _whole_run(run, layers, kept)
             run = []
-        if segment is not None and segment.place is None:
+        if segment is not None and segment.position is None:
             yield segment
         elif segment is not None:
             run.append(segment)
@@ -96,16 +96,16 @@ def extended(segments: Sequence[Segment], layers: Mapping[str, Layers], kept: Ke
 
 def _follows(last: Segment, segment: Segment | None) -> bool:
     """Whether a layer's segment goes on in the same pass over the same list."""
-    if segment is None or segment.place is None or last.place is None:
+    if segment is None or segment.position is None or last.position is None:
         return False
-    rises = segment.place[1] > last.place[1]
-    return segment.place[0] == last.place[0] and segment.backward == last.backward and rises != segment.backward
+    rises = segment.position[1] > last.position[1]
+    return segment.position[0] == last.position[0] and segment.backward == last.backward and rises != segment.backward
 
 
 def _whole_run(run: Sequence[Segment], layers: Mapping[str, Layers], kept: Kept) -> Iterator[Segment]:
     """One pass over a list of layers, up or down, with all of its layers."""
-    by_number = {segment.place[1]: segment for segment in run if segment.place}
-    name, backward = run[0].place[0] if run[0].place else "", run[0].backward
+    by_number = {segment.position[1]: segment for segment in run if segment.position}
+    name, backward = run[0].position[0] if run[0].position else "", run[0].backward
     list_, lowest = layers[name], min(by_number)
     if lowest not in ({0, list_.first_trained} if backward else {0}):
         raise CannotExtend

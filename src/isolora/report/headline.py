@@ -112,7 +112,7 @@ def _facts(study: StudyReport, plan: Recommendation) -> list[Texts]:
         },
     ]
     if plan.seconds is not None:
-        facts.append({"name": "Time", "value": words.duration(plan.seconds), "note": _speed(study)})
+        facts.append({"name": "Time", "value": words.time_in_words(plan.seconds), "note": _speed(study)})
     return [*facts, _nearest(study, plan.nearest_evidence)]
 
 

@@ -133,7 +133,7 @@ def _alternative(study: StudyReport, row: JsonMapping, chosen: Key) -> Row:
         entry(row["method"] or None),
         entry(rank),
         entry(row["tokens"], words.count(row["tokens"])),
-        entry(seconds, None if seconds is None else words.duration(seconds)),
+        entry(seconds, None if seconds is None else words.time_in_words(seconds)),
         entry(predicted, f"{predicted:.3f}"),
         entry(high - low, f"{low:.3f} to {high:.3f}"),
     )
@@ -171,7 +171,7 @@ def _cell(study: StudyReport, cell: Cell, first: bool) -> Row:
         entry(len(cell.ends)),
         entry(float(end.tokens[-1]), words.count(float(end.tokens[-1]))),
         entry(float(end.flops[-1]), words.flops_in_words(float(end.flops[-1]))),
-        entry(seconds, None if seconds is None else words.duration(seconds)),
+        entry(seconds, None if seconds is None else words.time_in_words(seconds)),
     )
     return Row(cells, chosen=first)
 
@@ -227,7 +227,7 @@ def _end(curve: Trajectory | None, study: StudyReport) -> tuple[Entry, ...]:
         entry(value, f"{value:.4f}"),
         entry(tokens, f"{tokens:,.0f}"),
         entry(flops, words.flops_in_words(flops)),
-        entry(seconds, None if seconds is None else words.duration(seconds)),
+        entry(seconds, None if seconds is None else words.time_in_words(seconds)),
     )
 
 

@@ -8,6 +8,7 @@ import re
 from markupsafe import Markup, escape
 
 from isolora.display import short as short
+from isolora.display import time_in_words as time_in_words
 
 _INNER = r"[^()]|\((?:[^()]|\([^()]*\))*\)"
 _EXPONENT = re.compile(rf"\^(-?[\w.]+|\((?:{_INNER})*\))")
@@ -42,14 +43,6 @@ def flops_in_words(value: float) -> str:
     if mantissa >= 10:
         mantissa, exponent = mantissa / 10, exponent + 1
     return f"{mantissa:.1f} × {power(exponent)}"
-
-
-def duration(seconds: float) -> str:
-    """41 s, 3.5 min, 2.1 h, 4.0 days."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def passes(value: float) -> str:
