@@ -25,6 +25,7 @@ from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 from isolora.methods.merging import untie
+from isolora.methods.taken_for_experts import as_parameters, from_parameters, taken_for_experts
 from isolora.methods.targets import is_named, nothing_matches, short_names, target_modules
 from isolora.methods.trained_heads import Heads, head_names
 
@@ -149,11 +150,14 @@ class LoraAdapters(Attached):
 
         settings = self.settings[member]
         folder.mkdir(parents=True, exist_ok=True)
+        by_weight = taken_for_experts(self.model, self.layers)
+        by_name = [name for name in self.layers if name not in by_weight]
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=int(settings.alpha) if settings.alpha.is_integer() else settings.alpha,  # some readers insist on an int
-            lora_dropout=settings.dropout,
-            target_modules=short_names(self.model, list(self.layers)),
+            lora_dropout=0.0 if by_weight else settings.dropout,  # PEFT knows none for weights, and loads no file that has it
+            target_modules=short_names(self.model, by_name),
+            target_parameters=as_parameters(by_weight) or None,
             use_rslora=settings.rank_stabilised,
             fan_in_fan_out=any(isinstance(layer.base, Conv1D) for layer in self.layers.values()),
             base_model_name_or_path=self.model.name_or_path or None,
@@ -253,6 +257,7 @@ def saved_lora_settings(folder: Path, heads: bool = False) -> LoraSettings:
     saved = adapter_files.saved_settings(folder)
     if saved.get("peft_type") != "LORA":
         raise DataError(f"{folder}: peft_type is {saved.get('peft_type')!r}, expected 'LORA'")
+    saved = _with_layers_by_weight(saved)
     beyond = [key for key in CHANGES_THE_SUM if not (heads and key == "modules_to_save")]
     foreign = [key for key in beyond if saved.get(key) not in (None, False, "none", [], {})]
     if not isinstance(saved.get("init_lora_weights", True), bool) and saved["init_lora_weights"] not in PLAIN_STARTS:
@@ -262,6 +267,15 @@ def saved_lora_settings(folder: Path, heads: bool = False) -> LoraSettings:
             f"{folder}: {', '.join(f'{key}={saved[key]!r}' for key in foreign)} is beyond plain LoRA; load it with PEFT"
         )
     return _plain_settings(folder, saved)
+
+
+def _with_layers_by_weight(saved: JsonObject) -> JsonObject:
+    """The settings with layers that are named by their weights among the targets; as they are where there are none, or others."""
+    targets, parameters = saved.get("target_modules") or [], saved.get("target_parameters")
+    if not isinstance(targets, list) or not isinstance(parameters, list) or not all(isinstance(each, str) for each in parameters):
+        return saved
+    layers = from_parameters(parameters)
+    return saved if layers is None else {**saved, "target_modules": [*targets, *layers], "target_parameters": None}
 
 
 def _plain_settings(folder: Path, saved: JsonObject) -> LoraSettings:
