@@ -89,6 +89,17 @@ def test_a_whole_life(peft_type: str, tmp_path: Path) -> None:
     assert torch.equal(life.frozen_answers(model), bare)
 
 
+@pytest.mark.parametrize("peft_type", ["IA3", "OSF"])
+def test_defaults_that_name_layers_of_older_versions_load(peft_type: str, tmp_path: Path) -> None:
+    """PEFT adapts `w2` of a Mixtral by default, and transformers 5 has none: what was saved could not be loaded."""
+    adapter = registry.load_plug_in("method", f"peft:{peft_type}")
+    trained = adapter.attach(tiny.mixtral(), [adapter.Settings()], [0])
+    life.fit(trained, 3)
+    after = life.answers(trained.model).detach()
+    trained.save(0, tmp_path)
+    torch.testing.assert_close(life.answers(adapter.load(tiny.mixtral(), tmp_path).model).detach(), after, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("peft_type", sorted({"IA3", "LOHA", "OFT", "VERA", "BOFT", "LORA"} - UNMERGED))
 def test_new_heads_are_kept_and_merged(peft_type: str, tmp_path: Path) -> None:
     """RoBERTa's head has two layers, over which PEFT's own merging stumbles."""

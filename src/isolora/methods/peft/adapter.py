@@ -19,7 +19,14 @@ from isolora.methods import missing_weights
 from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_settings, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.merging import untie
-from isolora.methods.peft.peft_configuration import check_module_names, check_sizes, quietly, saved_config, without_bitsandbytes
+from isolora.methods.peft.peft_configuration import (
+    check_module_names,
+    check_sizes,
+    drop_absent_names,
+    quietly,
+    saved_config,
+    without_bitsandbytes,
+)
 from isolora.methods.peft.wrapped_heads import settle_heads, start_heads, trained_copies
 from isolora.methods.targets import short_names, target_modules
 from isolora.methods.trained_heads import drawing_from, head_names
@@ -233,6 +240,7 @@ class PeftMethod(Method):
         config, tensors = self.saved(folder), saved_tensors(folder)
         try:
             check_sizes(saved_settings(folder), tensors)
+            drop_absent_names(model, config)
             attached = self._attached(model, config, 0, heads)
         except ConfigError as failure:
             raise DataError(f"{folder}: {failure}") from None

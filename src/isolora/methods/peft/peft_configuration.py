@@ -21,7 +21,7 @@ from isolora.errors import ConfigError, DataError, in_brief
 from isolora.json_types import JsonMapping
 from isolora.lean_imports import import_peft
 from isolora.methods.adapter_files import CONFIG, saved_settings
-from isolora.methods.targets import check_names, matching, nothing_matches
+from isolora.methods.targets import check_names, is_named, matching, nothing_matches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -166,6 +166,19 @@ def check_module_names(model: PreTrainedModel, config: object) -> None:
             raise ConfigError(f"method.{field}: {str(key)[:100]!r} is no plain name of a module")
         if field != "layers_pattern" and not any(re.match(rf"(.*\.)?({key})$", name) for name in names):
             raise ConfigError(nothing_matches(key, names, f"method.{field}"))
+
+
+def drop_absent_names(model: PreTrainedModel, config: object) -> None:
+    """Keep of a saved configuration the names that this model has; targets of which it has none are left to be refused. PEFT's
+    defaults also name layers of older versions of an architecture, such as `w2` of Mixtral, and are saved whole. What was trained
+    is held to by its tensors."""
+    names = [name for name, _ in model.named_modules() if name]
+    for field in FIELDS:
+        given = getattr(config, field, None)
+        if isinstance(given, list | tuple | set) and all(isinstance(name, str) for name in given):
+            present = {target for target in given if any(is_named(name, [target]) for name in names)}
+            if present or field != "target_modules":
+                setattr(config, field, present)
 
 
 def _pasted(config: object) -> Iterator[tuple[str, Any]]:
