@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isolora import models, registry
 from isolora.config import RunConfig, TrainingConfig, content_hash
 from isolora.cost import kept
 from isolora.cost.flops import TWO_CLASSES, attach_for_rehearsal, task_batch
 from isolora.cost.layers import Kept, Layers, find_layers, shortened
-from isolora.cost.no_values import refused_in_one_line, taken_for_real
+from isolora.cost.no_values import WithoutValues, refused_in_one_line, taken_for_real
 from isolora.cost.run_price import Memory
 from isolora.cost.storage import RehearsedStorageTracker
 from isolora.cost.timeline import Timeline, fullest, kept_for_memory
@@ -61,7 +60,7 @@ def peak(
     model = models.skeleton(config, task).model
     models.cast_base(model, config, task)
     books = RehearsedStorageTracker(device, model.config.get_text_config().vocab_size)
-    with refused_in_one_line(config.model), FakeTensorMode(allow_non_fake_inputs=True) as mode, taken_for_real(), books:
+    with refused_in_one_line(config.model), WithoutValues() as mode, taken_for_real(), books:
         books.mode = mode
         _move(model, device)
         saved = _quantise(config, model)

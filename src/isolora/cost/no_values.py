@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -57,6 +57,20 @@ def taken_for_real() -> Iterator[None]:
     ):
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         yield
+
+
+class WithoutValues(FakeTensorMode):
+    """Tensors that bear a device and have no values; a copied module's are of the same mode.
+
+    PEFT copies the head that it trains. torch copies the mode with each tensor, and in it weak references to the memory of
+    constants, which are not counted anew: freed twice, they take the memory of whatever came after.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+
+    def __deepcopy__(self, memo: JsonObject) -> Self:
+        return self
 
 
 def _take_over(kept: Any, moved: Any) -> None:
