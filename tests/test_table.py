@@ -188,6 +188,31 @@ def test_tokens_from_compute_and_size():
         table.from_columns({"C": [1.0], "loss": [1.0]}, {"d": "flops/(6n)"})
 
 
+def test_compute_from_size_and_tokens():
+    rows = {"n": [1e9, 2e9], "tokens": [1e10, 2e10], "loss": [3.0, 2.5]}
+    for asked in ({"c": "6nd"}, {"flops": "6 * N * D"}):
+        np.testing.assert_allclose(table.from_columns(rows, asked)["flops"], [6e19, 2.4e20])
+    with pytest.raises(TableError, match=r"c = 6nd needs a column d; map one with --map d=COLUMN"):
+        table.from_columns({"n": [1.0], "loss": [1.0]}, {"c": "6nd"})
+    with pytest.raises(TableError, match="map one of them to a column"):
+        table.from_columns({"n": [1.0], "loss": [1.0]}, {"c": "6nd", "d": "flops/(6n)"})
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("Compute (FLOPs)", "flops"),
+        ("Val loss [nats]", "loss"),
+        ("Tokens (tokens)", "tokens"),
+        ("Tokens (billions)", None),
+        ("Compute (PFLOPs)", None),
+        ("(FLOPs)", "flops"),
+    ],
+)
+def test_units_behind_a_name_that_change_no_number(column, meant):
+    assert table.canonical_name(column) == meant
+
+
 def test_json_arrays_objects_of_arrays_and_tsv(tmp_path):
     rows = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
     (tmp_path / "a.json").write_text(json.dumps(rows))

@@ -31,7 +31,9 @@ Law = Annotated[
 ]
 Map = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="n=COLUMN", help="which column holds n, d, p, u, c, loss, run; d=flops/(6n) computes it"),
+    typer.Option(
+        "--map", metavar="n=COLUMN", help="which column holds n, d, p, u, c, loss, run; d=flops/(6n) and c=6nd compute it"
+    ),
 ]
 Target = Annotated[
     str, typer.Option(help="what the law is of: loss, or a metric of the points; a score such as f1 is fitted as 1 - f1")

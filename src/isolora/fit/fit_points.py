@@ -154,6 +154,8 @@ def _commonest_first(table: Table, column: str) -> list[str]:
     return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
 
+REPEATED = 1.5
+"""Passes from which a point tells of tokens that were seen again."""
 _NEXT_TO_NONE = 1e-6
 
 

@@ -17,7 +17,7 @@ from isolora.fit.continuation import continuation
 from isolora.fit.decaying_rates import without_midway
 from isolora.fit.distance import COMPUTE, ranges_of
 from isolora.fit.families import MOST_FAMILIES, family_by_model, with_families
-from isolora.fit.fit_points import Points, families_of, from_table, methods_of, studied, trials_of_rates
+from isolora.fit.fit_points import REPEATED, Points, families_of, from_table, methods_of, studied, trials_of_rates
 from isolora.fit.known_places import known_places
 from isolora.fit.optimum import Optimum, fit_above, polish, search_fit
 from isolora.fit.profile import edges, pinned
@@ -36,8 +36,8 @@ _SCREENED = 6
 _SCREENING_EMPHASIS = 0.25
 _NORMAL = 1.96
 MOST_METHODS = 6
-_REPEATED, _SHARE_REPEATED = 1.5, 0.1
-"""Passes, and the share of points beyond them, from which a law must tell a repeated token from a new one."""
+_SHARE_REPEATED = 0.1
+"""Of the points, from which a law must tell a repeated token from a new one."""
 
 
 class ManyMethods(TableError):
@@ -87,6 +87,7 @@ def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]
     design = laws.Design(points.columns)
     able = [law for law in map(laws.resolve, laws.law_names()) if not law.grows and carries(law, design)]
     able = [law for law in able if law.last_resort == (points.progress == "flops")]
+    able = [law for law in able if not law.two_sizes or design.distinct("n").size == 2]
     if not able:
         raise TableError(
             f"the table's {len(points)} points carry no law; the simplest needs 3 distinct token counts and 5 points"
@@ -99,7 +100,7 @@ def _contenders(name: str, points: Points, families: Sequence[str]) -> list[Law]
 
 def _decisive(points: Points) -> list[str]:
     """Columns that a law must not be blind to where any law that can be fitted reads them."""
-    repeated_M = points.columns["d"] > _REPEATED * points.columns["u"]
+    repeated_M = points.columns["d"] > REPEATED * points.columns["u"]
     return ["n", "u"] if repeated_M.mean() >= _SHARE_REPEATED else ["n"]
 
 

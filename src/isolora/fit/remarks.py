@@ -11,7 +11,7 @@ from isolora.errors import TableError
 from isolora.fit.best_rates import about_settings, rates_at_the_edge
 from isolora.fit.continuation import about_shared_seeds
 from isolora.fit.families import about_families
-from isolora.fit.fit_points import Points, by_group, counted_by_examples, families_of
+from isolora.fit.fit_points import REPEATED, Points, by_group, counted_by_examples, families_of
 from isolora.fit.result import Fit
 from isolora.fit.target import Target
 from isolora.fit.thinning import thinning_summary
@@ -79,7 +79,7 @@ def left_out(aim: Target, chosen: Table, seen: tuple[Points, Points], fit: Fit) 
 def remarks(aim: Target, chosen: Table, fit: Fit, trials: Table | None = None) -> Iterator[str]:
     """Sentences, most important first. trials: of learning rates, where those chose them."""
     table = aim.table
-    yield from filter(None, (aim.instead, _about_rising(fit, chosen)))
+    yield from filter(None, (aim.instead, _about_rising(fit, chosen), _about_repeats(fit, chosen)))
     if fit.shape.last_resort and (other := counted_by_examples(table)):
         yield f"the table has no tokens: the law is of FLOPs alone; map them with --map d=COLUMN{other}"
     if families := about_families(families_of(chosen), seen=bool(fit.families)):
@@ -123,6 +123,21 @@ def _about_rising(fit: Fit, table: Table) -> str:
     return (
         f"{fit.target} grows with tokens in {grown} of {len(curves)} curves, and no law does: if more of it is better, name its"
         " column with --target, or ask for '1 - COLUMN'"
+    )
+
+
+def _about_repeats(fit: Fit, table: Table) -> str:
+    """That tokens seen again count as new ones, where no law that tells them apart was tried; empty where one was."""
+    tried = {fit.law, *(str(candidate["law"]) for candidate in fit.candidates)}
+    if "tokens" not in table or "unique_tokens" not in table or any("u" in laws.resolve(name).demands for name in tried):
+        return ""
+    passes_M = table["tokens"] / table["unique_tokens"]
+    repeated = int((passes_M > REPEATED).sum())
+    if not repeated:
+        return ""
+    return (
+        f"{repeated} of {len(table)} points saw their data more than once, up to {np.nanmax(passes_M):.3g} passes, and law"
+        f" {fit.law} takes repeated tokens for new ones"
     )
 
 

@@ -107,6 +107,8 @@ class Law:
     """It has a value at 0 tokens, so that what the bare base scores is a point to fit it to."""
     last_resort: bool = False
     """It competes only where no other law can be fitted."""
+    two_sizes: bool = False
+    """It competes only where the table has two sizes: more of them carry better ones."""
     sentence: str = ""
     """What the law says, in words, for the reference."""
     aliases: tuple[str, ...] = ()

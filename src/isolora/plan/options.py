@@ -121,11 +121,11 @@ def options(table: Table, prices: Prices | None = None) -> list[Option]:
     Models without a name go by their size; a table needs tokens, and FLOPs or seconds to price them by.
     """
     named = _with_names(table)
-    for wanted in (("model",), ("tokens",), ("flops", "seconds")):
+    for wanted, map_ in ((("model",), "n=COLUMN"), (("tokens",), "d=COLUMN"), (("flops", "seconds"), "c=COLUMN, or c=6nd")):
         if not any(name in named for name in wanted):
-            raise TableError(
-                f"the table has no {' and no '.join(wanted)} column; a plan needs a model (or n), tokens, and flops or seconds"
-            )
+            absent = " and no ".join(wanted)
+            needs = "a plan needs a model (or n), tokens, and flops or seconds"
+            raise TableError(f"the table has no {absent} column; {needs}; map one with --map {map_}")
     chosen = best_learning_rates(studied(named))
     chosen = chosen.where(chosen["tokens"] > 0)
     groups: dict[tuple[str, ...], list[int]] = {}

@@ -22,7 +22,7 @@ from isolora.table.columns import (
     Column,
     Rows,
     canonical_name,
-    computed_tokens,
+    computed,
     renamed,
     repeated_rows,
     typed,
@@ -238,8 +238,7 @@ def _given_rows(source: Mapping[str, Sequence[object]] | DataFrame) -> Rows:
 def _named(rows: Rows, mapping: Mapping[str, str]) -> Table:
     named, notes, used = renamed(rows, mapping)
     columns = {name: typed(name, values) for name, values in named.items()}
-    tokens = computed_tokens(columns, mapping)
-    columns |= {} if tokens is None else {"tokens": tokens}
+    columns |= computed(columns, mapping)
     missed = unread(rows, columns)
     columns, empty = without_empty_texts(columns)
     return Table(columns, (*notes, *missed.values(), *empty), used=used, unread=missed)

@@ -83,7 +83,10 @@ _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ABSENT = ("", "nan", "na", "n/a", "none", "null", "-")
 MEASURE_COLUMNS = ("task", "task.name", "task_name", "dataset", "dataset_name", "data.source", "eval_dataset", "eval_split")
 """Columns of text, in any case, that say what a loss was measured on."""
-_COMPUTED = re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)
+_COMPUTED = {
+    "tokens": ("d = flops/(6n)", re.compile(r"flops\s*/\s*\(?\s*6\s*\*?\s*n\s*\)?", re.IGNORECASE)),
+    "flops": ("c = 6nd", re.compile(r"6\s*\*?\s*n\s*\*?\s*d", re.IGNORECASE)),
+}
 
 
 NAMES = ("run", "model", "method", "family")
@@ -144,7 +147,7 @@ def _mapped(rows: Rows, mapping: Mapping[str, str]) -> dict[str, list[Any]]:
     named: dict[str, list[Any]] = {}
     for name, column in mapping.items():
         canonical = SHORT_NAMES.get(name, name)
-        if canonical == "tokens" and _COMPUTED.fullmatch(column.strip()):
+        if _is_computed(canonical, column):
             continue
         if canonical not in KNOWN_NAMES and (meant := get_close_matches(canonical, KNOWN_NAMES, 1, _ALIKE)):
             raise TableError(f"--map: {name!r} is no name that laws know; did you mean {meant[0]!r}?")
@@ -164,7 +167,7 @@ def canonical_name(column: str) -> str | None:
     """The name that a column stands for; None where none is known."""
     if column.lower() in SHORT_NAMES:
         return SHORT_NAMES[column.lower()]
-    words = _words(column)
+    words = _words(_UNIT.sub("", column))
     for canonical, others in ALIASES.items():
         names = (canonical.replace("_", " "), *others)
         if words in names or (canonical in _COUNTED and words.removeprefix("train ") in names):
@@ -172,21 +175,35 @@ def canonical_name(column: str) -> str | None:
     return None
 
 
+_UNIT = re.compile(r"(?<=\w)\s*[(\[](flops?|tokens|nats|nats per token|nats/token)[)\]]\s*$", re.IGNORECASE)
+"""Units behind a name that change no number, as in `Compute (FLOPs)`; `(billions)` would."""
+
+
 def _words(column: str) -> str:
     """A column's name in lower case, words apart."""
     return " ".join(re.sub(r"[^0-9a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).lower()).split())
 
 
-def computed_tokens(named: Mapping[str, Column], mapping: Mapping[str, str]) -> Column | None:
-    """Tokens as `flops / (6 n)`, where the mapping asks for that. Raises TableError when a column for it is missing."""
-    asked = mapping.get("d", mapping.get("tokens", ""))
-    if not _COMPUTED.fullmatch(asked.strip()):
-        return None
-    for name, column in (("flops", "flops"), ("n", "body_parameters")):
+def _is_computed(canonical: str, asked: str) -> bool:
+    return canonical in _COMPUTED and _COMPUTED[canonical][1].fullmatch(asked.strip()) is not None
+
+
+def computed(named: Mapping[str, Column], mapping: Mapping[str, str]) -> dict[str, Column]:
+    """Tokens as `flops / (6 n)`, or FLOPs as `6 n d` (Kaplan et al. 2001.08361: full training, no attention scores), where the
+    mapping asks for that. Raises TableError when a column for it is missing."""
+    asked = {SHORT_NAMES.get(name, name): column for name, column in mapping.items()}
+    wanted = [name for name, column in asked.items() if _is_computed(name, column)]
+    if not wanted:
+        return {}
+    if len(wanted) > 1:
+        raise TableError("d = flops/(6n) and c = 6nd compute one from the other; map one of them to a column")
+    (target,) = wanted
+    other, short = ("flops", "flops") if target == "tokens" else ("tokens", "d")
+    for name, column in ((short, other), ("n", "body_parameters")):
         if column not in named:
-            raise TableError(f"d = flops/(6n) needs a column {name}; map one with --map {name}=COLUMN")
-    tokens: Column = named["flops"] / (6 * named["body_parameters"])
-    return tokens
+            raise TableError(f"{_COMPUTED[target][0]} needs a column {name}; map one with --map {name}=COLUMN")
+    six = 6 * named["body_parameters"]
+    return {target: named["flops"] / six if target == "tokens" else six * named["tokens"]}
 
 
 def typed(name: str, values: Iterable[object]) -> Column:
