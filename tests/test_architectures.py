@@ -58,6 +58,12 @@ def test_a_composite_model_has_its_texts_positions():
     assert models.positions(Gemma3Config(text_config={"max_position_embeddings": 4096})) == 4096
 
 
+def test_positions_as_mpt_calls_them():
+    from transformers import MptConfig
+
+    assert models.positions(MptConfig(max_seq_len=32)) == 32
+
+
 def test_a_roberta_takes_no_token_more():
     """The bound is the model's own: one token further and its table of positions ends."""
     from transformers import RobertaConfig, RobertaModel

@@ -70,6 +70,9 @@ def test_own_seeds_differ_and_can_be_drawn_again() -> None:
     assert [run.seed for run in first] == [run.seed for run in second]
     assert len({run.seed for run in first}) == 6
     assert [run.seed for run in grid_runs(a_study({**grid, "seed": [3]}, own_seeds=True))] == [3] * 6
+    named = grid_runs(a_study({}, own_seeds=True, runs=[{"seed": 5}, {"method.rank": 2}]))
+    assert named[0].seed == 5, "a run that names its seed has it"
+    assert named[1].seed not in (0, 5)
 
 
 def test_trials_are_the_grid_on_the_small_budget_and_the_first_seed() -> None:

@@ -30,8 +30,10 @@ ROUTERS = {
     "afmoe": {"gate"},
     "mixtral": set(),
     "deepseek_v3": set(),
+    "mamba2": {"out_proj"},
 }
-"""Architecture -> last names of the layers that route; where the set is empty, routing is no linear layer."""
+"""Architecture -> last names of the layers that route, or are read past an adapter; where the set is empty, routing is no linear
+layer."""
 
 
 def on_meta(kind: str) -> Any:
@@ -94,7 +96,7 @@ NAMED: dict[str, dict[str, Any]] = {
     ("kind", "rank", "layer", "most", "wider"),
     [
         ("olmo_hybrid", 64, "linear_attn.a_proj", 30, "down_proj,g_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj"),
-        ("mamba", 64, "mixer.dt_proj", 48, "in_proj,out_proj,x_proj"),
+        ("mamba", 64, "mixer.dt_proj", 48, "in_proj,x_proj"),
         ("laguna", 64, "self_attn.g_proj", 48, "down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import tiny
 import torch
 from transformers import AutoModelForQuestionAnswering
 
+from isolora.adapters.export import export_adapter
 from isolora.config import RunConfig
 from isolora.errors import DataError
 from isolora.metrics.squad import v2_questions
 from isolora.tasks.base import IGNORED
 from isolora.tasks.class_heads import inputs
 from isolora.tasks.question_answering import QuestionAnswering, QuestionAnsweringSettings, best_span
+from isolora.training import train
 
 torch.set_num_threads(1)
 KINDS = (*headed.ENCODERS, *headed.DECODERS, "bart", "t5")
@@ -213,3 +216,13 @@ def test_two_in_a_stack_are_the_two_alone(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_costs_what_torch_counts(kind: str, tmp_path: Path) -> None:
     headed.costs_what_torch_counts(a_run(tmp_path, kind), ())
+
+
+def test_the_class_that_was_trained_is_named_and_exported(tmp_path: Path) -> None:
+    """T5's token head stands in for its question head, and makes an encoder of its configuration, from which another class
+    followed: the card named a class of other scores, and the merged model was not exported."""
+    place = tmp_path / "out"
+    ended = train(a_run(tmp_path, "t5", steps=2), place, quiet=True)
+    told = json.loads((Path(ended["adapter"]) / "isolora.json").read_text())
+    assert told["auto_class"] == "AutoModelForTokenClassification"
+    assert export_adapter(place, "merged", tmp_path / "merged").folder.is_dir()

@@ -134,7 +134,7 @@ def _write_merged(place: Path, aside: Path) -> list[str]:
         raise DataError(f"--to merged: {broken} is not finite in {_named(precision)}; it is not exported")
     merged.save_pretrained(aside)
     live.base.tokenizer.save_pretrained(aside)
-    auto_class = live.task.auto_class(merged.config)
+    auto_class = live.task.auto_class(live.task.architecture)
     _cast(merged, torch.float32)
     rounded = plain.plain_scores(merged, ids)
     del merged, live

@@ -27,6 +27,7 @@ from isolora.cost.layers import Layers, LayerTracker, Position, find_layers, sho
 from isolora.cost.no_values import refused_in_one_line
 from isolora.ledger import GROUPS, PHASES, BatchShape, Ledger
 from isolora.methods.base import Attached
+from isolora.methods.recomputation import enable_recomputation
 from isolora.methods.trained_heads import head_names
 from isolora.runs.prepared import attach as attach_to
 from isolora.tasks.base import Batch, Task
@@ -130,7 +131,7 @@ def attach_for_rehearsal(config: RunConfig, task: Task, model: PreTrainedModel) 
     with nullcontext() if has_values else models.without_initialisers():
         attached = attach_to([config.model_copy(update={"seed": 0})], model, task.new_head, known_tokens)
     if config.training.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        enable_recomputation(model)
     attached.train(True)
     return attached
 

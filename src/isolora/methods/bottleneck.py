@@ -20,6 +20,7 @@ from isolora.methods.base import Span
 from isolora.methods.low_rank import Rows, dropout_mask, linear_shape
 from isolora.methods.model_layers import attention_outputs, feed_forward_output, layer_stacks
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
+from isolora.methods.recomputation import recompute_layers
 from isolora.methods.trained_heads import Heads
 
 if TYPE_CHECKING:
@@ -141,8 +142,9 @@ class BottleneckAdapters(OwnFormatAttached):
     def train(self, on: bool) -> None:
         """Adapters' dropout and recomputation; the base's own dropout stays off, since members would share its draws."""
         for module in self.model.modules():
-            if isinstance(module, BottleneckLayer) or getattr(module, "gradient_checkpointing", False):
+            if isinstance(module, BottleneckLayer):
                 module.training = on
+        recompute_layers(self.model, on)
 
     def rows(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
         return self._rows.assigned(spans)

@@ -25,6 +25,7 @@ from isolora.methods.adapter_files import CONFIG, WEIGHTS, saved_tensors
 from isolora.methods.base import Attached, Method, ParameterGroup, Span
 from isolora.methods.low_rank import AdaptedEmbedding, AdaptedLayer, AdaptedLinear, Rows, linear_shape
 from isolora.methods.merging import untie
+from isolora.methods.recomputation import recompute_layers
 from isolora.methods.taken_for_experts import as_parameters, from_parameters, taken_for_experts
 from isolora.methods.targets import is_named, nothing_matches, short_names, target_modules
 from isolora.methods.trained_heads import Heads, head_names
@@ -126,8 +127,9 @@ class LoraAdapters(Attached):
     def train(self, on: bool) -> None:
         """Adapters' dropout and recomputation; the base's own dropout stays off, since members would share its draws."""
         for module in self.model.modules():
-            if isinstance(module, AdaptedLayer) or getattr(module, "gradient_checkpointing", False):
+            if isinstance(module, AdaptedLayer):
                 module.training = on
+        recompute_layers(self.model, on)
 
     def groups(self, member: int) -> list[ParameterGroup]:
         a = [layer.a[member] for layer in self.layers.values()]

@@ -31,6 +31,10 @@ def tokens_of(rows: Tensor) -> Iterator[None]:
         ROWS_OF_TOKENS.reset(reset)
 
 
+class RowsMixed(RuntimeError):
+    """A layer's input has other rows than the batch, so that nobody knows which are whose."""
+
+
 class Rows:
     """Which rows of the batch belong to which member, and what each drops there; shared by all layers of one model."""
 
@@ -63,7 +67,8 @@ class Rows:
         if (of_tokens := ROWS_OF_TOKENS.get()) is not None:
             stops = [0, *of_tokens.bincount(minlength=self.spans[-1][2]).cumsum(0).tolist()]
             return [(member, stops[start], stops[stop]) for member, start, stop in self.spans]
-        assert self.spans[-1][2] == rows, "a stack needs layers that keep the batch as their first dimension"
+        if self.spans[-1][2] != rows:
+            raise RowsMixed("a stack needs layers that keep the batch as their first dimension")
         length = self.row_length(rows, tokens)
         return [(member, start * length, stop * length) for member, start, stop in self.spans]
 

@@ -18,6 +18,7 @@ from isolora.methods.base import Span
 from isolora.methods.low_rank import Rows
 from isolora.methods.model_layers import layer_stacks
 from isolora.methods.own_format import OwnFormat, OwnFormatAttached
+from isolora.methods.recomputation import recompute_layers
 from isolora.methods.targets import matching
 from isolora.methods.trained_heads import Heads, head_names
 
@@ -56,9 +57,7 @@ class ChosenWeights(OwnFormatAttached):
 
     def train(self, on: bool) -> None:
         """Recomputation alone; the base's own dropout stays off, as with every other method."""
-        for module in self.model.modules():
-            if getattr(module, "gradient_checkpointing", False):
-                module.training = on
+        recompute_layers(self.model, on)
 
     @contextmanager
     def rows(self, spans: Sequence[Span]) -> Iterator[None]:

@@ -29,6 +29,8 @@ ROUTER = re.compile(r"router|(^|\.)gate\.")
 """Names of what decides which expert hears a token. `gate_proj` is none."""
 GATE = re.compile(r"(^|[._])gate$")
 """The same of one layer, as far as it is narrow: attention's gates are as wide as what they let through."""
+STATE_SPACES = frozenset(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"))
+"""Architectures whose kernels read the weights of `out_proj` past any adapter; PEFT loads none there."""
 MATCHER = """
 import json, re, sys
 pattern, names = json.load(sys.stdin)
@@ -44,9 +46,9 @@ else:
 def target_modules(model: PreTrainedModel, targets: str | list[str]) -> list[str]:
     """Full names of the chosen layers, in model order.
 
-    `all-linear` means every Linear and Conv1D but the output head or a classifier's, and but routers and gates; a list matches
-    names or their endings, as in PEFT; any other string is a regular expression over full names. Raises ConfigError, naming what
-    exists, when a name or the pattern matches nothing.
+    `all-linear` means every Linear and Conv1D but the output head or a classifier's, but routers and gates, and but what a
+    kernel reads past any adapter; a list matches names or their endings, as in PEFT; any other string is a regular expression
+    over full names. Raises ConfigError, naming what exists, when a name or the pattern matches nothing.
     """
     adaptable = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)}
     if targets == "all-linear":
@@ -66,7 +68,12 @@ def _all_linear(model: PreTrainedModel, adaptable: dict[str, nn.Module]) -> list
     body = set(model.modules()) - {head} if head is not None else set(model.base_model.modules())
     counts = expert_counts(model.config.to_dict())
     linear = {name: module for name, module in adaptable.items() if not isinstance(module, nn.Embedding) and module in body}
-    return [name for name, module in linear.items() if not is_routing(name, module, counts)]
+    passed_by = {"out_proj"} if model.config.model_type in STATE_SPACES else set()
+    return [
+        name
+        for name, module in linear.items()
+        if not is_routing(name, module, counts) and name.rsplit(".", 1)[-1] not in passed_by
+    ]
 
 
 def is_routing(name: str, layer: Any, expert_counts: set[int]) -> bool:

@@ -81,7 +81,7 @@ def positions(architecture: PretrainedConfig) -> int:
 
 def position_bound(text: PretrainedConfig) -> int | None:
     """The number of positions that a configuration states; None where it states none, or -1 as XLNet does."""
-    stated = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length"))
+    stated = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"))
     return next((int(bound) for bound in stated if bound and bound > 0), None)
 
 

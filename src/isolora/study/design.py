@@ -18,7 +18,8 @@ def grid_runs(study: StudyConfig) -> list[RunConfig]:
     """Every combination of the grid's values over the base configuration, in the grid's order, then the runs named one by one."""
     cells = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
     cells = [*(cells if study.grid or not study.runs else []), *study.runs]
-    return [_seeded(run_from_grid(study.base, cell), study) for cell in cells]
+    runs = [(cell, run_from_grid(study.base, cell)) for cell in cells]
+    return [run if "seed" in cell else _seeded(run, study) for cell, run in runs]
 
 
 def _seeded(run: RunConfig, study: StudyConfig) -> RunConfig:

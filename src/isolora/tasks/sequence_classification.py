@@ -223,7 +223,8 @@ def class_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     finally:
         for handle in handles:
             handle.remove()
-    if not kept or kept[-1].dim() == 2:
+    pooled_behind = getattr(model.config, "classifier_pooling", None) is not None  # EuroBERT's scores of all tokens are averaged
+    if not kept or kept[-1].dim() == 2 or pooled_behind:
         return logits
     return kept[-1][:, -batch.input_ids.shape[1] :].flatten(0, 1).index_select(0, batch.positions)
 

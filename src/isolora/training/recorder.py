@@ -140,7 +140,7 @@ def save_adapter(stack: Stack, k: int, folder: Path, left_out: int, checks: Mapp
         "run": stack.names[k],
         "origins": record.recorded_origins(config),
         "format": "isolora" if record.beyond_peft(folder) else "peft",
-        "auto_class": stack.task.auto_class(stack.base.model.config),
+        "auto_class": stack.task.auto_class(stack.task.architecture),
         "loss": progress.last_loss,
         "metrics": progress.metrics,
         **{name: getattr(progress, name) for name in COUNTED},

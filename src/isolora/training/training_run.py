@@ -24,6 +24,8 @@ from isolora.data import left_out_summary
 from isolora.errors import ConfigError, RunFailed
 from isolora.json_types import JsonObject
 from isolora.methods.base import Attached
+from isolora.methods.low_rank import RowsMixed
+from isolora.methods.recomputation import enable_recomputation
 from isolora.runs.document_loader import RunDocuments
 from isolora.runs.member import Member
 from isolora.runs.observer import Observer
@@ -123,7 +125,7 @@ def _train_missing(job: StackJob) -> None:
             job = _as_cut_off(job)
             missing = [name for name in job.names if name not in job.store.ended()]
             job.store.set_state(missing, RUNNING)
-            parts = _train_within_memory(job) if missing else []
+            parts = _train_together(job) if missing else []
             if not job.keeps_checkpoints:
                 clear(job.folder)
     _train_parts(parts)
@@ -148,6 +150,18 @@ def _train_parts(parts: Sequence[StackJob]) -> None:
             broken.append(failure)
     if broken:
         raise broken[0]
+
+
+def _train_together(job: StackJob) -> list[StackJob]:
+    """Train a stack; where a layer of the architecture mixes the rows of a batch, returns its members to train one by one."""
+    try:
+        return _train_within_memory(job)
+    except RowsMixed:
+        say(
+            job.store.folder,
+            f"{job.configs[0].model} x {len(job.configs)}: a layer mixes the rows of a batch; going on one by one",
+        )
+        return [job.part([k]) for k in range(len(job.configs))]
 
 
 def _train_within_memory(job: StackJob) -> list[StackJob]:
@@ -289,7 +303,7 @@ def _members(
 
 def _checkpoint_activations(model: PreTrainedModel, wanted: bool) -> None:
     if wanted:
-        model.activation_checkpointing_enable()
+        enable_recomputation(model)
     elif model.is_activation_checkpointing:  # left by the stack before
         model.activation_checkpointing_disable()
 

@@ -28,6 +28,7 @@ from isolora.methods.peft.peft_configuration import (
     without_bitsandbytes,
 )
 from isolora.methods.peft.wrapped_heads import settle_heads, start_heads, trained_copies
+from isolora.methods.recomputation import recompute_layers
 from isolora.methods.targets import short_names, target_modules
 from isolora.methods.trained_heads import drawing_from, head_names
 
@@ -127,8 +128,9 @@ class PeftAdapter(Attached):
         heads = {module for head in trained_copies(self.base) for module in head.modules()}
         base = set(self._originals.values()) | heads
         for module in self.peft.modules():
-            if module not in base or getattr(module, "gradient_checkpointing", False):
+            if module not in base:
                 module.training = on
+        recompute_layers(self.base, on)
 
     def save(self, member: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
