@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from isolora.errors import ConfigError
 
@@ -28,6 +27,8 @@ def enable_recomputation(model: PreTrainedModel) -> None:
 
 def recompute_layers(model: nn.Module, on: bool) -> None:
     """Recompute activations, or no longer, wherever it is enabled."""
+    from transformers.modeling_layers import GradientCheckpointingLayer  # imports scipy, which a price does without
+
     of_layers = any(isinstance(module, GradientCheckpointingLayer) for module in model.modules())
     for module in model.modules():
         if not getattr(module, "gradient_checkpointing", False):
